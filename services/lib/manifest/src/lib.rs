@@ -1,0 +1,274 @@
+//! The boot manifest: which servers there are, from which programs, with which capabilities, priorities and memory. It is the system's
+//! security policy: what a server was not given here, it cannot reach.
+//!
+//! `image-builder` writes it from `system.toml`; init decodes it; nobody else sees it. A server gets its own part as a [`StartInfo`].
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// Changes when an old reader could misunderstand a new manifest.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// Everything init needs to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`].
+    pub version: u32,
+    /// Product name and version, for banners.
+    pub product: String,
+    /// Programs in the bundle.
+    pub programs: Vec<Program>,
+    /// Other files in the bundle (guest kernels, initial RAM disks).
+    pub files: Vec<File>,
+    /// Named endpoints; init creates them before any server, and they outlive the servers.
+    pub endpoints: Vec<String>,
+    /// Servers in start order. Those with `per_vm` are templates, instantiated for each virtual machine that is started.
+    pub servers: Vec<Server>,
+    /// Virtual machines known from the start.
+    pub vms: Vec<Vm>,
+}
+
+/// A program, laid out in the bundle as it will stand in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Name that servers refer to.
+    pub name: String,
+    /// Entry point.
+    pub entry: u64,
+    /// Loadable segments.
+    pub segments: Vec<ProgramSegment>,
+}
+
+/// A segment of a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramSegment {
+    /// Page-aligned address.
+    pub address: u64,
+    /// Page-aligned offset in the bundle.
+    pub offset: u64,
+    /// Bytes from the bundle, a multiple of the page size (0 for pure zero memory).
+    pub file_length: u64,
+    /// Bytes in memory, a multiple of the page size, not below `file_length`; the rest is zero.
+    pub memory_length: u64,
+    /// `tessera_abi::object::Rights` bits. Segments without the write right are mapped from the bundle itself and shared by all instances.
+    pub rights: u8,
+}
+
+/// A file in the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Name.
+    pub name: String,
+    /// Page-aligned offset in the bundle.
+    pub offset: u64,
+    /// Exact length; the last page is padded with zeros.
+    pub length: u64,
+}
+
+/// A server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Name; instances of a template are called `name.vm`.
+    pub name: String,
+    /// Program.
+    pub program: String,
+    /// Instantiated for each virtual machine instead of at boot.
+    pub per_vm: bool,
+    /// Priority of its first thread and upper bound for the others, 0 to 63.
+    pub priority: u8,
+    /// Weight among its equals (100: normal).
+    pub weight: u32,
+    /// Budget in microseconds per period; 0: unlimited.
+    pub budget_us: u64,
+    /// Period in microseconds.
+    pub period_us: u64,
+    /// Processor of its first thread; `None`: init spreads them.
+    pub cpu: Option<u32>,
+    /// The first thread uses no FPU (`thread::NO_FPU`).
+    pub no_fpu: bool,
+    /// Bytes of heap, mapped from the start at `HEAP_BASE`.
+    pub heap: u64,
+    /// Bytes of the first thread's stack.
+    pub stack: u64,
+    /// Bytes of `Untyped` for what the server makes by itself (threads, reply objects, vCPUs).
+    pub untyped: u64,
+    /// Slots of the capability table, a power of two.
+    pub slots: u32,
+    /// What happens when it ends.
+    pub restart: Restart,
+    /// What it may reach.
+    pub grants: Vec<Grant>,
+    /// Words that the program understands, handed over in `StartInfo`.
+    pub arguments: Vec<String>,
+}
+
+/// What happens when a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Restart {
+    /// It is started again, with back-off when it ends often.
+    Always,
+    /// It stays ended.
+    Never,
+}
+
+/// One thing a server may reach, under the name by which its program asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Name in `StartInfo`.
+    pub name: String,
+    /// What it is.
+    pub resource: Resource,
+}
+
+/// What a grant gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    /// The right to receive on the named endpoint: the server provides this service.
+    Provide {
+        /// Endpoint.
+        endpoint: String,
+    },
+    /// The right to call the named endpoint, badged with the server's number.
+    Use {
+        /// Endpoint; `init` is init's own.
+        endpoint: String,
+    },
+    /// A range of I/O ports.
+    IoPorts {
+        /// First port.
+        first: u16,
+        /// Number of ports.
+        count: u32,
+    },
+    /// An interrupt line (global system interrupt; 0 to 15: ISA line).
+    Irq {
+        /// Line.
+        line: u32,
+    },
+    /// Device registers.
+    Mmio {
+        /// Physical address, page-aligned.
+        address: u64,
+        /// Length in bytes, a multiple of the page size.
+        length: u64,
+    },
+    /// A file of the bundle, read-only.
+    File {
+        /// Name.
+        file: String,
+    },
+    /// The kernel's log, panic record and trace rings, read-only.
+    KernelLog,
+    /// The `Trace` capability: event mask, statistics of processors, restart of the machine.
+    Trace,
+    /// `IrqControl` to read statistics of interrupts (no right to take one).
+    IrqStatistics,
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    /// Name, unique.
+    pub name: String,
+    /// RAM in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// Virtual processors, 1 to 4.
+    pub vcpus: u32,
+    /// File with the kernel.
+    pub kernel: String,
+    /// File with the initial RAM disk.
+    pub initramfs: Option<String>,
+    /// Kernel command line.
+    pub command_line: String,
+    /// Start at boot.
+    pub autostart: bool,
+    /// Weight of its vCPU threads among their equals.
+    pub weight: u32,
+    /// Budget of each vCPU in microseconds per period; 0: unlimited.
+    pub budget_us: u64,
+    /// Period in microseconds.
+    pub period_us: u64,
+}
+
+/// Slots that every server finds filled.
+pub mod slots {
+    /// The server's own CNode.
+    pub const CNODE: u32 = 1;
+    /// Its AddressSpace.
+    pub const ADDRESS_SPACE: u32 = 2;
+    /// Its first Thread.
+    pub const THREAD: u32 = 3;
+    /// Its `Untyped`, if the manifest gives one.
+    pub const UNTYPED: u32 = 4;
+    /// init's Endpoint, badged with the server's number: log lines, exit, panic reports, faults.
+    pub const INIT: u32 = 5;
+    /// The first thread's SchedContext.
+    pub const SCHED_CONTEXT: u32 = 6;
+    /// A Reply for the first thread.
+    pub const REPLY: u32 = 7;
+    /// A Notification for the first thread, bound to it (all rights, no badge).
+    pub const NOTIFICATION: u32 = 8;
+    /// Grants stand from here on.
+    pub const GRANTS: u32 = 16;
+}
+
+/// What a server is told at its start; postcard, at `tessera_abi::layout::START_INFO`, after its length as a `u64`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartInfo {
+    /// Server name.
+    pub name: String,
+    /// Its number: the badge of its calls to init.
+    pub id: u64,
+    /// How often it was started before.
+    pub restarts: u32,
+    /// Length of the heap at `HEAP_BASE`.
+    pub heap: u64,
+    /// First slot that is free for the server's own use, to the end of the table.
+    pub first_free_slot: u32,
+    /// Slots of the table.
+    pub slots: u32,
+    /// TSC ticks per second.
+    pub tsc_hz: u64,
+    /// TSC when the machine was entered by the kernel: time 0 of logs.
+    pub boot_tsc: u64,
+    /// Seconds since 1970 at `boot_tsc`.
+    pub wall_clock: u64,
+    /// Processors of the machine.
+    pub cpus: u32,
+    /// The first thread's priority.
+    pub priority: u8,
+    /// What was granted.
+    pub grants: Vec<StartGrant>,
+    /// Words from the manifest.
+    pub arguments: Vec<String>,
+    /// For servers of a virtual machine.
+    pub vm: Option<StartVm>,
+}
+
+/// A granted capability.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartGrant {
+    /// Name.
+    pub name: String,
+    /// Slot.
+    pub slot: u32,
+    /// Bytes, where the capability is memory; else 0.
+    pub length: u64,
+}
+
+/// A virtual machine, as its VMM and VMX see it. The VMM finds these grants beside those of the template, by name: `ram.N` (frames that together are the RAM, in order), `kernel`,
+/// `initramfs`, `control` (endpoint to receive on), `console.output` and `console.input` (ring frames, see `tessera_ring`), `vmx.signal` and `vmm.signal` (Notifications that
+/// say that a ring changed: the VMM signals the first and waits on the second). VMX gets the console grants and its own `control`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartVm {
+    /// The machine.
+    pub config: Vm,
+    /// Processors that vCPU threads should run on, one for each vCPU.
+    pub cpus: Vec<u32>,
+    /// Priority of the vCPU threads.
+    pub vcpu_priority: u8,
+}
