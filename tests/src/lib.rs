@@ -1,1 +1,20 @@
-#![no_std]
+//! Whole-system tests: they build an image, boot it in an emulated machine, and speak to it over its serial ports.
+//!
+//! A test waits for a line or an event and never for a time; a watchdog ends a test that waits in vain. Every emulator is tied to the life
+//! of this process, so none survives it. What came over a serial port is kept under `build/test-logs`.
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod cases;
+pub mod context;
+pub mod failure;
+pub mod image;
+pub mod initramfs;
+pub mod machine;
+pub mod runner;
+pub mod serial;
+pub mod shell;
+pub mod text;
+
+pub use context::Context;
+pub use failure::{Failure, Outcome, Result};

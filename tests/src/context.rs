@@ -1,0 +1,111 @@
+//! What every test gets: images to boot, machines to boot them on, a watchdog.
+
+use crate::{
+    Result,
+    image::{Images, Spec},
+    machine::{Config, Firmware, Machine, ovmf},
+    shell::Host,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// Shared by all tests of a run.
+pub struct Environment {
+    /// The project's root.
+    pub root: PathBuf,
+    /// Where logs go.
+    pub logs: PathBuf,
+    /// Image cache.
+    pub images: Images,
+    /// Watchdogs are multiplied by this (`TESSERA_WATCHDOG_FACTOR`), for slow or busy machines.
+    pub patience: u32,
+}
+
+impl Environment {
+    /// Prepares `build/test-logs` and `build/test-images`.
+    pub fn new() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .map_or_else(PathBuf::new, Path::to_path_buf);
+        let logs = root.join("build/test-logs");
+        fs::create_dir_all(&logs)?;
+        let images = Images::new(&root, &root.join("build/test-images").join(std::process::id().to_string()))?;
+        let patience = std::env::var("TESSERA_WATCHDOG_FACTOR")
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(1);
+        Ok(Self {
+            root,
+            logs,
+            images,
+            patience,
+        })
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        // Images are large and quickly made; a leftover only costs disk space.
+        let _ = fs::remove_dir_all(self.root.join("build/test-images").join(std::process::id().to_string()));
+    }
+}
+
+/// One test's view.
+pub struct Context<'a> {
+    /// What all tests share.
+    pub environment: &'a Environment,
+    /// The test's name.
+    pub name: &'a str,
+    /// When its watchdog bites.
+    pub deadline: Instant,
+}
+
+impl<'a> Context<'a> {
+    /// Starts the watchdog.
+    #[must_use]
+    pub fn new(environment: &'a Environment, name: &'a str, limit: Duration) -> Self {
+        Self {
+            environment,
+            name,
+            deadline: Instant::now() + limit * environment.patience,
+        }
+    }
+
+    /// A machine for an image; change it before [`Self::start`].
+    pub fn config(&self, spec: &Spec) -> Result<Config> {
+        Ok(Config::new(self.name, &self.environment.images.get(spec)?))
+    }
+
+    /// Starts a machine.
+    pub fn start(&self, config: &Config) -> Result<Machine> {
+        let mut machine = Machine::start(config, &self.environment.logs, self.deadline)?;
+        machine.serial.fatal("KERNEL PANIC");
+        Ok(machine)
+    }
+
+    /// Builds the image, starts the machine and waits for the debug shell.
+    pub fn boot(&self, spec: &Spec, change: impl FnOnce(&mut Config)) -> Result<Host> {
+        let mut config = self.config(spec)?;
+        change(&mut config);
+        Host::new(self.start(&config)?)
+    }
+
+    /// Why a test that needs this firmware has to be skipped, if it has to.
+    #[must_use]
+    pub fn lacks(&self, firmware: Firmware) -> Option<&'static str> {
+        (firmware == Firmware::Uefi && ovmf().is_none()).then_some("OVMF is not installed (Debian package ovmf)")
+    }
+
+    /// A file that `make setup` or the build makes, or why it is missing.
+    pub fn guest_file(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.environment.root.join("build/guests").join(name);
+        if path.exists() {
+            Ok(path)
+        } else {
+            Err(format!("{} is missing: run `make setup`", path.display()))
+        }
+    }
+}

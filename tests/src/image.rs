@@ -1,0 +1,132 @@
+//! Images for tests, built by image-builder from the project's `system.toml` or from one under `tests/systems`, with changes.
+
+use crate::{Failure, Result, fail};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// What to build.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// System description, relative to the project's root.
+    pub system: String,
+    /// `--set` arguments.
+    pub sets: Vec<String>,
+    /// Kernel command line, if not the description's own.
+    pub command_line: Option<String>,
+    /// Hybrid ISO instead of a disk image.
+    pub iso: bool,
+}
+
+impl Spec {
+    /// The system as it is delivered.
+    #[must_use]
+    pub fn product() -> Self {
+        Self::of("system.toml")
+    }
+
+    /// One of `tests/systems`.
+    #[must_use]
+    pub fn test(name: &str) -> Self {
+        Self::of(&format!("tests/systems/{name}.toml"))
+    }
+
+    fn of(system: &str) -> Self {
+        Self {
+            system: system.into(),
+            sets: Vec::new(),
+            command_line: None,
+            iso: false,
+        }
+    }
+
+    /// Changes one value (`vm.debian.vcpus=2`).
+    #[must_use]
+    pub fn set(mut self, change: impl Into<String>) -> Self {
+        self.sets.push(change.into());
+        self
+    }
+}
+
+/// Builds images, each once.
+pub struct Images {
+    root: PathBuf,
+    builder: PathBuf,
+    directory: PathBuf,
+    built: Mutex<HashMap<Spec, Arc<Mutex<Option<PathBuf>>>>>,
+}
+
+impl Images {
+    /// Finds image-builder: `TESSERA_IMAGE_BUILDER`, else beside this program.
+    pub fn new(root: &Path, directory: &Path) -> Result<Self> {
+        let builder = match std::env::var_os("TESSERA_IMAGE_BUILDER") {
+            Some(path) => PathBuf::from(path),
+            None => std::env::current_exe()?.with_file_name("image-builder"),
+        };
+        if !builder.exists() {
+            fail!(
+                "{} does not exist: build it with `cargo build -p image-builder`, or run `make test`",
+                builder.display()
+            );
+        }
+        Ok(Self {
+            root: root.into(),
+            builder,
+            directory: directory.into(),
+            built: Mutex::default(),
+        })
+    }
+
+    /// The image for `spec`. Two tests that want the same one wait for each other.
+    pub fn get(&self, spec: &Spec) -> Result<PathBuf> {
+        let (entry, number) = {
+            let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+            let number = built.len();
+            (Arc::clone(built.entry(spec.clone()).or_default()), number)
+        };
+        let mut entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = &*entry {
+            return Ok(path.clone());
+        }
+        let output = self.directory.join(format!("image-{number}"));
+        let path = self.build(spec, &output)?;
+        *entry = Some(path.clone());
+        Ok(path)
+    }
+
+    fn build(&self, spec: &Spec, output: &Path) -> Result<PathBuf> {
+        let _ = fs::remove_dir_all(output);
+        fs::create_dir_all(output)?;
+        let mut command = Command::new(&self.builder);
+        command.current_dir(&self.root).arg("build").arg("--system").arg(&spec.system);
+        command
+            .arg("--output")
+            .arg(output)
+            .arg("--format")
+            .arg(if spec.iso { "iso" } else { "disk" });
+        for set in &spec.sets {
+            command.arg("--set").arg(set);
+        }
+        if let Some(line) = &spec.command_line {
+            command.arg("--command-line").arg(line);
+        }
+        let result = command.output()?;
+        if !result.status.success() {
+            fail!(
+                "image-builder failed on {} {:?}: {}",
+                spec.system,
+                spec.sets,
+                String::from_utf8_lossy(&result.stderr).trim()
+            );
+        }
+        let wanted = if spec.iso { "iso" } else { "img" };
+        fs::read_dir(output)?
+            .filter_map(|e| e.ok().map(|e| e.path()))
+            .find(|p| p.extension().is_some_and(|e| e == wanted))
+            .ok_or_else(|| Failure::new(format!("image-builder wrote no .{wanted} file to {}", output.display())))
+    }
+}

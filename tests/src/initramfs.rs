@@ -1,0 +1,148 @@
+//! Initial RAM disks for guests: a `cpio` archive in the "newc" format (Linux Documentation/driver-api/early-userspace/buffer-format.rst), the same bytes each time.
+
+use crate::{Failure, Result};
+use std::{fs, path::Path};
+
+/// Names under which busybox is called in the guest.
+const APPLETS: [&str; 34] = [
+    "sh", "mount", "echo", "cat", "grep", "sed", "awk", "ls", "dd", "free", "nproc", "sleep", "poweroff", "reboot", "halt", "uname",
+    "dmesg", "true", "false", "test", "expr", "seq", "tr", "cut", "wc", "head", "tail", "date", "ps", "kill", "setsid", "cttyhack",
+    "devmem", "taskset",
+];
+
+/// Builds an archive.
+#[derive(Debug, Default)]
+pub struct Archive {
+    bytes: Vec<u8>,
+    inode: u32,
+}
+
+impl Archive {
+    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), content: &[u8]) {
+        self.inode += 1;
+        let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
+        let fields = [
+            self.inode,
+            mode,
+            0, // user
+            0, // group
+            links,
+            0, // modification time: fixed, so that two builds are the same
+            content.len() as u32,
+            0,
+            0,
+            device.0,
+            device.1,
+            name.len() as u32 + 1,
+            0, // checksum, not used by this format
+        ];
+        self.bytes.extend_from_slice(b"070701");
+        for field in fields {
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+        }
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend_from_slice(content);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    /// A folder.
+    pub fn directory(&mut self, name: &str) {
+        self.entry(name, 0o040_755, (0, 0), &[]);
+    }
+
+    /// An executable file.
+    pub fn program(&mut self, name: &str, content: &[u8]) {
+        self.entry(name, 0o100_755, (0, 0), content);
+    }
+
+    /// A symbolic link.
+    pub fn link(&mut self, name: &str, target: &str) {
+        self.entry(name, 0o120_777, (0, 0), target.as_bytes());
+    }
+
+    /// A character device.
+    pub fn character_device(&mut self, name: &str, major: u32, minor: u32) {
+        self.entry(name, 0o020_600, (major, minor), &[]);
+    }
+
+    /// Ends the archive.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self.bytes
+    }
+}
+
+/// The guests' RAM disk: busybox, and the `init` and test scripts of `scripts`.
+pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
+    let read = |path: &Path| fs::read(path).map_err(|e| Failure::new(format!("cannot read {}: {e} (run `make setup`)", path.display())));
+    let program = read(busybox)?;
+    // PT_INTERP (program header type 3) means a dynamic program, which finds no libraries in the guest.
+    if elf_has_interpreter(&program) {
+        return Err(Failure::new(format!(
+            "{} is not a static program: install Debian's busybox-static",
+            busybox.display()
+        )));
+    }
+    let mut archive = Archive::default();
+    for directory in ["bin", "dev", "proc", "sys", "tmp", "tests"] {
+        archive.directory(directory);
+    }
+    archive.character_device("dev/console", 5, 1);
+    archive.character_device("dev/null", 1, 3);
+    archive.program("bin/busybox", &program);
+    for applet in APPLETS {
+        archive.link(&format!("bin/{applet}"), "busybox");
+    }
+    archive.program("init", &read(&scripts.join("init"))?);
+    let mut tests: Vec<_> = fs::read_dir(scripts.join("tests"))?
+        .filter_map(|e| e.ok().map(|e| e.path()))
+        .collect();
+    tests.sort();
+    for path in tests {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        archive.program(&format!("tests/{name}"), &read(&path)?);
+    }
+    Ok(archive.finish())
+}
+
+fn elf_has_interpreter(elf: &[u8]) -> bool {
+    let word = |at: usize, length: usize| {
+        elf.get(at..at + length)
+            .map(|b| b.iter().rev().fold(0usize, |v, &b| v << 8 | usize::from(b)))
+    };
+    let (Some(table), Some(size), Some(count)) = (word(32, 8), word(54, 2), word(56, 2)) else {
+        return false;
+    };
+    (0..count).any(|i| word(table.saturating_add(i * size), 4) == Some(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archive_is_aligned_and_repeats() {
+        let make = || {
+            let mut archive = Archive::default();
+            archive.directory("bin");
+            archive.program("bin/x", b"abc");
+            archive.link("bin/y", "x");
+            archive.finish()
+        };
+        let bytes = make();
+        assert_eq!(bytes, make());
+        assert_eq!(bytes.len() % 512, 0);
+        assert!(bytes.starts_with(b"070701"));
+        let text = String::from_utf8_lossy(&bytes);
+        assert_eq!(text.matches("070701").count(), 4);
+        assert!(text.contains("TRAILER!!!"));
+    }
+}

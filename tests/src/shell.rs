@@ -1,0 +1,85 @@
+//! A booted host and its debug shell.
+
+use crate::{Failure, Result, ensure, machine::Machine, serial::Serial, text::columns};
+
+/// What the shell prints when it waits for a command.
+pub const PROMPT: &str = "tessera> ";
+/// The key that leaves a guest's console.
+pub const LEAVE: &[u8] = &[0x1d];
+
+/// A host whose shell waits for a command.
+pub struct Host {
+    /// The machine.
+    pub machine: Machine,
+    /// What came before the first prompt: boot progress and banner.
+    pub boot_text: String,
+}
+
+impl Host {
+    /// Waits for the first prompt.
+    pub fn new(mut machine: Machine) -> Result<Self> {
+        let boot_text = machine.serial.expect(PROMPT)?;
+        Ok(Self { machine, boot_text })
+    }
+
+    /// COM1.
+    pub fn serial(&mut self) -> &mut Serial {
+        &mut self.machine.serial
+    }
+
+    /// COM2.
+    pub fn com2(&mut self) -> Result<&mut Serial> {
+        self.machine.com2()
+    }
+
+    /// Runs a command and returns what it printed, without echo and prompt.
+    pub fn command(&mut self, line: &str) -> Result<String> {
+        self.start_command(line)?;
+        let output = self.machine.serial.expect(PROMPT)?;
+        Ok(output.trim_matches('\n').to_owned())
+    }
+
+    /// Types a command and waits for its echo.
+    pub fn start_command(&mut self, line: &str) -> Result<()> {
+        self.machine.serial.send(line.as_bytes())?;
+        self.machine.serial.expect(line)?;
+        self.machine.serial.send(b"\r")?;
+        self.machine.serial.expect("\n")?;
+        Ok(())
+    }
+
+    /// As [`Self::command`], and fails when a line is wider than 80 columns or the output is empty.
+    pub fn neat_command(&mut self, line: &str) -> Result<String> {
+        let output = self.command(line)?;
+        ensure!(!output.trim().is_empty(), "`{line}` printed nothing");
+        if let Some(wide) = output.lines().find(|l| columns(l) > 80) {
+            return Err(Failure::new(format!(
+                "`{line}` printed a line of {} columns: {wide}",
+                columns(wide)
+            )));
+        }
+        Ok(output)
+    }
+
+    /// Runs `line` again until its output satisfies `done`; the watchdog bounds it.
+    pub fn poll_command(&mut self, line: &str, mut done: impl FnMut(&str) -> bool) -> Result<String> {
+        loop {
+            let output = self.command(line)?;
+            if done(&output) {
+                return Ok(output);
+            }
+        }
+    }
+
+    /// Opens a guest's console and waits for `text` on it (from its scrollback or live).
+    pub fn console(&mut self, vm: &str, text: &str) -> Result<String> {
+        self.start_command(&format!("vm console {vm}"))?;
+        self.machine.serial.expect(text)
+    }
+
+    /// Leaves a guest's console.
+    pub fn leave_console(&mut self) -> Result<String> {
+        self.machine.serial.send(LEAVE)?;
+        self.machine.serial.expect(PROMPT)
+    }
+}
