@@ -1,0 +1,49 @@
+//! What every server may ask of init: the capability in `slots::INIT` is enough.
+
+use crate::declare::interface;
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+/// Longest text of a log line in bytes; clients cut, init refuses longer ones.
+pub const MAX_LINE: usize = 512;
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Something is odd, the system goes on.
+    Warn,
+    /// What an administrator wants to know.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+interface! {
+    /// Every server's line to init, which watches over it.
+    init = 1;
+
+    /// Adds a line to the log.
+    0 once fn log(level: Level, text: &'a str) -> ();
+    /// The server's work is done: init ends it. A code other than 0 is a failure. Does not return.
+    1 once fn exit(code: i32, reason: &'a str) -> ();
+    /// The server found itself in an impossible state: init logs the text and ends it. Does not return.
+    2 once fn panicked(text: &'a str) -> ();
+    /// The server is up and serves requests.
+    3 idempotent fn ready() -> ();
+}

@@ -1,0 +1,141 @@
+//! One virtual machine from the inside, served by its VMM on the `control` endpoint.
+
+use crate::{declare::interface, wire};
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// What the virtual machine is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunState {
+    /// Guest memory is being filled.
+    Loading,
+    /// Virtual processors run.
+    Running,
+    /// The guest did something that cannot be handled; `report` says what.
+    Failed,
+    /// The guest switched itself off.
+    PoweredOff,
+}
+
+/// What a virtual processor is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VcpuRunState {
+    /// Waits for its start-up interrupt (SDM volume 3, 8.4).
+    WaitForStart,
+    /// In the guest or in an exit handler.
+    Running,
+    /// Halted until an interrupt.
+    Halted,
+    /// Ended with its machine.
+    Stopped,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmInfo {
+    /// State.
+    pub state: RunState,
+    /// State of each virtual processor.
+    #[serde(with = "wire::list")]
+    pub vcpus: Vec<VcpuRunState>,
+    /// TSC when the guest last started to run.
+    pub started_tsc: u64,
+    /// How often the guest was reset.
+    pub resets: u32,
+    /// Why it is not running, with registers and code bytes, lines of text; empty while it runs.
+    pub report: String,
+}
+
+/// How often a virtual processor left the guest for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitCount {
+    /// `tessera_abi::vcpu::ExitReason`.
+    pub reason: u8,
+    /// Exits.
+    pub count: u64,
+    /// TSC ticks spent on them in the VMM; 0 if not measured.
+    pub ticks: u64,
+}
+
+/// Exits of one virtual processor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuExits {
+    /// Counts, reasons that never happened left out.
+    #[serde(with = "wire::list")]
+    pub exits: Vec<ExitCount>,
+    /// Exits that the kernel handled alone.
+    pub in_kernel: u64,
+    /// Doorbells.
+    pub doorbells: u64,
+    /// TSC ticks in the guest.
+    pub guest_ticks: u64,
+    /// Interrupts injected.
+    pub injected: u64,
+}
+
+/// A segment register.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRegister {
+    /// Selector.
+    pub selector: u16,
+    /// Attributes as in `tessera_abi::vcpu::Segment`.
+    pub attributes: u32,
+    /// Limit in bytes.
+    pub limit: u32,
+    /// Base.
+    pub base: u64,
+}
+
+/// Registers of a virtual processor: those at its last exit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registers {
+    /// What the processor is doing.
+    pub state: VcpuRunState,
+    /// General registers as instructions encode them: rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 to r15.
+    pub gpr: [u64; 16],
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// CR0.
+    pub cr0: u64,
+    /// CR2.
+    pub cr2: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: u64,
+    /// CR8.
+    pub cr8: u64,
+    /// EFER.
+    pub efer: u64,
+    /// ES, CS, SS, DS, FS, GS, LDTR, TR.
+    pub segments: [SegmentRegister; 8],
+    /// Base and limit of the GDT.
+    pub gdtr: (u64, u64),
+    /// Base and limit of the IDT.
+    pub idtr: (u64, u64),
+    /// Last exit: `tessera_abi::vcpu::ExitReason`.
+    pub exit: u8,
+    /// Bytes at the instruction pointer; empty if they cannot be read.
+    #[serde(with = "wire::bytes")]
+    pub code: Vec<u8>,
+}
+
+interface! {
+    /// Looks into one virtual machine and controls it.
+    vm_control = 4;
+
+    /// State of the machine.
+    0 idempotent fn info() -> VmInfo;
+    /// Exit counters of a virtual processor.
+    1 idempotent fn exits(vcpu: u32) -> VcpuExits;
+    /// Registers of a virtual processor.
+    2 idempotent fn registers(vcpu: u32) -> Registers;
+    /// Presses the power button (ACPI); the guest may ignore it.
+    3 once fn power_button() -> ();
+    /// Resets the machine, as if its reset button was pressed.
+    4 once fn reset() -> ();
+    /// Sends a non-maskable interrupt to a virtual processor, so that a stuck guest shows where it is.
+    5 once fn inject_nmi(vcpu: u32) -> ();
+}
