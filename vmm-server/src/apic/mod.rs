@@ -1,0 +1,12 @@
+//! Interrupt delivery between the processors of a guest: local APICs, the I/O APIC, and what carries messages between them.
+
+pub mod ioapic;
+pub mod lapic;
+mod lapic_registers;
+pub mod routing;
+pub mod vectors;
+
+pub use ioapic::IoApic;
+pub use lapic::{Effect, Lapic};
+pub use routing::{Delivery, Event, Inbox, Interrupts, Kick, Message};
+pub use vectors::Vectors;

@@ -1,0 +1,251 @@
+//! Guest-physical RAM as the VMM sees it: bounds-checked copies in and out of the frames that are mapped here and in the guest.
+//!
+//! The guest runs on other processors while these functions work, so nothing here hands out a reference into guest RAM; every
+//! access is a volatile copy and what was read once is never read again to be trusted.
+#![allow(unsafe_code)]
+
+use heapless::Vec;
+
+/// Most frames that one guest's RAM may consist of.
+pub const MAX_REGIONS: usize = 32;
+
+/// A stretch of guest RAM and where it is mapped in this process.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    start: u64,
+    length: u64,
+    host: *mut u8,
+}
+
+/// The whole RAM of one guest.
+#[derive(Debug, Default)]
+pub struct GuestMemory {
+    regions: Vec<Region, MAX_REGIONS>,
+    end: u64,
+}
+
+// SAFETY: the mappings live as long as the process, every access is a volatile copy of plain bytes, and no reference is handed out.
+unsafe impl Send for GuestMemory {}
+// SAFETY: as above; racing copies may tear, which is what a guest racing with itself sees too.
+unsafe impl Sync for GuestMemory {}
+
+impl GuestMemory {
+    /// A guest without RAM.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { regions: Vec::new(), end: 0 }
+    }
+
+    /// Appends `length` bytes of RAM, at guest-physical address [`Self::end`], that stand at `host` in this process.
+    ///
+    /// # Errors
+    /// When there are already [`MAX_REGIONS`].
+    ///
+    /// # Safety
+    /// `host` must be valid for reads and writes of `length` bytes for as long as this value lives, and nothing in this process may
+    /// hold a reference into it.
+    pub unsafe fn push(&mut self, host: *mut u8, length: u64) -> Result<(), &'static str> {
+        let region = Region { start: self.end, length, host };
+        self.regions.push(region).map_err(|_| "the guest's RAM consists of too many frames")?;
+        self.end += length;
+        Ok(())
+    }
+
+    /// One past the last guest-physical byte of RAM.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether `length` bytes at `address` are all RAM.
+    #[must_use]
+    pub fn contains(&self, address: u64, length: u64) -> bool {
+        address.checked_add(length).is_some_and(|end| end <= self.end)
+    }
+
+    /// Where `address` stands here, and how many bytes follow it in the same frame.
+    #[inline]
+    fn find(&self, address: u64) -> Option<(*mut u8, u64)> {
+        for region in &self.regions {
+            let offset = address.wrapping_sub(region.start);
+            if offset < region.length {
+                // SAFETY: `offset` lies inside the region, whose whole length is valid by the contract of `push`.
+                return Some((unsafe { region.host.add(offset as usize) }, region.length - offset));
+            }
+        }
+        None
+    }
+
+    /// Reads `N` bytes; `None` unless all are RAM.
+    #[inline]
+    #[must_use]
+    pub fn read<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read_slice(address, &mut bytes)?;
+        Some(bytes)
+    }
+
+    /// Reads a little-endian 64-bit word; in one access if it is aligned.
+    #[inline]
+    #[must_use]
+    pub fn read_u64(&self, address: u64) -> Option<u64> {
+        if address & 7 == 0 {
+            let (host, left) = self.find(address)?;
+            if left >= 8 && host.addr() & 7 == 0 {
+                // SAFETY: eight bytes are valid at `host`, and it is aligned.
+                return Some(u64::from_le(unsafe { host.cast::<u64>().read_volatile() }));
+            }
+        }
+        self.read(address).map(u64::from_le_bytes)
+    }
+
+    /// Reads a little-endian 32-bit word; in one access if it is aligned.
+    #[inline]
+    #[must_use]
+    pub fn read_u32(&self, address: u64) -> Option<u32> {
+        if address & 3 == 0 {
+            let (host, left) = self.find(address)?;
+            if left >= 4 && host.addr() & 3 == 0 {
+                // SAFETY: four bytes are valid at `host`, and it is aligned.
+                return Some(u32::from_le(unsafe { host.cast::<u32>().read_volatile() }));
+            }
+        }
+        self.read(address).map(u32::from_le_bytes)
+    }
+
+    /// Writes a little-endian 32-bit word; in one access if it is aligned. `None` unless all of it is RAM.
+    #[inline]
+    #[must_use]
+    pub fn write_u32(&self, address: u64, value: u32) -> Option<()> {
+        if address & 3 == 0 {
+            let (host, left) = self.find(address)?;
+            if left >= 4 && host.addr() & 3 == 0 {
+                // SAFETY: four bytes are valid at `host`, and it is aligned.
+                unsafe { host.cast::<u32>().write_volatile(value.to_le()) };
+                return Some(());
+            }
+        }
+        self.write_slice(address, &value.to_le_bytes())
+    }
+
+    /// Copies out of the guest; `None`, with nothing promised about `bytes`, unless all of it is RAM.
+    #[must_use]
+    pub fn read_slice(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
+        if !self.contains(address, bytes.len() as u64) {
+            return None;
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let (host, left) = self.find(address + done as u64)?;
+            let part = (bytes.len() - done).min(left as usize);
+            for i in 0..part {
+                // SAFETY: `part` bytes are valid at `host`.
+                bytes[done + i] = unsafe { host.add(i).read_volatile() };
+            }
+            done += part;
+        }
+        Some(())
+    }
+
+    /// Copies into the guest; `None`, with nothing written, unless all of it is RAM.
+    #[must_use]
+    pub fn write_slice(&self, address: u64, bytes: &[u8]) -> Option<()> {
+        if !self.contains(address, bytes.len() as u64) {
+            return None;
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let (host, left) = self.find(address + done as u64)?;
+            let part = (bytes.len() - done).min(left as usize);
+            write_part(host, &bytes[done..done + part]);
+            done += part;
+        }
+        Some(())
+    }
+
+    /// Fills `length` bytes with zeros; `None`, with nothing written, unless all of it is RAM.
+    #[must_use]
+    pub fn clear(&self, address: u64, length: u64) -> Option<()> {
+        if !self.contains(address, length) {
+            return None;
+        }
+        let zeros = [0; 256];
+        let mut done = 0;
+        while done < length {
+            let part = (length - done).min(zeros.len() as u64);
+            self.write_slice(address + done, &zeros[..part as usize])?;
+            done += part;
+        }
+        Some(())
+    }
+}
+
+/// Copies `bytes` to `host`, word-wise where it is aligned: kernels and RAM disks of many megabytes come through here.
+fn write_part(host: *mut u8, bytes: &[u8]) {
+    let mut done = 0;
+    if host.addr() & 7 == 0 {
+        let (words, _) = bytes.as_chunks::<8>();
+        for word in words {
+            // SAFETY: the caller found `bytes.len()` valid bytes at `host`, which is aligned to eight.
+            unsafe { host.add(done).cast::<u64>().write_volatile(u64::from_ne_bytes(*word)) };
+            done += 8;
+        }
+    }
+    for (i, byte) in bytes.iter().enumerate().skip(done) {
+        // SAFETY: as above.
+        unsafe { host.add(i).write_volatile(*byte) };
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RAM for tests, in as many pieces as asked for; leaked, so that it is valid for as long as anything.
+    pub(crate) fn ram(pieces: &[usize]) -> GuestMemory {
+        let mut memory = GuestMemory::new();
+        for &length in pieces {
+            let words = std::vec![0u64; length.div_ceil(8)].leak();
+            // SAFETY: leaked, so valid for ever, and the reference is gone.
+            unsafe { memory.push(words.as_mut_ptr().cast(), length as u64).unwrap() };
+        }
+        memory
+    }
+
+    #[test]
+    fn refuses_what_is_not_ram() {
+        let memory = ram(&[4096, 4096]);
+        assert_eq!(memory.read_u64(8184), Some(0));
+        assert_eq!(memory.read_u64(8185), None);
+        assert_eq!(memory.read_u64(u64::MAX - 3), None);
+        assert_eq!(memory.read_u32(u64::MAX), None);
+        assert!(memory.write_slice(8190, &[1, 2, 3]).is_none());
+        assert_eq!(memory.read::<2>(8190), Some([0, 0]), "a refused write must not write a part");
+        assert!(memory.clear(4096, 4097).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_one_array(
+            writes in prop::collection::vec((0u64..300, prop::collection::vec(any::<u8>(), 0..40)), 0..30),
+        ) {
+            let memory = ram(&[64, 8, 128, 56]);
+            let mut model = std::vec![0u8; 256];
+            for (address, bytes) in writes {
+                let fits = address as usize + bytes.len() <= 256;
+                prop_assert_eq!(memory.write_slice(address, &bytes).is_some(), fits);
+                if fits {
+                    model[address as usize..][..bytes.len()].copy_from_slice(&bytes);
+                }
+            }
+            let mut all = std::vec![0; 256];
+            memory.read_slice(0, &mut all).unwrap();
+            prop_assert_eq!(&all, &model);
+            for address in 0..=248u64 {
+                let expected = u64::from_le_bytes(model[address as usize..][..8].try_into().unwrap());
+                prop_assert_eq!(memory.read_u64(address), Some(expected));
+            }
+        }
+    }
+}
