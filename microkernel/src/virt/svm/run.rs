@@ -1,0 +1,541 @@
+//! One entry into the guest and the exit that follows.
+//!
+//! The way of a cheap exit (`cpuid`, a plain port access, an MSR, `hlt`) and of the entry after it is kept short: what could need more work is collected
+//! into one word, and a single branch leads to [`prepare`] or [`finish`].
+
+use super::convert::{self, Interrupted, Invalid};
+use super::vmcb::{Vmcb, clean, code, intercept, tlb, virtual_interrupt};
+use super::{ALWAYS_INTERCEPTED, CPUS, Cpu, Host, machine, pending, state as registers};
+use crate::virt::{Exit, Features, backend_features, fpu, get, put};
+use core::arch::asm;
+use core::mem::offset_of;
+use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, gpr};
+
+/// RFLAGS.TF.
+const TRAP_FLAG: u64 = 1 << 8;
+/// DR6.BS: the debug exception comes from a single step.
+const DR6_STEP: u64 = 1 << 14;
+
+/// Byte offset of a general register in the shared page.
+const fn offset(register: usize) -> usize {
+    offset_of!(VcpuState, gpr) + register * 8
+}
+
+/// See [`crate::virt::VcpuArea::run`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut VcpuState, nested_root: u64, flush: bool) -> Exit {
+    // SAFETY: this processor's own element; interrupts are off, and no other reference to it lives across this call.
+    let this = unsafe { &mut *CPUS[cpu].0.get() };
+    let attention = get!(state, dirty)
+        | get!(state, inject)
+        | get!(state, request_window)
+        | get!(state, request_nmi_window)
+        | (get!(state, interrupt_shadow) ^ host.shadow)
+        | host.pending
+        | u32::from(flush);
+    let moved = (host.token ^ this.token) | (vmcb.control.nested_cr3 ^ nested_root);
+    if u64::from(attention) | moved != 0 {
+        // SAFETY: the caller's promise.
+        if let Err(exit) = unsafe { prepare(vmcb, host, this, state, nested_root, flush) } {
+            return exit;
+        }
+    }
+    vmcb.save.rip = get!(state, rip);
+    vmcb.save.rflags = get!(state, rflags);
+    vmcb.save.rsp = get!(state, gpr[gpr::RSP]);
+    vmcb.save.rax = get!(state, gpr[gpr::RAX]);
+    if host.pending & pending::STEP != 0 {
+        vmcb.save.rflags |= TRAP_FLAG;
+    }
+
+    // SAFETY: the VMCB is complete and its nested page tables reach only the guest's memory, both by the caller's promise.
+    unsafe { world_switch(host.vmcb_physical, this.host_save, state) };
+
+    vmcb.control.clean = clean::ALL;
+    let exit_code = vmcb.control.exit_code;
+    put!(state, vmcb.save.rip, rip);
+    put!(state, vmcb.save.rflags, rflags);
+    put!(state, vmcb.save.rsp, gpr[gpr::RSP]);
+    put!(state, vmcb.save.rax, gpr[gpr::RAX]);
+    put!(state, registers::cr8(&vmcb.control), cr8);
+    let next_rip = vmcb.control.next_rip;
+    put!(
+        state,
+        if next_rip == 0 {
+            0
+        } else {
+            next_rip.wrapping_sub(vmcb.save.rip) as u32
+        },
+        instruction_length
+    );
+    host.shadow = vmcb.control.interrupt_state as u32 & 1 | host.nmi_blocked;
+    put!(state, host.shadow, interrupt_shadow);
+    put!(state, 0, vectoring);
+    if vmcb.control.exit_event as u32 & EVENT_VALID | host.pending != 0 {
+        // SAFETY: the caller's promise.
+        if let Some(exit) = unsafe { finish(vmcb, host, state) } {
+            return exit;
+        }
+    }
+
+    let reason = match exit_code {
+        code::IO => {
+            let io = convert::io_exit(vmcb.control.exit_info_1, vmcb.control.exit_info_2);
+            put!(state, io.access, info[0]);
+            put!(state, io.next_rip, info[1]);
+            put!(state, io.next_rip.wrapping_sub(vmcb.save.rip) as u32, instruction_length);
+            if !io.is_plain() {
+                // SAFETY: the caller's promise.
+                unsafe { registers::store_full(vmcb, host, state) };
+            }
+            ExitReason::Io
+        }
+        code::CPUID => ExitReason::Cpuid,
+        code::MSR if vmcb.control.exit_info_1 & 1 == 0 => ExitReason::ReadMsr,
+        code::MSR => ExitReason::WriteMsr,
+        code::HLT => ExitReason::Halt,
+        code::INTR => return Exit::HostInterrupt,
+        // SAFETY: the caller's promise.
+        _ => match unsafe { rare_exit(vmcb, host, state, exit_code) } {
+            Exit::Guest(reason) => reason,
+            Exit::HostInterrupt => return Exit::HostInterrupt,
+        },
+    };
+    put!(state, reason as u32, reason);
+    Exit::Guest(reason)
+}
+
+/// Swaps host and guest. All of the guest's general registers but RAX and RSP stand in the page; those two, and everything else, in the VMCB.
+///
+/// # Safety
+/// `vmcb` and `host_save` are physical addresses of a valid VMCB and of this processor's save page.
+#[inline(always)]
+unsafe fn world_switch(vmcb: u64, host_save: u64, state: *mut VcpuState) {
+    // SAFETY: with GIF clear nothing interrupts the switch. VMSAVE and VMLOAD put FS, GS, TR, LDTR and the system-call MSRs aside and back, VMRUN and #VMEXIT the rest
+    // but the general registers, which are stored below. IF is set while the guest runs, so that physical interrupts end the run (V_INTR_MASKING), and clear again
+    // before GIF is set, so that they wait for the caller's window. No Rust code runs before the host's GS base is back.
+    unsafe {
+        asm!(
+            "push rbx",
+            "push rbp",
+            "push rdi",
+            "push rsi",
+            "clgi",
+            "sti",
+            "mov rbx, rax",
+            "mov rax, rsi",
+            "vmsave rax",
+            "mov rax, rbx",
+            "vmload rax",
+            "mov rcx, [rdi + {rcx}]",
+            "mov rdx, [rdi + {rdx}]",
+            "mov rbx, [rdi + {rbx}]",
+            "mov rbp, [rdi + {rbp}]",
+            "mov rsi, [rdi + {rsi}]",
+            "mov r8, [rdi + {r8}]",
+            "mov r9, [rdi + {r9}]",
+            "mov r10, [rdi + {r10}]",
+            "mov r11, [rdi + {r11}]",
+            "mov r12, [rdi + {r12}]",
+            "mov r13, [rdi + {r13}]",
+            "mov r14, [rdi + {r14}]",
+            "mov r15, [rdi + {r15}]",
+            "mov rdi, [rdi + {rdi}]",
+            // RAX is the VMCB's address here and, restored by the exit, below.
+            "vmrun rax",
+            "vmsave rax",
+            "push rdi",
+            "mov rdi, [rsp + 16]",
+            "mov [rdi + {rcx}], rcx",
+            "mov [rdi + {rdx}], rdx",
+            "mov [rdi + {rbx}], rbx",
+            "mov [rdi + {rbp}], rbp",
+            "mov [rdi + {rsi}], rsi",
+            "mov [rdi + {r8}], r8",
+            "mov [rdi + {r9}], r9",
+            "mov [rdi + {r10}], r10",
+            "mov [rdi + {r11}], r11",
+            "mov [rdi + {r12}], r12",
+            "mov [rdi + {r13}], r13",
+            "mov [rdi + {r14}], r14",
+            "mov [rdi + {r15}], r15",
+            "pop qword ptr [rdi + {rdi}]",
+            "pop rax",
+            "vmload rax",
+            "cli",
+            "stgi",
+            "pop rdi",
+            "pop rbp",
+            "pop rbx",
+            rcx = const offset(gpr::RCX),
+            rdx = const offset(gpr::RDX),
+            rbx = const offset(gpr::RBX),
+            rbp = const offset(gpr::RBP),
+            rsi = const offset(gpr::RSI),
+            rdi = const offset(gpr::RDI),
+            r8 = const offset(8),
+            r9 = const offset(9),
+            r10 = const offset(10),
+            r11 = const offset(11),
+            r12 = const offset(12),
+            r13 = const offset(13),
+            r14 = const offset(14),
+            r15 = const offset(15),
+            inout("rax") vmcb => _,
+            inout("rsi") host_save => _,
+            inout("rdi") state => _,
+            out("rcx") _,
+            out("rdx") _,
+            out("r8") _,
+            out("r9") _,
+            out("r10") _,
+            out("r11") _,
+            out("r12") _,
+            out("r13") _,
+            out("r14") _,
+            out("r15") _,
+        );
+    }
+}
+
+/// The long way into the guest. An error is an exit without an entry.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+unsafe fn prepare(
+    vmcb: &mut Vmcb,
+    host: &mut Host,
+    this: &mut Cpu,
+    state: *mut VcpuState,
+    nested_root: u64,
+    mut flush: bool,
+) -> Result<(), Exit> {
+    if host.pending & pending::FLUSHED != 0 {
+        vmcb.control.tlb_control = tlb::KEEP;
+        host.pending &= !pending::FLUSHED;
+    }
+    let dirty = Dirty::from_bits_truncate(get!(state, dirty));
+    if !dirty.is_empty() {
+        put!(state, 0, dirty);
+        // SAFETY: the caller's promise.
+        let loaded = match unsafe { registers::load(vmcb, host, state, dirty, fpu::supported_xcr0()) } {
+            Ok(loaded) => loaded,
+            // SAFETY: the caller's promise.
+            Err(invalid) => return Err(unsafe { entry_failed(vmcb, host, state, invalid) }),
+        };
+        flush |= loaded.flush;
+        if let Some(xcr0) = loaded.xcr0 {
+            // This vCPU's extended state is in the registers, and its XCR0 with it.
+            fpu::write_xcr0(xcr0);
+        }
+    }
+    if vmcb.control.nested_cr3 != nested_root {
+        vmcb.control.nested_cr3 = nested_root;
+        vmcb.control.clean &= !clean::NESTED;
+        flush = true;
+    }
+    if host.token != this.token {
+        bind(vmcb, host, this, &mut flush);
+    }
+    if flush && super::new_asid(this, vmcb, host) {
+        vmcb.control.tlb_control = tlb::FLUSH_ALL;
+        host.pending |= pending::FLUSHED;
+    }
+
+    let shadow = get!(state, interrupt_shadow) & 3;
+    vmcb.control.interrupt_state = u64::from(shadow & 1);
+    set_nmi_blocked(vmcb, host, shadow & 2 != 0);
+
+    // SAFETY: the caller's promise.
+    unsafe { prepare_events(vmcb, host, state) }?;
+
+    if host.pending & pending::DEBUG_LOADED != 0 {
+        vmcb.control.intercept_dr = 0;
+        vmcb.control.clean &= !clean::INTERCEPTS;
+        write_debug_registers(&host.debug);
+    }
+    Ok(())
+}
+
+/// Event to inject, interrupt window, NMI window.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Result<(), Exit> {
+    let event = get!(state, inject);
+    vmcb.control.inject = 0;
+    if event & EVENT_VALID != 0 {
+        put!(state, 0, inject);
+        match convert::event_to_vmcb(event, get!(state, inject_error)) {
+            Ok(inject) => vmcb.control.inject = inject,
+            // SAFETY: the caller's promise.
+            Err(invalid) => return Err(unsafe { entry_failed(vmcb, host, state, invalid) }),
+        }
+        match event & 7 << 8 {
+            EVENT_NMI => set_nmi_blocked(vmcb, host, true),
+            EVENT_SOFTWARE => {
+                // The frame must point behind the instruction; should the delivery be interrupted, `finish` takes it back.
+                host.software_length = get!(state, instruction_length) & 0xf;
+                host.pending |= pending::SOFTWARE;
+                let next = get!(state, rip).wrapping_add(u64::from(host.software_length));
+                put!(state, next, rip);
+                if backend_features() & Features::NEXT_RIP.bits() != 0 {
+                    vmcb.control.next_rip = next;
+                }
+            }
+            _ => {}
+        }
+    } else if event != 0 {
+        put!(state, 0, inject);
+    }
+
+    host.nmi_window = u32::from(get!(state, request_nmi_window) != 0);
+    if host.nmi_window != 0 && host.nmi_blocked == 0 && event & EVENT_VALID == 0 {
+        put!(state, ExitReason::NmiWindow as u32, reason);
+        return Err(Exit::Guest(ExitReason::NmiWindow));
+    }
+
+    let wanted = get!(state, request_window) != 0;
+    if wanted != (host.pending & pending::WINDOW != 0) {
+        set_window(vmcb, host, wanted);
+    }
+    Ok(())
+}
+
+/// Makes this the vCPU that ran last on this processor. Its ASID stays good if it comes back to the processor where it got it, before ASIDs started over there.
+fn bind(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu, flush: &mut bool) {
+    machine::branch_barrier(this);
+    machine::write_tsc_aux(this, host.tsc_aux);
+    // What a vCPU did to translations elsewhere, this processor did not see: only generations of this processor's own count, and `run` elsewhere replaces the generation.
+    if host.asid_generation != this.asid_generation {
+        *flush = true;
+    }
+    vmcb.control.clean = 0;
+    this.token += 1;
+    host.token = this.token;
+}
+
+/// Asks the processor for an exit when the guest could take an interrupt: a virtual one that never arrives.
+fn set_window(vmcb: &mut Vmcb, host: &mut Host, wanted: bool) {
+    const BITS: u32 = virtual_interrupt::PENDING | virtual_interrupt::PRIORITY | virtual_interrupt::IGNORE_TPR;
+    if wanted {
+        vmcb.control.virtual_interrupt |= BITS;
+        vmcb.control.intercept_1 |= intercept::VINTR;
+        host.pending |= pending::WINDOW;
+    } else {
+        vmcb.control.virtual_interrupt &= !BITS;
+        vmcb.control.intercept_1 &= !intercept::VINTR;
+        host.pending &= !pending::WINDOW;
+    }
+    vmcb.control.virtual_vector = 0;
+    vmcb.control.clean &= !(clean::TPR | clean::INTERCEPTS);
+}
+
+/// Records whether NMIs are blocked. While they are, IRET exits, because it may be what unblocks them.
+fn set_nmi_blocked(vmcb: &mut Vmcb, host: &mut Host, blocked: bool) {
+    if blocked == (host.nmi_blocked != 0) {
+        return;
+    }
+    host.nmi_blocked = u32::from(blocked) * 2;
+    if blocked {
+        vmcb.control.intercept_1 |= intercept::IRET;
+        host.pending |= pending::NMI;
+    } else {
+        vmcb.control.intercept_1 &= !intercept::IRET;
+        host.pending &= !(pending::NMI | pending::STEP);
+    }
+    vmcb.control.clean &= !clean::INTERCEPTS;
+}
+
+/// The long way out of the guest; an answer ends it here.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Option<Exit> {
+    if host.pending & pending::DEBUG_LOADED != 0 {
+        read_debug_registers(&mut host.debug);
+        if vmcb.save.dr7 & registers::DR7_ARMED == 0 {
+            vmcb.control.intercept_dr = u32::MAX;
+            vmcb.control.clean &= !clean::INTERCEPTS;
+            host.pending &= !pending::DEBUG_LOADED;
+        }
+    }
+    let info = vmcb.control.exit_event;
+    if info as u32 & EVENT_VALID != 0 {
+        match convert::interrupted_event(info) {
+            Interrupted::Repeat => {
+                if host.pending & pending::SOFTWARE != 0 {
+                    vmcb.save.rip = vmcb.save.rip.wrapping_sub(u64::from(host.software_length));
+                    put!(state, vmcb.save.rip, rip);
+                }
+            }
+            Interrupted::Reinject(event, error) => {
+                if event & 7 << 8 == EVENT_NMI {
+                    // It did not arrive, so it blocks nothing yet.
+                    set_nmi_blocked(vmcb, host, false);
+                    host.shadow &= !2;
+                    put!(state, host.shadow, interrupt_shadow);
+                }
+                put!(state, error, vectoring_error);
+                put!(state, event, vectoring);
+            }
+        }
+    }
+    host.pending &= !pending::SOFTWARE;
+    if host.pending & pending::STEP != 0 {
+        // The trap flag is the kernel's. If the IRET was carried out, the flags are those it popped.
+        put!(state, vmcb.save.rflags & !TRAP_FLAG, rflags);
+        if vmcb.control.exit_code == code::DEBUG {
+            vmcb.save.dr6 &= !DR6_STEP;
+            vmcb.control.clean &= !clean::DEBUG;
+            put!(state, vmcb.save.rflags, rflags);
+            set_nmi_blocked(vmcb, host, false);
+            host.shadow &= !2;
+            put!(state, host.shadow, interrupt_shadow);
+            if host.nmi_window != 0 {
+                put!(state, ExitReason::NmiWindow as u32, reason);
+                return Some(Exit::Guest(ExitReason::NmiWindow));
+            }
+            return Some(Exit::HostInterrupt);
+        }
+    }
+    None
+}
+
+/// Exits off the short way.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exit_code: u64) -> Exit {
+    let (info_1, info_2) = (vmcb.control.exit_info_1, vmcb.control.exit_info_2);
+    let reason = match exit_code {
+        // All of these are pending still, and taken when the caller opens its window.
+        code::NMI | code::SMI | code::INIT => return Exit::HostInterrupt,
+        code::VINTR => {
+            set_window(vmcb, host, false);
+            ExitReason::InterruptWindow
+        }
+        code::NESTED_FAULT => {
+            put!(state, info_2, info[0]);
+            put!(state, convert::memory_access(info_1), info[1]);
+            put!(state, 0, info[2]);
+            let count = vmcb.control.instruction_count.min(15);
+            put!(state, u64::from(count), info[3]);
+            if count != 0 {
+                let mut bytes = [0; 16];
+                bytes[..15].copy_from_slice(&vmcb.control.instruction);
+                put!(state, bytes, instruction);
+            }
+            ExitReason::Memory
+        }
+        code::READ_DR0..=code::WRITE_DR15 => {
+            host.pending |= pending::DEBUG_LOADED;
+            return Exit::HostInterrupt;
+        }
+        code::IRET => {
+            // NMIs are blocked until the IRET is done, so it is stepped over.
+            vmcb.control.intercept_1 &= !intercept::IRET;
+            vmcb.control.clean &= !clean::INTERCEPTS;
+            host.pending |= pending::STEP;
+            return Exit::HostInterrupt;
+        }
+        code::MACHINE_CHECK => {
+            // SAFETY: the kernel's own handler takes it from here, as if it had happened outside the guest.
+            unsafe { asm!("int 18") };
+            return Exit::HostInterrupt;
+        }
+        code::EXCEPTION_0..=code::EXCEPTION_31 => {
+            let vector = (exit_code - code::EXCEPTION_0) as u32;
+            if ALWAYS_INTERCEPTED & !host.exceptions & 1 << vector != 0 {
+                // Not the VMM's wish: the guest gets it with the next entry, after the host had its chance to interrupt.
+                let event = convert::reflected_exception(vector);
+                put!(state, info_1 as u32, inject_error);
+                put!(state, event, inject);
+                return Exit::HostInterrupt;
+            }
+            put!(state, u64::from(vector), info[0]);
+            put!(state, info_1, info[1]);
+            put!(state, info_2, info[2]);
+            ExitReason::Exception
+        }
+        code::TASK_SWITCH => {
+            let during_delivery = vmcb.control.exit_event as u32 & EVENT_VALID != 0;
+            let (source, error) = convert::task_switch(info_1, info_2, during_delivery);
+            put!(state, source, info[0]);
+            put!(state, error, info[1]);
+            ExitReason::TaskSwitch
+        }
+        code::SHUTDOWN => ExitReason::Shutdown,
+        // SAFETY: the caller's promise.
+        code::INVALID => return unsafe { entry_failed(vmcb, host, state, Invalid::Unknown) },
+        code::VMMCALL => ExitReason::Hypercall,
+        code::XSETBV => ExitReason::XSetBv,
+        code::INVD | code::WBINVD => ExitReason::CacheFlush,
+        code::MONITOR => {
+            put!(state, 0, info[0]);
+            ExitReason::Mwait
+        }
+        code::MWAIT | code::MWAIT_ARMED => {
+            put!(state, 1, info[0]);
+            ExitReason::Mwait
+        }
+        code::RDPMC => ExitReason::ReadPmc,
+        code::PAUSE => ExitReason::Pause,
+        code::INVLPGA | code::VMRUN | code::VMLOAD..=code::SKINIT | code::RDPRU => ExitReason::Virtualisation,
+        other => {
+            put!(state, other, info[0]);
+            put!(state, info_1, info[1]);
+            put!(state, info_2, info[2]);
+            ExitReason::Unknown
+        }
+    };
+    if reason.is_full() {
+        // SAFETY: the caller's promise.
+        unsafe { registers::store_full(vmcb, host, state) };
+    }
+    Exit::Guest(reason)
+}
+
+/// The guest state is refused, by this module or by the processor. Nothing of the guest ran.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+unsafe fn entry_failed(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, invalid: Invalid) -> Exit {
+    vmcb.control.inject = 0;
+    vmcb.control.clean = 0;
+    host.pending &= !pending::SOFTWARE;
+    put!(state, code::INVALID, info[0]);
+    put!(state, invalid as u64, info[1]);
+    // SAFETY: the caller's promise.
+    unsafe { registers::store_full(vmcb, host, state) };
+    put!(state, ExitReason::EntryFailed as u32, reason);
+    Exit::Guest(ExitReason::EntryFailed)
+}
+
+/// Loads the guest's DR0 to DR3. The host arms none of them, so whatever they hold is harmless here.
+fn write_debug_registers(values: &[u64; 4]) {
+    // SAFETY: DR7 arms nothing while the host runs.
+    unsafe {
+        asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}", in(reg) values[0], in(reg) values[1], in(reg) values[2], in(reg) values[3],
+            options(nomem, nostack, preserves_flags));
+    }
+}
+
+/// Takes the guest's DR0 to DR3.
+fn read_debug_registers(values: &mut [u64; 4]) {
+    // SAFETY: reading has no effect.
+    unsafe {
+        asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3", out(reg) values[0], out(reg) values[1], out(reg) values[2], out(reg) values[3],
+            options(nomem, nostack, preserves_flags));
+    }
+}

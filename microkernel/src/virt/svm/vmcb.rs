@@ -1,0 +1,359 @@
+//! The virtual machine control block (AMD APM volume 2, appendix B).
+
+use core::mem::offset_of;
+
+/// Control area: what the hypervisor asks for and what it is told.
+#[repr(C)]
+pub struct Control {
+    /// CR0 to CR15: reads in bits 0 to 15, writes in 16 to 31.
+    pub intercept_cr: u32,
+    /// DR0 to DR15, likewise.
+    pub intercept_dr: u32,
+    /// Exception vectors.
+    pub intercept_exceptions: u32,
+    /// [`intercept`] word 1.
+    pub intercept_1: u32,
+    /// [`intercept`] word 2.
+    pub intercept_2: u32,
+    /// INVLPGB and the like.
+    pub intercept_3: u32,
+    reserved_18: [u8; 0x3c - 0x18],
+    /// PAUSE filter threshold, in cycles.
+    pub pause_threshold: u16,
+    /// PAUSE filter count.
+    pub pause_count: u16,
+    /// Physical address of the I/O permission map.
+    pub iopm: u64,
+    /// Physical address of the MSR permission map.
+    pub msrpm: u64,
+    /// Added to the TSC.
+    pub tsc_offset: u64,
+    /// Address-space identifier, never 0.
+    pub asid: u32,
+    /// [`tlb`].
+    pub tlb_control: u32,
+    /// [`virtual_interrupt`] bits; bits 0 to 7 are the guest's TPR.
+    pub virtual_interrupt: u32,
+    /// Vector of the virtual interrupt.
+    pub virtual_vector: u32,
+    /// Bit 0: interrupt shadow.
+    pub interrupt_state: u64,
+    /// [`code`].
+    pub exit_code: u64,
+    /// Depends on the exit.
+    pub exit_info_1: u64,
+    /// Depends on the exit.
+    pub exit_info_2: u64,
+    /// Event whose delivery the exit interrupted.
+    pub exit_event: u64,
+    /// Bit 0: nested paging.
+    pub nested_control: u64,
+    reserved_98: [u8; 0xa8 - 0x98],
+    /// Event to inject.
+    pub inject: u64,
+    /// Physical address of the nested page tables.
+    pub nested_cr3: u64,
+    reserved_b8: [u8; 0xc0 - 0xb8],
+    /// [`clean`] bits.
+    pub clean: u32,
+    reserved_c4: u32,
+    /// Next instruction, if the processor reports it, else 0.
+    pub next_rip: u64,
+    /// Number of valid bytes in `instruction`.
+    pub instruction_count: u8,
+    /// Fetched bytes of the instruction (decode assists).
+    pub instruction: [u8; 15],
+    reserved_e0: [u8; 0x400 - 0xe0],
+}
+
+/// A segment register, as the VMCB has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SegmentRegister {
+    /// Selector.
+    pub selector: u16,
+    /// Descriptor bits 40 to 47 and 52 to 55.
+    pub attributes: u16,
+    /// Limit in bytes.
+    pub limit: u32,
+    /// Base.
+    pub base: u64,
+}
+
+/// Save area: the guest's registers.
+#[repr(C)]
+pub struct Save {
+    /// ES, CS, SS, DS, FS, GS.
+    pub segments: [SegmentRegister; 6],
+    /// GDTR.
+    pub gdtr: SegmentRegister,
+    /// LDTR.
+    pub ldtr: SegmentRegister,
+    /// IDTR.
+    pub idtr: SegmentRegister,
+    /// TR.
+    pub tr: SegmentRegister,
+    reserved_a0: [u8; 0xcb - 0xa0],
+    /// Current privilege level.
+    pub cpl: u8,
+    reserved_cc: u32,
+    /// EFER.
+    pub efer: u64,
+    reserved_d8: [u8; 0x148 - 0xd8],
+    /// CR4.
+    pub cr4: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR0.
+    pub cr0: u64,
+    /// DR7.
+    pub dr7: u64,
+    /// DR6.
+    pub dr6: u64,
+    /// RFLAGS.
+    pub rflags: u64,
+    /// RIP.
+    pub rip: u64,
+    reserved_180: [u8; 0x1d8 - 0x180],
+    /// RSP.
+    pub rsp: u64,
+    reserved_1e0: [u8; 0x1f8 - 0x1e0],
+    /// RAX.
+    pub rax: u64,
+    /// STAR.
+    pub star: u64,
+    /// LSTAR.
+    pub lstar: u64,
+    /// CSTAR.
+    pub cstar: u64,
+    /// SFMASK.
+    pub sfmask: u64,
+    /// KERNEL_GS_BASE.
+    pub kernel_gs_base: u64,
+    /// SYSENTER_CS.
+    pub sysenter_cs: u64,
+    /// SYSENTER_ESP.
+    pub sysenter_esp: u64,
+    /// SYSENTER_EIP.
+    pub sysenter_eip: u64,
+    /// CR2.
+    pub cr2: u64,
+    reserved_248: [u8; 0x268 - 0x248],
+    /// PAT, with nested paging.
+    pub pat: u64,
+    reserved_270: [u8; 0xc00 - 0x270],
+}
+
+/// The block: one page.
+#[repr(C, align(4096))]
+pub struct Vmcb {
+    /// Controls.
+    pub control: Control,
+    /// Registers.
+    pub save: Save,
+}
+
+const _: () = {
+    assert!(size_of::<Vmcb>() == 4096);
+    assert!(offset_of!(Vmcb, save) == 0x400);
+    assert!(offset_of!(Control, pause_threshold) == 0x3c);
+    assert!(offset_of!(Control, iopm) == 0x40);
+    assert!(offset_of!(Control, asid) == 0x58);
+    assert!(offset_of!(Control, interrupt_state) == 0x68);
+    assert!(offset_of!(Control, exit_code) == 0x70);
+    assert!(offset_of!(Control, nested_control) == 0x90);
+    assert!(offset_of!(Control, inject) == 0xa8);
+    assert!(offset_of!(Control, clean) == 0xc0);
+    assert!(offset_of!(Control, next_rip) == 0xc8);
+    assert!(offset_of!(Control, instruction) == 0xd1);
+    assert!(offset_of!(Save, tr) == 0x90);
+    assert!(offset_of!(Save, cpl) == 0xcb);
+    assert!(offset_of!(Save, efer) == 0xd0);
+    assert!(offset_of!(Save, cr4) == 0x148);
+    assert!(offset_of!(Save, rip) == 0x178);
+    assert!(offset_of!(Save, rsp) == 0x1d8);
+    assert!(offset_of!(Save, rax) == 0x1f8);
+    assert!(offset_of!(Save, cr2) == 0x240);
+    assert!(offset_of!(Save, pat) == 0x268);
+};
+
+/// Bits of the intercept words.
+pub mod intercept {
+    /// Word 1: physical interrupts.
+    pub const INTR: u32 = 1 << 0;
+    /// Word 1: non-maskable interrupts.
+    pub const NMI: u32 = 1 << 1;
+    /// Word 1: INIT.
+    pub const INIT: u32 = 1 << 3;
+    /// Word 1: the virtual interrupt is about to be taken.
+    pub const VINTR: u32 = 1 << 4;
+    /// Word 1: RDPMC.
+    pub const RDPMC: u32 = 1 << 15;
+    /// Word 1: CPUID.
+    pub const CPUID: u32 = 1 << 18;
+    /// Word 1: IRET.
+    pub const IRET: u32 = 1 << 20;
+    /// Word 1: INVD.
+    pub const INVD: u32 = 1 << 22;
+    /// Word 1: PAUSE, after the filter.
+    pub const PAUSE: u32 = 1 << 23;
+    /// Word 1: HLT.
+    pub const HLT: u32 = 1 << 24;
+    /// Word 1: INVLPGA.
+    pub const INVLPGA: u32 = 1 << 26;
+    /// Word 1: ports set in the I/O permission map.
+    pub const IO: u32 = 1 << 27;
+    /// Word 1: MSRs set in the MSR permission map.
+    pub const MSR: u32 = 1 << 28;
+    /// Word 1: task switches.
+    pub const TASK_SWITCH: u32 = 1 << 29;
+    /// Word 1: a legacy floating-point error would freeze the processor.
+    pub const FERR_FREEZE: u32 = 1 << 30;
+    /// Word 1: shutdown (triple fault).
+    pub const SHUTDOWN: u32 = 1 << 31;
+
+    /// Word 2: VMRUN. VMRUN refuses to work without it.
+    pub const VMRUN: u32 = 1 << 0;
+    /// Word 2: VMMCALL.
+    pub const VMMCALL: u32 = 1 << 1;
+    /// Word 2: VMLOAD.
+    pub const VMLOAD: u32 = 1 << 2;
+    /// Word 2: VMSAVE.
+    pub const VMSAVE: u32 = 1 << 3;
+    /// Word 2: STGI.
+    pub const STGI: u32 = 1 << 4;
+    /// Word 2: CLGI.
+    pub const CLGI: u32 = 1 << 5;
+    /// Word 2: SKINIT.
+    pub const SKINIT: u32 = 1 << 6;
+    /// Word 2: WBINVD, WBNOINVD.
+    pub const WBINVD: u32 = 1 << 9;
+    /// Word 2: MONITOR.
+    pub const MONITOR: u32 = 1 << 10;
+    /// Word 2: MWAIT.
+    pub const MWAIT: u32 = 1 << 11;
+    /// Word 2: XSETBV.
+    pub const XSETBV: u32 = 1 << 13;
+    /// Word 2: RDPRU.
+    pub const RDPRU: u32 = 1 << 14;
+}
+
+/// Bits of [`Control::virtual_interrupt`].
+pub mod virtual_interrupt {
+    /// The guest's TPR, of which CR8 is bits 0 to 3.
+    pub const TPR: u32 = 0xff;
+    /// A virtual interrupt is pending.
+    pub const PENDING: u32 = 1 << 8;
+    /// Its priority, highest.
+    pub const PRIORITY: u32 = 0xf << 16;
+    /// The guest's TPR does not hold it back.
+    pub const IGNORE_TPR: u32 = 1 << 20;
+    /// The guest's IF and CR8 do not touch physical interrupts.
+    pub const MASKING: u32 = 1 << 24;
+}
+
+/// Values of [`Control::tlb_control`].
+pub mod tlb {
+    /// Flush nothing.
+    pub const KEEP: u32 = 0;
+    /// Flush everything.
+    pub const FLUSH_ALL: u32 = 1;
+}
+
+/// [`Control::clean`]: what the processor may take from its cache.
+pub mod clean {
+    /// Intercepts, TSC offset, pause filter.
+    pub const INTERCEPTS: u32 = 1 << 0;
+    /// ASID.
+    pub const ASID: u32 = 1 << 2;
+    /// Virtual interrupt and TPR.
+    pub const TPR: u32 = 1 << 3;
+    /// Nested paging: root and PAT.
+    pub const NESTED: u32 = 1 << 4;
+    /// CR0, CR3, CR4, EFER.
+    pub const CONTROL: u32 = 1 << 5;
+    /// DR6, DR7.
+    pub const DEBUG: u32 = 1 << 6;
+    /// GDTR, IDTR.
+    pub const TABLES: u32 = 1 << 7;
+    /// CS, DS, SS, ES, CPL.
+    pub const SEGMENTS: u32 = 1 << 8;
+    /// CR2.
+    pub const CR2: u32 = 1 << 9;
+    /// Everything defined.
+    pub const ALL: u32 = 0x7ff;
+}
+
+/// Exit codes (appendix C).
+pub mod code {
+    /// First debug-register read.
+    pub const READ_DR0: u64 = 0x20;
+    /// Last debug-register write.
+    pub const WRITE_DR15: u64 = 0x3f;
+    /// Exception 0.
+    pub const EXCEPTION_0: u64 = 0x40;
+    /// Debug exception.
+    pub const DEBUG: u64 = 0x41;
+    /// Alignment check.
+    pub const ALIGNMENT: u64 = 0x51;
+    /// Machine check.
+    pub const MACHINE_CHECK: u64 = 0x52;
+    /// Exception 31.
+    pub const EXCEPTION_31: u64 = 0x5f;
+    /// Physical interrupt.
+    pub const INTR: u64 = 0x60;
+    /// Physical NMI.
+    pub const NMI: u64 = 0x61;
+    /// System-management interrupt.
+    pub const SMI: u64 = 0x62;
+    /// INIT.
+    pub const INIT: u64 = 0x63;
+    /// Virtual interrupt.
+    pub const VINTR: u64 = 0x64;
+    /// RDPMC.
+    pub const RDPMC: u64 = 0x6f;
+    /// CPUID.
+    pub const CPUID: u64 = 0x72;
+    /// IRET.
+    pub const IRET: u64 = 0x74;
+    /// INVD.
+    pub const INVD: u64 = 0x76;
+    /// PAUSE.
+    pub const PAUSE: u64 = 0x77;
+    /// HLT.
+    pub const HLT: u64 = 0x78;
+    /// INVLPGA.
+    pub const INVLPGA: u64 = 0x7a;
+    /// Port access.
+    pub const IO: u64 = 0x7b;
+    /// MSR access.
+    pub const MSR: u64 = 0x7c;
+    /// Task switch.
+    pub const TASK_SWITCH: u64 = 0x7d;
+    /// Shutdown.
+    pub const SHUTDOWN: u64 = 0x7f;
+    /// VMRUN.
+    pub const VMRUN: u64 = 0x80;
+    /// VMMCALL.
+    pub const VMMCALL: u64 = 0x81;
+    /// VMLOAD.
+    pub const VMLOAD: u64 = 0x82;
+    /// SKINIT.
+    pub const SKINIT: u64 = 0x86;
+    /// WBINVD.
+    pub const WBINVD: u64 = 0x89;
+    /// MONITOR.
+    pub const MONITOR: u64 = 0x8a;
+    /// MWAIT.
+    pub const MWAIT: u64 = 0x8b;
+    /// MWAIT with the monitor armed.
+    pub const MWAIT_ARMED: u64 = 0x8c;
+    /// XSETBV.
+    pub const XSETBV: u64 = 0x8d;
+    /// RDPRU.
+    pub const RDPRU: u64 = 0x8e;
+    /// Nested page fault.
+    pub const NESTED_FAULT: u64 = 0x400;
+    /// The processor refused the guest state.
+    pub const INVALID: u64 = u64::MAX;
+}
