@@ -13,6 +13,7 @@ extern crate alloc;
 
 pub mod apic;
 pub mod clock;
+pub mod devices;
 pub mod memory;
 
 /// Most virtual processors of one guest.

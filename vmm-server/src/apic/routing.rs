@@ -4,7 +4,7 @@
 //! the thread empties the inbox before it enters the guest. No lock is taken.
 
 use crate::MAX_VCPUS;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Gets a vCPU's thread out of the guest or out of its sleep, so that it looks into its inbox.
 pub trait Kick: Sync {
@@ -173,13 +173,22 @@ pub struct Interrupts<K> {
     inboxes: [Inbox; MAX_VCPUS],
     count: usize,
     turn: AtomicU32,
+    external: AtomicBool,
+    chipset_deadline: AtomicU64,
     kick: K,
 }
 
 impl<K: Kick> Interrupts<K> {
     /// Inboxes for `count` vCPUs, at most [`MAX_VCPUS`].
     pub fn new(count: usize, kick: K) -> Self {
-        let this = Self { inboxes: Default::default(), count: count.clamp(1, MAX_VCPUS), turn: AtomicU32::new(0), kick };
+        let this = Self {
+            inboxes: Default::default(),
+            count: count.clamp(1, MAX_VCPUS),
+            turn: AtomicU32::new(0),
+            external: AtomicBool::new(false),
+            chipset_deadline: AtomicU64::new(u64::MAX),
+            kick,
+        };
         for inbox in &this.inboxes {
             inbox.set_destination(true, false, true, 0);
         }
@@ -212,6 +221,36 @@ impl<K: Kick> Interrupts<K> {
     /// Makes all vCPUs look at the world again.
     pub fn look_all(&self) {
         (0..self.count).for_each(|index| self.look(index));
+    }
+
+    /// Whether the 8259 asks vCPU 0 for an interrupt.
+    #[inline]
+    #[must_use]
+    pub fn external(&self) -> bool {
+        // Relaxed: who sets it makes vCPU 0 look, and that orders.
+        self.external.load(Ordering::Relaxed)
+    }
+
+    /// Sets the output of the 8259.
+    pub fn set_external(&self, level: bool) {
+        if self.external.swap(level, Ordering::Relaxed) != level && level {
+            self.look(0);
+        }
+    }
+
+    /// Guest time in nanoseconds at which vCPU 0 must run the chipset, or `u64::MAX`.
+    #[inline]
+    #[must_use]
+    pub fn chipset_deadline(&self) -> u64 {
+        // Relaxed: as for `external`.
+        self.chipset_deadline.load(Ordering::Relaxed)
+    }
+
+    /// Sets that time; vCPU 0 looks if it comes sooner than it knew.
+    pub fn set_chipset_deadline(&self, deadline: u64) {
+        if deadline < self.chipset_deadline.swap(deadline, Ordering::Relaxed) {
+            self.look(0);
+        }
     }
 
     /// Delivers a message to those whom it is for. `from` is the sending vCPU, which needs no kick.

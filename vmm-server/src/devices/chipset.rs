@@ -1,0 +1,308 @@
+//! Which device answers at which port and address, and where its interrupt goes. Shared by all vCPUs of a machine behind one lock.
+
+use super::keyboard::Keyboard;
+use super::pci::{self, Pci};
+use super::pic::PicPair;
+use super::pit::Pit;
+use super::power::{self, Power, Request};
+use super::rtc::{self, Rtc};
+use super::uart::{self, Sink, Uart};
+use crate::apic::ioapic::{self, IoApic};
+use crate::apic::{Interrupts, Kick};
+
+/// Where the guest's serial port is connected to.
+pub trait Console: Sink {
+    /// The next byte for the guest, if there is one.
+    fn receive(&mut self) -> Option<u8>;
+    /// What was sent so far should be shown now.
+    fn flush(&mut self);
+}
+
+/// Interrupt line of the PIT at the 8259.
+const TIMER_LINE: usize = 0;
+/// Pin of the I/O APIC to which the PIT is wired, as the MADT says.
+pub const TIMER_PIN: usize = 2;
+
+/// The board.
+#[derive(Debug)]
+pub struct Chipset<C> {
+    pic: PicPair,
+    ioapic: IoApic,
+    pit: Pit,
+    rtc: Rtc,
+    power: Power,
+    keyboard: Keyboard,
+    uart: Uart,
+    pci: Pci,
+    console: C,
+    /// Last byte written to the diagnostic port.
+    diagnostic: u8,
+}
+
+impl<C: Console> Chipset<C> {
+    /// The board after power-on, at `wall_clock` seconds since 1970.
+    #[must_use]
+    pub fn new(console: C, wall_clock: u64) -> Self {
+        Self {
+            pic: PicPair::new(),
+            ioapic: IoApic::new(),
+            pit: Pit::new(),
+            rtc: Rtc::new(wall_clock),
+            power: Power::default(),
+            keyboard: Keyboard::default(),
+            uart: Uart::new(),
+            pci: Pci::new(),
+            console,
+            diagnostic: 0,
+        }
+    }
+
+    /// Puts every device into its power-on state. The clock keeps its time.
+    pub fn reset<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
+        self.pic = PicPair::new();
+        self.ioapic = IoApic::new();
+        self.pit = Pit::new();
+        self.power = Power::default();
+        self.keyboard = Keyboard::default();
+        self.uart = Uart::new();
+        self.pci = Pci::new();
+        // The clock's registers survive on their battery; only its interrupts go off.
+        self.rtc.write(0x70, 0x0b, now);
+        self.rtc.write(0x71, 0x02, now);
+        self.settle(now, to);
+    }
+
+    /// Last byte that the guest wrote to port 0x80.
+    #[must_use]
+    pub const fn diagnostic(&self) -> u8 {
+        self.diagnostic
+    }
+
+    /// Reads `width` (1, 2 or 4) bytes at `port`; the bits above are 0. Where nothing answers, all bits are 1.
+    pub fn port_read<K: Kick>(&mut self, port: u16, width: u8, now: u64, to: &Interrupts<K>) -> u32 {
+        let value = match port {
+            power::EVENT..power::END => self.power.read(port, width, now),
+            power::RESET if width == 1 => self.power.read(port, width, now),
+            pci::ADDRESS..=0xcff => self.pci.read(port, width),
+            _ => (0..u16::from(width)).fold(0, |value, i| value | u32::from(self.byte_read(port.wrapping_add(i), now)) << (i * 8)),
+        };
+        self.settle(now, to);
+        if width >= 4 { value } else { value & ((1 << (width * 8)) - 1) }
+    }
+
+    /// Writes; the answer is what the guest asks of the machine with it.
+    pub fn port_write<K: Kick>(&mut self, port: u16, width: u8, value: u32, now: u64, to: &Interrupts<K>) -> Option<Request> {
+        let request = match port {
+            power::EVENT..power::END => self.power.write(port, width, value, now),
+            power::RESET if width == 1 => self.power.write(port, width, value, now),
+            pci::ADDRESS..=0xcff => {
+                self.pci.write(port, width, value);
+                None
+            }
+            _ => {
+                let bytes = value.to_le_bytes();
+                (0..u16::from(width.min(4))).fold(None, |request, i| {
+                    let next = self.byte_write(port.wrapping_add(i), bytes[usize::from(i)], now);
+                    request.or(next)
+                })
+            }
+        };
+        self.settle(now, to);
+        request
+    }
+
+    fn byte_read(&mut self, port: u16, now: u64) -> u8 {
+        match port {
+            uart::PORT..=0x3ff => self.uart.read(port - uart::PORT),
+            0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 => self.pic.read(port),
+            0x40..=0x43 | 0x61 => self.pit.read(port, now),
+            0x60 | 0x64 => self.keyboard.read(port),
+            0x70 | 0x71 => self.rtc.read(port, now),
+            0x80 => self.diagnostic,
+            0x92 => self.keyboard.read_system_port(),
+            _ => 0xff,
+        }
+    }
+
+    fn byte_write(&mut self, port: u16, value: u8, now: u64) -> Option<Request> {
+        match port {
+            uart::PORT..=0x3ff => self.uart.write(port - uart::PORT, value, &mut self.console),
+            0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 => self.pic.write(port, value),
+            0x40..=0x43 | 0x61 => self.pit.write(port, value, now),
+            0x60 | 0x64 => return self.keyboard.write(port, value),
+            0x70 | 0x71 => self.rtc.write(port, value, now),
+            0x80 => self.diagnostic = value,
+            0x92 => return self.keyboard.write_system_port(value),
+            _ => (),
+        }
+        None
+    }
+
+    /// Reads at a guest-physical address outside RAM. Where nothing answers, all bits are 1.
+    pub fn memory_read(&mut self, address: u64, width: u8) -> u64 {
+        match address.wrapping_sub(ioapic::ADDRESS) {
+            // The registers are 32 bits wide and answer at the low byte of each.
+            offset @ 0..ioapic::LENGTH => u64::from(self.ioapic.read(offset & !3)) >> ((offset & 3) * 8),
+            _ => u64::MAX >> (64 - 8 * u32::from(width.clamp(1, 8))),
+        }
+    }
+
+    /// Writes at a guest-physical address outside RAM.
+    pub fn memory_write<K: Kick>(&mut self, address: u64, width: u8, value: u64, to: &Interrupts<K>) {
+        if let offset @ 0..ioapic::LENGTH = address.wrapping_sub(ioapic::ADDRESS)
+            && (width >= 4 || offset == 0)
+        {
+            self.ioapic.write(offset, value as u32, to);
+        }
+    }
+
+    /// A level-triggered interrupt ended.
+    pub fn end_of_interrupt<K: Kick>(&mut self, vector: u8, to: &Interrupts<K>) {
+        self.ioapic.end(vector, to);
+    }
+
+    /// The boot processor takes an interrupt from the 8259.
+    pub fn acknowledge<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) -> Option<u8> {
+        let vector = self.pic.output().then(|| self.pic.acknowledge());
+        self.settle(now, to);
+        vector
+    }
+
+    /// Runs what is due, and takes what came from the console.
+    pub fn run<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
+        if self.pit.run(now) {
+            // An edge: the line stays up until the next.
+            self.set_line(TIMER_LINE, false, to);
+            self.set_line(TIMER_LINE, true, to);
+        }
+        self.rtc.run(now);
+        self.power.run(now);
+        self.settle(now, to);
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
+        self.power.press_button();
+        self.settle(now, to);
+    }
+
+    fn set_line<K: Kick>(&mut self, line: usize, level: bool, to: &Interrupts<K>) {
+        self.pic.set_line(line, level);
+        self.ioapic.set_pin(if line == TIMER_LINE { TIMER_PIN } else { line }, level, to);
+    }
+
+    /// Carries the devices' lines to the interrupt controllers and their deadlines to vCPU 0.
+    fn settle<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
+        while self.uart.room() > 0
+            && let Some(byte) = self.console.receive()
+        {
+            self.uart.receive(byte);
+        }
+        self.set_line(uart::LINE, self.uart.line(), to);
+        self.set_line(rtc::LINE, self.rtc.line(), to);
+        self.set_line(power::LINE, self.power.line(), to);
+        to.set_external(self.pic.output());
+        to.set_chipset_deadline(self.pit.deadline().min(self.rtc.deadline()).min(self.power.deadline(now)));
+    }
+
+    /// The console, to flush it.
+    pub const fn console(&mut self) -> &mut C {
+        &mut self.console
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::apic::routing::{Event, tests::Kicks};
+    use proptest::prelude::*;
+
+    /// A console that remembers.
+    #[derive(Debug, Default)]
+    pub(crate) struct Terminal {
+        pub(crate) shown: std::vec::Vec<u8>,
+        pub(crate) typed: std::collections::VecDeque<u8>,
+    }
+
+    impl Sink for Terminal {
+        fn send(&mut self, byte: u8) {
+            self.shown.push(byte);
+        }
+    }
+
+    impl Console for Terminal {
+        fn receive(&mut self) -> Option<u8> {
+            self.typed.pop_front()
+        }
+        fn flush(&mut self) {}
+    }
+
+    fn board() -> (Chipset<Terminal>, Interrupts<Kicks>) {
+        (Chipset::new(Terminal::default(), 0), Interrupts::new(2, Kicks::default()))
+    }
+
+    #[test]
+    fn timer_interrupt_through_the_8259() {
+        let (mut board, to) = board();
+        for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0x21, 0xfe), (0x43, 0x34), (0x40, 0xa9), (0x40, 4)] {
+            board.port_write(port, 1, value, 0, &to);
+        }
+        let deadline = to.chipset_deadline();
+        assert!((999_000..1_001_000).contains(&deadline));
+        assert!(!to.external());
+        board.run(deadline, &to);
+        assert!(to.external());
+        assert!(!to.inbox(0).is_empty(), "vCPU 0 must look");
+        assert_eq!(board.acknowledge(deadline, &to), Some(0x30));
+        assert!(!to.external());
+        assert_eq!(board.acknowledge(deadline, &to), None);
+    }
+
+    #[test]
+    fn serial_port_through_the_io_apic() {
+        let (mut board, to) = board();
+        board.memory_write(ioapic::ADDRESS, 4, 0x18, &to);
+        board.memory_write(ioapic::ADDRESS + 0x10, 4, 0x44, &to);
+        for (port, value) in [(0x3fa, 1), (0x3fc, 0xb), (0x3f9, 1)] {
+            board.port_write(port, 1, value, 0, &to);
+        }
+        board.console.typed.extend(0..40);
+        board.run(0, &to);
+        assert_eq!(to.inbox(0).take_events() & Event::VECTORS, Event::VECTORS);
+        let read: std::vec::Vec<_> = (0..40).map(|_| board.port_read(0x3f8, 1, 0, &to) as u8).collect();
+        assert_eq!(read, (0..40).collect::<std::vec::Vec<_>>(), "the FIFO is refilled as it is read");
+        board.port_write(0x3f8, 1, u32::from(b'A'), 0, &to);
+        assert_eq!(board.console.shown, b"A");
+    }
+
+    #[test]
+    fn open_bus() {
+        let (mut board, to) = board();
+        assert_eq!(board.port_read(0x1234, 4, 0, &to), u32::MAX);
+        assert_eq!(board.port_read(0x1234, 1, 0, &to), 0xff);
+        assert_eq!(board.port_read(0xffff, 4, 0, &to), u32::MAX, "wraps around the end of port space");
+        assert_eq!(board.memory_read(0xe000_0000, 2), 0xffff);
+    }
+
+    proptest! {
+        #[test]
+        fn survives_a_walk_of_all_ports(
+            operations in prop::collection::vec((0u8..5, any::<u16>(), prop::sample::select(&[1u8, 2, 4]), any::<u32>(), 0u64..100_000_000), 1..200),
+        ) {
+            let (mut board, to) = board();
+            let mut now = 0;
+            for (kind, port, width, value, step) in operations {
+                now += step;
+                // Half of the accesses go where devices are.
+                let port = if port & 1 == 0 { port >> 5 } else { port };
+                match kind {
+                    0 => { board.port_write(port, width, value, now, &to); }
+                    1 => { let got = board.port_read(port, width, now, &to); prop_assert!(width == 4 || got >> (width * 8) == 0); }
+                    2 => board.memory_write(ioapic::ADDRESS + u64::from(port), width, u64::from(value), &to),
+                    3 => { board.memory_read(ioapic::ADDRESS + u64::from(port), width); }
+                    _ => board.run(now, &to),
+                }
+            }
+        }
+    }
+}

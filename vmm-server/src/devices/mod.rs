@@ -1,0 +1,16 @@
+//! The devices of a guest's board, one file each, and the [`Chipset`] that connects them to ports, addresses and interrupt lines.
+//!
+//! No device knows of the others or of the host: it is told a register access and the guest's time (nanoseconds since the machine
+//! started), and says what its interrupt line does and when it wants to be run next.
+
+pub mod chipset;
+pub mod keyboard;
+pub mod pci;
+pub mod pic;
+pub mod pit;
+pub mod power;
+pub mod rtc;
+pub mod uart;
+
+pub use chipset::{Chipset, Console};
+pub use power::Request;

@@ -1,0 +1,187 @@
+//! ACPI power management (ACPI 6.5, 4.8): PM1 event and control registers, the PM timer, and the reset register (0xcf9, ICH9 datasheet 13.7.5). There is no SMM; ACPI mode is always on.
+
+/// First port of the PM1 event block: status, enable.
+pub const EVENT: u16 = 0x600;
+/// PM1 control register.
+pub const CONTROL: u16 = 0x604;
+/// PM timer.
+pub const TIMER: u16 = 0x608;
+/// One past the last port of the block.
+pub const END: u16 = 0x60c;
+/// Reset control register.
+pub const RESET: u16 = 0xcf9;
+/// What must be written there.
+pub const RESET_VALUE: u8 = 6;
+/// System control interrupt.
+pub const LINE: usize = 9;
+/// Value of the sleep type that powers off, as the DSDT says.
+pub const SLEEP_OFF: u16 = 5;
+/// Ticks of the PM timer per second.
+const TIMER_HZ: u64 = 3_579_545;
+
+const STATUS_TIMER: u16 = 1;
+const STATUS_POWER_BUTTON: u16 = 1 << 8;
+const CONTROL_SCI: u16 = 1;
+const CONTROL_SLEEP: u16 = 1 << 13;
+
+/// What the guest asks of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Switch off.
+    PowerOff,
+    /// Start anew.
+    Reset,
+}
+
+/// The registers.
+#[derive(Clone, Debug, Default)]
+pub struct Power {
+    status: u16,
+    enable: u16,
+    control: u16,
+    reset: u8,
+    /// The timer's highest bit when it was last looked at, as its toggling is an event.
+    high_bit: bool,
+}
+
+fn timer(now: u64) -> u32 {
+    (u128::from(now) * u128::from(TIMER_HZ) / 1_000_000_000) as u32 & 0xff_ffff
+}
+
+impl Power {
+    /// Reads `width` bytes at `port`.
+    pub fn read(&mut self, port: u16, width: u8, now: u64) -> u32 {
+        self.run(now);
+        let word = match port & !3 {
+            EVENT => u32::from(self.status) | u32::from(self.enable) << 16,
+            CONTROL => u32::from(self.control | CONTROL_SCI),
+            TIMER => timer(now),
+            _ => return if port == RESET { u32::from(self.reset) } else { u32::MAX },
+        };
+        let value = word >> ((port & 3) * 8);
+        if width >= 4 { value } else { value & ((1 << (width * 8)) - 1) }
+    }
+
+    /// Writes; the answer is what the guest asks for with it.
+    pub fn write(&mut self, port: u16, width: u8, value: u32, now: u64) -> Option<Request> {
+        self.run(now);
+        if port == RESET {
+            // A reset happens when bit 2 goes up.
+            let old = core::mem::replace(&mut self.reset, value as u8 & 0x0e);
+            return (value as u8 & !old & 4 != 0).then_some(Request::Reset);
+        }
+        for i in 0..u16::from(width.min(4)) {
+            let byte = (value >> (i * 8)) as u8;
+            if let Some(request) = self.write_byte(port.wrapping_add(i), byte) {
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    fn write_byte(&mut self, port: u16, byte: u8) -> Option<Request> {
+        let (shift, bits) = ((port & 1) * 8, u16::from(byte) << ((port & 1) * 8));
+        let keep = !(0xff << shift);
+        match port & !1 {
+            EVENT => self.status &= !bits,
+            0x602 => self.enable = self.enable & keep | bits & (STATUS_TIMER | STATUS_POWER_BUTTON | 1 << 5 | 1 << 9 | 1 << 10),
+            CONTROL => {
+                self.control = self.control & keep | bits & !CONTROL_SLEEP & 0x1c06;
+                if bits & CONTROL_SLEEP != 0 && self.control >> 10 & 7 == SLEEP_OFF {
+                    return Some(Request::PowerOff);
+                }
+            }
+            _ => (),
+        }
+        None
+    }
+
+    /// Somebody presses the power button.
+    pub fn press_button(&mut self) {
+        self.status |= STATUS_POWER_BUTTON;
+    }
+
+    /// Guest time at which [`Self::run`] must be called, or `u64::MAX`: the next toggling of the timer's highest bit, if that interrupts.
+    #[must_use]
+    pub fn deadline(&self, now: u64) -> u64 {
+        if self.enable & STATUS_TIMER == 0 || self.status & STATUS_TIMER != 0 {
+            return u64::MAX;
+        }
+        let ticks = (u128::from(now) * u128::from(TIMER_HZ) / 1_000_000_000) as u64;
+        let next = (ticks >> 23) + 1 << 23;
+        (u128::from(next) * 1_000_000_000).div_ceil(u128::from(TIMER_HZ)) as u64
+    }
+
+    /// Notices that the timer's highest bit toggled.
+    pub fn run(&mut self, now: u64) {
+        let high = timer(now) >> 23 & 1 != 0;
+        if high != self.high_bit {
+            self.high_bit = high;
+            self.status |= STATUS_TIMER;
+        }
+    }
+
+    /// Whether the system control interrupt is up.
+    #[must_use]
+    pub const fn line(&self) -> bool {
+        self.status & self.enable & (STATUS_TIMER | STATUS_POWER_BUTTON) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn power_off_needs_type_and_enable() {
+        let mut power = Power::default();
+        assert_eq!(power.read(CONTROL, 2, 0) & 1, 1, "ACPI is on");
+        assert_eq!(power.write(CONTROL, 2, 5 << 10, 0), None);
+        assert_eq!(power.write(CONTROL, 2, 3 << 10 | 1 << 13, 0), None, "not S5");
+        assert_eq!(power.write(CONTROL, 2, 5 << 10 | 1 << 13, 0), Some(Request::PowerOff));
+    }
+
+    #[test]
+    fn reset_register() {
+        let mut power = Power::default();
+        assert_eq!(power.write(RESET, 1, 2, 0), None);
+        assert_eq!(power.write(RESET, 1, 6, 0), Some(Request::Reset));
+    }
+
+    #[test]
+    fn power_button_interrupts_until_cleared() {
+        let mut power = Power::default();
+        power.press_button();
+        assert!(!power.line());
+        power.write(0x602, 2, 1 << 8, 0);
+        assert!(power.line());
+        power.write(EVENT, 2, 1 << 8, 0);
+        assert!(!power.line());
+    }
+
+    #[test]
+    fn the_timer_runs_at_its_rate() {
+        let mut power = Power::default();
+        let a = power.read(TIMER, 4, 1_000_000_000);
+        let b = power.read(TIMER, 4, 2_000_000_000);
+        assert_eq!(b - a, TIMER_HZ as u32);
+        power.write(0x602, 2, 1, 2_000_000_000);
+        power.write(EVENT, 2, 1, 2_000_000_000);
+        let deadline = power.deadline(2_000_000_000);
+        power.run(deadline);
+        assert!(power.line());
+        assert_eq!(power.read(TIMER, 4, deadline) & 0x7f_ffff, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn survives_anything(operations in prop::collection::vec((any::<bool>(), EVENT..END, prop::sample::select(&[1u8, 2, 4]), any::<u32>(), 0u64..1 << 40), 1..200)) {
+            let mut power = Power::default();
+            for (write, port, width, value, now) in operations {
+                if write { power.write(port, width, value, now); } else { power.read(port, width, now); }
+                prop_assert!(power.deadline(now) > now);
+            }
+        }
+    }
+}
