@@ -194,6 +194,9 @@ pub struct Vm {
     pub period_us: u64,
 }
 
+/// Bit in the badge of fault messages to init, beside the server's number.
+pub const FAULT_BADGE: u64 = 1 << 32;
+
 /// Slots that every server finds filled.
 pub mod slots {
     /// The server's own CNode.
@@ -212,6 +215,8 @@ pub mod slots {
     pub const REPLY: u32 = 7;
     /// A Notification for the first thread, bound to it (all rights, no badge).
     pub const NOTIFICATION: u32 = 8;
+    /// init's Endpoint once more, as the fault handler of the server's threads: its badge is the server's number with [`super::FAULT_BADGE`], so that no message can be taken for a fault.
+    pub const FAULT: u32 = 9;
     /// Grants stand from here on.
     pub const GRANTS: u32 = 16;
 }
@@ -271,4 +276,80 @@ pub struct StartVm {
     pub cpus: Vec<u32>,
     /// Priority of the vCPU threads.
     pub vcpu_priority: u8,
+}
+
+impl Manifest {
+    /// The manifest's bytes in the bundle.
+    ///
+    /// # Errors
+    /// None that a manifest can cause; the encoder's type allows them.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+
+    /// Reads a manifest; `None` if the bytes are not exactly one of this version.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        match postcard::take_from_bytes::<Self>(bytes) {
+            Ok((manifest, [])) if manifest.version == MANIFEST_VERSION => Some(manifest),
+            _ => None,
+        }
+    }
+}
+
+impl StartInfo {
+    /// The start information's bytes, without their length.
+    ///
+    /// # Errors
+    /// None that start information can cause; the encoder's type allows them.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(self)
+    }
+
+    /// Reads start information; `None` if the bytes are not exactly one.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((info, [])) => Some(info),
+            _ => None,
+        }
+    }
+
+    /// The `heap` field alone, for a program that has no heap yet to decode the rest into.
+    #[must_use]
+    pub fn heap_of(bytes: &[u8]) -> Option<u64> {
+        // The fields before `heap`, in order.
+        let ((_name, _id, _restarts, heap), _) = postcard::take_from_bytes::<(&str, u64, u32, u64)>(bytes).ok()?;
+        Some(heap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heap_is_found_without_decoding_the_rest() {
+        let info = StartInfo {
+            name: "storage".into(),
+            id: 7,
+            restarts: 300,
+            heap: 0x12_3000,
+            slots: 256,
+            ..StartInfo::default()
+        };
+        let bytes = info.encode().unwrap();
+        assert_eq!(StartInfo::heap_of(&bytes), Some(0x12_3000));
+        assert_eq!(StartInfo::decode(&bytes), Some(info));
+        assert_eq!(StartInfo::decode(&bytes[..bytes.len() - 1]), None);
+    }
+
+    #[test]
+    fn a_manifest_of_another_version_is_refused() {
+        let manifest = Manifest {
+            version: MANIFEST_VERSION + 1,
+            ..Manifest::default()
+        };
+        assert_eq!(Manifest::decode(&manifest.encode().unwrap()), None);
+    }
 }
