@@ -50,10 +50,9 @@ impl SlotTable {
 
     /// Gives slots back; slots outside the table are ignored.
     pub(crate) fn give(&mut self, slot: u32, count: u32) {
-        for slot in slot..slot.saturating_add(count) {
-            if let Some(index) = slot.checked_sub(self.first).filter(|index| *index < self.count) {
-                self.used[(index / 64) as usize] &= !(1 << (index % 64));
-            }
+        let end = slot.saturating_add(count).min(self.first + self.count);
+        for index in slot.max(self.first) - self.first..end.saturating_sub(self.first) {
+            self.used[(index / 64) as usize] &= !(1 << (index % 64));
         }
     }
 }
