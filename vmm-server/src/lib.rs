@@ -11,7 +11,9 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod apic;
+pub mod boot;
 pub mod clock;
 pub mod devices;
 pub mod memory;

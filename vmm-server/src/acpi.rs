@@ -1,0 +1,247 @@
+//! The ACPI tables of a guest (ACPI 6.5, chapter 5): root pointer, XSDT, FADT, FACS, DSDT, MADT.
+
+use crate::apic::ioapic;
+use crate::apic::lapic;
+use crate::devices::chipset::TIMER_PIN;
+use crate::devices::{power, rtc, uart};
+use acpi_tables::aml::{self, AddressSpace, AddressSpaceCacheable};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, AmlSink};
+use alloc::vec::Vec;
+
+const OEM: [u8; 6] = *b"TESSRA";
+const OEM_TABLE: [u8; 8] = *b"TESSERA ";
+/// Each table starts on such a boundary; FACS must (5.2.10).
+const ALIGNMENT: usize = 64;
+
+/// Collects AML bytes.
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl AmlSink for Bytes {
+    fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+}
+
+/// All tables for `vcpus` processors, to be put at guest-physical `base`. The root pointer comes first.
+#[must_use]
+pub fn build(base: u64, vcpus: usize) -> Vec<u8> {
+    let mut image = Vec::with_capacity(0x1000);
+    // Room for the root pointer, which is known last.
+    image.resize(ALIGNMENT, 0);
+    let facs = place(&mut image, base, &facs());
+    let dsdt = place(&mut image, base, &dsdt());
+    let fadt = place(&mut image, base, fadt(facs, dsdt).as_slice());
+    let madt = place(&mut image, base, madt(vcpus).as_slice());
+    let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
+    xsdt.add_entry(fadt);
+    xsdt.add_entry(madt);
+    let xsdt = place(&mut image, base, &bytes(&xsdt));
+    let rsdp = bytes(&Rsdp::new(OEM, xsdt));
+    image[..rsdp.len()].copy_from_slice(&rsdp);
+    image
+}
+
+fn bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut sink = Bytes::default();
+    table.to_aml_bytes(&mut sink);
+    sink.0
+}
+
+fn place(image: &mut Vec<u8>, base: u64, table: &[u8]) -> u64 {
+    image.resize(image.len().next_multiple_of(ALIGNMENT), 0);
+    let address = base + image.len() as u64;
+    image.extend_from_slice(table);
+    address
+}
+
+/// Firmware ACPI control structure (5.2.10): nothing in it is used.
+fn facs() -> [u8; 64] {
+    let mut table = [0; 64];
+    table[..4].copy_from_slice(b"FACS");
+    table[4] = 64;
+    table[32] = 2;
+    table
+}
+
+/// Fixed ACPI description table (5.2.9), offsets of table 5.9.
+fn fadt(facs: u64, dsdt: u64) -> Sdt {
+    const WBINVD: u32 = 1;
+    const C1: u32 = 1 << 2;
+    const NO_SLEEP_BUTTON: u32 = 1 << 5;
+    const NO_RTC_STATUS: u32 = 1 << 6;
+    const RESET_REGISTER: u32 = 1 << 10;
+    let mut table = Sdt::new(*b"FACP", 276, 6, OEM, OEM_TABLE, 1);
+    table.write_u32(36, facs as u32);
+    table.write_u32(40, dsdt as u32);
+    // Preferred profile: enterprise server.
+    table.write_u8(45, 4);
+    table.write_u16(46, power::LINE as u16);
+    // SMI command 0: always in ACPI mode.
+    table.write_u32(56, u32::from(power::EVENT));
+    table.write_u32(64, u32::from(power::CONTROL));
+    table.write_u32(76, u32::from(power::TIMER));
+    table.write_u8(88, 4);
+    table.write_u8(89, 2);
+    table.write_u8(91, 4);
+    // Latencies that say: no C2, no C3.
+    table.write_u16(96, 0xfff);
+    table.write_u16(98, 0xfff);
+    table.write_u8(108, rtc::CENTURY);
+    // Boot architecture: legacy devices, no VGA, no ASPM; no 8042 to speak of.
+    table.write_u16(109, 1 | 1 << 2 | 1 << 4);
+    table.write_u32(112, WBINVD | C1 | NO_SLEEP_BUTTON | NO_RTC_STATUS | RESET_REGISTER);
+    gas(&mut table, 116, power::RESET, 8);
+    table.write_u8(128, power::RESET_VALUE);
+    table.write_u8(131, 5);
+    table.write_u64(132, facs);
+    table.write_u64(140, dsdt);
+    gas(&mut table, 148, power::EVENT, 32);
+    gas(&mut table, 172, power::CONTROL, 16);
+    gas(&mut table, 208, power::TIMER, 32);
+    table.update_checksum();
+    table
+}
+
+/// A generic address structure (5.2.3.2) for a port.
+fn gas(table: &mut Sdt, offset: usize, port: u16, bits: u8) {
+    let access = match bits {
+        8 => 1,
+        16 => 2,
+        _ => 3,
+    };
+    table.write_bytes(offset, &[1, bits, 0, access]);
+    table.write_u64(offset + 4, u64::from(port));
+}
+
+/// Multiple APIC description table (5.2.12).
+fn madt(vcpus: usize) -> Sdt {
+    let mut table = Sdt::new(*b"APIC", 44, 5, OEM, OEM_TABLE, 1);
+    table.write_u32(36, lapic::BASE_ADDRESS as u32);
+    // There is a pair of 8259s.
+    table.write_u32(40, 1);
+    for i in 0..vcpus as u8 {
+        table.append_slice(&[0, 8, i, i, 1, 0, 0, 0]);
+    }
+    let mut entry = [1, 12, ioapic::ID, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    entry[4..8].copy_from_slice(&(ioapic::ADDRESS as u32).to_le_bytes());
+    table.append_slice(&entry);
+    // The PIT is at pin 2; the system control interrupt is level-triggered, active high.
+    table.append_slice(&[2, 10, 0, 0, TIMER_PIN as u8, 0, 0, 0, 0, 0]);
+    table.append_slice(&[2, 10, 0, power::LINE as u8, power::LINE as u8, 0, 0, 0, 0xd, 0]);
+    // NMI at LINT1 of all processors.
+    table.append_slice(&[4, 6, 0xff, 0, 0, 1]);
+    table
+}
+
+/// A piece of finished AML.
+struct Code(Vec<u8>);
+
+impl Aml for Code {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        self.0.iter().for_each(|byte| sink.byte(*byte));
+    }
+}
+
+fn name(path: &str, value: &dyn Aml) -> Code {
+    Code(bytes(&aml::Name::new(path.into(), value)))
+}
+
+fn device(path: &str, children: &[Code]) -> Code {
+    Code(bytes(&aml::Device::new(path.into(), children.iter().map(|child| child as &dyn Aml).collect())))
+}
+
+fn resources(children: &[&dyn Aml]) -> Code {
+    name("_CRS", &aml::ResourceTemplate::new(children.to_vec()))
+}
+
+fn hardware_id(id: &str) -> Code {
+    name("_HID", &aml::EISAName::new(id))
+}
+
+/// Differentiated system description table: the sleep state that powers off, the PCI bus, the serial port and the clock.
+fn dsdt() -> Vec<u8> {
+    let off = power::SLEEP_OFF as u8;
+    let soft_off = name("_S5_", &aml::Package::new([&off as &dyn Aml, &off, &aml::ZERO, &aml::ZERO].into()));
+    let edge = |line: usize| aml::Interrupt::new(true, true, false, false, line as u32);
+    let serial = resources(&[&aml::IO::new(uart::PORT, uart::PORT, 1, 8), &edge(uart::LINE)]);
+    let clock = resources(&[&aml::IO::new(0x70, 0x70, 1, 2), &edge(rtc::LINE)]);
+    let isa = [
+        name("_ADR", &0x1_0000u32),
+        device("COM1", &[hardware_id("PNP0501"), name("_UID", &aml::ONE), serial]),
+        device("RTC_", &[hardware_id("PNP0B00"), clock]),
+    ];
+    let windows = resources(&[
+        &AddressSpace::<u16>::new_bus_number(0, 0),
+        &aml::IO::new(0xcf8, 0xcf8, 1, 8),
+        &AddressSpace::<u16>::new_io(0, 0xcf7, None),
+        &AddressSpace::<u16>::new_io(0xd00, 0xffff, None),
+        &AddressSpace::<u32>::new_memory(AddressSpaceCacheable::NotCacheable, true, 0xc000_0000, 0xfebf_ffff, None),
+    ]);
+    let bridge =
+        [hardware_id("PNP0A03"), name("_UID", &aml::ZERO), name("_BBN", &aml::ZERO), windows, device("ISA_", &isa)];
+    let bridge = device("PCI0", &bridge);
+    let system_bus = aml::Scope::new("_SB_".into(), [&bridge as &dyn Aml].into());
+    let mut table = Sdt::new(*b"DSDT", 36, 6, OEM, OEM_TABLE, 1);
+    table.append_slice(&soft_off.0);
+    table.append_slice(&bytes(&system_bus));
+    table.as_slice().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table<'a>(image: &'a [u8], base: u64, address: u64) -> &'a [u8] {
+        let start = (address - base) as usize;
+        let length = u32::from_le_bytes(image[start + 4..start + 8].try_into().unwrap()) as usize;
+        &image[start..start + length]
+    }
+
+    fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+        u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
+    }
+
+    fn sum(bytes: &[u8]) -> u8 {
+        bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+    }
+
+    #[test]
+    fn all_tables_are_linked_and_sum_to_zero() {
+        let base = 0xe_0000;
+        let image = build(base, 4);
+        assert!(image.len() < 0x2000);
+        assert_eq!(&image[..8], b"RSD PTR ");
+        assert_eq!(sum(&image[..20]), 0);
+        assert_eq!(sum(&image[..36]), 0);
+        let xsdt = table(&image, base, u64_at(&image, 24));
+        assert_eq!((&xsdt[..4], sum(xsdt), xsdt.len()), (&b"XSDT"[..], 0, 36 + 16));
+        let fadt = table(&image, base, u64_at(xsdt, 36));
+        assert_eq!((&fadt[..4], sum(fadt), fadt.len()), (&b"FACP"[..], 0, 276));
+        let dsdt = table(&image, base, u64_at(fadt, 140));
+        assert_eq!((&dsdt[..4], sum(dsdt)), (&b"DSDT"[..], 0));
+        assert_eq!(u64_at(fadt, 132) % 64, 0);
+        assert_eq!(&table(&image, base, u64_at(fadt, 132))[..4], b"FACS");
+        let madt = table(&image, base, u64_at(xsdt, 44));
+        assert_eq!((&madt[..4], sum(madt)), (&b"APIC"[..], 0));
+        let mut entries = &madt[44..];
+        let mut processors = 0;
+        while !entries.is_empty() {
+            processors += usize::from(entries[0] == 0);
+            entries = &entries[usize::from(entries[1])..];
+        }
+        assert_eq!(processors, 4);
+    }
+
+    #[test]
+    fn the_power_off_package_is_what_the_device_expects() {
+        let dsdt = dsdt();
+        let at = dsdt.windows(4).position(|window| window == b"_S5_").unwrap();
+        // Package of four: type for PM1a, type for PM1b, two reserved.
+        assert_eq!(dsdt[at + 4], 0x12);
+        assert_eq!(&dsdt[at + 6..at + 13], &[4, 0x0a, 5, 0x0a, 5, 0, 0]);
+    }
+}
