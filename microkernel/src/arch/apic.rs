@@ -1,0 +1,233 @@
+//! The processor's own interrupt controller, as xAPIC (registers in memory) or x2APIC (registers as MSRs).
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use tessera_abi::MAX_CPUS;
+use tessera_abi::boot::Features;
+
+use super::{cpu, memory, percpu, vector};
+use crate::klog;
+
+const MSR_APIC_BASE: u32 = 0x1b;
+const BASE_X2APIC: u64 = 1 << 10;
+const BASE_ENABLE: u64 = 1 << 11;
+
+/// Registers, by their offset in memory (Intel SDM volume 3, table 11-1); the MSR is 0x800 + offset / 16.
+mod register {
+    pub const ID: u32 = 0x20;
+    pub const VERSION: u32 = 0x30;
+    pub const TASK_PRIORITY: u32 = 0x80;
+    pub const EOI: u32 = 0xb0;
+    pub const SPURIOUS: u32 = 0xf0;
+    pub const IN_SERVICE: u32 = 0x100;
+    pub const ERROR_STATUS: u32 = 0x280;
+    pub const LVT_CMCI: u32 = 0x2f0;
+    pub const COMMAND: u32 = 0x300;
+    pub const COMMAND_HIGH: u32 = 0x310;
+    pub const LVT_TIMER: u32 = 0x320;
+    pub const LVT_THERMAL: u32 = 0x330;
+    pub const LVT_PERFORMANCE: u32 = 0x340;
+    pub const LVT_LINT0: u32 = 0x350;
+    pub const LVT_LINT1: u32 = 0x360;
+    pub const LVT_ERROR: u32 = 0x370;
+    pub const INITIAL_COUNT: u32 = 0x380;
+    pub const CURRENT_COUNT: u32 = 0x390;
+    pub const DIVIDE: u32 = 0x3e0;
+}
+
+const LVT_MASKED: u32 = 1 << 16;
+const LVT_TSC_DEADLINE: u32 = 2 << 17;
+const SOFTWARE_ENABLE: u32 = 1 << 8;
+const DELIVERY_PENDING: u32 = 1 << 12;
+const LEVEL_ASSERT: u32 = 1 << 14;
+const DELIVER_NMI: u32 = 4 << 8;
+const DELIVER_INIT: u32 = 5 << 8;
+const DELIVER_STARTUP: u32 = 6 << 8;
+const ALL_BUT_SELF: u32 = 3 << 18;
+/// Looks at a command that does not go out before it is given up.
+const PATIENCE: u32 = 1_000_000;
+
+static READY: AtomicBool = AtomicBool::new(false);
+static X2APIC: AtomicBool = AtomicBool::new(false);
+static REGISTERS: AtomicU64 = AtomicU64::new(0);
+static IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(u32::MAX) }; MAX_CPUS];
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+// Relaxed throughout: mode, address and identities are written at boot before the processors that read them run.
+
+#[inline]
+fn x2apic() -> bool {
+    X2APIC.load(Ordering::Relaxed)
+}
+
+#[inline]
+fn read(register: u32) -> u32 {
+    if x2apic() {
+        // SAFETY: x2APIC mode is on, and `register` is one of the module's.
+        unsafe { cpu::rdmsr(0x800 + register / 16) as u32 }
+    } else {
+        // SAFETY: the address is the local APIC's in the direct map, uncached.
+        unsafe { memory::phys_to_virt(REGISTERS.load(Ordering::Relaxed) + u64::from(register)).cast::<u32>().read_volatile() }
+    }
+}
+
+#[inline]
+fn write(register: u32, value: u32) {
+    if x2apic() {
+        // SAFETY: as in `read`.
+        unsafe { cpu::wrmsr(0x800 + register / 16, value.into()) }
+    } else {
+        // SAFETY: as in `read`.
+        unsafe { memory::phys_to_virt(REGISTERS.load(Ordering::Relaxed) + u64::from(register)).cast::<u32>().write_volatile(value) }
+    }
+}
+
+/// Chooses the mode, from the first processor's features and its state, and enables that processor's APIC. `address` is where the firmware says the registers are.
+pub(super) fn init_boot(address: u64) {
+    // SAFETY: every processor with an APIC of this kind has the register.
+    let base = unsafe { cpu::rdmsr(MSR_APIC_BASE) };
+    // Leaving x2APIC mode is not possible without a reset, so a firmware that turned it on has decided.
+    X2APIC.store(cpu::features().contains(Features::X2APIC) || base & BASE_X2APIC != 0, Ordering::Relaxed);
+    REGISTERS.store(address, Ordering::Relaxed);
+    init_cpu(0);
+    READY.store(true, Ordering::Release);
+    klog!("apic: {}, identity {}", if x2apic() { "x2APIC" } else { "xAPIC" }, id());
+}
+
+/// Enables the running processor's APIC with everything masked, and enters its identity as processor `index`.
+pub(super) fn init_cpu(index: usize) {
+    // SAFETY: the register exists; the address stays what the firmware chose.
+    unsafe {
+        let base = cpu::rdmsr(MSR_APIC_BASE);
+        cpu::wrmsr(MSR_APIC_BASE, base | BASE_ENABLE);
+        if x2apic() {
+            cpu::wrmsr(MSR_APIC_BASE, base | BASE_ENABLE | BASE_X2APIC);
+        }
+    }
+    let last_entry = read(register::VERSION) >> 16 & 0xff;
+    for entry in [register::LVT_TIMER, register::LVT_LINT0, register::LVT_LINT1, register::LVT_ERROR] {
+        write(entry, LVT_MASKED | u32::from(vector::SPURIOUS));
+    }
+    for (number, entry) in [(4, register::LVT_PERFORMANCE), (5, register::LVT_THERMAL), (6, register::LVT_CMCI)] {
+        if last_entry >= number {
+            write(entry, LVT_MASKED | u32::from(vector::SPURIOUS));
+        }
+    }
+    write(register::TASK_PRIORITY, 0);
+    write(register::SPURIOUS, SOFTWARE_ENABLE | u32::from(vector::SPURIOUS));
+    write(register::ERROR_STATUS, 0);
+    // What the firmware had taken and not ended.
+    for _ in 0..256 {
+        if (0..8).all(|word| read(register::IN_SERVICE + word * 16) == 0) {
+            break;
+        }
+        eoi();
+    }
+    IDS[index].store(id(), Ordering::Relaxed);
+    STARTED.fetch_max(index + 1, Ordering::Relaxed);
+    percpu::this().arch.apic_id.store(id(), Ordering::Relaxed);
+}
+
+/// Identity of the running processor.
+#[must_use]
+pub fn id() -> u32 {
+    let value = read(register::ID);
+    if x2apic() { value } else { value >> 24 }
+}
+
+/// Identity of processor `index`, if it runs.
+#[must_use]
+pub fn id_of(index: usize) -> Option<u32> {
+    IDS.get(index).map(|id| id.load(Ordering::Relaxed)).filter(|&id| id != u32::MAX)
+}
+
+/// Number of the running processor, by its identity; 0 while there is only the first. For panics, which trust no other register.
+#[must_use]
+pub fn cpu_index() -> usize {
+    if !READY.load(Ordering::Acquire) {
+        return 0;
+    }
+    let id = id();
+    IDS.iter().position(|one| one.load(Ordering::Relaxed) == id).unwrap_or(0)
+}
+
+/// Ends the interrupt that is being handled.
+#[inline]
+pub fn eoi() {
+    write(register::EOI, 0);
+}
+
+fn command(target: u32, command: u32) {
+    if x2apic() {
+        // The MSR write does not wait for earlier stores as a write to memory does; the other processor must see them.
+        // SAFETY: x2APIC mode is on; fences have no effect on memory safety.
+        unsafe {
+            core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
+            cpu::wrmsr(0x800 + register::COMMAND / 16, u64::from(target) << 32 | u64::from(command));
+        }
+        return;
+    }
+    wait_for_delivery();
+    write(register::COMMAND_HIGH, target << 24);
+    write(register::COMMAND, command);
+}
+
+fn wait_for_delivery() {
+    for _ in 0..PATIENCE {
+        if read(register::COMMAND) & DELIVERY_PENDING == 0 {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// Interrupts processor `cpu_index` with `vector`. Nothing happens if it does not run.
+#[inline]
+pub fn send_ipi(cpu_index: usize, vector: u8) {
+    if let Some(target) = id_of(cpu_index) {
+        command(target, LEVEL_ASSERT | u32::from(vector));
+    }
+}
+
+/// Stops all other processors for a panic, by NMI.
+pub(super) fn stop_others() {
+    // A processor that is being started is not yet among them and has no NMI handler; it stays in its start.
+    if READY.load(Ordering::Acquire) && STARTED.load(Ordering::Relaxed) > 1 {
+        command(0, LEVEL_ASSERT | DELIVER_NMI | ALL_BUT_SELF);
+    }
+}
+
+/// Resets the processor with this identity; it waits for [`send_startup`].
+pub(super) fn send_init(target: u32) {
+    command(target, LEVEL_ASSERT | DELIVER_INIT);
+}
+
+/// Starts a processor that was reset, in real mode at a page below 1 MiB.
+pub(super) fn send_startup(target: u32, page: u64) {
+    command(target, LEVEL_ASSERT | DELIVER_STARTUP | (page >> 12 & 0xff) as u32);
+}
+
+/// Lets the timer of this processor fire at an absolute TSC value (MSR 0x6e0).
+pub(super) fn timer_use_deadline() {
+    write(register::LVT_TIMER, LVT_TSC_DEADLINE | u32::from(vector::TIMER));
+    // The mode must be in effect before the first deadline is written.
+    // SAFETY: fences have no effect on memory safety.
+    unsafe { core::arch::asm!("mfence", options(nostack, preserves_flags)) }
+}
+
+/// Lets the timer of this processor count down once, at the speed of its bus clock.
+pub(super) fn timer_use_one_shot() {
+    write(register::DIVIDE, 0b1011);
+    write(register::LVT_TIMER, u32::from(vector::TIMER));
+}
+
+/// Starts the countdown; 0 stops it.
+#[inline]
+pub(super) fn timer_count(count: u32) {
+    write(register::INITIAL_COUNT, count);
+}
+
+/// Where the countdown stands.
+pub(super) fn timer_current() -> u32 {
+    read(register::CURRENT_COUNT)
+}

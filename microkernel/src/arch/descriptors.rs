@@ -1,0 +1,233 @@
+//! Each processor's descriptor tables and stacks, and the steps that make a processor part of the system.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use tessera_abi::{MAX_CPUS, PAGE_SIZE};
+
+use super::boot::BootContext;
+use super::memory::{self, BootAllocator, STACKS, Tables};
+use super::paging::{PageSize, bits};
+use super::percpu::PerCpu;
+use super::{cpu, entry, panic};
+
+/// Pages of the stack that system calls and interrupts use.
+const KERNEL_STACK_PAGES: u64 = 4;
+/// Pages of the stacks for double fault, NMI and machine check. They hold a panic's formatting, except the NMI's, which holds nothing.
+const IST_PAGES: [u64; 3] = [2, 1, 2];
+/// Distance of two processors' stacks: the pages above with an unmapped page below each stack, rounded up.
+const STRIDE: u64 = 64 * 1024;
+
+/// Vectors with stacks of their own, in the order of [`IST_PAGES`].
+const IST_VECTORS: [(usize, unsafe extern "C" fn()); 3] =
+    [(8, panic::double_fault_entry), (2, panic::nmi_entry), (18, panic::machine_check_entry)];
+
+/// Task state segment (Intel SDM volume 3, 8.7).
+#[repr(C, packed(4))]
+struct Tss {
+    reserved0: u32,
+    rsp: [u64; 3],
+    reserved1: u64,
+    ist: [u64; 7],
+    reserved2: u64,
+    reserved3: u16,
+    /// Past the limit: user level has no ports.
+    io_map: u16,
+}
+
+const _: () = assert!(size_of::<Tss>() == 104);
+
+/// The architecture's part of a processor's data.
+#[repr(C)]
+pub struct ArchCpu {
+    gdt: UnsafeCell<[u64; 8]>,
+    tss: UnsafeCell<Tss>,
+    /// APIC identity.
+    pub apic_id: AtomicU32,
+    /// Top of the kernel stack.
+    pub stack_top: AtomicU64,
+}
+
+// SAFETY: the tables are written before their processor loads them, by the one processor that runs the boot, and only by hardware afterwards.
+unsafe impl Sync for ArchCpu {}
+
+impl ArchCpu {
+    /// Empty tables.
+    #[must_use]
+    pub const fn new() -> Self {
+        let tss = Tss { reserved0: 0, rsp: [0; 3], reserved1: 0, ist: [0; 7], reserved2: 0, reserved3: 0, io_map: size_of::<Tss>() as u16 };
+        Self { gdt: UnsafeCell::new([0; 8]), tss: UnsafeCell::new(tss), apic_id: AtomicU32::new(0), stack_top: AtomicU64::new(0) }
+    }
+
+    /// Fills the tables in.
+    ///
+    /// # Safety
+    /// No processor uses them yet.
+    unsafe fn fill(&self, stack_top: u64, ist: [u64; 3]) {
+        let tss = self.tss.get() as u64;
+        // SAFETY: nobody else has a reference, as the caller vouches.
+        unsafe {
+            (*self.tss.get()).rsp[0] = stack_top;
+            let mut all = [0; 7];
+            all[..3].copy_from_slice(&ist);
+            (*self.tss.get()).ist = all;
+            *self.gdt.get() = [
+                0,
+                0x00af_9b00_0000_ffff,
+                0x00cf_9300_0000_ffff,
+                0x00cf_f300_0000_ffff,
+                0x00af_fb00_0000_ffff,
+                // Available 64-bit TSS: base in three pieces, limit.
+                0x0000_8900_0000_0000 | (tss & 0x00ff_ffff) << 16 | (tss >> 24 & 0xff) << 56 | (size_of::<Tss>() as u64 - 1),
+                tss >> 32,
+                0,
+            ];
+        }
+        // Relaxed: the processor that will read it is started afterwards, which orders.
+        self.stack_top.store(stack_top, Ordering::Relaxed);
+    }
+
+    /// Loads the tables into the running processor.
+    ///
+    /// # Safety
+    /// They are filled in, and belong to this processor. GS base is lost.
+    unsafe fn load(&'static self) {
+        let gdt = Pointer { limit: 8 * 8 - 1, base: self.gdt.get() as u64 };
+        let idt = Pointer { limit: (256 * size_of::<Gate>() - 1) as u16, base: IDT.0.get() as u64 };
+        // SAFETY: both tables live forever; the selectors are those of `fill`.
+        unsafe {
+            core::arch::asm!(
+                "lgdt [{gdt}]",
+                "push {cs}",
+                "lea {scratch}, [rip + 2f]",
+                "push {scratch}",
+                "retfq",
+                "2:",
+                "mov ss, {ss:x}",
+                "xor {scratch:e}, {scratch:e}",
+                "mov ds, {scratch:x}",
+                "mov es, {scratch:x}",
+                "mov fs, {scratch:x}",
+                "mov gs, {scratch:x}",
+                "lldt {scratch:x}",
+                "ltr {tss:x}",
+                "lidt [{idt}]",
+                gdt = in(reg) &raw const gdt,
+                idt = in(reg) &raw const idt,
+                cs = in(reg) u64::from(cpu::KERNEL_CS),
+                ss = in(reg) u64::from(cpu::KERNEL_SS),
+                tss = in(reg) u64::from(cpu::TSS),
+                scratch = out(reg) _,
+            );
+        }
+    }
+}
+
+impl Default for ArchCpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[repr(C, packed)]
+struct Pointer {
+    limit: u16,
+    base: u64,
+}
+
+/// Interrupt gate (Intel SDM volume 3, 6.14.1).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Gate {
+    low: u64,
+    high: u64,
+}
+
+impl Gate {
+    fn new(handler: unsafe extern "C" fn(), ist: u64, ring: u64) -> Self {
+        let address = handler as usize as u64;
+        let low = address & 0xffff | u64::from(cpu::KERNEL_CS) << 16 | ist << 32 | 0x8e00 << 32 | ring << 45 | (address >> 16 & 0xffff) << 48;
+        Self { low, high: address >> 32 }
+    }
+}
+
+#[repr(C, align(4096))]
+struct Idt(UnsafeCell<[Gate; 256]>);
+
+// SAFETY: written once by the first processor before any loads it.
+unsafe impl Sync for Idt {}
+
+static IDT: Idt = Idt(UnsafeCell::new([Gate { low: 0, high: 0 }; 256]));
+
+fn fill_idt() {
+    // SAFETY: only the first processor runs, and it has not loaded the table.
+    let gates = unsafe { &mut *IDT.0.get() };
+    for (vector, gate) in gates.iter_mut().enumerate() {
+        // Breakpoint and overflow may be raised by user level's own instructions.
+        let ring = if vector == 3 || vector == 4 { 3 } else { 0 };
+        *gate = Gate::new(entry::VECTOR_STUBS[vector], 0, ring);
+    }
+    for (stack, (vector, handler)) in (1..).zip(IST_VECTORS) {
+        gates[vector] = Gate::new(handler, stack, 0);
+    }
+}
+
+/// Maps a first page of the stacks' part of the address space, so that its table exists before anyone copies the root.
+pub(super) fn reserve_stacks(tables: &mut Tables<'_>) {
+    let page = tables.0.allocate(1);
+    // Past the stacks of the last processor.
+    memory::map(tables, STACKS + MAX_CPUS as u64 * STRIDE, page, PageSize::Small, bits::NO_EXECUTE);
+}
+
+/// Maps a stack of `pages` pages above an unmapped one; `next` is where, and moves past it. The stack's top.
+fn map_stack(allocator: &mut BootAllocator, next: &mut u64, pages: u64) -> u64 {
+    const PAGE: u64 = PAGE_SIZE as u64;
+    *next += PAGE;
+    for _ in 0..pages {
+        let page = allocator.allocate(1);
+        memory::map(&mut Tables(allocator), *next, page, PageSize::Small, bits::NO_EXECUTE | bits::WRITE);
+        *next += PAGE;
+    }
+    *next
+}
+
+/// Makes processor `index`'s data and stacks.
+pub(super) fn allocate(index: usize, allocator: &mut BootAllocator) -> &'static PerCpu {
+    if index == 0 {
+        fill_idt();
+    }
+    let mut next = STACKS + index as u64 * STRIDE;
+    let stack_top = map_stack(allocator, &mut next, KERNEL_STACK_PAGES);
+    let ist = IST_PAGES.map(|pages| map_stack(allocator, &mut next, pages));
+    debug_assert!(next <= STACKS + (index as u64 + 1) * STRIDE);
+    let place = memory::phys_to_virt(allocator.allocate(size_of::<PerCpu>().div_ceil(PAGE_SIZE) as u64)).cast::<PerCpu>();
+    // SAFETY: the memory is large enough, page-aligned, unused, and never given back; nobody else knows it yet.
+    unsafe {
+        place.write(PerCpu::new(ArchCpu::new()));
+        let data = &*place;
+        data.kernel_stack.set(stack_top);
+        data.arch.fill(stack_top, ist);
+        data
+    }
+}
+
+/// Makes the running processor number `index`: tables, data, system calls. Its control registers are set already.
+pub(super) fn start_cpu(index: usize, data: &'static PerCpu) {
+    // SAFETY: `allocate` filled the tables in for this processor.
+    unsafe { data.arch.load() };
+    data.active_cr3.set(memory::kernel_pml4_phys());
+    data.install(index);
+    cpu::enable_syscall(entry::syscall_entry);
+}
+
+/// Leaves the early stack for the first processor's own and goes on in the rest of the kernel.
+pub(super) fn on_kernel_stack(context: &BootContext) -> ! {
+    extern "C" fn enter(context: &'static BootContext) -> ! {
+        crate::start_bsp(context)
+    }
+    let top = super::percpu::this().kernel_stack.get();
+    // SAFETY: the stack is mapped and unused; the early stack, where the context lies, is never used again and so stays as it is.
+    unsafe {
+        core::arch::asm!("mov rsp, {top}", "xor ebp, ebp", "call {enter}", "ud2", top = in(reg) top, enter = sym enter, in("rdi") context, options(noreturn))
+    }
+}

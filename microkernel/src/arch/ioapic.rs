@@ -1,0 +1,141 @@
+//! I/O interrupt controllers, and the two legacy ones that are switched off.
+
+use heapless::Vec;
+use spin::{Mutex, Once};
+use x86_64::instructions::port::Port;
+
+use super::acpi::{self, MAX_IOAPICS, Override};
+use super::{apic, memory, vector};
+use crate::klog;
+
+/// Why a line cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteError {
+    /// No controller has such a line.
+    NoSuchLine,
+    /// The processor does not run, or its identity does not fit into 8 bits.
+    BadProcessor,
+}
+
+const REGISTER_VERSION: u32 = 1;
+const ENTRY_MASKED: u32 = 1 << 16;
+const ENTRY_LEVEL: u32 = 1 << 15;
+const ENTRY_ACTIVE_LOW: u32 = 1 << 13;
+
+struct Controller {
+    address: u64,
+    first: u32,
+    lines: u32,
+}
+
+impl Controller {
+    fn select(&self, register: u32) -> *mut u32 {
+        let base = memory::phys_to_virt(self.address);
+        // SAFETY: the registers are in the direct map, uncached; the window is 16 bytes after the selector.
+        unsafe {
+            base.cast::<u32>().write_volatile(register);
+            base.add(16).cast()
+        }
+    }
+
+    fn read(&self, register: u32) -> u32 {
+        // SAFETY: `select` gives the controller's window.
+        unsafe { self.select(register).read_volatile() }
+    }
+
+    fn write(&self, register: u32, value: u32) {
+        // SAFETY: as in `read`.
+        unsafe { self.select(register).write_volatile(value) }
+    }
+
+    fn entry(line: u32) -> u32 {
+        0x10 + line * 2
+    }
+}
+
+// A register access is two steps, so the controllers have a lock. It is a leaf: nothing else is locked under it.
+static CONTROLLERS: Mutex<Vec<Controller, MAX_IOAPICS>> = Mutex::new(Vec::new());
+static OVERRIDES: Once<Vec<Override, 16>> = Once::new();
+
+/// Masks everything: both legacy controllers and every line of the controllers found.
+pub(super) fn init(ioapics: &[acpi::IoApic], overrides: &Vec<Override, 16>) {
+    mask_legacy();
+    OVERRIDES.call_once(|| overrides.clone());
+    let mut controllers = CONTROLLERS.lock();
+    // The direct map has devices below 4 GiB only.
+    for ioapic in ioapics.iter().filter(|ioapic| ioapic.address < 1 << 32 && ioapic.address % 16 == 0) {
+        let mut controller = Controller { address: ioapic.address, first: ioapic.first_gsi, lines: 0 };
+        controller.lines = (controller.read(REGISTER_VERSION) >> 16 & 0xff) + 1;
+        for line in 0..controller.lines {
+            controller.write(Controller::entry(line), ENTRY_MASKED);
+            controller.write(Controller::entry(line) + 1, 0);
+        }
+        klog!("ioapic: lines {} to {}", controller.first, u64::from(controller.first) + u64::from(controller.lines) - 1);
+        // There are at most as many as the list that they come from.
+        let _ = controllers.push(controller);
+    }
+}
+
+fn mask_legacy() {
+    let first = vector::LEGACY_FIRST;
+    // SAFETY: the sequence of the 8259A data sheet; a spurious interrupt would arrive at vectors that nothing uses.
+    unsafe {
+        for (port, value) in [
+            (0x20, 0x11), (0xa0, 0x11), (0x21, first), (0xa1, first + 8), (0x21, 4), (0xa1, 2), (0x21, 1), (0xa1, 1), (0x21, 0xff), (0xa1, 0xff),
+        ] {
+            Port::new(port).write(value);
+        }
+    }
+}
+
+/// One past the highest line of all controllers; there may be gaps.
+#[must_use]
+pub fn count() -> u32 {
+    CONTROLLERS.lock().iter().map(|controller| controller.first.saturating_add(controller.lines)).max().unwrap_or(0)
+}
+
+fn with_line<T>(gsi: u32, act: impl FnOnce(&Controller, u32) -> T) -> Option<T> {
+    let controllers = CONTROLLERS.lock();
+    let controller = controllers.iter().find(|controller| gsi.checked_sub(controller.first).is_some_and(|line| line < controller.lines))?;
+    Some(act(controller, Controller::entry(gsi - controller.first)))
+}
+
+/// Sends line `gsi` to processor `cpu` as `vector`. It stays masked.
+///
+/// # Errors
+/// See [`RouteError`]; nothing has changed then.
+pub fn route(gsi: u32, vector: u8, cpu: usize, level: bool, active_low: bool) -> Result<(), RouteError> {
+    let target = apic::id_of(cpu).filter(|&id| id < 0xff).ok_or(RouteError::BadProcessor)?;
+    let mut low = ENTRY_MASKED | u32::from(vector);
+    if level {
+        low |= ENTRY_LEVEL;
+    }
+    if active_low {
+        low |= ENTRY_ACTIVE_LOW;
+    }
+    with_line(gsi, |controller, entry| {
+        controller.write(entry, low);
+        controller.write(entry + 1, target << 24);
+    })
+    .ok_or(RouteError::NoSuchLine)
+}
+
+/// Holds a line back. A line that does not exist is held back already.
+pub fn mask(gsi: u32) {
+    let _ = with_line(gsi, |controller, entry| controller.write(entry, controller.read(entry) | ENTRY_MASKED));
+}
+
+/// Lets a line through that was routed.
+pub fn unmask(gsi: u32) {
+    let _ = with_line(gsi, |controller, entry| controller.write(entry, controller.read(entry) & !ENTRY_MASKED));
+}
+
+/// Where ISA line `line` arrives: line, level-triggered, active low. Lines that are not ISA's (16 and up) are PCI's: themselves, level-triggered, active low.
+#[must_use]
+pub fn isa_to_gsi(line: u32) -> (u32, bool, bool) {
+    if line >= 16 {
+        return (line, true, true);
+    }
+    let found = OVERRIDES.get().and_then(|overrides| overrides.iter().find(|entry| u32::from(entry.line) == line));
+    found.map_or((line, false, false), |entry| (entry.gsi, entry.level, entry.active_low))
+}

@@ -1,0 +1,315 @@
+//! The kernel's view of physical memory.
+//!
+//! | address | what | rights |
+//! |---|---|---|
+//! | [`PHYS_MAP`] | all RAM and the first 4 GiB, device memory uncached | read, write; the kernel's text and constants only read |
+//! | [`STACKS`] | stacks of each processor, with unmapped pages between | read, write |
+//! | [`KERNEL_VIRT`] | the kernel's image | text read, execute; constants read; data read, write |
+//!
+//! The entries of the upper half are made once at boot and never change, so an address space copies them when it is made and needs nothing more.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use tessera_abi::boot::Features;
+use tessera_abi::{LARGE_PAGE_SIZE, PAGE_SIZE};
+
+use super::acpi::{Machine, Physical};
+use super::multiboot2::{MemoryEntry, MemoryKind};
+use super::paging::{self, PageSize, TableMemory, bits};
+use super::regions::{Region, RegionSet};
+use super::{cpu, descriptors};
+
+/// Physical memory appears here.
+pub const PHYS_MAP: u64 = 0xffff_8000_0000_0000;
+/// Bytes of physical memory that can appear: the quarter of the address space up to [`STACKS`].
+pub const PHYS_LIMIT: u64 = 1 << 46;
+/// Kernel stacks.
+pub const STACKS: u64 = 0xffff_ff00_0000_0000;
+/// The kernel is linked here plus its physical address.
+pub const KERNEL_VIRT: u64 = 0xffff_ffff_8000_0000;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const LARGE: u64 = LARGE_PAGE_SIZE as u64;
+const HUGE: u64 = 1 << 30;
+const FOUR_GIB: u64 = 4 << 30;
+const ONE_MIB: u64 = 1 << 20;
+/// Device memory is handed out up to here.
+const DEVICE_LIMIT: u64 = 1 << 40;
+/// Where a panic's record is kept: the last page below the kernel's image, which boot loaders and firmware leave alone on the way back here (tried with GRUB on SeaBIOS and OVMF).
+const RECORD_PAGE: u64 = 0x1f_f000;
+
+static KERNEL_PML4: AtomicU64 = AtomicU64::new(0);
+
+unsafe extern "C" {
+    static __kernel_phys_start: u8;
+    static __text_start: u8;
+    static __text_end: u8;
+    static __rodata_end: u8;
+    static __kernel_end: u8;
+    static boot_pml4: u8;
+}
+
+/// Where a physical address appears in the direct map.
+#[inline(always)]
+#[must_use]
+pub const fn phys_to_virt(physical: u64) -> *mut u8 {
+    (PHYS_MAP + physical) as *mut u8
+}
+
+/// The physical address behind a pointer into the direct map.
+#[inline(always)]
+#[must_use]
+pub fn virt_to_phys<T>(pointer: *const T) -> u64 {
+    (pointer as u64).wrapping_sub(PHYS_MAP)
+}
+
+/// The physical address behind an address in the kernel's image or in the direct map.
+#[inline]
+#[must_use]
+pub const fn kernel_virt_to_phys(address: u64) -> u64 {
+    if address >= KERNEL_VIRT { address - KERNEL_VIRT } else { address.wrapping_sub(PHYS_MAP) }
+}
+
+/// The kernel's own page-table root; its lower half is empty.
+#[inline(always)]
+#[must_use]
+pub fn kernel_pml4_phys() -> u64 {
+    // Relaxed: written once, before other processors run.
+    KERNEL_PML4.load(Ordering::Relaxed)
+}
+
+/// Physical address of the page-table root of the assembly in `boot`, for processors that start.
+pub(super) fn boot_pml4_phys() -> u64 {
+    (&raw const boot_pml4) as u64
+}
+
+/// The kernel's image in physical memory, with the boot part.
+#[must_use]
+pub fn kernel_image() -> Region {
+    Region { base: (&raw const __kernel_phys_start) as u64, end: kernel_virt_to_phys((&raw const __kernel_end) as u64) }
+}
+
+/// Copies bytes to the start of a page in the direct map.
+pub(super) fn copy_to_page(page: u64, bytes: &[u8]) {
+    assert!(bytes.len() < PAGE_SIZE, "what is copied into a page must fit");
+    // SAFETY: the caller got the page from the boot allocator, so it is mapped, writable and used by nobody else.
+    unsafe { phys_to_virt(page).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
+}
+
+/// The firmware's memory map, sorted out.
+pub struct MemoryMap {
+    /// RAM that nothing uses yet; empty once the allocator has it.
+    pub free: RegionSet,
+    /// RAM for the operating system.
+    ram: RegionSet,
+    /// Memory that may be cached: RAM and the firmware's tables.
+    cached: RegionSet,
+    /// Everything that the map names.
+    known: RegionSet,
+    /// RAM in bytes.
+    pub ram_bytes: u64,
+    /// Where the panic record is, if that is RAM.
+    pub record_page: Option<u64>,
+}
+
+impl MemoryMap {
+    /// Sorts the entries. Where they overlap, what is not available wins.
+    #[must_use]
+    pub fn new(entries: &[MemoryEntry], bundle: Region) -> Self {
+        let [mut ram, mut cached, mut known] = [const { RegionSet::new() }; 3];
+        let all = Region { base: 0, end: PHYS_LIMIT };
+        for entry in entries.iter().filter(|entry| entry.kind == MemoryKind::Available) {
+            ram.add(Region::with_length(entry.base, entry.length).intersection(all));
+        }
+        for entry in entries {
+            let region = Region::with_length(entry.base, entry.length).intersection(all);
+            known.add(region);
+            if entry.kind != MemoryKind::Available {
+                ram.subtract(region.grown_to(PAGE));
+            }
+            if entry.kind != MemoryKind::Reserved {
+                cached.add(region);
+            }
+        }
+        ram.shrink_to_pages();
+        let mut free = ram.clone();
+        free.subtract(Region { base: 0, end: ONE_MIB });
+        let record = Region::with_length(RECORD_PAGE, PAGE);
+        let record_page = free.contains(record).then_some(RECORD_PAGE);
+        for used in [kernel_image(), bundle, record] {
+            free.subtract(used);
+        }
+        Self { ram_bytes: ram.total(), free, ram, cached, known, record_page }
+    }
+
+    /// Where devices may be: what is not RAM below 4 GiB, and above RAM up to [`DEVICE_LIMIT`] or the processor's last address. The interrupt controllers are left out; they are the kernel's.
+    #[must_use]
+    pub fn device_regions(&self, machine: &Machine) -> RegionSet {
+        let mut devices = RegionSet::new();
+        devices.add(Region { base: 0xa_0000, end: FOUR_GIB });
+        let top = self.known.as_slice().iter().filter(|region| self.ram.overlaps(**region)).map(|region| region.end).fold(FOUR_GIB, u64::max);
+        let top = top.checked_next_multiple_of(HUGE).unwrap_or(DEVICE_LIMIT);
+        devices.add(Region { base: top, end: DEVICE_LIMIT.min(1 << cpu::physical_bits()) });
+        for &region in self.ram.as_slice() {
+            devices.subtract(region);
+        }
+        devices.subtract(Region::with_length(machine.local_apic, PAGE).grown_to(PAGE));
+        for ioapic in &machine.ioapics {
+            devices.subtract(Region::with_length(ioapic.address, PAGE).grown_to(PAGE));
+        }
+        devices.shrink_to_pages();
+        devices
+    }
+
+    /// A page below 1 MiB where a processor can start, which is RAM.
+    #[must_use]
+    pub fn trampoline_page(&self) -> Option<u64> {
+        // The first pages hold the BIOS's data.
+        self.ram.clone().take(PAGE, PAGE, Region { base: 0x8000, end: 0xa_0000 })
+    }
+}
+
+impl Physical for MemoryMap {
+    fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
+        let region = Region { base: address, end: address.checked_add(length as u64)? };
+        // Old BIOSes keep tables in their ROM, which the map need not name.
+        let rom = Region { base: 0xa_0000, end: ONE_MIB };
+        if !self.known.contains(region) && region.intersection(rom) != region {
+            return None;
+        }
+        if region.end > FOUR_GIB && !self.cached.contains(region) {
+            return None;
+        }
+        // SAFETY: the direct map has the first 4 GiB and all cacheable memory; the firmware's tables lie outside free RAM, so nothing writes them.
+        Some(unsafe { core::slice::from_raw_parts(phys_to_virt(address), length) })
+    }
+}
+
+/// Gives pages at boot, lowest first, and never takes any back. What it has left becomes user level's.
+pub struct BootAllocator {
+    free: RegionSet,
+    given: u64,
+}
+
+impl BootAllocator {
+    /// Starts with all free RAM.
+    #[must_use]
+    pub fn new(free: RegionSet) -> Self {
+        Self { free, given: 0 }
+    }
+
+    /// Zeroed pages, physically contiguous; their physical address. They lie below 4 GiB.
+    ///
+    /// # Panics
+    /// When memory is short: the machine cannot run the system then.
+    pub fn allocate(&mut self, pages: u64) -> u64 {
+        let below_4g = Region { base: ONE_MIB, end: FOUR_GIB };
+        let base = self.free.take(pages * PAGE, PAGE, below_4g).expect("out of memory at boot: the machine has too little RAM below 4 GiB");
+        self.given += pages * PAGE;
+        // SAFETY: the memory was free, is RAM, and is mapped by the early and by the final tables.
+        unsafe { phys_to_virt(base).write_bytes(0, (pages * PAGE) as usize) };
+        base
+    }
+
+    /// What is left.
+    #[must_use]
+    pub fn free(&self) -> &RegionSet {
+        &self.free
+    }
+
+    /// Bytes given out.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.given
+    }
+}
+
+/// Page tables in the direct map.
+pub(super) struct Tables<'a>(pub(super) &'a mut BootAllocator);
+
+impl TableMemory for Tables<'_> {
+    fn read(&self, table: u64, index: usize) -> u64 {
+        assert!(index < 512);
+        // SAFETY: tables come from the boot allocator, and entries lead only to tables.
+        unsafe { phys_to_virt(table).cast::<u64>().add(index).read() }
+    }
+
+    fn write(&mut self, table: u64, index: usize, entry: u64) {
+        assert!(index < 512);
+        // SAFETY: as above; the kernel's tables are built by one processor.
+        unsafe { phys_to_virt(table).cast::<u64>().add(index).write(entry) }
+    }
+
+    fn allocate(&mut self) -> Option<u64> {
+        Some(self.0.allocate(1))
+    }
+}
+
+/// Maps a page of the kernel's.
+pub(super) fn map(tables: &mut Tables<'_>, address: u64, physical: u64, size: PageSize, flags: u64) {
+    if let Err(error) = paging::map(tables, kernel_pml4_phys(), address, physical, size, flags | bits::GLOBAL) {
+        panic!("cannot map {address:#x} to {physical:#x} for the kernel: {error:?}");
+    }
+}
+
+/// Rights of a page of the image, as page-table bits.
+fn image_rights(address: u64) -> u64 {
+    if address < (&raw const __text_end) as u64 {
+        0
+    } else if address < (&raw const __rodata_end) as u64 {
+        bits::NO_EXECUTE
+    } else {
+        bits::NO_EXECUTE | bits::WRITE
+    }
+}
+
+/// Builds the final page tables and loads them.
+pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Features) {
+    let data = bits::NO_EXECUTE | bits::WRITE;
+    // Relaxed: one processor runs.
+    KERNEL_PML4.store(allocator.allocate(1), Ordering::Relaxed);
+    let tables = &mut Tables(allocator);
+
+    let text = (&raw const __text_start) as u64;
+    let image_end = (&raw const __kernel_end) as u64;
+    for address in (text..image_end).step_by(PAGE_SIZE) {
+        map(tables, address, kernel_virt_to_phys(address), PageSize::Small, image_rights(address));
+    }
+
+    let image = kernel_image();
+    let first_text = kernel_virt_to_phys(text);
+    for base in (0..FOUR_GIB).step_by(LARGE_PAGE_SIZE) {
+        let chunk = Region::with_length(base, LARGE);
+        if chunk.overlaps(image) {
+            for page in (chunk.base..chunk.end).step_by(PAGE_SIZE) {
+                let in_image = page >= first_text && page < image.end;
+                let rights = if in_image { image_rights(KERNEL_VIRT + page) | bits::NO_EXECUTE } else { data };
+                map(tables, PHYS_MAP + page, page, PageSize::Small, rights);
+            }
+        } else {
+            let caching = if map_of.cached.overlaps(chunk) { 0 } else { bits::UNCACHED };
+            map(tables, PHYS_MAP + base, base, PageSize::Large, data | caching);
+        }
+    }
+    let high = Region { base: FOUR_GIB, end: PHYS_LIMIT };
+    let mut next = FOUR_GIB;
+    for region in map_of.cached.as_slice() {
+        let region = region.intersection(high).grown_to(LARGE);
+        next = next.max(region.base);
+        while next < region.end {
+            let huge = features.contains(Features::PAGE_1G) && next % HUGE == 0 && region.end - next >= HUGE;
+            let size = if huge { PageSize::Huge } else { PageSize::Large };
+            map(tables, PHYS_MAP + next, next, size, data);
+            next += size.bytes();
+        }
+    }
+    // The stacks of all processors share this part; with their first page its entry in the root is there for good.
+    descriptors::reserve_stacks(tables);
+    cpu::write_cr3(kernel_pml4_phys());
+}
+
+/// Clears the root of the early page tables, which could write and execute everything; nothing uses them any more.
+pub fn retire_boot_tables() {
+    // SAFETY: the page is part of the boot image, mapped writable in the direct map, and no processor has it loaded now.
+    unsafe { phys_to_virt(boot_pml4_phys()).write_bytes(0, PAGE_SIZE) }
+}

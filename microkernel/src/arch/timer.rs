@@ -1,0 +1,104 @@
+//! Time: the TSC, and each processor's timer.
+
+use core::arch::x86_64::_rdtsc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tessera_abi::boot::Features;
+
+use super::acpi::Machine;
+use super::{apic, clock, cpu};
+use crate::klog;
+
+const MSR_TSC_DEADLINE: u32 = 0x6e0;
+
+static TSC_HZ: AtomicU64 = AtomicU64::new(0);
+/// Counts of the APIC timer per TSC tick, times 2^32.
+static TIMER_SCALE: AtomicU64 = AtomicU64::new(0);
+static USE_DEADLINE: AtomicBool = AtomicBool::new(false);
+
+// Relaxed throughout: all three are written at boot before other processors run.
+
+/// TSC ticks per second.
+#[inline]
+#[must_use]
+pub fn tsc_hz() -> u64 {
+    TSC_HZ.load(Ordering::Relaxed)
+}
+
+/// The TSC.
+#[inline(always)]
+#[must_use]
+pub fn now() -> u64 {
+    // SAFETY: every processor has it.
+    unsafe { _rdtsc() }
+}
+
+/// Waits without giving the processor away; for the boot and the end. Before [`calibrate`] a tick is taken for a third of a nanosecond.
+pub fn busy_wait_us(microseconds: u64) {
+    let hz = match tsc_hz() {
+        0 => 3_000_000_000,
+        hz => hz,
+    };
+    let start = now();
+    while now().wrapping_sub(start) < hz / 1_000_000 * microseconds {
+        core::hint::spin_loop();
+    }
+}
+
+/// Measures the TSC and the APIC timer against a clock of known speed, and prepares the first processor's timer.
+pub(super) fn calibrate(machine: &Machine) -> u64 {
+    apic::timer_use_one_shot();
+    apic::timer_count(u32::MAX);
+    let measured = clock::measure(machine, apic::timer_current);
+    apic::timer_count(0);
+    TSC_HZ.store(measured.tsc_hz, Ordering::Relaxed);
+    TIMER_SCALE.store(((u128::from(measured.timer_hz) << 32) / u128::from(measured.tsc_hz)) as u64, Ordering::Relaxed);
+    USE_DEADLINE.store(cpu::features().contains(Features::TSC_DEADLINE), Ordering::Relaxed);
+    klog!("timer: TSC {} kHz by {}, APIC timer {} kHz", measured.tsc_hz / 1000, measured.clock, measured.timer_hz / 1000);
+    init_cpu();
+    measured.tsc_hz
+}
+
+/// Prepares the running processor's timer; it is silent.
+pub(super) fn init_cpu() {
+    if USE_DEADLINE.load(Ordering::Relaxed) {
+        apic::timer_use_deadline();
+    } else {
+        apic::timer_use_one_shot();
+    }
+    cancel();
+}
+
+/// Fires vector `TIMER` on this processor when the TSC reaches `tsc`, at once if it has. There is one deadline; this replaces it.
+///
+/// Without a deadline timer it may fire early, when the deadline is far away: whoever handles it looks at the time and sets it again.
+#[inline]
+pub fn set_deadline(tsc: u64) {
+    if USE_DEADLINE.load(Ordering::Relaxed) {
+        // A deadline of 0 would disarm.
+        // SAFETY: the processor has the register.
+        unsafe { cpu::wrmsr(MSR_TSC_DEADLINE, tsc.max(1)) };
+    } else {
+        let ticks = tsc.saturating_sub(now());
+        let count = (u128::from(ticks) * u128::from(TIMER_SCALE.load(Ordering::Relaxed))) >> 32;
+        // One more, so that it does not fire just before the deadline, and at least one, because zero would stop it.
+        apic::timer_count(u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1));
+    }
+}
+
+/// Takes the deadline back. An interrupt that is already on its way still arrives.
+#[inline]
+pub fn cancel() {
+    if USE_DEADLINE.load(Ordering::Relaxed) {
+        // SAFETY: the processor has the register.
+        unsafe { cpu::wrmsr(MSR_TSC_DEADLINE, 0) };
+    } else {
+        apic::timer_count(0);
+    }
+}
+
+/// Seconds since 1970 by the real-time clock, 0 if it shows no date.
+#[must_use]
+pub fn wall_clock() -> u64 {
+    clock::wall_clock(0)
+}
