@@ -1,0 +1,119 @@
+# Tessera's front door. `make help` lists what there is.
+#
+# Freestanding code (kernel, servers) and host tools are built by separate cargo calls: in one call cargo would unify their features and pull
+# std into servers. Each call has the target directory that suits its compiler.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BUILD ?= build
+SYSTEM ?= system.toml
+MACHINE ?= qemu
+FIRMWARE ?= bios
+SMP ?= 2
+MEM ?= 2G
+# Further image-builder options, such as SET='--set vm.debian.vcpus=2'.
+SET ?=
+ONLY ?=
+
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+# Tools of the developer's machine need not be as small and fast as the system: without link-time optimisation they build in a third of the time.
+HOST_CARGO = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_PANIC=unwind cargo
+HOST_BIN = $(CARGO_TARGET_DIR)/release
+PROGRAMS = $(BUILD)/programs
+IMAGE = $(BUILD)/tessera.img
+ISO = $(BUILD)/tessera.iso
+
+# --- The compiler for freestanding code, found in one place -------------------------------------------------------------------------------
+FREESTANDING_TARGET_DIR = $(CARGO_TARGET_DIR)/freestanding
+CARGO_HOME ?= $(HOME)/.cargo
+# Without the paths of this machine in the programs, two checkouts give the same image.
+REMAP = --remap-path-prefix=$(CURDIR)=/tessera --remap-path-prefix=$(CARGO_HOME)/registry/src=/crates
+define FREESTANDING
+eval "$$(image-builder/scripts/toolchain.sh)"; \
+	PATH="$${TOOLCHAIN_PATH:+$$TOOLCHAIN_PATH:}$$PATH" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(FREESTANDING_TARGET_DIR) \
+	CARGO_TARGET_X86_64_UNKNOWN_NONE_LINKER=ld.lld
+endef
+BUILD_STD = -Zbuild-std=core,alloc,compiler_builtins -Zbuild-std-features=compiler-builtins-mem -Zjson-target-spec
+KERNEL_TARGET = x86_64-unknown-none
+SERVER_TARGET = services/targets/x86_64-tessera.json
+# The VMM's threads declare that they use no FPU, so that a guest's extended state can stay in the registers across its exits.
+VMM_TARGET = services/targets/x86_64-tessera-nosimd.json
+SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-vmx -p tessera-probe
+HOST_PACKAGES = --workspace
+
+cargo_freestanding = $(FREESTANDING) RUSTFLAGS="$(REMAP) $(3)" cargo $${TOOLCHAIN_ARGUMENT} $(1) --release $(BUILD_STD) --target $(2)
+KERNEL_FLAGS = -C code-model=kernel -C relocation-model=static -C force-frame-pointers=no
+
+say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
+
+# --- Building -----------------------------------------------------------------------------------------------------------------------------
+.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run gdb test lint bench clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "  Settings: SMP=$(SMP) MEM=$(MEM) FIRMWARE=bios|uefi SYSTEM=$(SYSTEM) SET='--set vm.debian.vcpus=2'"
+
+setup: ## Install what is missing (as root on Debian), fetch the guests' kernels
+	@image-builder/scripts/setup.sh
+	@tests/guests/build.sh $(BUILD)/guests
+
+kernel:
+	$(call say,Building the kernel)
+	@$(call cargo_freestanding,build,$(KERNEL_TARGET),$(KERNEL_FLAGS)) -p tessera-kernel
+
+servers:
+	$(call say,Building the servers)
+	@$(call cargo_freestanding,build,$(SERVER_TARGET),) $(SERVER_PACKAGES)
+
+vmm:
+	$(call say,Building the virtual machine monitor)
+	@$(call cargo_freestanding,build,$(VMM_TARGET),) -p tessera-vmm-server
+
+tools:
+	$(call say,Building the tools of this machine)
+	@$(HOST_CARGO) build --release -p image-builder
+
+# Copies what was built under its short name to where image-builder looks; untouched when the same.
+programs: kernel servers vmm
+	@mkdir -p $(PROGRAMS)
+	@install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/tessera-kernel $(PROGRAMS)/kernel
+	@for name in init shell vmx probe; do \
+		install -C -m 644 $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $(PROGRAMS)/$$name; done
+	@install -C -m 644 $(FREESTANDING_TARGET_DIR)/x86_64-tessera-nosimd/release/tessera-vmm-server $(PROGRAMS)/vmm
+
+image: programs tools ## Build the disk image that boots through BIOS and UEFI
+	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format disk $(SET)
+
+iso: programs tools ## Build the hybrid ISO
+	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format iso $(SET)
+
+graph: tools ## Draw the capability graph as SVG
+	@$(HOST_BIN)/image-builder graph --system $(SYSTEM) --output $(BUILD)/capabilities.svg $(SET)
+
+check: tools ## Check system.toml
+	@$(HOST_BIN)/image-builder check --system $(SYSTEM) $(SET)
+
+# --- Running ------------------------------------------------------------------------------------------------------------------------------
+QEMU = qemu-system-x86_64 -machine q35 -cpu max,+svm,+npt -smp $(SMP) -m $(MEM) -display none -no-reboot
+QEMU_DISK = -drive file=$(IMAGE),format=raw,if=none,id=boot,snapshot=on -device ide-hd,drive=boot,bus=ide.0
+OVMF = /usr/share/OVMF
+QEMU_FIRMWARE_bios =
+QEMU_FIRMWARE_uefi = -drive if=pflash,format=raw,unit=0,readonly=on,file=$(OVMF)/OVMF_CODE_4M.fd \
+	-drive if=pflash,format=raw,unit=1,snapshot=on,file=$(OVMF)/OVMF_VARS_4M.fd
+
+# The escape character of the serial line is Ctrl-A, so Ctrl-C and Ctrl-] reach the shell and the guests.
+QEMU_CONSOLE = -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon chardev=console,mode=readline
+
+run: setup image ## Build everything and boot it in QEMU, with the debug shell on this terminal
+	$(call say,Booting ($(FIRMWARE), $(SMP) processors, $(MEM)). To quit: Ctrl-A, then x. Back from a guest's console: Ctrl-])
+	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE)
+
+gdb: image ## Boot and wait for gdb on port 1234 (gdb build/programs/kernel -ex 'target remote :1234')
+	$(call say,Waiting for gdb: gdb $(PROGRAMS)/kernel -ex 'target remote :1234'. To quit: Ctrl-A, then x)
+	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE) -s -S
+
+clean: ## Remove what was built, except the guests' packages
+	@rm -rf $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/debug $(FREESTANDING_TARGET_DIR) $(PROGRAMS) $(IMAGE) $(ISO) $(BUILD)/capabilities.svg

@@ -1,0 +1,63 @@
+//! `[[vm]]`.
+
+use super::server::narrow;
+use crate::{
+    reader::{Reader, number, parsed},
+    source::{Diagnostics, Located, Span},
+    units,
+};
+
+/// A virtual machine.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    /// Where its table stands.
+    pub span: Span,
+    /// `name`.
+    pub name: Located<String>,
+    /// `memory` in bytes, a multiple of 2 MiB.
+    pub memory: Located<u64>,
+    /// `vcpus`, 1 to 4. Default 1.
+    pub vcpus: u32,
+    /// `kernel`: one of `[files]`, a Linux bzImage.
+    pub kernel: Located<String>,
+    /// `initramfs`: one of `[files]`.
+    pub initramfs: Option<Located<String>>,
+    /// `command-line` of the guest's kernel. Default empty.
+    pub command_line: Located<String>,
+    /// `autostart` at boot. Default no.
+    pub autostart: bool,
+    /// `weight` of the vCPUs among their equals, 1 to 10000. Default 100.
+    pub weight: u32,
+    /// `budget` of each vCPU per period. Default none: unlimited.
+    pub budget_us: Located<u64>,
+    /// `period`. Default "10 ms".
+    pub period_us: u64,
+}
+
+impl Vm {
+    pub(super) fn from_reader(mut reader: Reader<'_>, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let span = reader.span();
+        let name = reader.require_text("name", "\"debian\"", diagnostics);
+        if let Some(name) = &name {
+            reader.rename(format!("virtual machine `{}`", name.value));
+        }
+        let memory = reader.require("memory", "\"256 MiB\"", diagnostics).and_then(|node| parsed(node, "memory", units::size, "256 MiB", diagnostics));
+        let kernel = reader.require_text("kernel", "\"NAME of [files]\"", diagnostics);
+        let vcpus = reader.get("vcpus").and_then(|node| number(node, "vcpus", 1..=4, diagnostics));
+        let vm = Self {
+            span,
+            vcpus: vcpus.map_or(1, |vcpus| narrow(vcpus.value)),
+            initramfs: reader.text("initramfs", diagnostics),
+            command_line: reader.text("command-line", diagnostics).unwrap_or_default(),
+            autostart: reader.boolean("autostart", diagnostics).unwrap_or(false),
+            weight: narrow(reader.number("weight", 1..=10_000, diagnostics).map_or(100, |weight| weight.value)),
+            budget_us: reader.parsed("budget", units::microseconds, "2 ms", diagnostics).unwrap_or(Located::new(0, span)),
+            period_us: reader.parsed("period", units::microseconds, "10 ms", diagnostics).map_or(10_000, |period| period.value),
+            memory: memory.unwrap_or(Located::new(2 << 20, span)),
+            kernel: kernel.clone().unwrap_or_default(),
+            name: name.clone().unwrap_or_default(),
+        };
+        reader.finish(diagnostics);
+        name.and(kernel).map(|_| vm)
+    }
+}
