@@ -31,7 +31,8 @@ pub enum ExitReason {
     Deadline = 8,
     /// Triple fault or shutdown. Full.
     Shutdown = 9,
-    /// The processor refused the guest state or a control. `info[0]` backend's raw reason, `info[1]` field or instruction error. Full.
+    /// The processor refused the guest state or a control. `info[0]` backend's raw reason, `info[1]` field or instruction error. Full if the kernel refused by itself (`info[1]` is not 0);
+    /// if the processor did, the page keeps what the VMM wrote and all groups are dirty: what the guest had beyond that is lost.
     EntryFailed = 10,
     /// `vmcall` or `vmmcall`.
     Hypercall = 11,
@@ -309,7 +310,7 @@ pub struct VcpuState {
     pub cr8: u64,
     /// Extended features.
     pub efer: u64,
-    /// Extended control register 0, within what the kernel manages (`supported_xcr0`).
+    /// Extended control register 0, within what the kernel manages (`supported_xcr0`). Also current at a `cpuid` of leaf 0xd, whose answer depends on it.
     pub xcr0: u64,
     /// Debug status.
     pub dr6: u64,

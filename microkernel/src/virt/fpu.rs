@@ -98,7 +98,9 @@ impl ExtendedState {
 }
 
 #[cfg(target_os = "none")]
-pub use machine::{clear_ts, detect, discard_vcpu, init_cpu, restore_thread, restore_vcpu, save_thread, save_vcpu, set_ts, write_xcr0};
+pub use machine::{
+    clear_ts, detect, discard_vcpu, init_cpu, read_xcr0, restore_thread, restore_vcpu, save_thread, save_vcpu, set_ts, write_xcr0,
+};
 
 /// What touches the registers.
 #[cfg(target_os = "none")]
@@ -182,6 +184,8 @@ mod machine {
             unsafe { asm!("clts", "fxsave64 [{}]", in(reg) target, options(nostack, preserves_flags)) };
             return;
         }
+        // QEMU 7.2 lets a guest's XSETBV pass although it is intercepted, so what the guest has is read, not remembered.
+        area.host.set_xcr0(read_xcr0());
         // The guest may have switched components off that still hold something, so all are stored.
         write_xcr0(supported);
         // SAFETY: the area is large enough for all supported components and aligned by its type.
@@ -216,6 +220,18 @@ mod machine {
     /// A vCPU whose state is in the registers ceases to exist: puts the host's XCR0 back.
     pub fn discard_vcpu() {
         write_xcr0(HOST_XCR0);
+    }
+
+    /// XCR0 as the guest whose state is in the registers has it: within what guests may have.
+    pub fn read_xcr0() -> u64 {
+        let supported = supported_xcr0();
+        if supported == 0 {
+            return 1;
+        }
+        let (low, high): (u32, u32);
+        // SAFETY: CR4.OSXSAVE is set on such machines.
+        unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+        (u64::from(high) << 32 | u64::from(low)) & supported | 1
     }
 
     /// Writes XCR0, where there is one. The value is valid: `svm::convert::xcr0_is_valid`.

@@ -9,6 +9,10 @@
 //! The shared page ([`VcpuState`]) is hostile: its owner may write any field at any moment from another processor. Every
 //! field is read once, through a volatile access, and checked before the processor sees it; nothing is read back from
 //! the page and trusted. What only the kernel may know stands in [`VcpuArea`].
+#![cfg_attr(
+    not(target_os = "none"),
+    allow(dead_code, reason = "the parts that touch the machine are built for the kernel's target alone")
+)]
 
 pub mod fpu;
 pub mod svm;

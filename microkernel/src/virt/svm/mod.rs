@@ -17,7 +17,7 @@ pub mod vmcb;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use tessera_abi::MAX_CPUS;
-use vmcb::{Vmcb, clean, intercept, virtual_interrupt};
+use vmcb::{Save, Vmcb, clean, intercept, virtual_interrupt};
 
 /// Exceptions that always exit: #DB and #AC, whose delivery a guest can make endless, and #MC, which is the host's.
 pub(crate) const ALWAYS_INTERCEPTED: u32 = 1 << 1 | 1 << 17 | 1 << 18;
@@ -56,6 +56,11 @@ impl Host {
     #[must_use]
     pub const fn xcr0(&self) -> u64 {
         self.xcr0
+    }
+
+    /// Remembers the XCR0 that the guest has.
+    pub const fn set_xcr0(&mut self, value: u64) {
+        self.xcr0 = value;
     }
 }
 
@@ -243,6 +248,15 @@ pub(super) fn reset(vmcb: &mut Vmcb, host: &mut Host) {
     host.xcr0 = 1;
     host.tsc_aux = 0;
     host.debug = [0; 4];
+}
+
+/// As [`reset`], and leaves nothing of the registers in the VMCB.
+pub(super) fn wipe(vmcb: &mut Vmcb, host: &mut Host) {
+    vmcb.save = Save::ZERO;
+    // XCR0 is in the processor, not in the VMCB.
+    let xcr0 = host.xcr0;
+    reset(vmcb, host);
+    host.xcr0 = xcr0;
 }
 
 /// Gives the vCPU an ASID that no translation is tagged with. Answers whether the whole TLB must be flushed because they ran out.

@@ -16,6 +16,9 @@ const TRAP_FLAG: u64 = 1 << 8;
 /// DR6.BS: the debug exception comes from a single step.
 const DR6_STEP: u64 = 1 << 14;
 
+/// CPUID leaf of the extended state.
+const XSAVE_LEAF: u32 = 0xd;
+
 /// Byte offset of a general register in the shared page.
 const fn offset(register: usize) -> usize {
     offset_of!(VcpuState, gpr) + register * 8
@@ -54,8 +57,12 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut Vcpu
     // SAFETY: the VMCB is complete and its nested page tables reach only the guest's memory, both by the caller's promise.
     unsafe { world_switch(host.vmcb_physical, this.host_save, state) };
 
+    let exit_code = vmcb.control.exit_code as u32;
+    if exit_code == code::INVALID {
+        // SAFETY: the caller's promise.
+        return unsafe { entry_refused(vmcb, host, state) };
+    }
     vmcb.control.clean = clean::ALL;
-    let exit_code = vmcb.control.exit_code;
     put!(state, vmcb.save.rip, rip);
     put!(state, vmcb.save.rflags, rflags);
     put!(state, vmcb.save.rsp, gpr[gpr::RSP]);
@@ -93,7 +100,14 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut Vcpu
             }
             ExitReason::Io
         }
-        code::CPUID => ExitReason::Cpuid,
+        code::CPUID => {
+            if vmcb.save.rax as u32 == XSAVE_LEAF {
+                // The answer depends on XCR0, and some emulators let XSETBV pass unseen.
+                host.xcr0 = fpu::read_xcr0();
+                put!(state, host.xcr0, xcr0);
+            }
+            ExitReason::Cpuid
+        }
         code::MSR if vmcb.control.exit_info_1 & 1 == 0 => ExitReason::ReadMsr,
         code::MSR => ExitReason::WriteMsr,
         code::HLT => ExitReason::Halt,
@@ -392,7 +406,7 @@ unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Opt
     if host.pending & pending::STEP != 0 {
         // The trap flag is the kernel's. If the IRET was carried out, the flags are those it popped.
         put!(state, vmcb.save.rflags & !TRAP_FLAG, rflags);
-        if vmcb.control.exit_code == code::DEBUG {
+        if vmcb.control.exit_code as u32 == code::DEBUG {
             vmcb.save.dr6 &= !DR6_STEP;
             vmcb.control.clean &= !clean::DEBUG;
             put!(state, vmcb.save.rflags, rflags);
@@ -415,7 +429,7 @@ unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Opt
 /// As [`run`].
 #[cold]
 #[inline(never)]
-unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exit_code: u64) -> Exit {
+unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exit_code: u32) -> Exit {
     let (info_1, info_2) = (vmcb.control.exit_info_1, vmcb.control.exit_info_2);
     let reason = match exit_code {
         // All of these are pending still, and taken when the caller opens its window.
@@ -454,7 +468,7 @@ unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exi
             return Exit::HostInterrupt;
         }
         code::EXCEPTION_0..=code::EXCEPTION_31 => {
-            let vector = (exit_code - code::EXCEPTION_0) as u32;
+            let vector = exit_code - code::EXCEPTION_0;
             if ALWAYS_INTERCEPTED & !host.exceptions & 1 << vector != 0 {
                 // Not the VMM's wish: the guest gets it with the next entry, after the host had its chance to interrupt.
                 let event = convert::reflected_exception(vector);
@@ -475,8 +489,6 @@ unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exi
             ExitReason::TaskSwitch
         }
         code::SHUTDOWN => ExitReason::Shutdown,
-        // SAFETY: the caller's promise.
-        code::INVALID => return unsafe { entry_failed(vmcb, host, state, Invalid::Unknown) },
         code::VMMCALL => ExitReason::Hypercall,
         code::XSETBV => ExitReason::XSetBv,
         code::INVD | code::WBINVD => ExitReason::CacheFlush,
@@ -492,7 +504,7 @@ unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exi
         code::PAUSE => ExitReason::Pause,
         code::INVLPGA | code::VMRUN | code::VMLOAD..=code::SKINIT | code::RDPRU => ExitReason::Virtualisation,
         other => {
-            put!(state, other, info[0]);
+            put!(state, u64::from(other), info[0]);
             put!(state, info_1, info[1]);
             put!(state, info_2, info[2]);
             ExitReason::Unknown
@@ -505,19 +517,35 @@ unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exi
     Exit::Guest(reason)
 }
 
-/// The guest state is refused, by this module or by the processor. Nothing of the guest ran.
+/// This module refuses the guest state, or the event. Nothing of the guest ran, and the VMCB holds what it held.
 ///
 /// # Safety
 /// As [`run`].
 #[cold]
 unsafe fn entry_failed(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, invalid: Invalid) -> Exit {
     vmcb.control.inject = 0;
-    vmcb.control.clean = 0;
     host.pending &= !pending::SOFTWARE;
-    put!(state, code::INVALID, info[0]);
+    put!(state, u64::MAX, info[0]);
     put!(state, invalid as u64, info[1]);
     // SAFETY: the caller's promise.
     unsafe { registers::store_full(vmcb, host, state) };
+    put!(state, ExitReason::EntryFailed as u32, reason);
+    Exit::Guest(ExitReason::EntryFailed)
+}
+
+/// The processor refuses the guest state. Some then write the host's registers into the VMCB, so it is wiped and nothing of it reaches the page; the page
+/// keeps what its owner wrote, with all groups dirty.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+unsafe fn entry_refused(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
+    // The debug registers may hold the guest's; nobody else's are lost.
+    super::wipe(vmcb, host);
+    put!(state, Dirty::all().bits(), dirty);
+    put!(state, u64::MAX, info[0]);
+    put!(state, Invalid::Unknown as u64, info[1]);
     put!(state, ExitReason::EntryFailed as u32, reason);
     Exit::Guest(ExitReason::EntryFailed)
 }

@@ -144,6 +144,12 @@ pub struct Save {
     reserved_270: [u8; 0xc00 - 0x270],
 }
 
+impl Save {
+    /// No register set.
+    // SAFETY: the structure consists of numbers, for which zeros are a value.
+    pub const ZERO: Self = unsafe { core::mem::zeroed() };
+}
+
 /// The block: one page.
 #[repr(C, align(4096))]
 pub struct Vmcb {
@@ -284,76 +290,76 @@ pub mod clean {
     pub const ALL: u32 = 0x7ff;
 }
 
-/// Exit codes (appendix C).
+/// Exit codes (appendix C); 32 bits tell them all apart, and QEMU writes no more for [`code::INVALID`].
 pub mod code {
     /// First debug-register read.
-    pub const READ_DR0: u64 = 0x20;
+    pub const READ_DR0: u32 = 0x20;
     /// Last debug-register write.
-    pub const WRITE_DR15: u64 = 0x3f;
+    pub const WRITE_DR15: u32 = 0x3f;
     /// Exception 0.
-    pub const EXCEPTION_0: u64 = 0x40;
+    pub const EXCEPTION_0: u32 = 0x40;
     /// Debug exception.
-    pub const DEBUG: u64 = 0x41;
+    pub const DEBUG: u32 = 0x41;
     /// Alignment check.
-    pub const ALIGNMENT: u64 = 0x51;
+    pub const ALIGNMENT: u32 = 0x51;
     /// Machine check.
-    pub const MACHINE_CHECK: u64 = 0x52;
+    pub const MACHINE_CHECK: u32 = 0x52;
     /// Exception 31.
-    pub const EXCEPTION_31: u64 = 0x5f;
+    pub const EXCEPTION_31: u32 = 0x5f;
     /// Physical interrupt.
-    pub const INTR: u64 = 0x60;
+    pub const INTR: u32 = 0x60;
     /// Physical NMI.
-    pub const NMI: u64 = 0x61;
+    pub const NMI: u32 = 0x61;
     /// System-management interrupt.
-    pub const SMI: u64 = 0x62;
+    pub const SMI: u32 = 0x62;
     /// INIT.
-    pub const INIT: u64 = 0x63;
+    pub const INIT: u32 = 0x63;
     /// Virtual interrupt.
-    pub const VINTR: u64 = 0x64;
+    pub const VINTR: u32 = 0x64;
     /// RDPMC.
-    pub const RDPMC: u64 = 0x6f;
+    pub const RDPMC: u32 = 0x6f;
     /// CPUID.
-    pub const CPUID: u64 = 0x72;
+    pub const CPUID: u32 = 0x72;
     /// IRET.
-    pub const IRET: u64 = 0x74;
+    pub const IRET: u32 = 0x74;
     /// INVD.
-    pub const INVD: u64 = 0x76;
+    pub const INVD: u32 = 0x76;
     /// PAUSE.
-    pub const PAUSE: u64 = 0x77;
+    pub const PAUSE: u32 = 0x77;
     /// HLT.
-    pub const HLT: u64 = 0x78;
+    pub const HLT: u32 = 0x78;
     /// INVLPGA.
-    pub const INVLPGA: u64 = 0x7a;
+    pub const INVLPGA: u32 = 0x7a;
     /// Port access.
-    pub const IO: u64 = 0x7b;
+    pub const IO: u32 = 0x7b;
     /// MSR access.
-    pub const MSR: u64 = 0x7c;
+    pub const MSR: u32 = 0x7c;
     /// Task switch.
-    pub const TASK_SWITCH: u64 = 0x7d;
+    pub const TASK_SWITCH: u32 = 0x7d;
     /// Shutdown.
-    pub const SHUTDOWN: u64 = 0x7f;
+    pub const SHUTDOWN: u32 = 0x7f;
     /// VMRUN.
-    pub const VMRUN: u64 = 0x80;
+    pub const VMRUN: u32 = 0x80;
     /// VMMCALL.
-    pub const VMMCALL: u64 = 0x81;
+    pub const VMMCALL: u32 = 0x81;
     /// VMLOAD.
-    pub const VMLOAD: u64 = 0x82;
+    pub const VMLOAD: u32 = 0x82;
     /// SKINIT.
-    pub const SKINIT: u64 = 0x86;
+    pub const SKINIT: u32 = 0x86;
     /// WBINVD.
-    pub const WBINVD: u64 = 0x89;
+    pub const WBINVD: u32 = 0x89;
     /// MONITOR.
-    pub const MONITOR: u64 = 0x8a;
+    pub const MONITOR: u32 = 0x8a;
     /// MWAIT.
-    pub const MWAIT: u64 = 0x8b;
+    pub const MWAIT: u32 = 0x8b;
     /// MWAIT with the monitor armed.
-    pub const MWAIT_ARMED: u64 = 0x8c;
+    pub const MWAIT_ARMED: u32 = 0x8c;
     /// XSETBV.
-    pub const XSETBV: u64 = 0x8d;
+    pub const XSETBV: u32 = 0x8d;
     /// RDPRU.
-    pub const RDPRU: u64 = 0x8e;
+    pub const RDPRU: u32 = 0x8e;
     /// Nested page fault.
-    pub const NESTED_FAULT: u64 = 0x400;
+    pub const NESTED_FAULT: u32 = 0x400;
     /// The processor refused the guest state.
-    pub const INVALID: u64 = u64::MAX;
+    pub const INVALID: u32 = u32::MAX;
 }
