@@ -69,7 +69,10 @@ impl Editor {
     /// An editor with an empty line.
     #[must_use]
     pub fn new(prompt: &str) -> Self {
-        Self { prompt: prompt.into(), ..Self::default() }
+        Self {
+            prompt: prompt.into(),
+            ..Self::default()
+        }
     }
 
     /// Draws prompt and line on a fresh line of the terminal.
@@ -119,7 +122,12 @@ impl Editor {
             Key::Control(b't') => self.transpose(),
             Key::Control(b'r') => {
                 let before = self.line.clone();
-                self.search = Some(Search { text: String::new(), age: 0, failed: false, before });
+                self.search = Some(Search {
+                    text: String::new(),
+                    age: 0,
+                    failed: false,
+                    before,
+                });
             }
             Key::Control(b'c') => {
                 terminal.write(b"^C\r\n");
@@ -194,7 +202,11 @@ impl Editor {
     }
 
     fn transpose(&mut self) {
-        let at = if self.cursor == self.line.len() { self.cursor.saturating_sub(1) } else { self.cursor };
+        let at = if self.cursor == self.line.len() {
+            self.cursor.saturating_sub(1)
+        } else {
+            self.cursor
+        };
         if at == 0 {
             return;
         }
@@ -255,7 +267,11 @@ impl Editor {
                 return false;
             }
         }
-        let found = if search.text.is_empty() { None } else { self.history.search(&search.text, search.age) };
+        let found = if search.text.is_empty() {
+            None
+        } else {
+            self.history.search(&search.text, search.age)
+        };
         search.failed = found.is_none() && !search.text.is_empty();
         if let Some(age) = found {
             search.age = age;

@@ -7,7 +7,11 @@ struct Words(&'static [&'static str]);
 impl Complete for Words {
     fn candidates(&mut self, line: &str) -> Vec<String> {
         let word = &line[line.rfind(' ').map_or(0, |space| space + 1)..];
-        self.0.iter().filter(|candidate| candidate.starts_with(word)).map(|&candidate| candidate.into()).collect()
+        self.0
+            .iter()
+            .filter(|candidate| candidate.starts_with(word))
+            .map(|&candidate| candidate.into())
+            .collect()
     }
 }
 

@@ -38,7 +38,11 @@ impl History {
     /// A line; 1 is the newest.
     #[must_use]
     pub fn back(&self, age: usize) -> Option<&str> {
-        self.lines.len().checked_sub(age).and_then(|index| self.lines.get(index)).map(String::as_str)
+        self.lines
+            .len()
+            .checked_sub(age)
+            .and_then(|index| self.lines.get(index))
+            .map(String::as_str)
     }
 
     /// The age of the newest line older than `age` that contains `text`.

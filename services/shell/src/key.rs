@@ -134,7 +134,11 @@ impl Decoder {
             }
             0x40..=0x7e => {
                 self.state = State::Ground;
-                Some(self.parameters.get(..self.length).map_or(Key::Unknown, |parameters| final_key(parameters, byte)))
+                Some(
+                    self.parameters
+                        .get(..self.length)
+                        .map_or(Key::Unknown, |parameters| final_key(parameters, byte)),
+                )
             }
             // Not part of any sequence: it ends here, and a control character keeps its meaning.
             _ => {

@@ -155,7 +155,9 @@ impl fmt::Write for Output<'_> {
 /// The first `columns` characters of `text`.
 #[must_use]
 pub fn clip(text: &str, columns: usize) -> &str {
-    text.char_indices().nth(columns).map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
+    text.char_indices()
+        .nth(columns)
+        .map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
 }
 
 /// Breaks text at spaces so that no line is longer than `columns`; words that are longer are broken. Line feeds in the text stay, lines after the first are indented.

@@ -14,7 +14,10 @@ pub struct Screen {
 impl Screen {
     /// A terminal into which `input` has been typed.
     pub fn typed(input: &[u8]) -> Self {
-        Self { raw: Vec::new(), input: input.iter().copied().collect() }
+        Self {
+            raw: Vec::new(),
+            input: input.iter().copied().collect(),
+        }
     }
 
     /// Types more.
@@ -61,7 +64,12 @@ impl Screen {
                 }
             }
         }
-        (rows.into_iter().map(|row| String::from_utf8(row).unwrap().trim_end().to_owned()).collect(), column)
+        (
+            rows.into_iter()
+                .map(|row| String::from_utf8(row).unwrap().trim_end().to_owned())
+                .collect(),
+            column,
+        )
     }
 }
 
@@ -76,6 +84,9 @@ impl Terminal for Screen {
 
     fn wait(&mut self, timeout: Option<Duration>) -> Wake {
         assert!(timeout.is_some() || !self.input.is_empty(), "waits for ever: nothing more is typed");
-        Wake { input: !self.input.is_empty(), event: false }
+        Wake {
+            input: !self.input.is_empty(),
+            event: false,
+        }
     }
 }

@@ -182,6 +182,35 @@ impl Reader<'_> {
         count
     }
 
+    /// The counter of the next byte to be read: bytes ever read, which also names a place in the stream.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.read
+    }
+
+    /// Copies what stands `offset` bytes behind the next byte to be read, without reading it, and returns how much that was.
+    #[must_use]
+    pub fn peek(&self, offset: usize, buffer: &mut [u8]) -> usize {
+        let count = buffer.len().min(self.available().saturating_sub(offset));
+        for (index, byte) in buffer[..count].iter_mut().enumerate() {
+            // Relaxed: `available` acquired them.
+            *byte = self
+                .memory
+                .byte(self.read.wrapping_add((offset + index) as u64))
+                .load(Ordering::Relaxed);
+        }
+        count
+    }
+
+    /// Gives up to `count` bytes back to the writer unread and returns how many that were.
+    pub fn skip(&mut self, count: usize) -> usize {
+        let count = count.min(self.available());
+        self.read = self.read.wrapping_add(count as u64);
+        // Release: whatever was peeked at is read before the writer may overwrite it.
+        self.memory.header.read.store(self.read, Ordering::Release);
+        count
+    }
+
     /// After the writer's counter stopped to make sense (a garbled ring): skips to it, losing what was in between. Returns whether that was needed.
     pub fn resynchronise(&mut self) -> bool {
         let written = self.memory.header.written.load(Ordering::Acquire);

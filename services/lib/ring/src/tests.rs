@@ -123,3 +123,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn peeking_reads_nothing_and_skipping_gives_room() {
+    let mut shared = Shared::new();
+    let (mut writer, mut reader) = attach(shared.0.as_mut_ptr(), 512);
+    assert_eq!(writer.write(&[7; 300]), 256);
+    let mut buffer = [0; 300];
+    assert_eq!(reader.peek(0, &mut buffer), 256);
+    assert_eq!(reader.peek(250, &mut buffer), 6);
+    assert_eq!(reader.peek(256, &mut buffer), 0);
+    assert_eq!(reader.peek(usize::MAX, &mut buffer), 0);
+    assert_eq!((reader.position(), writer.room()), (0, 0));
+    assert_eq!(reader.skip(10), 10);
+    assert_eq!((reader.position(), writer.room(), reader.available()), (10, 10, 246));
+    assert_eq!(reader.skip(usize::MAX), 246);
+    assert!(writer.is_drained());
+}
