@@ -1,0 +1,119 @@
+//! From a guest's instruction to the user-level VMM and back, measured by the guest itself.
+
+use super::Bench;
+use tessera_probe::statistics::{SAMPLES, Summary};
+use tessera_rt::abi::Error;
+use tessera_rt::abi::object::{ObjectKind, Rights};
+use tessera_rt::abi::vcpu::{Dirty, ExitReason, Segment, VcpuState, segment};
+use tessera_rt::{AddressSpace, GuestSpace, Untyped, Vcpu, vm};
+
+/// Where the code stands in the guest.
+const CODE: usize = 0x1000;
+/// Where it puts its samples, as 32-bit numbers.
+const RESULTS: usize = 0x4000;
+
+/// A 16-bit loop that reads the TSC before and after `instruction` and stores the difference.
+fn code(instruction: &[u8]) -> alloc::vec::Vec<u8> {
+    let end = RESULTS + SAMPLES * 4;
+    let mut code = alloc::vec![0xbf, RESULTS as u8, (RESULTS >> 8) as u8]; // mov di, RESULTS
+    let start = code.len();
+    code.extend([0x0f, 0x31, 0x66, 0x89, 0xc6]); // rdtsc; mov esi, eax
+    code.extend(instruction);
+    code.extend([0x0f, 0x31, 0x66, 0x29, 0xf0]); // rdtsc; sub eax, esi
+    code.extend([0x66, 0x89, 0x05, 0x83, 0xc7, 4]); // mov [di], eax; add di, 4
+    code.extend([0x81, 0xff, end as u8, (end >> 8) as u8]); // cmp di, end
+    let distance = start as i64 - (code.len() as i64 + 2);
+    code.extend([0x72, distance as u8, 0xf4]); // jb start; hlt
+    code
+}
+
+/// Runs the group.
+pub fn run(bench: &Bench) -> Result<(), Error> {
+    let mut vm = Machine::new()?;
+    let timer = Summary::of(&mut vm.samples(&[])?, 0).median;
+    for (name, instruction) in [
+        ("virt.exit-cpuid", &[0x0f, 0xa2][..]),
+        ("virt.exit-port", &[0xe6, 0x80]),
+        ("virt.exit-hypercall", &[0x0f, 0x01, 0xd9]),
+    ] {
+        let mut samples = vm.samples(instruction)?;
+        bench.print(name, 250, Summary::of(&mut samples, timer));
+    }
+    Ok(())
+}
+
+struct Machine {
+    vcpu: Vcpu,
+    state: *mut VcpuState,
+    memory: *mut u8,
+}
+
+impl Machine {
+    fn new() -> Result<Self, Error> {
+        let guest = GuestSpace::new(Untyped::OWN.make(ObjectKind::GuestSpace, 8)?);
+        let vcpu = Vcpu::new(Untyped::OWN.make(ObjectKind::Vcpu, 0)?);
+        let state = vm::take(4096, 4096)?;
+        vcpu.configure(guest, AddressSpace::OWN, state, 0)?;
+        let frame = Untyped::OWN.frame(8)?;
+        let slot = tessera_rt::slots::take()?;
+        let shared = frame.slice(0, 8, tessera_rt::CNode::OWN, slot, Rights::READ | Rights::WRITE | Rights::EXECUTE)?;
+        shared.map_guest(guest, 0, Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)?;
+        let memory = vm::map(frame, Rights::READ | Rights::WRITE, 0)?;
+        Ok(Self {
+            vcpu,
+            state: state as *mut VcpuState,
+            memory: memory.as_ptr(),
+        })
+    }
+
+    /// Runs the loop to its `hlt`, handling exits as cheaply as a VMM can.
+    fn samples(&mut self, instruction: &[u8]) -> Result<[u64; SAMPLES], Error> {
+        let state = self.state;
+        for (index, byte) in code(instruction).into_iter().enumerate() {
+            // SAFETY: the guest's 32 KiB are mapped here, and the code is shorter than a page.
+            unsafe { self.memory.add(CODE + index).write_volatile(byte) };
+        }
+        let flat = |attributes| Segment {
+            selector: 0,
+            attributes,
+            limit: 0xffff,
+            base: 0,
+            ..Segment::default()
+        };
+        // SAFETY: the state page is mapped and belongs to this vCPU, which does not run.
+        unsafe {
+            (*state).segments[segment::CS] = flat(0x9b);
+            for data in [segment::DS, segment::ES, segment::SS] {
+                (*state).segments[data] = flat(0x93);
+            }
+            (*state).rip = CODE as u64;
+            (*state).rflags = 2;
+            (*state).dirty = Dirty::SEGMENTS.bits();
+        }
+        loop {
+            self.vcpu.run(None)?;
+            // SAFETY: the vCPU does not run while this thread looks.
+            unsafe {
+                match (&raw const (*state).reason).read_volatile() {
+                    reason if reason == ExitReason::Cpuid as u32 => (*state).rip += 2,
+                    reason if reason == ExitReason::Io as u32 => (*state).rip = (*state).info[1],
+                    reason if reason == ExitReason::Hypercall as u32 => (*state).rip += 3,
+                    reason if reason == ExitReason::Halt as u32 => break,
+                    reason => {
+                        crate::report::line(format_args!(
+                            "probe: virt stopped at {:#x}: exit {reason} {:x?}",
+                            (*state).rip,
+                            (*state).info
+                        ));
+                        return Err(Error::BadState);
+                    }
+                }
+            }
+        }
+        Ok(core::array::from_fn(|index| {
+            // SAFETY: inside the guest's 32 KiB; the vCPU is halted.
+            let sample = unsafe { self.memory.add(RESULTS + index * 4).cast::<u32>().read_volatile() };
+            sample.into()
+        }))
+    }
+}
