@@ -23,6 +23,7 @@ export CARGO_TARGET_DIR
 HOST_CARGO = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_PANIC=unwind cargo
 HOST_BIN = $(CARGO_TARGET_DIR)/release
 PROGRAMS = $(BUILD)/programs
+GUESTS = $(BUILD)/guests
 IMAGE = $(BUILD)/tessera.img
 ISO = $(BUILD)/tessera.iso
 
@@ -42,15 +43,17 @@ SERVER_TARGET = services/targets/x86_64-tessera.json
 # The VMM's threads declare that they use no FPU, so that a guest's extended state can stay in the registers across its exits.
 VMM_TARGET = services/targets/x86_64-tessera-nosimd.json
 SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-vmx -p tessera-probe
-HOST_PACKAGES = --workspace
+# What runs on the developer's machine, and what has logic that is tested there.
+FREESTANDING_ONLY = --exclude tessera-bare-guest
 
 cargo_freestanding = $(FREESTANDING) RUSTFLAGS="$(REMAP) $(3)" cargo $${TOOLCHAIN_ARGUMENT} $(1) --release $(BUILD_STD) --target $(2)
-KERNEL_FLAGS = -C code-model=kernel -C relocation-model=static -C force-frame-pointers=no
+KERNEL_FLAGS = -C code-model=kernel -C relocation-model=static
+GUEST_FLAGS = -C relocation-model=static
 
 say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run gdb test lint bench clean
+.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run gdb test unit system-tests lint bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -58,7 +61,15 @@ help: ## List what can be made
 
 setup: ## Install what is missing (as root on Debian), fetch the guests' kernels
 	@image-builder/scripts/setup.sh
-	@tests/guests/build.sh $(BUILD)/guests
+	@tests/guests/fetch.sh $(GUESTS)
+
+# The guests' RAM disk, and the bare guest of the isolation tests.
+guests:
+	$(call say,Building the guests)
+	@$(HOST_CARGO) build --release -p tessera-tests --bin guest-initramfs
+	@$(HOST_BIN)/guest-initramfs --output $(GUESTS)/initramfs.cpio
+	@$(call cargo_freestanding,build,$(KERNEL_TARGET),$(GUEST_FLAGS)) -p tessera-bare-guest
+	@install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/bare-guest $(GUESTS)/bare-guest
 
 kernel:
 	$(call say,Building the kernel)
@@ -84,10 +95,10 @@ programs: kernel servers vmm
 		install -C -m 644 $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $(PROGRAMS)/$$name; done
 	@install -C -m 644 $(FREESTANDING_TARGET_DIR)/x86_64-tessera-nosimd/release/tessera-vmm-server $(PROGRAMS)/vmm
 
-image: programs tools ## Build the disk image that boots through BIOS and UEFI
+image: programs tools guests ## Build the disk image that boots through BIOS and UEFI
 	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format disk $(SET)
 
-iso: programs tools ## Build the hybrid ISO
+iso: programs tools guests ## Build the hybrid ISO
 	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format iso $(SET)
 
 graph: tools ## Draw the capability graph as SVG
@@ -114,6 +125,36 @@ run: setup image ## Build everything and boot it in QEMU, with the debug shell o
 gdb: image ## Boot and wait for gdb on port 1234 (gdb build/programs/kernel -ex 'target remote :1234')
 	$(call say,Waiting for gdb: gdb $(PROGRAMS)/kernel -ex 'target remote :1234'. To quit: Ctrl-A, then x)
 	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE) -s -S
+
+# --- Testing ------------------------------------------------------------------------------------------------------------------------------
+lint: ## Check formatting, and all code with clippy, as the host and as the machine would build it
+	$(call say,Checking the formatting)
+	@cargo fmt --all --check
+	$(call say,Checking with clippy: host)
+	@cargo clippy --workspace --all-targets $(FREESTANDING_ONLY) -- -D warnings
+	$(call say,Checking with clippy: kernel and servers)
+	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(KERNEL_FLAGS)) -p tessera-kernel -- -D warnings
+	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(GUEST_FLAGS)) -p tessera-bare-guest -- -D warnings
+	@$(call cargo_freestanding,clippy,$(SERVER_TARGET),) $(SERVER_PACKAGES) -- -D warnings
+	@$(call cargo_freestanding,clippy,$(VMM_TARGET),) -p tessera-vmm-server -- -D warnings
+
+# nextest runs tests side by side and says what hung; cargo's own runner is enough where it is not installed.
+unit: ## Run the tests that need no machine
+	$(call say,Running the unit and property tests)
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace $(FREESTANDING_ONLY) --no-fail-fast --status-level fail; \
+		else cargo test --workspace $(FREESTANDING_ONLY) --no-fail-fast --quiet; fi
+
+system-tests: image ## Boot the system in emulated machines and speak to it (ONLY=NAME for a part)
+	$(call say,Running the whole-system tests)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@$(HOST_BIN)/system-tests $(ONLY)
+
+test: setup lint unit system-tests ## Everything that has to hold: setup, lint, unit tests, whole-system tests
+	$(call say,All tests passed)
+
+bench: setup image ## Measure (ONLY=PREFIX for a part)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@$(HOST_BIN)/bench $(if $(ONLY),--only $(ONLY))
 
 clean: ## Remove what was built, except the guests' packages
 	@rm -rf $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/debug $(FREESTANDING_TARGET_DIR) $(PROGRAMS) $(IMAGE) $(ISO) $(BUILD)/capabilities.svg

@@ -17,7 +17,7 @@ pub const SECTOR: usize = 512;
 const MODULES: [&str; 10] = ["normal", "configfile", "multiboot2", "search_fs_uuid", "search_fs_file", "serial", "terminal", "echo", "gzio", "test"];
 const BIOS_DISK: [&str; 4] = ["biosdisk", "part_gpt", "part_msdos", "fat"];
 const BIOS_CD: [&str; 4] = ["biosdisk", "iso9660", "part_gpt", "part_msdos"];
-const UEFI: [&str; 4] = ["part_gpt", "part_msdos", "fat", "iso9660"];
+const UEFI: [&str; 5] = ["part_gpt", "part_msdos", "fat", "iso9660", "efi_gop"];
 
 /// For which way of booting a core image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +71,9 @@ impl Grub {
     /// `grub-mkimage` fails.
     pub fn core(&self, platform: Platform, script: &str) -> anyhow::Result<Vec<u8>> {
         let (format, folder, modules) = match platform {
-            Platform::BiosDisk => ("i386-pc", "i386-pc", BIOS_DISK),
-            Platform::BiosCd => ("i386-pc", "i386-pc", BIOS_CD),
-            Platform::Uefi => ("x86_64-efi", "x86_64-efi", UEFI),
+            Platform::BiosDisk => ("i386-pc", "i386-pc", &BIOS_DISK[..]),
+            Platform::BiosCd => ("i386-pc", "i386-pc", &BIOS_CD[..]),
+            Platform::Uefi => ("x86_64-efi", "x86_64-efi", &UEFI[..]),
         };
         let configuration = self.work.path().join("early.cfg");
         let output = self.work.path().join("core.img");
@@ -119,9 +119,12 @@ pub fn configuration(product: &str, folder: &str, command_line: &str) -> String 
     let command_line = quote(command_line);
     let product = quote(product);
     format!(
-        "serial --unit=0 --speed=115200\n\
-         terminal_input serial console\n\
-         terminal_output serial console\n\
+        "# UEFI's console has the serial line already, where there is one.\n\
+         if [ \"$grub_platform\" != efi ]; then\n\
+         \tserial --unit=0 --speed=115200\n\
+         \tterminal_input serial console\n\
+         \tterminal_output serial console\n\
+         fi\n\
          set timeout=0\n\
          set default=0\n\
          menuentry {product} {{\n\
