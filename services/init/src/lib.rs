@@ -1,1 +1,13 @@
-#![no_std]
+//! init, the root server: it reads the boot manifest, starts every server with exactly the capabilities listed there, watches over them, and starts and ends virtual machines.
+//!
+//! It never calls a server, so that nothing can make it wait.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod arrange;
+pub mod backoff;
+pub mod buddy;
+pub mod log;
+pub mod tables;
