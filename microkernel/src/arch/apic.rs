@@ -189,6 +189,14 @@ pub fn send_ipi(cpu_index: usize, vector: u8) {
     }
 }
 
+/// Address and data with which a device sends `vector` to processor `cpu_index` (Intel SDM volume 3, 11.11): fixed delivery, edge-triggered. A processor whose identity does
+/// not fit into 8 bits cannot be reached this way; the first one is taken then.
+#[must_use]
+pub fn message(cpu_index: usize, vector: u8) -> (u64, u32) {
+    let target = id_of(cpu_index).filter(|&id| id < 0xff).or(id_of(0)).unwrap_or(0);
+    (0xfee0_0000 | u64::from(target & 0xff) << 12, vector.into())
+}
+
 /// Stops all other processors for a panic, by NMI.
 pub(super) fn stop_others() {
     // A processor that is being started is not yet among them and has no NMI handler; it stays in its start.

@@ -199,6 +199,13 @@ pub fn idle() {
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
 }
 
+/// Takes the interrupts that are pending, and no others.
+#[inline]
+pub fn interrupt_window() {
+    // SAFETY: interrupts are taken before the `nop` ends, after the one instruction that `sti` holds them back for.
+    unsafe { asm!("sti", "nop", "cli", options(nostack)) }
+}
+
 /// Stops this processor for good.
 pub fn halt_loop() -> ! {
     loop {

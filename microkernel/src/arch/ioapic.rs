@@ -130,12 +130,9 @@ pub fn unmask(gsi: u32) {
     let _ = with_line(gsi, |controller, entry| controller.write(entry, controller.read(entry) & !ENTRY_MASKED));
 }
 
-/// Where ISA line `line` arrives: line, level-triggered, active low. Lines that are not ISA's (16 and up) are PCI's: themselves, level-triggered, active low.
+/// Where ISA line `line` arrives: global line, level-triggered, active low. Without an override of the firmware's it is the line itself, edge-triggered, active high.
 #[must_use]
-pub fn isa_to_gsi(line: u32) -> (u32, bool, bool) {
-    if line >= 16 {
-        return (line, true, true);
-    }
-    let found = OVERRIDES.get().and_then(|overrides| overrides.iter().find(|entry| u32::from(entry.line) == line));
-    found.map_or((line, false, false), |entry| (entry.gsi, entry.level, entry.active_low))
+pub fn isa_to_gsi(line: u8) -> (u32, bool, bool) {
+    let found = OVERRIDES.get().and_then(|overrides| overrides.iter().find(|entry| entry.line == line));
+    found.map_or((line.into(), false, false), |entry| (entry.gsi, entry.level, entry.active_low))
 }

@@ -18,6 +18,7 @@ use super::multiboot2::{MemoryEntry, MemoryKind};
 use super::paging::{self, PageSize, TableMemory, bits};
 use super::regions::{Region, RegionSet};
 use super::{cpu, descriptors};
+use crate::object::page_tables;
 
 /// Physical memory appears here.
 pub const PHYS_MAP: u64 = 0xffff_8000_0000_0000;
@@ -306,6 +307,42 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
     // The stacks of all processors share this part; with their first page its entry in the root is there for good.
     descriptors::reserve_stacks(tables);
     cpu::write_cr3(kernel_pml4_phys());
+}
+
+/// Gives a new address space the kernel's half. `root` is its page-table root in the direct map.
+///
+/// # Safety
+/// `root` is valid for 512 entries and no processor has it loaded.
+pub unsafe fn copy_kernel_half(root: *mut u64) {
+    let kernel = phys_to_virt(kernel_pml4_phys()).cast::<u64>();
+    // SAFETY: both are page-table roots; the kernel's never changes after boot.
+    unsafe { root.add(256).copy_from_nonoverlapping(kernel.add(256), 256) }
+}
+
+/// The finished tables, to look at.
+struct Finished;
+
+impl page_tables::Tables for Finished {
+    fn read(&self, table: u64, index: usize) -> u64 {
+        // SAFETY: entries lead only to tables of the kernel's, which never change; the index is cut to the table.
+        unsafe { phys_to_virt(table).cast::<u64>().add(index & 511).read() }
+    }
+
+    fn write(&self, table: u64, _: usize, _: u64) {
+        unreachable!("the kernel's page tables never change, but the one at {table:#x} was to");
+    }
+
+    fn allocate(&self) -> Option<u64> {
+        None
+    }
+
+    fn free(&self, _: u64) {}
+}
+
+/// Looks through the kernel's page tables: pages, pages that are writable and executable, address of the first of those.
+#[must_use]
+pub fn check_write_execute() -> (u64, u64, u64) {
+    page_tables::check_write_execute(&Finished, kernel_pml4_phys(), 0..512)
 }
 
 /// Clears the root of the early page tables, which could write and execute everything; nothing uses them any more.

@@ -126,6 +126,13 @@ fn finish(describe: impl FnOnce(&mut Report<'_>) -> fmt::Result) -> ! {
     cpu::halt_loop()
 }
 
+/// What an NMI means to code that gets one by another way than [`nmi_entry`], as after a guest's exit: stop if another processor panics.
+pub fn on_nmi() {
+    if KERNEL_PANICKING.load(Ordering::Acquire) != 0 {
+        cpu::halt_loop();
+    }
+}
+
 /// Registers as the entries below push them.
 #[repr(C)]
 struct Frame {

@@ -99,7 +99,7 @@ impl ExtendedState {
 
 #[cfg(target_os = "none")]
 pub use machine::{
-    clear_ts, detect, discard_vcpu, init_cpu, read_xcr0, restore_thread, restore_vcpu, save_thread, save_vcpu, set_ts, write_xcr0,
+    clear_ts, detect, discard_vcpu, init_cpu, load_clean, read_xcr0, restore_thread, restore_vcpu, save_thread, save_vcpu, set_ts, write_xcr0,
 };
 
 /// What touches the registers.
@@ -215,6 +215,12 @@ mod machine {
                 options(nostack, preserves_flags, readonly));
         }
         write_xcr0(area.host.xcr0());
+    }
+
+    /// Puts the state of a new thread into the registers, so that they hold nobody's secrets.
+    pub fn load_clean() {
+        // SAFETY: the image is that of a new thread; the caller saved what was in the registers.
+        unsafe { restore_thread(&raw const NEW_THREAD) };
     }
 
     /// A vCPU whose state is in the registers ceases to exist: puts the host's XCR0 back.

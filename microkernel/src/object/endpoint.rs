@@ -1,0 +1,62 @@
+//! Endpoints: where callers and receivers meet.
+
+use core::cell::Cell;
+
+use tessera_abi::MAX_CPUS;
+use tessera_abi::object::{ObjectKind, size};
+
+use super::Header;
+use super::thread::Thread;
+use crate::kref::Ref;
+use crate::sched::queue::Queue;
+
+/// An endpoint. Callers that found no receiver wait in one queue, the highest priority first; receivers wait in one queue per processor, so that a call takes
+/// one on its own processor without asking anyone.
+#[repr(C)]
+pub struct Endpoint {
+    /// Header.
+    pub header: Header,
+    /// Waiting callers. Changed in exclusive mode only.
+    pub callers: Queue,
+    /// Calls delivered.
+    pub calls: Cell<u64>,
+    /// Sum of measured times from call to reply.
+    pub latency: Cell<u64>,
+    /// How many were measured.
+    pub measured: Cell<u64>,
+    /// Waiting receivers by processor.
+    pub receivers: [Queue; MAX_CPUS],
+}
+
+const _: () = assert!(size_of::<Endpoint>() <= size::ENDPOINT);
+
+impl Endpoint {
+    /// One where nobody waits.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            header: Header::new(ObjectKind::Endpoint),
+            callers: Queue::new(),
+            calls: Cell::new(0),
+            latency: Cell::new(0),
+            measured: Cell::new(0),
+            receivers: [const { Queue::new() }; MAX_CPUS],
+        }
+    }
+
+    /// A waiting receiver, on processor `first` if there is one.
+    pub fn receiver(&self, first: usize) -> Option<Ref<Thread>> {
+        self.receivers[first].head().or_else(|| self.receivers.iter().find_map(Queue::head))
+    }
+
+    /// Puts a caller where its priority belongs.
+    pub fn enqueue_caller(&self, thread: Ref<Thread>) {
+        self.callers.insert(thread, |other| other.priority.get() < thread.priority.get());
+    }
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self::new()
+    }
+}

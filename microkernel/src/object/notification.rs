@@ -1,0 +1,79 @@
+//! Notifications: a word of bits to signal and to wait for.
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use tessera_abi::object::{ObjectKind, size};
+
+use super::Header;
+use super::thread::Thread;
+use crate::kref::Ref;
+
+/// A notification. One thread may wait for it, and one may be bound to it.
+#[repr(C)]
+pub struct Notification {
+    /// Header.
+    pub header: Header,
+    /// Bits that were signalled and not yet taken.
+    bits: AtomicU64,
+    /// The thread that waits, here or (if bound) in `Recv`.
+    waiter: AtomicPtr<Thread>,
+    /// The thread bound to it.
+    pub bound: Cell<Option<Ref<Thread>>>,
+}
+
+const _: () = assert!(size_of::<Notification>() <= size::NOTIFICATION);
+
+impl Notification {
+    /// One with no bits and no thread.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            header: Header::new(ObjectKind::Notification),
+            bits: AtomicU64::new(0),
+            waiter: AtomicPtr::new(core::ptr::null_mut()),
+            bound: Cell::new(None),
+        }
+    }
+
+    /// Sets bits. Whoever sets them looks for the waiter afterwards, and whoever becomes the waiter looks for bits afterwards: both orders are
+    /// sequentially consistent, so one of the two sees the other.
+    #[inline(always)]
+    pub fn set(&self, bits: u64) {
+        self.bits.fetch_or(bits, Ordering::SeqCst);
+    }
+
+    /// Whether there are bits.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.bits.load(Ordering::SeqCst) != 0
+    }
+
+    /// Takes all bits.
+    #[inline(always)]
+    pub fn take(&self) -> u64 {
+        self.bits.swap(0, Ordering::SeqCst)
+    }
+
+    /// The thread that waits.
+    #[inline(always)]
+    #[must_use]
+    pub fn waiter(&self) -> Option<Ref<Thread>> {
+        let pointer = self.waiter.load(Ordering::SeqCst);
+        // SAFETY: not null, and only `set_waiter` stores here, from a live reference that destroying the thread takes out again.
+        (!pointer.is_null()).then(|| unsafe { Ref::new(pointer) })
+    }
+
+    /// Makes a thread the waiter, or nobody.
+    #[inline(always)]
+    pub fn set_waiter(&self, thread: Option<Ref<Thread>>) {
+        self.waiter.store(thread.map_or(core::ptr::null_mut(), Ref::as_ptr), Ordering::SeqCst);
+    }
+}
+
+impl Default for Notification {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,296 @@
+//! Threads: registers, what they wait for, and the capabilities they hold by themselves.
+
+use core::cell::{Cell, UnsafeCell};
+
+use tessera_abi::object::{ObjectKind, size, thread as op};
+use tessera_abi::utcb::{MESSAGE_OFFSET, Utcb};
+
+use super::Header;
+use super::endpoint::Endpoint;
+use super::notification::Notification;
+use super::reply::Reply;
+use super::sched_context::SchedContext;
+use super::slot::Slot;
+use crate::kref::Ref;
+
+/// A thread's registers as the entry code stores them.
+#[repr(C)]
+#[derive(Default)]
+pub struct Registers {
+    /// RAX.
+    pub rax: Cell<u64>,
+    /// RCX; the return address after `syscall`.
+    pub rcx: Cell<u64>,
+    /// RDX.
+    pub rdx: Cell<u64>,
+    /// RSI.
+    pub rsi: Cell<u64>,
+    /// RDI.
+    pub rdi: Cell<u64>,
+    /// R8.
+    pub r8: Cell<u64>,
+    /// R9.
+    pub r9: Cell<u64>,
+    /// R10.
+    pub r10: Cell<u64>,
+    /// R11; the flags after `syscall`.
+    pub r11: Cell<u64>,
+    /// RBX, RBP, R12, R13, R14, R15: the message words.
+    pub words: [Cell<u64>; 6],
+    /// Instruction pointer.
+    pub rip: Cell<u64>,
+    /// Flags.
+    pub rflags: Cell<u64>,
+    /// Stack pointer.
+    pub rsp: Cell<u64>,
+}
+
+/// What a thread is doing; what user level sees is [`op::ThreadState`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Not started, or stopped.
+    Stopped,
+    /// In the run queue, or current.
+    Ready,
+    /// In an endpoint's queue of receivers.
+    Receiving,
+    /// In an endpoint's queue of callers.
+    Calling,
+    /// Held by a Reply.
+    AwaitingReply,
+    /// A notification's waiter, or asleep.
+    Waiting,
+    /// Faulted with nobody to tell.
+    Faulted,
+    /// Out of budget, in the timer list.
+    Throttled,
+}
+
+/// Extended state as FXSAVE stores it (SDM volume 1, 10.5.1).
+#[repr(C, align(64))]
+pub struct FpuArea(pub UnsafeCell<[u8; 512]>);
+
+/// Slots that a thread holds.
+#[repr(C)]
+pub struct ThreadSlots {
+    /// Capability table.
+    pub cspace: Slot,
+    /// Address space.
+    pub vspace: Slot,
+    /// Endpoint that is told of faults.
+    pub fault: Slot,
+    /// Scheduling context.
+    pub sched: Slot,
+    /// Bound notification.
+    pub notification: Slot,
+}
+
+/// A thread. Its message buffer is the page after it.
+#[repr(C)]
+pub struct Thread {
+    /// Header.
+    pub header: Header,
+    /// Registers while it does not run.
+    pub regs: Registers,
+    /// Where its message buffer is mapped; FS base while it runs.
+    pub utcb_address: Cell<u64>,
+    /// Identity of the space in which it is mapped.
+    pub mapped_in: Cell<u64>,
+    /// Page-table root.
+    pub cr3: Cell<u64>,
+    /// First slot of its capability table.
+    pub cnode: Cell<*const Slot>,
+    /// Slots of the table; 0 without one.
+    pub cnode_slots: Cell<u64>,
+    /// What it is doing.
+    pub state: Cell<State>,
+    /// Priority.
+    pub priority: Cell<u8>,
+    /// Processor.
+    pub cpu: Cell<u8>,
+    /// Flags of CONFIGURE.
+    pub flags: Cell<u8>,
+    /// It entered by `syscall`: scratch registers need not be restored, and `sysret` will do.
+    pub by_syscall: Cell<bool>,
+    /// It waits in a call that the kernel made for its fault.
+    pub faulted: Cell<bool>,
+    /// It is in the timer list.
+    pub timed: Cell<bool>,
+    /// It is in the run queue (as against current).
+    pub queued: Cell<bool>,
+    /// The capability it called with may transfer capabilities.
+    pub can_grant: Cell<bool>,
+    /// Its own scheduling context.
+    pub own_context: Cell<Option<Ref<SchedContext>>>,
+    /// The context it runs on: its own, or its caller's.
+    pub context: Cell<Option<Ref<SchedContext>>>,
+    /// Reply that the next call it receives goes to.
+    pub receive_reply: Cell<Option<Ref<Reply>>>,
+    /// Reply that holds it.
+    pub held_by: Cell<Option<Ref<Reply>>>,
+    /// Endpoint in whose queue it is, or that it called.
+    pub endpoint: Cell<Option<Ref<Endpoint>>>,
+    /// Notification whose waiter it is.
+    pub waits_for: Cell<Option<Ref<Notification>>>,
+    /// Notification bound to it.
+    pub bound: Cell<Option<Ref<Notification>>>,
+    /// Badge of the capability it called with.
+    pub badge: Cell<u64>,
+    /// 1 while it is in a vCPU's guest, so that a signal must interrupt its processor.
+    pub in_guest: core::sync::atomic::AtomicU32,
+    /// The message of a fault.
+    pub fault_words: [Cell<u64>; 6],
+    /// Links of the list it is in.
+    pub queue_next: Cell<Option<Ref<Thread>>>,
+    /// Links of the list it is in.
+    pub queue_previous: Cell<Option<Ref<Thread>>>,
+    /// Links of the timer list.
+    pub timer_next: Cell<Option<Ref<Thread>>>,
+    /// Links of the timer list.
+    pub timer_previous: Cell<Option<Ref<Thread>>>,
+    /// When its wait ends (TSC).
+    pub deadline: Cell<u64>,
+    /// When it called (TSC), while calls are measured.
+    pub called_at: Cell<u64>,
+    /// TSC ticks it was the current thread, when last charged.
+    pub consumed: Cell<u64>,
+    /// Times it was switched to.
+    pub switches: Cell<u64>,
+    /// Capabilities it holds.
+    pub slots: ThreadSlots,
+    /// FPU and SSE registers while it does not run.
+    pub fpu: FpuArea,
+}
+
+const _: () = assert!(size_of::<Thread>() <= 4096);
+const _: () = assert!(size::THREAD == 2 * 4096);
+
+impl Thread {
+    /// A stopped thread with nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            header: Header::new(ObjectKind::Thread),
+            regs: Registers::default(),
+            utcb_address: Cell::new(0),
+            mapped_in: Cell::new(0),
+            cr3: Cell::new(0),
+            cnode: Cell::new(core::ptr::null()),
+            cnode_slots: Cell::new(0),
+            state: Cell::new(State::Stopped),
+            priority: Cell::new(0),
+            cpu: Cell::new(0),
+            flags: Cell::new(0),
+            by_syscall: Cell::new(false),
+            faulted: Cell::new(false),
+            timed: Cell::new(false),
+            queued: Cell::new(false),
+            can_grant: Cell::new(false),
+            own_context: Cell::new(None),
+            context: Cell::new(None),
+            receive_reply: Cell::new(None),
+            held_by: Cell::new(None),
+            endpoint: Cell::new(None),
+            waits_for: Cell::new(None),
+            bound: Cell::new(None),
+            badge: Cell::new(0),
+            in_guest: core::sync::atomic::AtomicU32::new(0),
+            fault_words: [const { Cell::new(0) }; 6],
+            queue_next: Cell::new(None),
+            queue_previous: Cell::new(None),
+            timer_next: Cell::new(None),
+            timer_previous: Cell::new(None),
+            deadline: Cell::new(0),
+            called_at: Cell::new(0),
+            consumed: Cell::new(0),
+            switches: Cell::new(0),
+            slots: ThreadSlots {
+                cspace: Slot::new(),
+                vspace: Slot::new(),
+                fault: Slot::new(),
+                sched: Slot::new(),
+                notification: Slot::new(),
+            },
+            fpu: FpuArea(UnsafeCell::new(initial_fpu())),
+        }
+    }
+
+    /// Marks its slots as standing inside an object. Done once it is in its place.
+    pub fn embed_slots(&self) {
+        for slot in [&self.slots.cspace, &self.slots.vspace, &self.slots.fault, &self.slots.sched, &self.slots.notification] {
+            slot.embed();
+        }
+    }
+
+    /// The message buffer, shared with user level: only ever read and written through raw pointers.
+    #[inline(always)]
+    pub fn utcb(&self) -> *mut Utcb {
+        (core::ptr::from_ref(self) as usize + 4096) as *mut Utcb
+    }
+
+    /// The message bytes of the buffer.
+    #[inline(always)]
+    pub fn message(&self) -> *mut u8 {
+        (core::ptr::from_ref(self) as usize + 4096 + MESSAGE_OFFSET) as *mut u8
+    }
+
+    /// Whether it declared that it uses no FPU.
+    #[inline(always)]
+    pub fn is_without_fpu(&self) -> bool {
+        self.flags.get() & op::NO_FPU as u8 != 0
+    }
+
+    /// Sets what the system call it is in returns.
+    #[inline(always)]
+    pub fn set_status(&self, status: u64) {
+        self.regs.rax.set(status);
+    }
+
+    /// Registers and extended state of a thread that begins.
+    pub fn reset_registers(&self, rip: u64, rsp: u64, argument: u64) {
+        let r = &self.regs;
+        for register in [&r.rax, &r.rcx, &r.rdx, &r.rsi, &r.r8, &r.r9, &r.r10, &r.r11].into_iter().chain(&r.words) {
+            register.set(0);
+        }
+        r.rdi.set(argument);
+        r.rip.set(rip);
+        r.rsp.set(rsp);
+        // Interrupts on; bit 1 always reads as 1.
+        r.rflags.set(0x202);
+        self.by_syscall.set(false);
+        // SAFETY: the thread does not run and its state is in no processor's registers, so nobody else looks at the area.
+        unsafe { *self.fpu.0.get() = initial_fpu() };
+    }
+
+    /// What user level is told of its state.
+    pub fn public_state(&self) -> op::ThreadState {
+        match self.state.get() {
+            State::Stopped => op::ThreadState::Stopped,
+            _ if self.faulted.get() => op::ThreadState::Faulted,
+            State::Ready => op::ThreadState::Ready,
+            State::Receiving => op::ThreadState::Receiving,
+            State::Calling => op::ThreadState::Calling,
+            State::AwaitingReply => op::ThreadState::AwaitingReply,
+            State::Waiting => op::ThreadState::Waiting,
+            State::Faulted => op::ThreadState::Faulted,
+            State::Throttled => op::ThreadState::Throttled,
+        }
+    }
+}
+
+impl Default for Thread {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// FXSAVE image after FNINIT with the default MXCSR.
+const fn initial_fpu() -> [u8; 512] {
+    let mut area = [0; 512];
+    area[0] = 0x7f; // FCW 0x037f
+    area[1] = 0x03;
+    area[24] = 0x80; // MXCSR 0x1f80
+    area[25] = 0x1f;
+    area
+}

@@ -1,0 +1,152 @@
+//! The paths that most messages take: a call that finds its receiver waiting on the same processor, and the reply that finds its
+//! caller there. They run in shared mode, touch only this processor's threads, and decline whatever is not the plain case; then the
+//! slow path does it all from the start.
+
+use tessera_abi::object::{ObjectKind, Rights};
+use tessera_abi::syscall::{MAX_MESSAGE, REGISTER_BYTES};
+
+use crate::arch::percpu::PerCpu;
+use crate::kref::Ref;
+use crate::object::endpoint::Endpoint;
+use crate::object::reply::Reply;
+use crate::object::slot::Slot;
+use crate::object::thread::{State, Thread};
+use crate::sched::dispatch::switch_fpu;
+
+/// Whom to resume and with what badge; in `rax` and `rdx`.
+#[repr(C)]
+pub struct Resume {
+    thread: Option<Ref<Thread>>,
+    badge: u64,
+}
+
+/// A slot of the thread's own capability table.
+#[inline(always)]
+pub fn own_slot(thread: &Thread, index: u64) -> Option<&Slot> {
+    if index >= thread.cnode_slots.get() {
+        return None;
+    }
+    // SAFETY: the table has `cnode_slots` slots from `cnode` on and lives while the thread holds its capability.
+    Some(unsafe { &*thread.cnode.get().add(index as usize) })
+}
+
+/// Copies what of a message does not travel in registers.
+#[inline(always)]
+pub fn copy_rest(from: &Thread, to: &Thread, bytes: usize) {
+    if bytes > REGISTER_BYTES {
+        let words = (bytes - REGISTER_BYTES).div_ceil(8);
+        // SAFETY: both message areas are 3,584 bytes, the caller checked `bytes` against that, and two threads' buffers do not overlap. User level may
+        // write them meanwhile; the bytes are opaque.
+        unsafe {
+            core::arch::asm!(
+                "rep movsq",
+                inout("rsi") from.message().add(REGISTER_BYTES) => _,
+                inout("rdi") to.message().add(REGISTER_BYTES) => _,
+                inout("rcx") words => _,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn decline(slot: u64, info: u64, second: u64, thread: Ref<Thread>, deadline: u64) -> Resume {
+    thread.regs.rdi.set(slot);
+    thread.regs.rsi.set(info);
+    thread.regs.rdx.set(second);
+    thread.regs.r8.set(deadline);
+    Resume { thread: None, badge: 0 }
+}
+
+/// `Call` without a deadline.
+pub extern "C" fn call(slot: u64, info: u64, second: u64, thread: Ref<Thread>, deadline: u64, cpu: &'static PerCpu) -> Resume {
+    macro_rules! check {
+        ($condition:expr) => {
+            if !$condition {
+                return decline(slot, info, second, thread, deadline);
+            }
+        };
+    }
+    check!(cpu.slow.get() == 0);
+    // Capabilities are counted in bits above the length, so this refuses them too.
+    check!(info <= MAX_MESSAGE as u64);
+    check!(slot < thread.cnode_slots.get());
+    // SAFETY: as in `own_slot`.
+    let cap = unsafe { &*thread.cnode.get().add(slot as usize) };
+    check!(cap.is(ObjectKind::Endpoint, Rights::SEND));
+    // SAFETY: an Endpoint capability names a live endpoint.
+    let endpoint: Ref<Endpoint> = unsafe { Ref::new(cap.object() as *mut Endpoint) };
+    let queue = &endpoint.receivers[cpu.index.get() & (tessera_abi::MAX_CPUS - 1)];
+    let Some(receiver) = queue.head() else {
+        return decline(slot, info, second, thread, deadline);
+    };
+    check!(!receiver.timed.get() && !cpu.run_queue.has_above(receiver.priority.get()));
+    let Some(reply) = receiver.receive_reply.get() else {
+        return decline(slot, info, second, thread, deadline);
+    };
+
+    queue.remove(receiver);
+    receiver.state.set(State::Ready);
+    thread.state.set(State::AwaitingReply);
+    thread.held_by.set(Some(reply));
+    thread.endpoint.set(Some(endpoint));
+    reply.caller.set(Some(thread));
+    // The server works on its caller's time.
+    let context = thread.context.get();
+    receiver.context.set(context);
+    if let Some(context) = context {
+        context.borrower.set(Some(receiver));
+    }
+    endpoint.calls.set(endpoint.calls.get() + 1);
+    cpu.current.set(Some(receiver));
+    copy_rest(&thread, &receiver, info as usize);
+    switch_fpu(cpu, receiver);
+    Resume { thread: Some(receiver), badge: cap.badge() }
+}
+
+/// `ReplyRecv` without a deadline.
+pub extern "C" fn reply_recv(slot: u64, info: u64, second: u64, thread: Ref<Thread>, deadline: u64, cpu: &'static PerCpu) -> Resume {
+    macro_rules! check {
+        ($condition:expr) => {
+            if !$condition {
+                return decline(slot, info, second, thread, deadline);
+            }
+        };
+    }
+    check!(cpu.slow.get() == 0);
+    check!(info <= MAX_MESSAGE as u64);
+    check!(slot < thread.cnode_slots.get() && second < thread.cnode_slots.get());
+    // SAFETY: as in `own_slot`, for both.
+    let (cap, reply_cap) = unsafe { (&*thread.cnode.get().add(slot as usize), &*thread.cnode.get().add(second as usize)) };
+    check!(cap.is(ObjectKind::Endpoint, Rights::RECEIVE) && reply_cap.kind() == ObjectKind::Reply);
+    // SAFETY: the capabilities name live objects of these kinds.
+    let (endpoint, reply): (Ref<Endpoint>, Ref<Reply>) =
+        unsafe { (Ref::new(cap.object() as *mut Endpoint), Ref::new(reply_cap.object() as *mut Reply)) };
+    let Some(caller) = reply.caller.get() else {
+        return decline(slot, info, second, thread, deadline);
+    };
+    check!(usize::from(caller.cpu.get()) == cpu.index.get());
+    check!(!caller.timed.get() && !caller.faulted.get() && caller.context.get() == thread.context.get());
+    check!(endpoint.callers.is_empty() && !cpu.run_queue.has_above(caller.priority.get()));
+    if let Some(notification) = thread.bound.get() {
+        check!(!notification.is_set());
+    }
+
+    reply.caller.set(None);
+    reply.receiver.set(Some(thread));
+    caller.held_by.set(None);
+    caller.state.set(State::Ready);
+    thread.state.set(State::Receiving);
+    thread.receive_reply.set(Some(reply));
+    thread.endpoint.set(Some(endpoint));
+    thread.context.set(thread.own_context.get());
+    if let Some(context) = caller.context.get() {
+        context.borrower.set(Some(caller));
+    }
+    endpoint.receivers[cpu.index.get() & (tessera_abi::MAX_CPUS - 1)].push(thread);
+    cpu.current.set(Some(caller));
+    copy_rest(&thread, &caller, info as usize);
+    switch_fpu(cpu, caller);
+    Resume { thread: Some(caller), badge: 0 }
+}

@@ -1,0 +1,57 @@
+//! Operations on address spaces and guest spaces.
+
+use tessera_abi::Error;
+use tessera_abi::object::{ObjectKind, Rights, space as op};
+
+use super::{Request, Results, replace};
+use crate::kref::Ref;
+use crate::object::cnode;
+use crate::object::page_tables;
+use crate::object::space::Space;
+
+pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
+    let space: Ref<Space> = request.target();
+    let is_guest = request.slot.kind() == ObjectKind::GuestSpace;
+    let [kind, address, length, notification, ..] = request.words;
+    match request.operation {
+        op::INFO => {
+            request.rights(Rights::READ)?;
+            Ok([u64::from(space.pool.get()), u64::from(space.used.get()), space.identity.get() >> 32, 0, 0, 0])
+        }
+        op::LOOKUP => {
+            request.rights(Rights::READ)?;
+            if kind >= 1 << 47 {
+                return Err(Error::BadArgument);
+            }
+            let (physical, rights, size) = page_tables::look_up(&*space, space.root.get(), kind).ok_or(Error::NotMapped)?;
+            Ok([physical, u64::from(rights.bits()), size, 0, 0, 0])
+        }
+        op::DOORBELL if is_guest => {
+            request.rights(Rights::WRITE)?;
+            if kind > 1 || !matches!(length, 0 | 1 | 2 | 4 | 8) || kind == 0 && address > 0xffff {
+                return Err(Error::BadArgument);
+            }
+            let source = request.own(notification)?.require(ObjectKind::Notification, Rights::SEND)?;
+            if space.doorbell(kind as u32, address, 0).is_some() {
+                return Err(Error::AlreadyMapped);
+            }
+            let mut pairs = space.doorbells.iter().zip(&space.doorbell_slots);
+            let (doorbell, slot) = pairs.find(|(_, slot)| slot.is_empty()).ok_or(Error::NoMemory)?;
+            cnode::copy(source, slot, Rights::SEND, 0)?;
+            doorbell.kind.set(kind as u32);
+            doorbell.address.set(address);
+            doorbell.length.set(length as u32);
+            space.doorbells_used.set(space.doorbells_used.get() + 1);
+            Ok([0; 6])
+        }
+        op::DOORBELL_REMOVE if is_guest => {
+            request.rights(Rights::WRITE)?;
+            if kind > 1 {
+                return Err(Error::BadArgument);
+            }
+            replace(request.exclusive, space.doorbell(kind as u32, address, 0).ok_or(Error::NotMapped)?);
+            Ok([0; 6])
+        }
+        _ => Err(Error::UnknownOperation),
+    }
+}

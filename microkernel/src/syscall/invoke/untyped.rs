@@ -1,0 +1,226 @@
+//! Making objects out of memory.
+
+use tessera_abi::object::{ObjectKind, Rights, size, untyped as op};
+use tessera_abi::{Error, PAGE_SIZE};
+
+use super::{Request, Results};
+use crate::arch::memory::{phys_to_virt, virt_to_phys};
+use crate::kref::Ref;
+use crate::object::cnode::CNode;
+use crate::object::destroy;
+use crate::object::endpoint::Endpoint;
+use crate::object::notification::Notification;
+use crate::object::reply::Reply;
+use crate::object::sched_context::SchedContext;
+use crate::object::slot::{Cap, FLAG_DEVICE, Slot};
+use crate::object::space::{MAX_POOL, SPACES, Space};
+use crate::object::thread::Thread;
+use crate::object::vcpu::Vcpu;
+use crate::object::{Header, count};
+use crate::virt;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// Objects that one call makes at most.
+const MAX_COUNT: u64 = 64;
+/// Bytes that one call zeroes before it lets others run.
+const MAX_ZEROED: u64 = 2 << 20;
+
+pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
+    match request.operation {
+        op::RETYPE => retype(request),
+        op::FRAME_AT => frame_at(request),
+        op::INFO => {
+            let cap = request.slot.cap();
+            Ok([cap.object, u64::from(cap.extra), used(request.slot), u64::from(cap.flags & FLAG_DEVICE != 0), 0, 0])
+        }
+        _ => Err(Error::UnknownOperation),
+    }
+}
+
+/// Bytes used. Memory whose objects are all gone is unused again.
+fn used(slot: &Slot) -> u64 {
+    if slot.child().is_none() { 0 } else { slot.badge() }
+}
+
+/// Size and alignment in bytes of an object.
+fn layout(kind: ObjectKind, argument: u64) -> Result<(u64, u64), Error> {
+    let fixed = |bytes: usize| if argument == 0 { Ok((bytes as u64, (bytes as u64).next_power_of_two())) } else { Err(Error::BadArgument) };
+    match kind {
+        ObjectKind::Untyped | ObjectKind::Frame => {
+            if argument == 0 || argument > u64::from(u32::MAX) {
+                return Err(Error::BadArgument);
+            }
+            // Large memory is aligned for large pages.
+            Ok((argument * PAGE, if argument >= 512 { 512 * PAGE } else { PAGE }))
+        }
+        ObjectKind::CNode => {
+            if !(1..=u64::from(size::CNODE_MAX_BITS)).contains(&argument) {
+                return Err(Error::BadArgument);
+            }
+            Ok(((size::SLOT as u64) << argument, size::SLOT as u64))
+        }
+        ObjectKind::AddressSpace | ObjectKind::GuestSpace => {
+            if !(1..=MAX_POOL as u64).contains(&argument) {
+                return Err(Error::BadArgument);
+            }
+            Ok((Space::pages(argument) * PAGE, PAGE))
+        }
+        ObjectKind::Thread => fixed(size::THREAD),
+        ObjectKind::SchedContext => fixed(size::SCHED_CONTEXT),
+        ObjectKind::Endpoint => fixed(size::ENDPOINT),
+        ObjectKind::Reply => fixed(size::REPLY),
+        ObjectKind::Notification => fixed(size::NOTIFICATION),
+        ObjectKind::Vcpu => {
+            if virt::backend() == virt::Backend::None {
+                return Err(Error::Unsupported);
+            }
+            fixed(size::VCPU).map(|(bytes, _)| (bytes, PAGE))
+        }
+        _ => Err(Error::BadArgument),
+    }
+}
+
+fn retype(request: &Request<'_>) -> Result<Results, Error> {
+    let [kind, argument, table, first, wanted, _] = request.words;
+    let kind = u8::try_from(kind).ok().and_then(ObjectKind::from_u8).ok_or(Error::BadArgument)?;
+    if wanted == 0 || wanted > MAX_COUNT {
+        return Err(Error::BadArgument);
+    }
+    let (bytes, alignment) = layout(kind, argument)?;
+    let cap = request.slot.cap();
+    let device = cap.flags & FLAG_DEVICE != 0;
+    if device && !matches!(kind, ObjectKind::Untyped | ObjectKind::Frame) {
+        return Err(Error::BadArgument);
+    }
+    for i in 0..wanted {
+        if !request.destination(table, first.saturating_add(i))?.is_empty() {
+            return Err(Error::SlotOccupied);
+        }
+    }
+    // Nothing is made out of memory that something dying may still use.
+    destroy::bury(request.exclusive)?;
+    // Burying may have emptied the invoked slot or the table.
+    if request.slot.kind() != ObjectKind::Untyped {
+        return Err(Error::BadSlot);
+    }
+    let start = (cap.object + used(request.slot)).next_multiple_of(alignment);
+    let total = bytes.next_multiple_of(alignment.min(PAGE)).max(bytes);
+    let stride = bytes.next_multiple_of(alignment);
+    let end = stride.checked_mul(wanted - 1).and_then(|s| s.checked_add(start + total)).ok_or(Error::NoMemory)?;
+    if end > cap.object + u64::from(cap.extra) * PAGE {
+        return Err(Error::NoMemory);
+    }
+    let zeroes = kind != ObjectKind::Untyped && !device;
+    if zeroes && end - start > MAX_ZEROED && wanted > 1 {
+        return Err(Error::BadArgument);
+    }
+    if zeroes && !zero(request.slot, start, end) {
+        return Err(Error::Again);
+    }
+    for i in 0..wanted {
+        let destination = request.destination(table, first + i)?;
+        make(request.slot, destination, kind, argument, start + i * stride, device)?;
+    }
+    request.slot.set_progress(0);
+    request.slot.set_badge(end - cap.object);
+    Ok([start, 0, 0, 0, 0, 0])
+}
+
+/// Zeroes memory for new objects, one portion a call. How far it has come stands in the memory capability until something is made of it.
+fn zero(slot: &Slot, start: u64, end: u64) -> bool {
+    let done = slot.progress();
+    let done = if (start..end).contains(&done) { done } else { start };
+    let until = end.min(done + MAX_ZEROED);
+    // SAFETY: the range lies in unused memory of this capability, in the direct map.
+    unsafe { core::ptr::write_bytes(phys_to_virt(done), 0, (until - done) as usize) };
+    slot.set_progress(if until == end { 0 } else { until });
+    until == end
+}
+
+fn make(source: &Slot, destination: &Slot, kind: ObjectKind, argument: u64, physical: u64, device: bool) -> Result<(), Error> {
+    let pointer = phys_to_virt(physical);
+    let flags = if device { FLAG_DEVICE } else { 0 };
+    // SAFETY: the memory is unused, zeroed, large enough and aligned for the object (`layout`); each object is written whole before anyone knows of it.
+    let cap = unsafe {
+        match kind {
+            ObjectKind::Untyped | ObjectKind::Frame => {
+                let mut rights = Rights::all();
+                if kind == ObjectKind::Frame {
+                    rights = Rights::READ | Rights::WRITE | Rights::EXECUTE;
+                }
+                Cap { kind, rights, flags, extra: argument as u32, object: physical, badge: 0, space: 0 }
+            }
+            ObjectKind::CNode => {
+                pointer.cast::<CNode>().write(CNode::new(1 << argument));
+                Cap::object(kind, pointer as u64, 1 << argument)
+            }
+            ObjectKind::AddressSpace | ObjectKind::GuestSpace => {
+                let space = pointer.cast::<Space>();
+                space.write(Space::new(kind, physical + PAGE, argument as u32));
+                let space = Ref::new(space);
+                SPACES.enter(space)?;
+                for slot in &space.doorbell_slots {
+                    slot.embed();
+                }
+                if kind == ObjectKind::AddressSpace {
+                    crate::arch::memory::copy_kernel_half(pointer.add(PAGE_SIZE).cast());
+                }
+                Cap::object(kind, pointer as u64, argument as u32)
+            }
+            ObjectKind::Thread => {
+                pointer.cast::<Thread>().write(Thread::new());
+                (*pointer.cast::<Thread>()).embed_slots();
+                Cap::object(kind, pointer as u64, 0)
+            }
+            ObjectKind::SchedContext => {
+                pointer.cast::<SchedContext>().write(SchedContext::new());
+                Cap::object(kind, pointer as u64, 0)
+            }
+            ObjectKind::Endpoint => {
+                pointer.cast::<Endpoint>().write(Endpoint::new());
+                Cap::object(kind, pointer as u64, 0)
+            }
+            ObjectKind::Reply => {
+                pointer.cast::<Reply>().write(Reply::new());
+                Cap::object(kind, pointer as u64, 0)
+            }
+            ObjectKind::Notification => {
+                pointer.cast::<Notification>().write(Notification::new());
+                Cap::object(kind, pointer as u64, 0)
+            }
+            ObjectKind::Vcpu => {
+                pointer.cast::<Vcpu>().write(Vcpu::new());
+                let vcpu: Ref<Vcpu> = Ref::new(pointer.cast());
+                vcpu.space.embed();
+                (*vcpu.area()).init(virt_to_phys(vcpu.area()))?;
+                (*vcpu.area()).reset_state(vcpu.state());
+                Cap::object(kind, pointer as u64, 0)
+            }
+            _ => return Err(Error::BadArgument),
+        }
+    };
+    destination.insert(&cap, Some(source))?;
+    count(&cap, 1);
+    Ok(())
+}
+
+fn frame_at(request: &Request<'_>) -> Result<Results, Error> {
+    let [offset, pages, table, index, ..] = request.words;
+    let cap = request.slot.cap();
+    if cap.flags & FLAG_DEVICE == 0 || offset % PAGE != 0 || pages == 0 || pages > u64::from(cap.extra) || offset / PAGE > u64::from(cap.extra) - pages {
+        return Err(Error::BadArgument);
+    }
+    let frame = Cap {
+        kind: ObjectKind::Frame,
+        rights: Rights::READ | Rights::WRITE | Rights::EXECUTE,
+        flags: FLAG_DEVICE,
+        extra: pages as u32,
+        object: cap.object + offset,
+        badge: 0,
+        space: 0,
+    };
+    request.destination(table, index)?.insert(&frame, Some(request.slot))?;
+    Ok([frame.object, 0, 0, 0, 0, 0])
+}
+
+const _: () = assert!(size_of::<Header>() <= size::NOTIFICATION);

@@ -1,0 +1,66 @@
+//! Operations on vCPUs, but for running them.
+
+use tessera_abi::layout::{USER_BOTTOM, USER_TOP};
+use tessera_abi::object::{ObjectKind, Rights, vcpu as op};
+use tessera_abi::{Error, PAGE_SIZE};
+
+use super::{Request, Results, replace};
+use crate::arch::memory::virt_to_phys;
+use crate::arch::percpu;
+use crate::kref::Ref;
+use crate::object::cnode;
+use crate::object::page_tables::{self, Caching, Mapping};
+use crate::object::space::Space;
+use crate::object::vcpu::Vcpu;
+
+pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
+    let vcpu: Ref<Vcpu> = request.target();
+    match request.operation {
+        op::CONFIGURE => {
+            request.rights(Rights::WRITE)?;
+            configure(request, vcpu)
+        }
+        op::SYNC => {
+            request.rights(Rights::WRITE)?;
+            if percpu::all().any(|cpu| cpu.running_vcpu.get() == Some(vcpu)) {
+                return Err(Error::BadState);
+            }
+            // SAFETY: the area and the page belong to this vCPU, which is not running.
+            unsafe { (*vcpu.area()).store_full(vcpu.state()) };
+            Ok([0; 6])
+        }
+        op::INFO => {
+            request.rights(Rights::READ)?;
+            Ok([vcpu.runs.get(), vcpu.internal_exits.get(), vcpu.doorbells.get(), vcpu.guest_ticks.get(), 0, 0])
+        }
+        _ => Err(Error::UnknownOperation),
+    }
+}
+
+fn configure(request: &Request<'_>, vcpu: Ref<Vcpu>) -> Result<Results, Error> {
+    let [guest, space, address, index, ..] = request.words;
+    if vcpu.configured.get() || vcpu.mapped_in.get() != 0 {
+        return Err(Error::BadState);
+    }
+    if address % PAGE_SIZE as u64 != 0 || !(USER_BOTTOM..USER_TOP).contains(&address) {
+        return Err(Error::BadArgument);
+    }
+    let guest_slot = request.own(guest)?.require(ObjectKind::GuestSpace, Rights::WRITE)?;
+    let space: Ref<Space> = request.object(space, ObjectKind::AddressSpace, Rights::WRITE)?;
+    let mapping = Mapping {
+        address,
+        physical: virt_to_phys(vcpu.state()),
+        pages: 1,
+        rights: Rights::READ | Rights::WRITE,
+        caching: Caching::Normal,
+        small: true,
+    };
+    page_tables::map(&*space, space.root.get(), &mapping)?;
+    replace(request.exclusive, &vcpu.space);
+    cnode::copy(guest_slot, &vcpu.space, Rights::all(), 0)?;
+    vcpu.mapped_in.set(space.identity.get());
+    vcpu.mapped_at.set(address);
+    vcpu.index.set(index as u32);
+    vcpu.configured.set(true);
+    Ok([0; 6])
+}

@@ -1,0 +1,262 @@
+//! `VcpuRun`: into the guest and back. Beside IPC this is the path that counts, so it takes no lock that another processor writes, and what is not needed
+//! on every exit is out of line.
+
+use core::sync::atomic::Ordering;
+
+use tessera_abi::Error;
+use tessera_abi::object::{ObjectKind, Rights};
+use tessera_abi::syscall::{FLAG_DEADLINE, NOTIFIED};
+use tessera_abi::trace::Event;
+use tessera_abi::vcpu::{ExitReason, VcpuState};
+
+use crate::arch::percpu::PerCpu;
+use crate::arch::timer;
+use crate::kref::Ref;
+use crate::lock::{self, SLOW_TRACE};
+use crate::object::notification::Notification;
+use crate::object::space::Space;
+use crate::object::thread::Thread;
+use crate::object::vcpu::Vcpu;
+use crate::sched::dispatch;
+use crate::syscall::{fast::own_slot, ipc};
+use crate::trace;
+use crate::virt::{Exit, fpu};
+
+/// Status and `rdi`, in `rax` and `rdx`. A status of [`SWITCH`]: the thread's registers are stored, choose whom to resume.
+#[repr(C)]
+pub struct Outcome {
+    status: u64,
+    value: u64,
+}
+
+const SWITCH: Outcome = Outcome { status: u64::MAX, value: 0 };
+
+impl Outcome {
+    const EXIT: Self = Self { status: 0, value: 0 };
+
+    const fn error(error: Error) -> Self {
+        Self { status: error as u64, value: 0 }
+    }
+}
+
+/// The system call. Shared mode is on and on again on return. The thread's message words are in registers that this function preserves.
+pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thread>, deadline: u64, cpu: &'static PerCpu) -> Outcome {
+    let Some(cap) = own_slot(&thread, slot) else { return Outcome::error(Error::BadSlot) };
+    if !cap.is(ObjectKind::Vcpu, Rights::WRITE) || flags >> 9 != 0 {
+        return refuse(cap.require(ObjectKind::Vcpu, Rights::WRITE).err());
+    }
+    // SAFETY: the capability names a live vCPU.
+    let vcpu: Ref<Vcpu> = unsafe { Ref::new(cap.object() as *mut Vcpu) };
+    if cpu.fpu_vcpu.get() != Some(vcpu) || vcpu.thread.get() != Some(thread) {
+        if let Err(error) = prepare(cpu, thread, vcpu) {
+            return Outcome::error(error);
+        }
+    }
+    // SAFETY: a configured vCPU holds a capability to its live guest space.
+    let space: Ref<Space> = unsafe { Ref::new(vcpu.space.object() as *mut Space) };
+    let deadline = if flags & FLAG_DEADLINE != 0 { deadline } else { u64::MAX };
+    cpu.vcpu_deadline.set(deadline);
+    if deadline < cpu.run_queue.armed.get() {
+        dispatch::arm(cpu, timer::now());
+    }
+    vcpu.runs.set(vcpu.runs.get() + 1);
+    cpu.running_vcpu.set(Some(vcpu));
+    loop {
+        // Whoever signals sets the bits and then looks here; this looks at the bits afterwards, so one of the two sees the other.
+        thread.in_guest.swap(1, Ordering::SeqCst);
+        if let Some(notification) = thread.bound.get()
+            && notification.is_set()
+        {
+            let bits = notification.take();
+            if bits != 0 {
+                leave(cpu, thread, vcpu, ExitReason::Notified);
+                return Outcome { status: NOTIFIED, value: bits };
+            }
+        }
+        let generation = space.generation.get();
+        let flush = vcpu.flushed.replace(generation) != generation;
+        if cpu.slow.get() & SLOW_TRACE != 0 {
+            trace_entry(cpu, vcpu);
+        }
+        lock::leave_shared(cpu);
+        // SAFETY: area and page belong to this vCPU, interrupts are off, this processor was enabled at boot, the vCPU's extended state is in the registers, and the
+        // nested tables map only frames that the guest space's owner holds. Neither goes away before this processor has answered at the kernel's door.
+        let exit = unsafe { (*vcpu.area()).run(cpu.index.get(), vcpu.state(), space.root.get(), flush) };
+        match exit {
+            Exit::Guest(reason) => {
+                lock::enter_shared(cpu);
+                if cpu.running_vcpu.get() != Some(vcpu) {
+                    return ended(cpu, thread);
+                }
+                if cpu.slow.get() & SLOW_TRACE != 0 {
+                    trace_exit(cpu, vcpu, reason);
+                }
+                if space.doorbells_used.get() != 0 && ring(cpu, vcpu, space, reason) {
+                    continue;
+                }
+                cpu.running_vcpu.set(None);
+                cpu.vcpu_deadline.set(u64::MAX);
+                thread.in_guest.store(0, Ordering::Release);
+                if !thread.is_without_fpu() {
+                    dispatch::switch_fpu(cpu, thread);
+                }
+                return Outcome::EXIT;
+            }
+            Exit::HostInterrupt => {
+                if let Some(outcome) = after_interrupt(cpu, thread, vcpu, slot, flags, deadline) {
+                    return outcome;
+                }
+            }
+        }
+    }
+}
+
+/// The vCPU was taken away while it ran, perhaps with its thread.
+#[cold]
+fn ended(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
+    if cpu.current.get() != Some(thread) {
+        return SWITCH;
+    }
+    thread.in_guest.store(0, Ordering::Release);
+    cpu.vcpu_deadline.set(u64::MAX);
+    dispatch::switch_fpu(cpu, thread);
+    Outcome::error(Error::Deleted)
+}
+
+#[cold]
+fn refuse(error: Option<Error>) -> Outcome {
+    Outcome::error(error.unwrap_or(Error::UnknownOperation))
+}
+
+/// Ends a run without an exit of the guest's own.
+#[inline(never)]
+fn leave(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, reason: ExitReason) {
+    cpu.running_vcpu.set(None);
+    cpu.vcpu_deadline.set(u64::MAX);
+    thread.in_guest.store(0, Ordering::Release);
+    set_reason(vcpu.state(), reason);
+    if !thread.is_without_fpu() {
+        dispatch::switch_fpu(cpu, thread);
+    }
+}
+
+fn set_reason(state: *mut VcpuState, reason: ExitReason) {
+    // SAFETY: the page belongs to the vCPU; user level may read it at any time.
+    unsafe { (&raw mut (*state).reason).write_volatile(reason as u32) };
+}
+
+/// Ties the vCPU to its thread and processor and brings its extended state into the registers.
+#[cold]
+#[inline(never)]
+fn prepare(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>) -> Result<(), Error> {
+    if !vcpu.configured.get() {
+        return Err(Error::BadState);
+    }
+    let here = cpu.index.get() as u8;
+    // Its extended state may be in the registers of the processor it ran on first, so it stays there.
+    if vcpu.cpu.get().is_some_and(|other| other != here) {
+        return Err(Error::BadState);
+    }
+    vcpu.cpu.set(Some(here));
+    vcpu.thread.set(Some(thread));
+    if cpu.fpu_vcpu.get() != Some(vcpu) {
+        dispatch::save_fpu(cpu);
+        // SAFETY: the registers' state was saved just now; the area belongs to a live vCPU.
+        unsafe { fpu::restore_vcpu(&*vcpu.area()) };
+        cpu.fpu_vcpu.set(Some(vcpu));
+    }
+    if thread.is_without_fpu() {
+        fpu::set_ts();
+        cpu.fpu_trapped.set(true);
+    }
+    Ok(())
+}
+
+/// A host interrupt ended the guest's time. Lets it in, and decides whether the guest goes on (`None`).
+#[inline(never)]
+fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, slot: u64, flags: u64, deadline: u64) -> Option<Outcome> {
+    crate::arch::cpu::interrupt_window();
+    lock::enter_shared(cpu);
+    if cpu.running_vcpu.get() != Some(vcpu) {
+        return Some(ended(cpu, thread));
+    }
+    vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
+    thread.in_guest.store(0, Ordering::Release);
+    if deadline != u64::MAX && timer::now() >= deadline {
+        leave(cpu, thread, vcpu, ExitReason::Deadline);
+        return Some(Outcome::EXIT);
+    }
+    if cpu.reschedule.get() {
+        // Others want the processor: the thread asks again when its turn comes.
+        cpu.running_vcpu.set(None);
+        cpu.vcpu_deadline.set(u64::MAX);
+        let regs = &thread.regs;
+        regs.rax.set(flags);
+        regs.rdi.set(slot);
+        regs.rsi.set(0);
+        regs.rdx.set(0);
+        regs.r8.set(deadline);
+        // `syscall` is two bytes long.
+        regs.rip.set(regs.rip.get().wrapping_sub(2));
+        return Some(SWITCH);
+    }
+    if cpu.fpu_vcpu.get() != Some(vcpu) && prepare(cpu, thread, vcpu).is_err() {
+        leave(cpu, thread, vcpu, ExitReason::Unknown);
+        return Some(Outcome::EXIT);
+    }
+    None
+}
+
+/// Rings the doorbell that the guest's write may be. Returns whether the guest goes on; a write to memory is left for the VMM to step over, which
+/// knows how long the instruction is.
+#[inline(never)]
+fn ring(cpu: &'static PerCpu, vcpu: Ref<Vcpu>, space: Ref<Space>, reason: ExitReason) -> bool {
+    // SAFETY: the area belongs to this vCPU, which is not running.
+    let area = unsafe { &mut *vcpu.area() };
+    let (doorbell, next) = match reason {
+        ExitReason::Io => {
+            let io = area.io_exit();
+            if !io.is_plain_write() {
+                return false;
+            }
+            (space.doorbell(0, u64::from(io.port()), io.width()), Some(io.next_rip))
+        }
+        ExitReason::Memory => {
+            let (address, access) = area.memory_exit();
+            if access & tessera_abi::vcpu::ACCESS_WRITE == 0 {
+                return false;
+            }
+            (space.doorbell(1, address, 0), None)
+        }
+        _ => return false,
+    };
+    let Some(doorbell) = doorbell else { return false };
+    // SAFETY: the capability names a live notification.
+    let notification: Ref<Notification> = unsafe { Ref::new(doorbell.object() as *mut Notification) };
+    let badge = doorbell.badge();
+    vcpu.doorbells.set(vcpu.doorbells.get() + 1);
+    if let Some(next) = next {
+        // SAFETY: the page belongs to this vCPU.
+        unsafe { (&raw mut (*vcpu.state()).rip).write_volatile(next) };
+        vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
+    }
+    ipc::signal(cpu, notification, badge);
+    // Signalling may have left shared mode for a moment, or made somebody more important ready.
+    next.is_some() && cpu.running_vcpu.get() == Some(vcpu) && !cpu.reschedule.get()
+}
+
+#[cold]
+#[inline(never)]
+fn trace_entry(cpu: &PerCpu, vcpu: Ref<Vcpu>) {
+    // SAFETY: the page belongs to this vCPU.
+    let rip = unsafe { (&raw const (*vcpu.state()).rip).read_volatile() };
+    vcpu.guest_ticks.set(vcpu.guest_ticks.get().wrapping_sub(timer::now()));
+    trace::record(cpu, Event::VmEntry, vcpu.address(), rip);
+}
+
+#[cold]
+#[inline(never)]
+fn trace_exit(cpu: &PerCpu, vcpu: Ref<Vcpu>, reason: ExitReason) {
+    vcpu.guest_ticks.set(vcpu.guest_ticks.get().wrapping_add(timer::now()));
+    trace::record(cpu, Event::VmExit, vcpu.address(), reason as u64);
+}
