@@ -284,18 +284,18 @@ pub struct VcpuState {
     pub interrupt_shadow: u32,
     /// The event whose delivery the exit interrupted: the VMM injects it again.
     pub vectoring: u32,
-    /// Its error code.
-    pub vectoring_error: u32,
     /// [`Dirty`] groups for the next entry.
     pub dirty: u32,
     /// Event to inject at the next entry: [`EVENT_VALID`] | type | vector. The kernel clears it.
     pub inject: u32,
-    /// Its error code.
-    pub inject_error: u32,
     /// 1: exit as soon as the guest can take an interrupt.
     pub request_window: u32,
     /// 1: exit as soon as the guest can take an NMI.
     pub request_nmi_window: u32,
+    /// Error code of `vectoring`.
+    pub vectoring_error: u32,
+    /// Error code of `inject`.
+    pub inject_error: u32,
     /// Fetched instruction bytes, if the processor gives them.
     pub instruction: [u8; 16],
     /// Control registers.

@@ -99,7 +99,8 @@ impl ExtendedState {
 
 #[cfg(target_os = "none")]
 pub use machine::{
-    clear_ts, detect, discard_vcpu, init_cpu, load_clean, read_xcr0, restore_thread, restore_vcpu, save_thread, save_vcpu, set_ts, write_xcr0,
+    clear_ts, detect, discard_vcpu, init_cpu, load_clean, read_xcr0, restore_thread, restore_vcpu, save_thread, save_vcpu, set_ts,
+    write_xcr0,
 };
 
 /// What touches the registers.
@@ -130,8 +131,7 @@ mod machine {
     /// Puts this processor's registers and XCR0 into the state of a new thread. CR4.OSFXSR, and OSXSAVE where there is XSAVE, are set.
     pub fn init_cpu() {
         write_xcr0(HOST_XCR0);
-        // SAFETY: the area is a valid one.
-        unsafe { restore_thread(&raw const NEW_THREAD) };
+        load_clean();
     }
 
     static NEW_THREAD: ThreadFpu = ThreadFpu::NEW;

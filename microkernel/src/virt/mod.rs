@@ -11,7 +11,12 @@
 //! the page and trusted. What only the kernel may know stands in [`VcpuArea`].
 #![cfg_attr(
     not(target_os = "none"),
-    allow(dead_code, reason = "the parts that touch the machine are built for the kernel's target alone")
+    allow(
+        dead_code,
+        unused_imports,
+        unused_macros,
+        reason = "the parts that touch the machine are built for the kernel's target alone"
+    )
 )]
 
 pub mod fpu;
@@ -39,7 +44,32 @@ macro_rules! put {
     }};
 }
 
-pub(crate) use {get, put};
+/// Reads two neighbouring `u32` fields at once; the first is the lower half.
+macro_rules! get_pair {
+    ($state:expr, $first:ident, $second:ident) => {{
+        const {
+            assert!(core::mem::offset_of!(VcpuState, $first) % 8 == 0);
+            assert!(core::mem::offset_of!(VcpuState, $second) == core::mem::offset_of!(VcpuState, $first) + 4);
+        }
+        // SAFETY: as for `get!`; the two lie side by side, aligned for one access.
+        unsafe { (&raw const (*$state).$first).cast::<u64>().read_volatile() }
+    }};
+}
+
+/// Writes two neighbouring `u32` fields at once.
+macro_rules! put_pair {
+    ($state:expr, $value:expr, $first:ident, $second:ident) => {{
+        const {
+            assert!(core::mem::offset_of!(VcpuState, $first) % 8 == 0);
+            assert!(core::mem::offset_of!(VcpuState, $second) == core::mem::offset_of!(VcpuState, $first) + 4);
+        }
+        let value: u64 = $value;
+        // SAFETY: as for `get_pair!`.
+        unsafe { (&raw mut (*$state).$first).cast::<u64>().write_volatile(value) }
+    }};
+}
+
+pub(crate) use {get, get_pair, put, put_pair};
 
 /// The ways to run a guest; numbered as `object::trace::MACHINE` answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -128,34 +128,24 @@ pub const fn segment_to_vmcb(segment: Segment) -> SegmentRegister {
     }
 }
 
-/// Segment register from the VMCB, made to look as VT-x reports it: granularity follows the limit, the accessed bit of usable data and the busy bit of TR are set.
+/// Attributes from the VMCB, made to look as VT-x reports them: granularity follows the limit, the accessed bit of usable data and the busy bit of TR are set.
 #[must_use]
-pub const fn segment_from_vmcb(register: SegmentRegister, index: usize) -> Segment {
+#[inline(always)]
+pub const fn attributes_from_vmcb(attributes: u16, limit: u32, index: usize) -> u32 {
     use tessera_abi::vcpu::segment::{LDTR, TR};
     const PRESENT: u32 = 1 << 7;
     const GRANULARITY: u32 = 1 << 15;
-    let raw = register.attributes as u32;
-    let mut attributes = raw & 0xff | (raw & 0xf00) << 4;
-    if attributes & PRESENT == 0 {
-        attributes |= SEGMENT_UNUSABLE;
-    } else {
-        attributes |= match index {
-            TR => 2,
-            LDTR => 0,
-            _ => 1,
-        };
-        if register.limit > 0xf_ffff {
-            attributes |= GRANULARITY;
-        }
+    let raw = attributes as u32;
+    let rights = raw & 0xff | (raw & 0xf00) << 4;
+    if rights & PRESENT == 0 {
+        return rights | SEGMENT_UNUSABLE;
     }
-    Segment {
-        selector: register.selector,
-        reserved: 0,
-        attributes,
-        limit: register.limit,
-        reserved2: 0,
-        base: register.base,
-    }
+    let set = match index {
+        TR => 2,
+        LDTR => 0,
+        _ => 1,
+    };
+    rights | set | if limit > 0xf_ffff { GRANULARITY } else { 0 }
 }
 
 /// `EVENTINJ` for an event of the shared page; the formats agree, so this only checks.

@@ -31,18 +31,20 @@ pub struct Host {
     token: u64,
     /// Generation of the processor that the VMCB's ASID belongs to.
     asid_generation: u64,
-    /// `interrupt_shadow` as the last exit stored it; when the page still says so, the VMCB is right already.
-    shadow: u32,
+    /// `interrupt_shadow`, and a `vectoring` of 0, as the last exit stored them; while the page still says so, the VMCB is right already.
+    shadow: u64,
     /// [`pending`] bits: the next entry or exit takes the long way.
-    pending: u32,
+    pending: u64,
     /// 2 while NMIs are blocked, else 0: bit 1 of `interrupt_shadow`.
-    nmi_blocked: u32,
+    nmi_blocked: u64,
     /// Exceptions that the VMM wants to see.
     exceptions: u32,
     /// Length of the instruction behind a software interrupt that is being injected.
     software_length: u32,
     /// The VMM waits until an NMI can be taken.
-    nmi_window: u32,
+    nmi_window: bool,
+    /// The processor reports the address of the next instruction.
+    reports_next_rip: bool,
     /// Guest's XCR0.
     xcr0: u64,
     /// Guest's TSC_AUX.
@@ -67,17 +69,19 @@ impl Host {
 /// Reasons for the long way.
 pub(crate) mod pending {
     /// TLB_CONTROL must be cleared again.
-    pub const FLUSHED: u32 = 1;
+    pub const FLUSHED: u64 = 1;
     /// DR0 to DR3 belong to the guest while it runs.
-    pub const DEBUG_LOADED: u32 = 2;
+    pub const DEBUG_LOADED: u64 = 2;
     /// A virtual interrupt stands in the VMCB to find the interrupt window.
-    pub const WINDOW: u32 = 4;
+    pub const WINDOW: u64 = 4;
     /// One instruction is being stepped over: the IRET that ends an NMI handler.
-    pub const STEP: u32 = 8;
+    pub const STEP: u64 = 8;
     /// A software interrupt was injected with the last entry.
-    pub const SOFTWARE: u32 = 16;
+    pub const SOFTWARE: u64 = 16;
     /// NMIs are blocked, and IRET exits.
-    pub const NMI: u32 = 32;
+    pub const NMI: u64 = 32;
+    /// Translations must be flushed with the next entry.
+    pub const FLUSH: u64 = 64;
 }
 
 /// What the backend keeps per processor.
@@ -217,6 +221,7 @@ const PAUSE_THRESHOLD: u16 = 128;
 /// Sets up a zeroed VMCB.
 #[cfg(target_os = "none")]
 pub(super) fn init(vmcb: &mut Vmcb, host: &mut Host, physical: u64) {
+    host.reports_next_rip = crate::virt::backend_features() & crate::virt::Features::NEXT_RIP.bits() != 0;
     host.vmcb_physical = physical + core::mem::offset_of!(super::VcpuArea, vmcb) as u64;
     vmcb.control.iopm = machine::image_physical(IO_MAP.0.get() as usize);
     vmcb.control.msrpm = machine::image_physical(MSR_MAP.0.get() as usize);
@@ -244,7 +249,7 @@ pub(super) fn reset(vmcb: &mut Vmcb, host: &mut Host) {
     host.pending = 0;
     host.nmi_blocked = 0;
     host.exceptions = 0;
-    host.nmi_window = 0;
+    host.nmi_window = false;
     host.xcr0 = 1;
     host.tsc_aux = 0;
     host.debug = [0; 4];

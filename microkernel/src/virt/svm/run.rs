@@ -6,7 +6,7 @@
 use super::convert::{self, Interrupted, Invalid};
 use super::vmcb::{Vmcb, clean, code, intercept, tlb, virtual_interrupt};
 use super::{ALWAYS_INTERCEPTED, CPUS, Cpu, Host, machine, pending, state as registers};
-use crate::virt::{Exit, Features, backend_features, fpu, get, put};
+use crate::virt::{Exit, fpu, get, get_pair, put, put_pair};
 use core::arch::asm;
 use core::mem::offset_of;
 use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, gpr};
@@ -32,26 +32,22 @@ const fn offset(register: usize) -> usize {
 pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut VcpuState, nested_root: u64, flush: bool) -> Exit {
     // SAFETY: this processor's own element; interrupts are off, and no other reference to it lives across this call.
     let this = unsafe { &mut *CPUS[cpu].0.get() };
-    let attention = get!(state, dirty)
-        | get!(state, inject)
-        | get!(state, request_window)
-        | get!(state, request_nmi_window)
-        | (get!(state, interrupt_shadow) ^ host.shadow)
-        | host.pending
-        | u32::from(flush);
-    let moved = (host.token ^ this.token) | (vmcb.control.nested_cr3 ^ nested_root);
-    if u64::from(attention) | moved != 0 {
-        // SAFETY: the caller's promise.
-        if let Err(exit) = unsafe { prepare(vmcb, host, this, state, nested_root, flush) } {
-            return exit;
-        }
-    }
     vmcb.save.rip = get!(state, rip);
     vmcb.save.rflags = get!(state, rflags);
     vmcb.save.rsp = get!(state, gpr[gpr::RSP]);
     vmcb.save.rax = get!(state, gpr[gpr::RAX]);
-    if host.pending & pending::STEP != 0 {
-        vmcb.save.rflags |= TRAP_FLAG;
+    let attention = get_pair!(state, dirty, inject)
+        | get_pair!(state, request_window, request_nmi_window)
+        | (get_pair!(state, interrupt_shadow, vectoring) ^ host.shadow)
+        | host.pending
+        | (host.token ^ this.token)
+        | (vmcb.control.nested_cr3 ^ nested_root)
+        | u64::from(flush);
+    if attention != 0 {
+        // SAFETY: the caller's promise.
+        if let Err(exit) = unsafe { prepare(vmcb, host, this, state, nested_root, flush) } {
+            return exit;
+        }
     }
 
     // SAFETY: the VMCB is complete and its nested page tables reach only the guest's memory, both by the caller's promise.
@@ -68,20 +64,9 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut Vcpu
     put!(state, vmcb.save.rsp, gpr[gpr::RSP]);
     put!(state, vmcb.save.rax, gpr[gpr::RAX]);
     put!(state, registers::cr8(&vmcb.control), cr8);
-    let next_rip = vmcb.control.next_rip;
-    put!(
-        state,
-        if next_rip == 0 {
-            0
-        } else {
-            next_rip.wrapping_sub(vmcb.save.rip) as u32
-        },
-        instruction_length
-    );
-    host.shadow = vmcb.control.interrupt_state as u32 & 1 | host.nmi_blocked;
-    put!(state, host.shadow, interrupt_shadow);
-    put!(state, 0, vectoring);
-    if vmcb.control.exit_event as u32 & EVENT_VALID | host.pending != 0 {
+    host.shadow = vmcb.control.interrupt_state & 1 | host.nmi_blocked;
+    put_pair!(state, host.shadow, interrupt_shadow, vectoring);
+    if vmcb.control.exit_event & u64::from(EVENT_VALID) | host.pending != 0 {
         // SAFETY: the caller's promise.
         if let Some(exit) = unsafe { finish(vmcb, host, state) } {
             return exit;
@@ -93,12 +78,13 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut Vcpu
             let io = convert::io_exit(vmcb.control.exit_info_1, vmcb.control.exit_info_2);
             put!(state, io.access, info[0]);
             put!(state, io.next_rip, info[1]);
-            put!(state, io.next_rip.wrapping_sub(vmcb.save.rip) as u32, instruction_length);
+            let length = io.next_rip.wrapping_sub(vmcb.save.rip) & 0xf;
+            put_pair!(state, ExitReason::Io as u64 | length << 32, reason, instruction_length);
             if !io.is_plain() {
                 // SAFETY: the caller's promise.
                 unsafe { registers::store_full(vmcb, host, state) };
             }
-            ExitReason::Io
+            return Exit::Guest(ExitReason::Io);
         }
         code::CPUID => {
             if vmcb.save.rax as u32 == XSAVE_LEAF {
@@ -118,7 +104,14 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut Vcpu
             Exit::HostInterrupt => return Exit::HostInterrupt,
         },
     };
-    put!(state, reason as u32, reason);
+    put_pair!(state, reason as u64, reason, instruction_length);
+    if host.reports_next_rip && vmcb.control.next_rip != 0 {
+        put!(
+            state,
+            vmcb.control.next_rip.wrapping_sub(vmcb.save.rip) as u32 & 0xf,
+            instruction_length
+        );
+    }
     Exit::Guest(reason)
 }
 
@@ -136,13 +129,11 @@ unsafe fn world_switch(vmcb: u64, host_save: u64, state: *mut VcpuState) {
             "push rbx",
             "push rbp",
             "push rdi",
-            "push rsi",
+            "push rax",
             "clgi",
             "sti",
-            "mov rbx, rax",
-            "mov rax, rsi",
             "vmsave rax",
-            "mov rax, rbx",
+            "mov rax, rsi",
             "vmload rax",
             "mov rcx, [rdi + {rcx}]",
             "mov rdx, [rdi + {rdx}]",
@@ -161,8 +152,7 @@ unsafe fn world_switch(vmcb: u64, host_save: u64, state: *mut VcpuState) {
             // RAX is the VMCB's address here and, restored by the exit, below.
             "vmrun rax",
             "vmsave rax",
-            "push rdi",
-            "mov rdi, [rsp + 16]",
+            "xchg rdi, [rsp + 8]",
             "mov [rdi + {rcx}], rcx",
             "mov [rdi + {rdx}], rdx",
             "mov [rdi + {rbx}], rbx",
@@ -176,12 +166,11 @@ unsafe fn world_switch(vmcb: u64, host_save: u64, state: *mut VcpuState) {
             "mov [rdi + {r13}], r13",
             "mov [rdi + {r14}], r14",
             "mov [rdi + {r15}], r15",
-            "pop qword ptr [rdi + {rdi}]",
             "pop rax",
+            "pop qword ptr [rdi + {rdi}]",
             "vmload rax",
             "cli",
             "stgi",
-            "pop rdi",
             "pop rbp",
             "pop rbx",
             rcx = const offset(gpr::RCX),
@@ -198,8 +187,8 @@ unsafe fn world_switch(vmcb: u64, host_save: u64, state: *mut VcpuState) {
             r13 = const offset(13),
             r14 = const offset(14),
             r15 = const offset(15),
-            inout("rax") vmcb => _,
-            inout("rsi") host_save => _,
+            inout("rax") host_save => _,
+            inout("rsi") vmcb => _,
             inout("rdi") state => _,
             out("rcx") _,
             out("rdx") _,
@@ -227,12 +216,17 @@ unsafe fn prepare(
     this: &mut Cpu,
     state: *mut VcpuState,
     nested_root: u64,
-    mut flush: bool,
+    flush: bool,
 ) -> Result<(), Exit> {
+    if flush || vmcb.control.nested_cr3 != nested_root {
+        // Remembered until it is done: this entry may fail before.
+        host.pending |= pending::FLUSH;
+    }
     if host.pending & pending::FLUSHED != 0 {
         vmcb.control.tlb_control = tlb::KEEP;
         host.pending &= !pending::FLUSHED;
     }
+    vmcb.control.nested_cr3 = nested_root;
     let dirty = Dirty::from_bits_truncate(get!(state, dirty));
     if !dirty.is_empty() {
         put!(state, 0, dirty);
@@ -242,23 +236,24 @@ unsafe fn prepare(
             // SAFETY: the caller's promise.
             Err(invalid) => return Err(unsafe { entry_failed(vmcb, host, state, invalid) }),
         };
-        flush |= loaded.flush;
+        if loaded.flush {
+            host.pending |= pending::FLUSH;
+        }
         if let Some(xcr0) = loaded.xcr0 {
             // This vCPU's extended state is in the registers, and its XCR0 with it.
             fpu::write_xcr0(xcr0);
         }
     }
-    if vmcb.control.nested_cr3 != nested_root {
-        vmcb.control.nested_cr3 = nested_root;
-        vmcb.control.clean &= !clean::NESTED;
-        flush = true;
-    }
     if host.token != this.token {
-        bind(vmcb, host, this, &mut flush);
+        bind(vmcb, host, this);
     }
-    if flush && super::new_asid(this, vmcb, host) {
-        vmcb.control.tlb_control = tlb::FLUSH_ALL;
-        host.pending |= pending::FLUSHED;
+    if host.pending & pending::FLUSH != 0 {
+        host.pending &= !pending::FLUSH;
+        vmcb.control.clean &= !clean::NESTED;
+        if super::new_asid(this, vmcb, host) {
+            vmcb.control.tlb_control = tlb::FLUSH_ALL;
+            host.pending |= pending::FLUSHED;
+        }
     }
 
     let shadow = get!(state, interrupt_shadow) & 3;
@@ -268,6 +263,9 @@ unsafe fn prepare(
     // SAFETY: the caller's promise.
     unsafe { prepare_events(vmcb, host, state) }?;
 
+    if host.pending & pending::STEP != 0 {
+        vmcb.save.rflags |= TRAP_FLAG;
+    }
     if host.pending & pending::DEBUG_LOADED != 0 {
         vmcb.control.intercept_dr = 0;
         vmcb.control.clean &= !clean::INTERCEPTS;
@@ -296,10 +294,9 @@ unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState
                 // The frame must point behind the instruction; should the delivery be interrupted, `finish` takes it back.
                 host.software_length = get!(state, instruction_length) & 0xf;
                 host.pending |= pending::SOFTWARE;
-                let next = get!(state, rip).wrapping_add(u64::from(host.software_length));
-                put!(state, next, rip);
-                if backend_features() & Features::NEXT_RIP.bits() != 0 {
-                    vmcb.control.next_rip = next;
+                vmcb.save.rip = vmcb.save.rip.wrapping_add(u64::from(host.software_length));
+                if host.reports_next_rip {
+                    vmcb.control.next_rip = vmcb.save.rip;
                 }
             }
             _ => {}
@@ -308,8 +305,8 @@ unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState
         put!(state, 0, inject);
     }
 
-    host.nmi_window = u32::from(get!(state, request_nmi_window) != 0);
-    if host.nmi_window != 0 && host.nmi_blocked == 0 && event & EVENT_VALID == 0 {
+    host.nmi_window = get!(state, request_nmi_window) != 0;
+    if host.nmi_window && host.nmi_blocked == 0 && event & EVENT_VALID == 0 {
         put!(state, ExitReason::NmiWindow as u32, reason);
         return Err(Exit::Guest(ExitReason::NmiWindow));
     }
@@ -322,12 +319,12 @@ unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState
 }
 
 /// Makes this the vCPU that ran last on this processor. Its ASID stays good if it comes back to the processor where it got it, before ASIDs started over there.
-fn bind(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu, flush: &mut bool) {
+fn bind(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu) {
     machine::branch_barrier(this);
     machine::write_tsc_aux(this, host.tsc_aux);
     // What a vCPU did to translations elsewhere, this processor did not see: only generations of this processor's own count, and `run` elsewhere replaces the generation.
     if host.asid_generation != this.asid_generation {
-        *flush = true;
+        host.pending |= pending::FLUSH;
     }
     vmcb.control.clean = 0;
     this.token += 1;
@@ -355,7 +352,7 @@ fn set_nmi_blocked(vmcb: &mut Vmcb, host: &mut Host, blocked: bool) {
     if blocked == (host.nmi_blocked != 0) {
         return;
     }
-    host.nmi_blocked = u32::from(blocked) * 2;
+    host.nmi_blocked = u64::from(blocked) * 2;
     if blocked {
         vmcb.control.intercept_1 |= intercept::IRET;
         host.pending |= pending::NMI;
@@ -395,7 +392,7 @@ unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Opt
                     // It did not arrive, so it blocks nothing yet.
                     set_nmi_blocked(vmcb, host, false);
                     host.shadow &= !2;
-                    put!(state, host.shadow, interrupt_shadow);
+                    put!(state, host.shadow as u32, interrupt_shadow);
                 }
                 put!(state, error, vectoring_error);
                 put!(state, event, vectoring);
@@ -412,9 +409,9 @@ unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Opt
             put!(state, vmcb.save.rflags, rflags);
             set_nmi_blocked(vmcb, host, false);
             host.shadow &= !2;
-            put!(state, host.shadow, interrupt_shadow);
-            if host.nmi_window != 0 {
-                put!(state, ExitReason::NmiWindow as u32, reason);
+            put!(state, host.shadow as u32, interrupt_shadow);
+            if host.nmi_window {
+                put_pair!(state, ExitReason::NmiWindow as u64, reason, instruction_length);
                 return Some(Exit::Guest(ExitReason::NmiWindow));
             }
             return Some(Exit::HostInterrupt);

@@ -400,10 +400,12 @@ proptest! {
         value.attributes = value.attributes & DEFINED | 0x80;
         if value.limit > 0xf_ffff { value.attributes |= 1 << 15; }
         value.attributes |= match index { segment::TR => 2, segment::LDTR => 0, _ => 1 };
-        prop_assert_eq!(convert::segment_from_vmcb(convert::segment_to_vmcb(value), index), value);
+        let register = convert::segment_to_vmcb(value);
+        prop_assert_eq!(convert::attributes_from_vmcb(register.attributes, register.limit, index), value.attributes);
+        prop_assert_eq!((register.selector, register.limit, register.base), (value.selector, value.limit, value.base));
         value.attributes |= SEGMENT_UNUSABLE;
-        let back = convert::segment_from_vmcb(convert::segment_to_vmcb(value), index);
-        prop_assert_eq!(back.attributes, SEGMENT_UNUSABLE);
+        let register = convert::segment_to_vmcb(value);
+        prop_assert_eq!(convert::attributes_from_vmcb(register.attributes, register.limit, index), SEGMENT_UNUSABLE);
     }
 
     /// Port, width and direction of any exit information fit their fields.
