@@ -48,9 +48,10 @@ FREESTANDING_ONLY = --exclude tessera-bare-guest
 
 cargo_freestanding = $(FREESTANDING) RUSTFLAGS="$(REMAP) $(3)" cargo $${TOOLCHAIN_ARGUMENT} $(1) --release $(BUILD_STD) --target $(2)
 KERNEL_FLAGS = -C code-model=kernel -C relocation-model=static
-GUEST_FLAGS = -C relocation-model=static
+GUEST_FLAGS = $(KERNEL_FLAGS)
 
 say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
+comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
 .PHONY: help setup guests kernel servers vmm programs tools image iso graph check run gdb test unit system-tests lint bench clean
@@ -81,7 +82,7 @@ servers:
 
 vmm:
 	$(call say,Building the virtual machine monitor)
-	@$(call cargo_freestanding,build,$(VMM_TARGET),) -p tessera-vmm-server
+	@$(call cargo_freestanding,build,$(VMM_TARGET),) -p tessera-vmm
 
 tools:
 	$(call say,Building the tools of this machine)
@@ -90,10 +91,10 @@ tools:
 # Copies what was built under its short name to where image-builder looks; untouched when the same.
 programs: kernel servers vmm
 	@mkdir -p $(PROGRAMS)
-	@install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/tessera-kernel $(PROGRAMS)/kernel
-	@for name in init shell vmx probe; do \
-		install -C -m 644 $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $(PROGRAMS)/$$name; done
-	@install -C -m 644 $(FREESTANDING_TARGET_DIR)/x86_64-tessera-nosimd/release/tessera-vmm-server $(PROGRAMS)/vmm
+	@copy() { if [ -f "$$1" ]; then install -C -m 644 "$$1" $(PROGRAMS)/$$2; fi; }; \
+		copy $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/tessera-kernel kernel; \
+		copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera-nosimd/release/tessera-vmm vmm; \
+		for name in init shell vmx probe; do copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $$name; done
 
 image: programs tools guests ## Build the disk image that boots through BIOS and UEFI
 	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format disk $(SET)
@@ -119,11 +120,11 @@ QEMU_FIRMWARE_uefi = -drive if=pflash,format=raw,unit=0,readonly=on,file=$(OVMF)
 QEMU_CONSOLE = -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon chardev=console,mode=readline
 
 run: setup image ## Build everything and boot it in QEMU, with the debug shell on this terminal
-	$(call say,Booting ($(FIRMWARE), $(SMP) processors, $(MEM)). To quit: Ctrl-A, then x. Back from a guest's console: Ctrl-])
+	$(call say,Booting ($(FIRMWARE)$(comma) $(SMP) processors$(comma) $(MEM)). To quit: Ctrl-A$(comma) then x. Back from a guest's console: Ctrl-])
 	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE)
 
 gdb: image ## Boot and wait for gdb on port 1234 (gdb build/programs/kernel -ex 'target remote :1234')
-	$(call say,Waiting for gdb: gdb $(PROGRAMS)/kernel -ex 'target remote :1234'. To quit: Ctrl-A, then x)
+	$(call say,Waiting for gdb: gdb $(PROGRAMS)/kernel -ex 'target remote :1234'. To quit: Ctrl-A$(comma) then x)
 	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE) -s -S
 
 # --- Testing ------------------------------------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ lint: ## Check formatting, and all code with clippy, as the host and as the mach
 	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(KERNEL_FLAGS)) -p tessera-kernel -- -D warnings
 	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(GUEST_FLAGS)) -p tessera-bare-guest -- -D warnings
 	@$(call cargo_freestanding,clippy,$(SERVER_TARGET),) $(SERVER_PACKAGES) -- -D warnings
-	@$(call cargo_freestanding,clippy,$(VMM_TARGET),) -p tessera-vmm-server -- -D warnings
+	@$(call cargo_freestanding,clippy,$(VMM_TARGET),) -p tessera-vmm -- -D warnings
 
 # nextest runs tests side by side and says what hung; cargo's own runner is enough where it is not installed.
 unit: ## Run the tests that need no machine

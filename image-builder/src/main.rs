@@ -8,6 +8,7 @@ use image_builder::{
     grub::{Grub, write_if_changed},
     iso, notices,
     payload::Payload,
+    program,
     source::Invalid,
     system::{Description, System},
     units::show_size,
@@ -165,6 +166,7 @@ fn build(arguments: &Build) -> anyhow::Result<()> {
     fs::create_dir_all(&arguments.output).with_context(|| format!("{}: the folder cannot be made", arguments.output.display()))?;
     let kernel_path = arguments.programs.join(&system.kernel.value);
     let kernel = fs::read(&kernel_path).with_context(|| format!("{}: the kernel cannot be read; is it built (`make kernel`)?", kernel_path.display()))?;
+    let kernel = program::strip(&kernel).with_context(|| format!("{}: not a kernel", kernel_path.display()))?;
     let bundle = bundle::build(&system, &arguments.programs, &mut step)?;
     let payload = Payload::new(system.product.clone(), kernel, system.command_line.value.clone(), bundle.bytes, notices::text());
     let mut written = Vec::new();

@@ -86,6 +86,27 @@ impl Program {
     }
 }
 
+/// An executable without sections, symbols and debug information: only what its program headers load. A boot loader reads no more.
+///
+/// # Errors
+/// It is no 64-bit ELF file, or its program headers lie outside of it.
+pub fn strip(file: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let endian = LittleEndian;
+    let header = FileHeader64::<LittleEndian>::parse(file).context("no 64-bit ELF header")?;
+    let programs = header.program_headers(endian, file).context("the program headers lie outside the file")?;
+    let mut end = header.e_phoff.get(endian) + std::mem::size_of_val(programs) as u64;
+    for program in programs.iter().filter(|program| program.p_type(endian) == PT_LOAD) {
+        let (offset, length) = program.file_range(endian);
+        end = end.max(offset.checked_add(length).context("a segment reaches past the end of the file")?);
+    }
+    let mut stripped = file.get(..usize::try_from(end)?).context("a segment reaches past the end of the file")?.to_vec();
+    // e_shoff, e_shnum, e_shstrndx: no section headers (ELF-64 object file format, ELF header).
+    for range in [0x28..0x30, 0x3c..0x40] {
+        stripped[range].fill(0);
+    }
+    Ok(stripped)
+}
+
 fn load(program: &object::elf::ProgramHeader64<LittleEndian>, file: &[u8]) -> anyhow::Result<Option<Segment>> {
     let endian = LittleEndian;
     let (address, memory) = (program.p_vaddr(endian), program.p_memsz(endian));
