@@ -5,6 +5,7 @@ use crate::{
     image::{Images, Spec},
     machine::{Config, Firmware, Machine, ovmf},
     shell::Host,
+    systems::System,
 };
 use std::{
     fs,
@@ -74,6 +75,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The delivered system.
+    pub fn product(&self) -> Result<System> {
+        Ok(System::product(&self.environment.root)?)
+    }
+
     /// A machine for an image; change it before [`Self::start`].
     pub fn config(&self, spec: &Spec) -> Result<Config> {
         Ok(Config::new(self.name, &self.environment.images.get(spec)?))
@@ -82,7 +88,8 @@ impl<'a> Context<'a> {
     /// Starts a machine.
     pub fn start(&self, config: &Config) -> Result<Machine> {
         let mut machine = Machine::start(config, &self.environment.logs, self.deadline)?;
-        machine.serial.fatal("KERNEL PANIC");
+        machine.serial.fatal("kernel panic on processor");
+        machine.serial.fatal("Kernel panic - not syncing");
         Ok(machine)
     }
 

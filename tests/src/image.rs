@@ -1,6 +1,6 @@
 //! Images for tests, built by image-builder from the project's `system.toml` or from one under `tests/systems`, with changes.
 
-use crate::{Failure, Result, fail};
+use crate::{Failure, Result, fail, systems::System};
 use std::{
     collections::HashMap,
     fs,
@@ -12,8 +12,8 @@ use std::{
 /// What to build.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
-    /// System description, relative to the project's root.
-    pub system: String,
+    /// Description of the system.
+    pub system: System,
     /// `--set` arguments.
     pub sets: Vec<String>,
     /// Kernel command line, if not the description's own.
@@ -22,28 +22,18 @@ pub struct Spec {
     pub iso: bool,
 }
 
-impl Spec {
-    /// The system as it is delivered.
-    #[must_use]
-    pub fn product() -> Self {
-        Self::of("system.toml")
-    }
-
-    /// One of `tests/systems`.
-    #[must_use]
-    pub fn test(name: &str) -> Self {
-        Self::of(&format!("tests/systems/{name}.toml"))
-    }
-
-    fn of(system: &str) -> Self {
+impl From<System> for Spec {
+    fn from(system: System) -> Self {
         Self {
-            system: system.into(),
+            system,
             sets: Vec::new(),
             command_line: None,
             iso: false,
         }
     }
+}
 
+impl Spec {
     /// Changes one value (`vm.debian.vcpus=2`).
     #[must_use]
     pub fn set(mut self, change: impl Into<String>) -> Self {
@@ -102,7 +92,13 @@ impl Images {
         let _ = fs::remove_dir_all(output);
         fs::create_dir_all(output)?;
         let mut command = Command::new(&self.builder);
-        command.current_dir(&self.root).arg("build").arg("--system").arg(&spec.system);
+        let description = output.join("system.toml");
+        fs::write(&description, spec.system.text())?;
+        command
+            .current_dir(&self.root)
+            .args(["build", "--quiet"])
+            .arg("--system")
+            .arg(&description);
         command
             .arg("--output")
             .arg(output)
@@ -118,7 +114,7 @@ impl Images {
         if !result.status.success() {
             fail!(
                 "image-builder failed on {} {:?}: {}",
-                spec.system,
+                description.display(),
                 spec.sets,
                 String::from_utf8_lossy(&result.stderr).trim()
             );

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod runner;
 pub mod serial;
 pub mod shell;
+pub mod systems;
 pub mod text;
 
 pub use context::Context;

@@ -53,7 +53,11 @@ fn to_prompt(context: &Context, firmware: Firmware, cpus: u32, iso: bool) -> Res
     if let Some(reason) = context.lacks(firmware) {
         return Outcome::skip(reason);
     }
-    let spec = Spec { iso, ..Spec::product() }.set("vm.debian.autostart=false");
+    let spec = Spec {
+        iso,
+        ..context.product()?.into()
+    }
+    .set("vm.debian.autostart=false");
     let mut host = context.boot(&spec, |config| {
         config.firmware = firmware;
         config.cpus = cpus;

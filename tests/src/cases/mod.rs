@@ -1,6 +1,14 @@
 //! The tests, one file for each topic.
 
 mod boot;
+mod fuzz;
+mod guest;
+mod hostile_guest;
+mod isolation;
+mod lifecycle;
+mod panic_record;
+mod share;
+mod shell;
 
 use crate::{Context, Outcome, Result};
 use std::time::Duration;
@@ -29,5 +37,16 @@ impl Case {
 /// All tests.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [boot::CASES].concat()
+    [
+        boot::CASES,
+        shell::CASES,
+        guest::CASES,
+        share::CASES,
+        isolation::CASES,
+        hostile_guest::CASES,
+        fuzz::CASES,
+        lifecycle::CASES,
+        panic_record::CASES,
+    ]
+    .concat()
 }

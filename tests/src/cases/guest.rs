@@ -1,0 +1,161 @@
+//! Debian's kernels in virtual machines, up to user land and back to the shell.
+
+use super::Case;
+use crate::{Context, Outcome, Result, ensure, shell::Host, systems::Guest};
+
+/// The tests of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "guest/cloud-1-vcpu",
+        about: "Debian's cloud kernel to user land, 1 vCPU",
+        minutes: 3,
+        run: |c| to_user_land(c, "cloud", 1, 128),
+    },
+    Case {
+        name: "guest/cloud-2-vcpus",
+        about: "Debian's cloud kernel to user land, 2 vCPUs",
+        minutes: 4,
+        run: |c| to_user_land(c, "cloud", 2, 256),
+    },
+    Case {
+        name: "guest/cloud-4-vcpus",
+        about: "Debian's cloud kernel to user land, 4 vCPUs",
+        minutes: 5,
+        run: |c| to_user_land(c, "cloud", 4, 256),
+    },
+    Case {
+        name: "guest/generic-1-vcpu",
+        about: "Debian's generic kernel to user land, 1 vCPU",
+        minutes: 4,
+        run: |c| to_user_land(c, "generic", 1, 256),
+    },
+    Case {
+        name: "guest/generic-2-vcpus",
+        about: "Debian's generic kernel to user land, 2 vCPUs",
+        minutes: 5,
+        run: |c| to_user_land(c, "generic", 2, 256),
+    },
+    Case {
+        name: "guest/generic-4-vcpus",
+        about: "Debian's generic kernel to user land, 4 vCPUs",
+        minutes: 6,
+        run: |c| to_user_land(c, "generic", 4, 256),
+    },
+    Case {
+        name: "guest/memory-64-mib",
+        about: "a guest with 64 MiB reaches user land",
+        minutes: 3,
+        run: |c| to_user_land(c, "cloud", 1, 64),
+    },
+    Case {
+        name: "guest/memory-1-gib",
+        about: "a guest with 1 GiB uses it",
+        minutes: 5,
+        run: |c| to_user_land(c, "cloud", 1, 1024),
+    },
+    Case {
+        name: "guest/memory-2-gib",
+        about: "a guest with 2 GiB uses it",
+        minutes: 6,
+        run: |c| to_user_land(c, "cloud", 1, 2048),
+    },
+    Case {
+        name: "guest/console",
+        about: "the console takes commands, Ctrl-] leaves it, poweroff ends the machine",
+        minutes: 4,
+        run: console,
+    },
+    Case {
+        name: "guest/clock",
+        about: "time passes and sleepers wake on both vCPUs",
+        minutes: 5,
+        run: clock,
+    },
+    Case {
+        name: "guest/as-delivered",
+        about: "the delivered image ends at the prompt with `debian` running",
+        minutes: 4,
+        run: as_delivered,
+    },
+];
+
+/// What `GUEST-UP` says.
+fn reaches_user_land(host: &mut Host, vm: &str) -> Result<(u32, u64)> {
+    host.console(vm, "GUEST-UP")?;
+    let groups = host.serial().expect_line(r"cpus=(\d+) memory=(\d+)KiB")?;
+    let number = |index: usize| groups.get(index).and_then(|g| g.parse().ok()).unwrap_or(0);
+    Ok((number(1) as u32, number(2)))
+}
+
+fn to_user_land(context: &Context, kernel: &str, vcpus: u32, memory: u32) -> Result<Outcome> {
+    let path = match context.guest_file(&format!("{kernel}/vmlinuz")) {
+        Ok(path) => path,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let mut guest = Guest::debian("guest", if memory >= 1024 { "memory" } else { "" });
+    (guest.vcpus, guest.memory, guest.kernel) = (vcpus, memory, "tested-kernel");
+    let system = context.product()?.without_machines().file("tested-kernel", &path).guest(&guest);
+    let mut host = context.boot(&system.into(), |config| config.memory = (memory * 3 / 2).max(1024))?;
+    let (cpus, seen) = reaches_user_land(&mut host, "guest")?;
+    ensure!(cpus == vcpus, "the guest sees {cpus} processors instead of {vcpus}");
+    let (least, most) = (u64::from(memory) * 1024 * 6 / 10, u64::from(memory) * 1024);
+    ensure!((least..=most).contains(&seen), "the guest sees {seen} KiB of {memory} MiB");
+    if memory >= 1024 {
+        let result = host.serial().expect_line("GUEST-MEMORY (.*)$")?;
+        ensure!(result[1].starts_with("ok"), "memory test in the guest: {}", result[1]);
+    }
+    host.leave_console()?;
+    host.neat_command("vm exits guest")?;
+    host.neat_command("vm regs guest")?;
+    Ok(Outcome::Passed)
+}
+
+fn console(context: &Context) -> Result<Outcome> {
+    let system = context.product()?.without_machines().guest(&Guest::debian("guest", ""));
+    let mut host = context.boot(&system.into(), |_| ())?;
+    reaches_user_land(&mut host, "guest")?;
+    host.serial().send_line("echo sum $((40 + 2))")?;
+    host.serial().expect("sum 42")?;
+    host.leave_console()?;
+    // What was printed meanwhile is in the scrollback.
+    host.console("guest", "sum 42")?;
+    host.serial().send_line("seq 1 2000 | tail -1; echo end of $((1000 + 999))")?;
+    host.serial().expect("2000")?;
+    host.serial().expect("end of 1999")?;
+    host.serial().send_line("poweroff -f")?;
+    host.serial().skip_all();
+    host.leave_console()?;
+    let list = host.poll_command("vm list", |text| !text.contains("running"))?;
+    ensure!(list.contains("stopped"), "after poweroff: {list}");
+    host.neat_command("vm start guest")?;
+    host.poll_command("vm list", |text| text.contains("running"))?;
+    reaches_user_land(&mut host, "guest")?;
+    host.leave_console()?;
+    Ok(Outcome::Passed)
+}
+
+fn clock(context: &Context) -> Result<Outcome> {
+    let mut guest = Guest::debian("guest", "clock");
+    guest.vcpus = 2;
+    let mut host = context.boot(&context.product()?.without_machines().guest(&guest).into(), |_| ())?;
+    let text = host.console("guest", "GUEST-CLOCK done")?;
+    ensure!(
+        text.contains("GUEST-CLOCK cpu 0 ok") && text.contains("GUEST-CLOCK cpu 1 ok"),
+        "in the guest: {text}"
+    );
+    Ok(Outcome::Passed)
+}
+
+fn as_delivered(context: &Context) -> Result<Outcome> {
+    let mut host = context.boot(&context.product()?.into(), |_| ())?;
+    let list = host.neat_command("vm list")?;
+    ensure!(
+        list.lines().any(|l| l.contains("debian") && l.contains("running")),
+        "`vm list` says:\n{list}"
+    );
+    reaches_user_land(&mut host, "debian")?;
+    host.serial().send_line("uname -s -m")?;
+    host.serial().expect("Linux x86_64")?;
+    host.leave_console()?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,113 @@
+//! Servers are killed and come back; machines are started and stopped and leave nothing behind.
+
+use super::Case;
+use crate::{
+    Context, Outcome, Result, ensure, fail,
+    shell::Host,
+    systems::{Guest, Probe},
+};
+
+/// The tests of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "lifecycle/kill-servers",
+        about: "a killed server is restarted, a killed VMM ends its machine alone",
+        minutes: 4,
+        run: kill,
+    },
+    Case {
+        name: "lifecycle/start-stop-1000",
+        about: "1,000 starts and stops of a machine give all memory back",
+        minutes: 10,
+        run: start_stop,
+    },
+];
+
+/// `free` of `mem` in pages or bytes, as the shell prints it: the number in the line that begins with "free".
+fn free(host: &mut Host) -> Result<String> {
+    let mem = host.neat_command("mem")?;
+    match mem.lines().find(|l| l.trim_start().to_lowercase().starts_with("free")) {
+        Some(line) => Ok(line.trim().to_owned()),
+        None => fail!("`mem` has no line about free memory:\n{mem}"),
+    }
+}
+
+fn kill(context: &Context) -> Result<Outcome> {
+    let system = context
+        .product()?
+        .without_machines()
+        .guest(&Guest::debian("one", ""))
+        .guest(&Guest {
+            autostart: false,
+            ..Guest::debian("two", "")
+        })
+        .probe(
+            Probe::new("relay", "relay")
+                .restarted()
+                .priority(46)
+                .reports()
+                .grant("supervisor = { use = \"init\" }"),
+        );
+    let mut host = context.boot(&system.into(), |config| config.second_port = true)?;
+    host.console("one", "GUEST-UP")?;
+    host.leave_console()?;
+    let before = free(&mut host)?;
+
+    // An ordinary server comes back.
+    host.neat_command("kill relay")?;
+    host.com2()?.expect("relay")?;
+    let ps = host.poll_command("ps", |text| text.lines().any(|l| l.contains("relay") && l.contains("running")))?;
+    ensure!(ps.contains("shell"), "`ps`:\n{ps}");
+
+    // A console server comes back, and the guest behind it goes on.
+    host.neat_command("kill vmx.one")?;
+    host.poll_command("ps", |text| text.lines().any(|l| l.contains("vmx.one") && l.contains("running")))?;
+    host.start_command("vm console one")?;
+    host.serial().send_line("echo still $((20 + 1)) here")?;
+    host.serial().expect("still 21 here")?;
+    host.leave_console()?;
+
+    // The shell comes back itself.
+    host.serial().send(b"kill shell\r")?;
+    host.serial().expect("kill shell")?;
+    host.serial().expect(crate::shell::PROMPT)?;
+    host.neat_command("ps")?;
+
+    // A killed VMM ends its machine, not the other, and leaves nothing.
+    host.neat_command("vm start two")?;
+    host.console("two", "GUEST-UP")?;
+    host.leave_console()?;
+    host.neat_command("kill vmm.two")?;
+    let list = host.poll_command("vm list", |text| text.lines().any(|l| l.contains("two") && !l.contains("running")))?;
+    ensure!(
+        list.lines().any(|l| l.contains("one") && l.contains("running")),
+        "the other machine ended too:\n{list}"
+    );
+    let after = free(&mut host)?;
+    ensure!(before == after, "free memory before: {before}; after: {after}");
+    host.start_command("vm console one")?;
+    host.serial().send_line("echo still $((20 + 2)) here")?;
+    host.serial().expect("still 22 here")?;
+    Ok(Outcome::Passed)
+}
+
+fn start_stop(context: &Context) -> Result<Outcome> {
+    let Ok(path) = context.guest_file("bare-guest") else {
+        return Outcome::skip("build/guests/bare-guest is missing: run `make guests`");
+    };
+    let probe = Probe::new("lifecycle", "lifecycle none 1000")
+        .reports()
+        .grant("supervisor = { use = \"init\" }")
+        .grant("vm_manager = { use = \"init\" }");
+    let system = context
+        .product()?
+        .without_guests()
+        .file("bare-guest", &path)
+        .guest(&Guest::bare("none"))
+        .probe(probe);
+    let mut host = context.boot(&system.into(), |config| config.second_port = true)?;
+    let groups = host.com2()?.expect_line("probe: lifecycle (ok|FAILED.*)")?;
+    ensure!(groups[1] == "ok", "{}", groups[1]);
+    host.neat_command("vm list")?;
+    Ok(Outcome::Passed)
+}

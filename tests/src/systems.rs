@@ -1,0 +1,275 @@
+//! Descriptions of systems for tests: the delivered `system.toml`, less its guests where a test needs none, plus servers and machines of the test's own.
+
+use std::{fmt::Write, fs, path::Path};
+
+/// The text of a description.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct System {
+    text: String,
+}
+
+/// A probe: a server of the test.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    name: String,
+    arguments: Vec<String>,
+    priority: u8,
+    cpu: Option<u32>,
+    restart: bool,
+    memory: &'static str,
+    grants: Vec<String>,
+}
+
+impl Probe {
+    /// A probe of middling priority that is not restarted and has no grants. `arguments` are words; the first is its role.
+    #[must_use]
+    pub fn new(name: &str, arguments: &str) -> Self {
+        Self {
+            name: name.into(),
+            arguments: arguments.split_whitespace().map(Into::into).collect(),
+            priority: 30,
+            cpu: None,
+            restart: false,
+            memory: "1 MiB",
+            grants: Vec::new(),
+        }
+    }
+
+    /// Sets the priority.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets the processor.
+    #[must_use]
+    pub fn cpu(mut self, cpu: u32) -> Self {
+        self.cpu = Some(cpu);
+        self
+    }
+
+    /// It is restarted when it ends.
+    #[must_use]
+    pub fn restarted(mut self) -> Self {
+        self.restart = true;
+        self
+    }
+
+    /// Sets the memory for objects of its own.
+    #[must_use]
+    pub fn memory(mut self, memory: &'static str) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Grants something, in the description's own words.
+    #[must_use]
+    pub fn grant(mut self, line: &str) -> Self {
+        self.grants.push(line.into());
+        self
+    }
+
+    /// It prints on the second serial port.
+    #[must_use]
+    pub fn reports(self) -> Self {
+        self.grant("report = { io-ports = \"0x2f8-0x2ff\" }")
+    }
+}
+
+/// A virtual machine of the test.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Name.
+    pub name: String,
+    /// One of the description's files.
+    pub kernel: &'static str,
+    /// The RAM disk of `[files]`, or none.
+    pub initramfs: Option<&'static str>,
+    /// RAM in MiB.
+    pub memory: u32,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Kernel command line.
+    pub command_line: String,
+    /// Start at boot.
+    pub autostart: bool,
+}
+
+impl Guest {
+    /// Debian's kernel for clouds with the test RAM disk; `test` is one of `tests/guests/initramfs/tests` or empty.
+    #[must_use]
+    pub fn debian(name: &str, test: &str) -> Self {
+        Self {
+            name: name.into(),
+            kernel: "debian-kernel",
+            initramfs: Some("debian-initramfs"),
+            memory: 128,
+            vcpus: 1,
+            command_line: if test.is_empty() {
+                "console=ttyS0".into()
+            } else {
+                format!("console=ttyS0 quiet guest.test={test}")
+            },
+            autostart: true,
+        }
+    }
+
+    /// The bare guest, which runs `test`. It is not started at boot.
+    #[must_use]
+    pub fn bare(test: &str) -> Self {
+        Self {
+            name: test.into(),
+            kernel: "bare-guest",
+            initramfs: None,
+            memory: 64,
+            vcpus: 1,
+            command_line: format!("guest.test={test}"),
+            autostart: false,
+        }
+    }
+}
+
+impl System {
+    /// The delivered system. Paths of its files are made absolute, since the description is copied.
+    pub fn product(root: &Path) -> std::io::Result<Self> {
+        let text = fs::read_to_string(root.join("system.toml"))?;
+        Ok(Self {
+            text: text.replace("\"build/", &format!("\"{}/build/", root.display())),
+        })
+    }
+
+    /// Without virtual machines and without files.
+    #[must_use]
+    pub fn without_guests(self) -> Self {
+        self.without(&["[[vm]]", "[files]"])
+    }
+
+    /// Without the delivered virtual machines; their files stay.
+    #[must_use]
+    pub fn without_machines(self) -> Self {
+        self.without(&["[[vm]]"])
+    }
+
+    fn without(self, sections: &[&str]) -> Self {
+        let mut text = String::new();
+        let mut keep = true;
+        for line in self.text.lines() {
+            if line.starts_with('[') {
+                keep = !sections.contains(&line.trim());
+            }
+            if keep {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        Self { text }
+    }
+
+    /// Adds a file under a name.
+    #[must_use]
+    pub fn file(mut self, name: &str, path: &Path) -> Self {
+        let line = format!("[files]\n{name} = \"{}\"\n", path.display());
+        if self.text.contains("\n[files]\n") {
+            self.text = self.text.replacen("[files]\n", &line, 1);
+        } else {
+            let _ = write!(self.text, "\n{line}");
+        }
+        self
+    }
+
+    /// Adds a probe.
+    #[must_use]
+    pub fn probe(mut self, probe: Probe) -> Self {
+        let Probe {
+            name,
+            arguments,
+            priority,
+            cpu,
+            restart,
+            memory,
+            grants,
+        } = probe;
+        // Writing to a String does not fail.
+        let _ = write!(
+            self.text,
+            "\n[[server]]\nname = \"{name}\"\nprogram = \"probe\"\narguments = {arguments:?}\npriority = {priority}\nmemory = \"{memory}\"\nslots = 512\nrestart = \"{}\"\n",
+            if restart { "always" } else { "never" }
+        );
+        if let Some(cpu) = cpu {
+            let _ = writeln!(self.text, "cpu = {cpu}");
+        }
+        if !grants.is_empty() {
+            let _ = write!(self.text, "[server.grants]\n{}\n", grants.join("\n"));
+        }
+        self
+    }
+
+    /// Adds the probe that prints the system's log on the second serial port.
+    #[must_use]
+    pub fn relay(self) -> Self {
+        self.probe(
+            Probe::new("relay", "relay")
+                .priority(46)
+                .reports()
+                .grant("supervisor = { use = \"init\" }"),
+        )
+    }
+
+    /// Adds a virtual machine.
+    #[must_use]
+    pub fn guest(mut self, guest: &Guest) -> Self {
+        let Guest {
+            name,
+            kernel,
+            initramfs,
+            memory,
+            vcpus,
+            command_line,
+            autostart,
+        } = guest;
+        let _ = write!(
+            self.text,
+            "\n[[vm]]\nname = \"{name}\"\nmemory = \"{memory} MiB\"\nvcpus = {vcpus}\nkernel = \"{kernel}\"\ncommand-line = \"{command_line}\"\nautostart = {autostart}\n"
+        );
+        if let Some(initramfs) = initramfs {
+            let _ = writeln!(self.text, "initramfs = \"{initramfs}\"");
+        }
+        self
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn system() -> System {
+        System {
+            text: "product = \"x\"\n\n[files]\nk = \"a\"\n\n[[server]]\nname = \"shell\"\n[server.grants]\ni = 1\n\n[[vm]]\nname = \"debian\"\n".into(),
+        }
+    }
+
+    #[test]
+    fn sections_go() {
+        let text = system().without_guests().text;
+        assert!(text.contains("shell") && text.contains("i = 1"));
+        assert!(!text.contains("debian") && !text.contains("k = "));
+    }
+
+    #[test]
+    fn files_and_probes_come() {
+        let text = system()
+            .file("n", Path::new("/p"))
+            .probe(Probe::new("p", "refuse now").reports())
+            .text;
+        assert!(text.contains("[files]\nn = \"/p\"\nk = "));
+        assert!(text.contains("arguments = [\"refuse\", \"now\"]"));
+        assert_eq!(text.matches("[files]").count(), 1);
+    }
+}
