@@ -244,12 +244,10 @@ pub unsafe fn store_reset(state: *mut VcpuState, supported_xcr0: u64, extended_s
             segments[index]
         );
     }
-    for limit in [0xffff] {
-        put!(state, 0, gdtr.base);
-        put!(state, limit, gdtr.limit);
-        put!(state, 0, idtr.base);
-        put!(state, limit, idtr.limit);
-    }
+    put!(state, 0, gdtr.base);
+    put!(state, 0xffff, gdtr.limit);
+    put!(state, 0, idtr.base);
+    put!(state, 0xffff, idtr.limit);
     put!(state, 0, star);
     put!(state, 0, lstar);
     put!(state, 0, cstar);
