@@ -113,7 +113,7 @@ fn sums_to_zero(bytes: &[u8]) -> bool {
 }
 
 /// The table at `address`, if its length and checksum are right.
-fn table<'a>(memory: &'a impl Physical, address: u64) -> Option<&'a [u8]> {
+fn table(memory: &impl Physical, address: u64) -> Option<&[u8]> {
     let length = u32_at(memory.bytes(address, HEADER)?, 4)? as usize;
     if !(HEADER..=MAX_TABLE).contains(&length) {
         return None;
@@ -127,11 +127,19 @@ pub fn parse(memory: &impl Physical, rsdp: &[u8]) -> Option<Machine> {
         return None;
     }
     let wide = u8_at(rsdp, 15)? >= 2 && rsdp.len() >= 36 && sums_to_zero(&rsdp[..36]);
-    let (root, width) = match wide.then(|| u64_at(rsdp, 24)).flatten().filter(|&address| address != 0).and_then(|address| table(memory, address)) {
+    let (root, width) = match wide
+        .then(|| u64_at(rsdp, 24))
+        .flatten()
+        .filter(|&address| address != 0)
+        .and_then(|address| table(memory, address))
+    {
         Some(root) => (root, 8),
         None => (table(memory, u32_at(rsdp, 16)?.into())?, 4),
     };
-    let mut machine = Machine { local_apic: 0xfee0_0000, ..Machine::default() };
+    let mut machine = Machine {
+        local_apic: 0xfee0_0000,
+        ..Machine::default()
+    };
     for entry in root[HEADER..].chunks_exact(width) {
         let address = if width == 8 { u64_at(entry, 0)? } else { u32_at(entry, 0)?.into() };
         let Some(bytes) = table(memory, address) else { continue };
@@ -173,14 +181,22 @@ fn read_madt_entry(entry: &[u8], machine: &mut Machine) -> Option<()> {
             id => processor(id.into(), u32_at(entry, 4)?),
         },
         1 => {
-            let ioapic = IoApic { address: u32_at(entry, 4)?.into(), first_gsi: u32_at(entry, 8)? };
+            let ioapic = IoApic {
+                address: u32_at(entry, 4)?.into(),
+                first_gsi: u32_at(entry, 8)?,
+            };
             machine.ioapics.push(ioapic).ok()?;
         }
         2 => {
             let (bus, line, gsi, flags) = (u8_at(entry, 2)?, u8_at(entry, 3)?, u32_at(entry, 4)?, u16_at(entry, 8)?);
             if bus == 0 && line < 16 {
                 // Polarity in bits 0 and 1, trigger in bits 2 and 3; 3 is "active low" and "level".
-                let entry = Override { line, gsi, level: flags >> 2 & 3 == 3, active_low: flags & 3 == 3 };
+                let entry = Override {
+                    line,
+                    gsi,
+                    level: flags >> 2 & 3 == 3,
+                    active_low: flags & 3 == 3,
+                };
                 machine.overrides.retain(|other| other.line != line);
                 machine.overrides.push(entry).ok()?;
             }
@@ -217,7 +233,12 @@ fn read_fadt(memory: &impl Physical, bytes: &[u8], machine: &mut Machine) -> Opt
     let dsdt = u64_at(bytes, 140).filter(|&address| address != 0).unwrap_or(dsdt.into());
     let pm1a = u16::try_from(pm1a).ok().filter(|&port| port != 0)?;
     let (type_a, type_b) = sleep_types(table(memory, dsdt)?.get(HEADER..)?)?;
-    machine.soft_off = Some(SoftOff { pm1a, pm1b: u16::try_from(pm1b).unwrap_or(0), type_a, type_b });
+    machine.soft_off = Some(SoftOff {
+        pm1a,
+        pm1b: u16::try_from(pm1b).unwrap_or(0),
+        type_a,
+        type_b,
+    });
     Some(())
 }
 

@@ -63,7 +63,16 @@ mod tests {
     const BINARY_24: u8 = 6;
 
     fn at(year: u64, month: u8, day: u8, hour: u8, minute: u8, second: u8) -> Raw {
-        Raw { second, minute, hour, day, month, year: (year % 100) as u8, century: (year / 100) as u8, status_b: BINARY_24 }
+        Raw {
+            second,
+            minute,
+            hour,
+            day,
+            month,
+            year: (year % 100) as u8,
+            century: (year / 100) as u8,
+            status_b: BINARY_24,
+        }
     }
 
     #[test]
@@ -76,7 +85,16 @@ mod tests {
 
     #[test]
     fn reads_bcd_and_twelve_hours() {
-        let raw = Raw { second: 0x59, minute: 0x30, hour: 0x80 | 0x12, day: 0x29, month: 0x02, year: 0x24, century: 0x20, status_b: 0 };
+        let raw = Raw {
+            second: 0x59,
+            minute: 0x30,
+            hour: 0x80 | 0x12,
+            day: 0x29,
+            month: 0x02,
+            year: 0x24,
+            century: 0x20,
+            status_b: 0,
+        };
         assert_eq!(unix_seconds(raw), unix_seconds(at(2024, 2, 29, 12, 30, 59)));
         assert_eq!(unix_seconds(Raw { hour: 0x12, ..raw }), unix_seconds(at(2024, 2, 29, 0, 30, 59)));
         assert_eq!(unix_seconds(Raw { century: 0, ..raw }), unix_seconds(raw));
@@ -87,7 +105,14 @@ mod tests {
         assert_eq!(unix_seconds(at(2023, 2, 29, 0, 0, 0)), None);
         assert_eq!(unix_seconds(at(2024, 0, 1, 0, 0, 0)), None);
         assert_eq!(unix_seconds(at(2024, 13, 1, 0, 0, 0)), None);
-        assert_eq!(unix_seconds(Raw { second: 0x7f, status_b: 2, ..at(2024, 1, 1, 0, 0, 0) }), None);
+        assert_eq!(
+            unix_seconds(Raw {
+                second: 0x7f,
+                status_b: 2,
+                ..at(2024, 1, 1, 0, 0, 0)
+            }),
+            None
+        );
     }
 
     proptest! {

@@ -47,8 +47,13 @@ fn hpet_register(address: u64, offset: u64) -> *mut u32 {
 impl Reference {
     /// The clocks of this machine, best first.
     fn candidates(machine: &Machine) -> impl Iterator<Item = Self> {
-        let pm_timer = (machine.pm_timer != 0).then_some(Self::PmTimer { port: machine.pm_timer, wide: machine.pm_timer_32 });
-        let hpet = (machine.hpet != 0 && machine.hpet < 1 << 32 && machine.hpet % 1024 == 0).then(|| Self::hpet(machine.hpet)).flatten();
+        let pm_timer = (machine.pm_timer != 0).then_some(Self::PmTimer {
+            port: machine.pm_timer,
+            wide: machine.pm_timer_32,
+        });
+        let hpet = (machine.hpet != 0 && machine.hpet < 1 << 32 && machine.hpet.is_multiple_of(1024))
+            .then(|| Self::hpet(machine.hpet))
+            .flatten();
         [pm_timer, hpet, Some(Self::IntervalTimer)].into_iter().flatten()
     }
 
@@ -60,7 +65,10 @@ impl Reference {
             hpet_register(address, HPET_PERIOD).read_volatile()
         };
         // The specification's limits: at most 100 ns; faster than 1 ns there is none.
-        (1_000_000..=100_000_000).contains(&period).then(|| Self::Hpet { address, hz: FEMTOSECONDS / u64::from(period) })
+        (1_000_000..=100_000_000).contains(&period).then(|| Self::Hpet {
+            address,
+            hz: FEMTOSECONDS / u64::from(period),
+        })
     }
 
     fn name(&self) -> &'static str {
@@ -169,11 +177,18 @@ impl Reference {
 pub(super) fn measure(machine: &Machine, timer_count: impl Fn() -> u32) -> Measured {
     for reference in Reference::candidates(machine) {
         let mut rounds = [(0, 0); ROUNDS];
-        if rounds.iter_mut().all(|round| reference.measure_once(&timer_count).map(|result| *round = result).is_some()) {
+        if rounds
+            .iter_mut()
+            .all(|round| reference.measure_once(&timer_count).map(|result| *round = result).is_some())
+        {
             rounds.sort_unstable();
             let (tsc_hz, timer_hz) = rounds[ROUNDS / 2];
             if tsc_hz >= 1_000_000 && timer_hz > 0 {
-                return Measured { tsc_hz, timer_hz, clock: reference.name() };
+                return Measured {
+                    tsc_hz,
+                    timer_hz,
+                    clock: reference.name(),
+                };
             }
         }
         klog!("timer: the {} does not count; trying the next", reference.name());

@@ -1,10 +1,9 @@
 //! What the processor can do, its control registers, and a few instructions.
 
 use core::arch::asm;
-use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use heapless::Vec;
 use tessera_abi::boot::Features;
 use x86_64::registers::model_specific::Msr;
 
@@ -67,11 +66,22 @@ pub fn features() -> Features {
 /// Looks at the processor.
 ///
 /// # Errors
-/// Names of the features that the system cannot do without and this processor lacks.
-pub fn detect() -> Result<Features, Vec<&'static str, 8>> {
-    let leaf = |leaf: u32| if __cpuid(leaf & 0x8000_0000).eax >= leaf { __cpuid_count(leaf, 0) } else { __cpuid_none() };
+/// Name of a feature that the system cannot do without and this processor lacks.
+pub fn detect() -> Result<Features, &'static str> {
+    let absent = CpuidResult {
+        eax: 0,
+        ebx: 0,
+        ecx: 0,
+        edx: 0,
+    };
+    let leaf = |leaf: u32| {
+        if __cpuid(leaf & 0x8000_0000).eax >= leaf {
+            __cpuid_count(leaf, 0)
+        } else {
+            absent
+        }
+    };
     let (basic, extended, high, power) = (leaf(1), leaf(7), leaf(0x8000_0001), leaf(0x8000_0007));
-    let mut missing = Vec::new();
     for (there, name) in [
         (basic.edx >> 9 & 1, "apic"),
         (basic.edx >> 13 & 1, "pge"),
@@ -83,12 +93,8 @@ pub fn detect() -> Result<Features, Vec<&'static str, 8>> {
         (high.edx >> 11 & 1, "syscall"),
     ] {
         if there == 0 {
-            // The list has room for all of them.
-            let _ = missing.push(name);
+            return Err(name);
         }
-    }
-    if !missing.is_empty() {
-        return Err(missing);
     }
     let mut features = Features::empty();
     for (there, feature) in [
@@ -108,14 +114,14 @@ pub fn detect() -> Result<Features, Vec<&'static str, 8>> {
     Ok(features)
 }
 
-fn __cpuid_none() -> core::arch::x86_64::CpuidResult {
-    core::arch::x86_64::CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 }
-}
-
 /// Bits of a physical address.
 #[must_use]
 pub fn physical_bits() -> u32 {
-    if __cpuid(0x8000_0000).eax >= 0x8000_0008 { (__cpuid(0x8000_0008).eax & 0xff).clamp(36, 52) } else { 36 }
+    if __cpuid(0x8000_0000).eax >= 0x8000_0008 {
+        (__cpuid(0x8000_0008).eax & 0xff).clamp(36, 52)
+    } else {
+        36
+    }
 }
 
 /// Sets this processor's control registers for the features in use. The caller's page tables must map what runs.

@@ -68,7 +68,11 @@ pub fn virt_to_phys<T>(pointer: *const T) -> u64 {
 #[inline]
 #[must_use]
 pub const fn kernel_virt_to_phys(address: u64) -> u64 {
-    if address >= KERNEL_VIRT { address - KERNEL_VIRT } else { address.wrapping_sub(PHYS_MAP) }
+    if address >= KERNEL_VIRT {
+        address - KERNEL_VIRT
+    } else {
+        address.wrapping_sub(PHYS_MAP)
+    }
 }
 
 /// The kernel's own page-table root; its lower half is empty.
@@ -87,7 +91,10 @@ pub(super) fn boot_pml4_phys() -> u64 {
 /// The kernel's image in physical memory, with the boot part.
 #[must_use]
 pub fn kernel_image() -> Region {
-    Region { base: (&raw const __kernel_phys_start) as u64, end: kernel_virt_to_phys((&raw const __kernel_end) as u64) }
+    Region {
+        base: (&raw const __kernel_phys_start) as u64,
+        end: kernel_virt_to_phys((&raw const __kernel_end) as u64),
+    }
 }
 
 /// Copies bytes to the start of a page in the direct map.
@@ -140,17 +147,36 @@ impl MemoryMap {
         for used in [kernel_image(), bundle, record] {
             free.subtract(used);
         }
-        Self { ram_bytes: ram.total(), free, ram, cached, known, record_page }
+        Self {
+            ram_bytes: ram.total(),
+            free,
+            ram,
+            cached,
+            known,
+            record_page,
+        }
     }
 
     /// Where devices may be: what is not RAM below 4 GiB, and above RAM up to [`DEVICE_LIMIT`] or the processor's last address. The interrupt controllers are left out; they are the kernel's.
     #[must_use]
     pub fn device_regions(&self, machine: &Machine) -> RegionSet {
         let mut devices = RegionSet::new();
-        devices.add(Region { base: 0xa_0000, end: FOUR_GIB });
-        let top = self.known.as_slice().iter().filter(|region| self.ram.overlaps(**region)).map(|region| region.end).fold(FOUR_GIB, u64::max);
+        devices.add(Region {
+            base: 0xa_0000,
+            end: FOUR_GIB,
+        });
+        let top = self
+            .known
+            .as_slice()
+            .iter()
+            .filter(|region| self.ram.overlaps(**region))
+            .map(|region| region.end)
+            .fold(FOUR_GIB, u64::max);
         let top = top.checked_next_multiple_of(HUGE).unwrap_or(DEVICE_LIMIT);
-        devices.add(Region { base: top, end: DEVICE_LIMIT.min(1 << cpu::physical_bits()) });
+        devices.add(Region {
+            base: top,
+            end: DEVICE_LIMIT.min(1 << cpu::physical_bits()),
+        });
         for &region in self.ram.as_slice() {
             devices.subtract(region);
         }
@@ -166,15 +192,28 @@ impl MemoryMap {
     #[must_use]
     pub fn trampoline_page(&self) -> Option<u64> {
         // The first pages hold the BIOS's data.
-        self.ram.clone().take(PAGE, PAGE, Region { base: 0x8000, end: 0xa_0000 })
+        self.ram.clone().take(
+            PAGE,
+            PAGE,
+            Region {
+                base: 0x8000,
+                end: 0xa_0000,
+            },
+        )
     }
 }
 
 impl Physical for MemoryMap {
     fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
-        let region = Region { base: address, end: address.checked_add(length as u64)? };
+        let region = Region {
+            base: address,
+            end: address.checked_add(length as u64)?,
+        };
         // Old BIOSes keep tables in their ROM, which the map need not name.
-        let rom = Region { base: 0xa_0000, end: ONE_MIB };
+        let rom = Region {
+            base: 0xa_0000,
+            end: ONE_MIB,
+        };
         if !self.known.contains(region) && region.intersection(rom) != region {
             return None;
         }
@@ -204,8 +243,14 @@ impl BootAllocator {
     /// # Panics
     /// When memory is short: the machine cannot run the system then.
     pub fn allocate(&mut self, pages: u64) -> u64 {
-        let below_4g = Region { base: ONE_MIB, end: FOUR_GIB };
-        let base = self.free.take(pages * PAGE, PAGE, below_4g).expect("out of memory at boot: the machine has too little RAM below 4 GiB");
+        let below_4g = Region {
+            base: ONE_MIB,
+            end: FOUR_GIB,
+        };
+        let base = self
+            .free
+            .take(pages * PAGE, PAGE, below_4g)
+            .expect("out of memory at boot: the machine has too little RAM below 4 GiB");
         self.given += pages * PAGE;
         // SAFETY: the memory was free, is RAM, and is mapped by the early and by the final tables.
         unsafe { phys_to_virt(base).write_bytes(0, (pages * PAGE) as usize) };
@@ -274,7 +319,13 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
     let text = (&raw const __text_start) as u64;
     let image_end = (&raw const __kernel_end) as u64;
     for address in (text..image_end).step_by(PAGE_SIZE) {
-        map(tables, address, kernel_virt_to_phys(address), PageSize::Small, image_rights(address));
+        map(
+            tables,
+            address,
+            kernel_virt_to_phys(address),
+            PageSize::Small,
+            image_rights(address),
+        );
     }
 
     let image = kernel_image();
@@ -284,7 +335,11 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
         if chunk.overlaps(image) {
             for page in (chunk.base..chunk.end).step_by(PAGE_SIZE) {
                 let in_image = page >= first_text && page < image.end;
-                let rights = if in_image { image_rights(KERNEL_VIRT + page) | bits::NO_EXECUTE } else { data };
+                let rights = if in_image {
+                    image_rights(KERNEL_VIRT + page) | bits::NO_EXECUTE
+                } else {
+                    data
+                };
                 map(tables, PHYS_MAP + page, page, PageSize::Small, rights);
             }
         } else {
@@ -292,13 +347,16 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
             map(tables, PHYS_MAP + base, base, PageSize::Large, data | caching);
         }
     }
-    let high = Region { base: FOUR_GIB, end: PHYS_LIMIT };
+    let high = Region {
+        base: FOUR_GIB,
+        end: PHYS_LIMIT,
+    };
     let mut next = FOUR_GIB;
     for region in map_of.cached.as_slice() {
         let region = region.intersection(high).grown_to(LARGE);
         next = next.max(region.base);
         while next < region.end {
-            let huge = features.contains(Features::PAGE_1G) && next % HUGE == 0 && region.end - next >= HUGE;
+            let huge = features.contains(Features::PAGE_1G) && next.is_multiple_of(HUGE) && region.end - next >= HUGE;
             let size = if huge { PageSize::Huge } else { PageSize::Large };
             map(tables, PHYS_MAP + next, next, size, data);
             next += size.bytes();

@@ -27,7 +27,9 @@ struct Text {
 // SAFETY: only the processor that set `KERNEL_PANICKING` touches the bytes.
 unsafe impl Sync for Text {}
 
-static TEXT: Text = Text { bytes: UnsafeCell::new([0; MAX_TEXT]) };
+static TEXT: Text = Text {
+    bytes: UnsafeCell::new([0; MAX_TEXT]),
+};
 
 /// Text that is sent at once and kept for the record.
 struct Report<'a> {
@@ -95,7 +97,10 @@ fn finish(describe: impl FnOnce(&mut Report<'_>) -> fmt::Result) -> ! {
     }
     apic::stop_others();
     // SAFETY: see above; nobody else is here.
-    let mut report = Report { bytes: unsafe { &mut *TEXT.bytes.get() }, length: 0 };
+    let mut report = Report {
+        bytes: unsafe { &mut *TEXT.bytes.get() },
+        length: 0,
+    };
     // A report never fails; what does not fit is still sent.
     let _ = write!(report, "\nkernel panic on processor {}: ", apic::cpu_index());
     let _ = describe(&mut report);
@@ -153,7 +158,16 @@ extern "C" fn fatal(frame: &Frame) -> ! {
         writeln!(report, "{name}, error {:#x}", frame.error)?;
         writeln!(report, "  rip {:#018x} cs {:#x} rflags {:#x}", frame.rip, frame.cs, frame.rflags)?;
         writeln!(report, "  rsp {:#018x} ss {:#x} cr2 {:#018x}", frame.rsp, frame.ss, cpu::read_cr2())?;
-        for (row, names) in [["r15", "r14", "r13"], ["r12", "r11", "r10"], ["r9", "r8", "rbp"], ["rdi", "rsi", "rdx"], ["rcx", "rbx", "rax"]].iter().enumerate() {
+        for (row, names) in [
+            ["r15", "r14", "r13"],
+            ["r12", "r11", "r10"],
+            ["r9", "r8", "rbp"],
+            ["rdi", "rsi", "rdx"],
+            ["rcx", "rbx", "rax"],
+        ]
+        .iter()
+        .enumerate()
+        {
             for (column, name) in names.iter().enumerate() {
                 write!(report, "  {name:3} {:#018x}", frame.general[row * 3 + column])?;
             }
@@ -165,19 +179,27 @@ extern "C" fn fatal(frame: &Frame) -> ! {
 
 /// NMI: stops this processor when another panics, else does nothing. It may come at any instruction and trusts nothing but its own stack.
 #[unsafe(naked)]
-pub unsafe extern "C" fn nmi_entry() {
-    naked_asm!("cmp byte ptr [rip + KERNEL_PANICKING], 0", "jne 2f", "iretq", "2:", "cli", "hlt", "jmp 2b")
+pub(super) unsafe extern "C" fn nmi_entry() {
+    naked_asm!(
+        "cmp byte ptr [rip + KERNEL_PANICKING], 0",
+        "jne 2f",
+        "iretq",
+        "2:",
+        "cli",
+        "hlt",
+        "jmp 2b"
+    )
 }
 
 /// Double fault; the processor pushes an error code.
 #[unsafe(naked)]
-pub unsafe extern "C" fn double_fault_entry() {
+pub(super) unsafe extern "C" fn double_fault_entry() {
     naked_asm!("push 8", "jmp {}", sym fatal_entry)
 }
 
 /// Machine check.
 #[unsafe(naked)]
-pub unsafe extern "C" fn machine_check_entry() {
+pub(super) unsafe extern "C" fn machine_check_entry() {
     naked_asm!("push 0", "push 18", "jmp {}", sym fatal_entry)
 }
 

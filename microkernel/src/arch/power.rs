@@ -16,7 +16,10 @@ static REGISTERS: Once<Registers> = Once::new();
 
 /// Remembers what ACPI says.
 pub fn configure(machine: &Machine) {
-    REGISTERS.call_once(|| Registers { reset: machine.reset, soft_off: machine.soft_off });
+    REGISTERS.call_once(|| Registers {
+        reset: machine.reset,
+        soft_off: machine.soft_off,
+    });
 }
 
 /// Restarts the machine: by ACPI, by the keyboard controller, by a triple fault, whichever works first.
@@ -48,8 +51,8 @@ pub fn power_off() -> ! {
         }
         timer::busy_wait_us(50_000);
     }
-    // SAFETY: Bochs' port for it; elsewhere nothing answers there.
     for &byte in b"Shutdown" {
+        // SAFETY: Bochs' port for it; elsewhere nothing answers there.
         unsafe { Port::new(0x8900).write(byte) };
     }
     cpu::halt_loop()

@@ -17,14 +17,18 @@ pub struct LogRing {
 const _: () = assert!(size_of::<LogRing>() == LOG_BYTES);
 
 impl LogRing {
-    /// An empty log.
+    /// An empty log. All of it is zero, so that it takes no room in the kernel's file; the capacity is written with the first text.
     #[must_use]
     pub const fn new() -> Self {
-        Self { header: LogHeader { written: 0, capacity: CAPACITY as u64 }, text: [0; CAPACITY] }
+        Self {
+            header: LogHeader { written: 0, capacity: 0 },
+            text: [0; CAPACITY],
+        }
     }
 
     /// Appends text; the oldest gives way.
     pub fn append(&mut self, text: &[u8]) {
+        self.header.capacity = CAPACITY as u64;
         for &byte in text {
             self.text[(self.header.written % CAPACITY as u64) as usize] = byte;
             self.header.written += 1;
