@@ -15,8 +15,11 @@ pub mod acpi;
 pub mod apic;
 pub mod boot;
 pub mod clock;
+pub mod cpuid;
 pub mod devices;
+pub mod emulator;
 pub mod memory;
+pub mod paravirt;
 
 /// Most virtual processors of one guest.
 pub const MAX_VCPUS: usize = 4;
