@@ -22,8 +22,6 @@ pub struct Vcpu {
     pub thread: Cell<Option<Ref<Thread>>>,
     /// The processor it runs on, once it ran: its extended state may be in the registers there.
     pub cpu: Cell<Option<u8>>,
-    /// Generation of the guest space at the last flush.
-    pub flushed: Cell<u64>,
     /// Identity of the address space in which the shared page is mapped, 0: nowhere.
     pub mapped_in: Cell<u64>,
     /// Where.
@@ -56,7 +54,6 @@ impl Vcpu {
             space: Slot::new(),
             thread: Cell::new(None),
             cpu: Cell::new(None),
-            flushed: Cell::new(0),
             mapped_in: Cell::new(0),
             mapped_at: Cell::new(0),
             index: Cell::new(0),

@@ -20,7 +20,7 @@ use crate::object::vcpu::Vcpu;
 use crate::sched::dispatch;
 use crate::syscall::{fast::own_slot, ipc};
 use crate::trace;
-use crate::virt::{Exit, fpu};
+use crate::virt::{Exit, Nested, fpu};
 
 /// Status and `rdi`, in `rax` and `rdx`. A status of [`SWITCH`]: the thread's registers are stored, choose whom to resume.
 #[repr(C)]
@@ -73,15 +73,14 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
                 return Outcome { status: NOTIFIED, value: bits };
             }
         }
-        let generation = space.generation.get();
-        let flush = vcpu.flushed.replace(generation) != generation;
+        let nested = Nested { root: space.root.get(), generation: space.generation.get() };
         if cpu.slow.get() & SLOW_TRACE != 0 {
             trace_entry(cpu, vcpu);
         }
         lock::leave_shared(cpu);
         // SAFETY: area and page belong to this vCPU, interrupts are off, this processor was enabled at boot, the vCPU's extended state is in the registers, and the
         // nested tables map only frames that the guest space's owner holds. Neither goes away before this processor has answered at the kernel's door.
-        let exit = unsafe { (*vcpu.area()).run(cpu.index.get(), vcpu.state(), space.root.get(), flush) };
+        let exit = unsafe { (*vcpu.area()).run(cpu.index.get(), vcpu.state(), nested) };
         match exit {
             Exit::Guest(reason) => {
                 lock::enter_shared(cpu);

@@ -162,6 +162,16 @@ impl Features {
     }
 }
 
+/// Where the guest's memory is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nested {
+    /// Physical address of the nested page tables.
+    pub root: u64,
+    /// Changes, and never comes back, when the root does or when a mapping below it was taken away or restricted: what the processor remembers from before is flushed.
+    /// Anything but all ones.
+    pub generation: u64,
+}
+
 /// How [`VcpuArea::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -292,18 +302,17 @@ impl VcpuArea {
         unsafe { svm::state::store_full(&self.vmcb, &self.host, state) };
     }
 
-    /// Runs the guest until something happens that the hardware cannot or may not do by itself. `nested_root` is the physical address of the guest's nested
-    /// page tables, `flush` asks that no translation made before this call survives.
+    /// Runs the guest until something happens that the hardware cannot or may not do by itself.
     ///
     /// On [`Exit::Guest`] the shared page holds what `abi::vcpu` promises for that exit, and the groups named in `dirty` were taken.
     ///
     /// # Safety
     /// `state` points at the vCPU's shared page; interrupts are off; `cpu` is the index of this processor, on which [`enable_cpu`] succeeded; the area stays
-    /// where it was initialised; this vCPU's extended state is in the registers; `nested_root` maps only memory that the guest owns.
+    /// where it was initialised; this vCPU's extended state is in the registers; `nested` maps only memory that the guest owns.
     #[inline(always)]
-    pub unsafe fn run(&mut self, cpu: usize, state: *mut VcpuState, nested_root: u64, flush: bool) -> Exit {
+    pub unsafe fn run(&mut self, cpu: usize, state: *mut VcpuState, nested: Nested) -> Exit {
         // SAFETY: the caller's promise.
-        unsafe { svm::run::run(&mut self.vmcb, &mut self.host, cpu, state, nested_root, flush) }
+        unsafe { svm::run::run(&mut self.vmcb, &mut self.host, cpu, state, nested) }
     }
 
     /// The port access behind an [`ExitReason::Io`] exit, from the kernel's own copy: the shared page may have changed since.

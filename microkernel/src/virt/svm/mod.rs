@@ -31,6 +31,8 @@ pub struct Host {
     token: u64,
     /// Generation of the processor that the VMCB's ASID belongs to.
     asid_generation: u64,
+    /// [`super::Nested::generation`] of the last entry.
+    generation: u64,
     /// `interrupt_shadow`, and a `vectoring` of 0, as the last exit stored them; while the page still says so, the VMCB is right already.
     shadow: u64,
     /// [`pending`] bits: the next entry or exit takes the long way.
@@ -245,6 +247,8 @@ pub(super) fn reset(vmcb: &mut Vmcb, host: &mut Host) {
     vmcb.save.efer = convert::EFER_SVME;
     host.token = 0;
     host.asid_generation = 0;
+    // The nested tables' root is set again with the next entry.
+    host.generation = u64::MAX;
     host.shadow = 0;
     host.pending = 0;
     host.nmi_blocked = 0;

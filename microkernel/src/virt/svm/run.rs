@@ -6,9 +6,10 @@
 use super::convert::{self, Interrupted, Invalid};
 use super::vmcb::{Vmcb, clean, code, intercept, tlb, virtual_interrupt};
 use super::{ALWAYS_INTERCEPTED, CPUS, Cpu, Host, machine, pending, state as registers};
-use crate::virt::{Exit, fpu, get, get_pair, put, put_pair};
+use crate::virt::{Exit, Nested, fpu, get, get_pair, put, put_pair};
 use core::arch::asm;
 use core::mem::offset_of;
+use tessera_abi::MAX_CPUS;
 use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, gpr};
 
 /// RFLAGS.TF.
@@ -29,81 +30,76 @@ const fn offset(register: usize) -> usize {
 /// # Safety
 /// As there.
 #[inline(always)]
-pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut VcpuState, nested_root: u64, flush: bool) -> Exit {
+pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut VcpuState, nested: Nested) -> Exit {
     // SAFETY: this processor's own element; interrupts are off, and no other reference to it lives across this call.
-    let this = unsafe { &mut *CPUS[cpu].0.get() };
-    vmcb.save.rip = get!(state, rip);
-    vmcb.save.rflags = get!(state, rflags);
-    vmcb.save.rsp = get!(state, gpr[gpr::RSP]);
-    vmcb.save.rax = get!(state, gpr[gpr::RAX]);
+    let this = unsafe { &mut *CPUS[cpu % MAX_CPUS].0.get() };
     let attention = get_pair!(state, dirty, inject)
         | get_pair!(state, request_window, request_nmi_window)
         | (get_pair!(state, interrupt_shadow, vectoring) ^ host.shadow)
         | host.pending
         | (host.token ^ this.token)
-        | (vmcb.control.nested_cr3 ^ nested_root)
-        | u64::from(flush);
+        | (host.generation ^ nested.generation);
     if attention != 0 {
         // SAFETY: the caller's promise.
-        if let Err(exit) = unsafe { prepare(vmcb, host, this, state, nested_root, flush) } {
-            return exit;
+        return unsafe { run_attentively(vmcb, host, this, state, nested) };
+    }
+    // SAFETY: the VMCB is complete and its nested page tables reach only the guest's memory, by the caller's promise.
+    let exit_code = unsafe {
+        take_registers(vmcb, state);
+        world_switch(vmcb, host.vmcb_physical, this.host_save, state);
+        vmcb.control.exit_code as u32
+    };
+    if vmcb.control.exit_event as u32 & EVENT_VALID == 0 && matches!(exit_code, code::IO | code::CPUID | code::MSR | code::HLT | code::INTR)
+    {
+        // SAFETY: the caller's promise.
+        unsafe {
+            store_registers(vmcb, host, state);
+            return match exit_code {
+                code::IO => io(vmcb, host, state),
+                code::CPUID => cpuid(vmcb, host, state),
+                code::MSR => msr(vmcb, host, state),
+                code::HLT => plain(vmcb, host, state, ExitReason::Halt),
+                _ => Exit::HostInterrupt,
+            };
         }
     }
+    // SAFETY: the caller's promise.
+    unsafe { exit_rarely(vmcb, host, state) }
+}
 
-    // SAFETY: the VMCB is complete and its nested page tables reach only the guest's memory, both by the caller's promise.
-    unsafe { world_switch(host.vmcb_physical, this.host_save, state) };
+/// Takes the registers that both the page and the VMCB hold, for the entry.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn take_registers(vmcb: &mut Vmcb, state: *mut VcpuState) {
+    vmcb.save.rip = get!(state, rip);
+    vmcb.save.rflags = get!(state, rflags);
+    vmcb.save.rsp = get!(state, gpr[gpr::RSP]);
+    vmcb.save.rax = get!(state, gpr[gpr::RAX]);
+}
 
-    let exit_code = vmcb.control.exit_code as u32;
-    if exit_code == code::INVALID {
-        // SAFETY: the caller's promise.
-        return unsafe { entry_refused(vmcb, host, state) };
-    }
-    vmcb.control.clean = clean::ALL;
+/// Stores what every exit stores.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn store_registers(vmcb: &Vmcb, host: &mut Host, state: *mut VcpuState) {
     put!(state, vmcb.save.rip, rip);
     put!(state, vmcb.save.rflags, rflags);
     put!(state, vmcb.save.rsp, gpr[gpr::RSP]);
     put!(state, vmcb.save.rax, gpr[gpr::RAX]);
     put!(state, registers::cr8(&vmcb.control), cr8);
-    host.shadow = vmcb.control.interrupt_state & 1 | host.nmi_blocked;
+    host.shadow = vmcb.control.interrupt_state & 1;
     put_pair!(state, host.shadow, interrupt_shadow, vectoring);
-    if vmcb.control.exit_event & u64::from(EVENT_VALID) | host.pending != 0 {
-        // SAFETY: the caller's promise.
-        if let Some(exit) = unsafe { finish(vmcb, host, state) } {
-            return exit;
-        }
-    }
+}
 
-    let reason = match exit_code {
-        code::IO => {
-            let io = convert::io_exit(vmcb.control.exit_info_1, vmcb.control.exit_info_2);
-            put!(state, io.access, info[0]);
-            put!(state, io.next_rip, info[1]);
-            let length = io.next_rip.wrapping_sub(vmcb.save.rip) & 0xf;
-            put_pair!(state, ExitReason::Io as u64 | length << 32, reason, instruction_length);
-            if !io.is_plain() {
-                // SAFETY: the caller's promise.
-                unsafe { registers::store_full(vmcb, host, state) };
-            }
-            return Exit::Guest(ExitReason::Io);
-        }
-        code::CPUID => {
-            if vmcb.save.rax as u32 == XSAVE_LEAF {
-                // The answer depends on XCR0, and some emulators let XSETBV pass unseen.
-                host.xcr0 = fpu::read_xcr0();
-                put!(state, host.xcr0, xcr0);
-            }
-            ExitReason::Cpuid
-        }
-        code::MSR if vmcb.control.exit_info_1 & 1 == 0 => ExitReason::ReadMsr,
-        code::MSR => ExitReason::WriteMsr,
-        code::HLT => ExitReason::Halt,
-        code::INTR => return Exit::HostInterrupt,
-        // SAFETY: the caller's promise.
-        _ => match unsafe { rare_exit(vmcb, host, state, exit_code) } {
-            Exit::Guest(reason) => reason,
-            Exit::HostInterrupt => return Exit::HostInterrupt,
-        },
-    };
+/// An exit that needs no more than its reason, and the instruction's length if the processor tells where the next one is.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn plain(vmcb: &Vmcb, host: &Host, state: *mut VcpuState, reason: ExitReason) -> Exit {
     put_pair!(state, reason as u64, reason, instruction_length);
     if host.reports_next_rip && vmcb.control.next_rip != 0 {
         put!(
@@ -115,12 +111,126 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut Vcpu
     Exit::Guest(reason)
 }
 
+/// Port access.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn io(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) -> Exit {
+    let io = convert::io_exit(vmcb.control.exit_info_1, vmcb.control.exit_info_2);
+    put!(state, io.access, info[0]);
+    put!(state, io.next_rip, info[1]);
+    let length = io.next_rip.wrapping_sub(vmcb.save.rip) & 0xf;
+    put_pair!(state, ExitReason::Io as u64 | length << 32, reason, instruction_length);
+    if !io.is_plain() {
+        // SAFETY: the caller's promise.
+        unsafe { registers::store_full(vmcb, host, state) };
+    }
+    Exit::Guest(ExitReason::Io)
+}
+
+/// `cpuid`.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn cpuid(vmcb: &Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
+    if vmcb.save.rax as u32 == XSAVE_LEAF {
+        // The answer depends on XCR0, and some emulators let XSETBV pass unseen.
+        host.xcr0 = fpu::read_xcr0();
+        put!(state, host.xcr0, xcr0);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { plain(vmcb, host, state, ExitReason::Cpuid) }
+}
+
+/// `rdmsr`, `wrmsr`.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn msr(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) -> Exit {
+    let reason = if vmcb.control.exit_info_1 & 1 == 0 {
+        ExitReason::ReadMsr
+    } else {
+        ExitReason::WriteMsr
+    };
+    // SAFETY: the caller's promise.
+    unsafe { plain(vmcb, host, state, reason) }
+}
+
+/// The long way through an entry and the exit after it: the page asks for something, or something is pending.
+///
+/// # Safety
+/// As [`run`].
+#[inline(never)]
+unsafe fn run_attentively(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu, state: *mut VcpuState, nested: Nested) -> Exit {
+    // SAFETY: as in `run`.
+    unsafe {
+        take_registers(vmcb, state);
+        if let Err(exit) = prepare(vmcb, host, this, state, nested) {
+            return exit;
+        }
+        world_switch(vmcb, host.vmcb_physical, this.host_save, state);
+        vmcb.control.clean = clean::ALL;
+        exit_attentively(vmcb, host, state)
+    }
+}
+
+/// The long way out after the short way in.
+///
+/// # Safety
+/// As [`run`].
+#[inline(never)]
+unsafe fn exit_rarely(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
+    // SAFETY: the caller's promise.
+    unsafe { exit_attentively(vmcb, host, state) }
+}
+
+/// The long way out: any exit.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn exit_attentively(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
+    let exit_code = vmcb.control.exit_code as u32;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if exit_code == code::INVALID {
+            return entry_refused(vmcb, host, state);
+        }
+        store_registers(vmcb, host, state);
+    }
+    if host.nmi_blocked != 0 {
+        host.shadow |= host.nmi_blocked;
+        put!(state, host.shadow as u32, interrupt_shadow);
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if vmcb.control.exit_event as u32 & EVENT_VALID != 0 || host.pending != 0 {
+            if let Some(exit) = finish(vmcb, host, state) {
+                return exit;
+            }
+        }
+        match exit_code {
+            code::IO => io(vmcb, host, state),
+            code::CPUID => cpuid(vmcb, host, state),
+            code::MSR => msr(vmcb, host, state),
+            code::HLT => plain(vmcb, host, state, ExitReason::Halt),
+            _ => match rare_exit(vmcb, host, state, exit_code) {
+                Exit::Guest(reason) => plain(vmcb, host, state, reason),
+                Exit::HostInterrupt => Exit::HostInterrupt,
+            },
+        }
+    }
+}
+
 /// Swaps host and guest. All of the guest's general registers but RAX and RSP stand in the page; those two, and everything else, in the VMCB.
 ///
 /// # Safety
-/// `vmcb` and `host_save` are physical addresses of a valid VMCB and of this processor's save page.
+/// `physical` and `host_save` are physical addresses of the valid VMCB and of this processor's save page.
 #[inline(always)]
-unsafe fn world_switch(vmcb: u64, host_save: u64, state: *mut VcpuState) {
+unsafe fn world_switch(vmcb: &mut Vmcb, physical: u64, host_save: u64, state: *mut VcpuState) {
     // SAFETY: with GIF clear nothing interrupts the switch. VMSAVE and VMLOAD put FS, GS, TR, LDTR and the system-call MSRs aside and back, VMRUN and #VMEXIT the rest
     // but the general registers, which are stored below. IF is set while the guest runs, so that physical interrupts end the run (V_INTR_MASKING), and clear again
     // before GIF is set, so that they wait for the caller's window. No Rust code runs before the host's GS base is back.
@@ -188,9 +298,10 @@ unsafe fn world_switch(vmcb: u64, host_save: u64, state: *mut VcpuState) {
             r14 = const offset(14),
             r15 = const offset(15),
             inout("rax") host_save => _,
-            inout("rsi") vmcb => _,
+            inout("rsi") physical => _,
             inout("rdi") state => _,
-            out("rcx") _,
+            // Not used, but tells the compiler that the VMCB changes.
+            inout("rcx") core::ptr::from_mut(vmcb) => _,
             out("rdx") _,
             out("r8") _,
             out("r9") _,
@@ -208,25 +319,19 @@ unsafe fn world_switch(vmcb: u64, host_save: u64, state: *mut VcpuState) {
 ///
 /// # Safety
 /// As [`run`].
-#[cold]
-#[inline(never)]
-unsafe fn prepare(
-    vmcb: &mut Vmcb,
-    host: &mut Host,
-    this: &mut Cpu,
-    state: *mut VcpuState,
-    nested_root: u64,
-    flush: bool,
-) -> Result<(), Exit> {
-    if flush || vmcb.control.nested_cr3 != nested_root {
+#[inline(always)]
+unsafe fn prepare(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu, state: *mut VcpuState, nested: Nested) -> Result<(), Exit> {
+    if host.generation != nested.generation {
         // Remembered until it is done: this entry may fail before.
         host.pending |= pending::FLUSH;
+        host.generation = nested.generation;
+        vmcb.control.nested_cr3 = nested.root;
+        vmcb.control.clean &= !clean::NESTED;
     }
     if host.pending & pending::FLUSHED != 0 {
         vmcb.control.tlb_control = tlb::KEEP;
         host.pending &= !pending::FLUSHED;
     }
-    vmcb.control.nested_cr3 = nested_root;
     let dirty = Dirty::from_bits_truncate(get!(state, dirty));
     if !dirty.is_empty() {
         put!(state, 0, dirty);
@@ -249,7 +354,6 @@ unsafe fn prepare(
     }
     if host.pending & pending::FLUSH != 0 {
         host.pending &= !pending::FLUSH;
-        vmcb.control.clean &= !clean::NESTED;
         if super::new_asid(this, vmcb, host) {
             vmcb.control.tlb_control = tlb::FLUSH_ALL;
             host.pending |= pending::FLUSHED;
@@ -430,7 +534,7 @@ unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exi
     let (info_1, info_2) = (vmcb.control.exit_info_1, vmcb.control.exit_info_2);
     let reason = match exit_code {
         // All of these are pending still, and taken when the caller opens its window.
-        code::NMI | code::SMI | code::INIT => return Exit::HostInterrupt,
+        code::INTR | code::NMI | code::SMI | code::INIT => return Exit::HostInterrupt,
         code::VINTR => {
             set_window(vmcb, host, false);
             ExitReason::InterruptWindow

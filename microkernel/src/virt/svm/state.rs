@@ -192,10 +192,10 @@ pub unsafe fn store_full(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) {
     put!(state, host.exceptions, exception_bitmap);
 }
 
-/// The guest's CR8.
-#[inline]
+/// The guest's CR8: the virtual TPR has no more than these four bits.
+#[inline(always)]
 pub const fn cr8(control: &Control) -> u64 {
-    (control.virtual_interrupt & 0xf) as u64
+    control.virtual_interrupt as u8 as u64
 }
 
 /// Stores the state after reset (SDM volume 3, table 10-1) with all groups dirty.
