@@ -60,7 +60,12 @@ pub fn build(system: &System, programs: &Path, step: &mut dyn FnMut(&str)) -> an
         let mut expanded = segment.bytes.clone();
         expanded.resize(usize::try_from(segment.memory_length)?, 0);
         let offset = append(&mut bytes, &expanded);
-        root_segments.push(RootSegment { address: segment.address, offset, length: segment.memory_length, rights: segment.rights });
+        root_segments.push(RootSegment {
+            address: segment.address,
+            offset,
+            length: segment.memory_length,
+            rights: segment.rights,
+        });
     }
     let mut listed = Vec::new();
     for name in system.programs() {
@@ -77,25 +82,49 @@ pub fn build(system: &System, programs: &Path, step: &mut dyn FnMut(&str)) -> an
                 rights: segment.rights.bits(),
             })
             .collect();
-        listed.push(manifest::Program { name: name.value.clone(), entry: program.entry, segments });
+        listed.push(manifest::Program {
+            name: name.value.clone(),
+            entry: program.entry,
+            segments,
+        });
     }
     let files_at = bytes.len();
     let mut files = Vec::new();
     for (name, path) in &system.files {
         step(&name.value);
         let path = &path.value;
-        let content = std::fs::read(path).with_context(|| format!("{}: the file `{}` cannot be read; `make setup` fetches the guests' files", path.display(), name.value))?;
+        let content = std::fs::read(path).with_context(|| {
+            format!(
+                "{}: the file `{}` cannot be read; `make setup` fetches the guests' files",
+                path.display(),
+                name.value
+            )
+        })?;
         ensure!(!content.is_empty(), "{}: the file `{}` is empty", path.display(), name.value);
-        files.push(manifest::File { name: name.value.clone(), offset: append(&mut bytes, &content), length: content.len() as u64 });
+        files.push(manifest::File {
+            name: name.value.clone(),
+            offset: append(&mut bytes, &content),
+            length: content.len() as u64,
+        });
     }
     let file_bytes = (bytes.len() - files_at) as u64;
     step("manifest");
     let manifest = to_manifest(system, listed, files);
     let encoded = postcard::to_allocvec(&manifest).context("the manifest cannot be encoded")?;
     let manifest_offset = append(&mut bytes, &encoded);
-    let header = encode_header(bytes.len() as u64, root.entry, manifest_offset, encoded.len() as u64, &root_segments)?;
+    let header = encode_header(
+        bytes.len() as u64,
+        root.entry,
+        manifest_offset,
+        encoded.len() as u64,
+        &root_segments,
+    )?;
     bytes[..header.len()].copy_from_slice(&header);
-    Ok(Bundle { bytes, manifest, file_bytes })
+    Ok(Bundle {
+        bytes,
+        manifest,
+        file_bytes,
+    })
 }
 
 /// [`BundleHeader`] as bytes: fields in order, little-endian, without gaps (asserted below).
@@ -117,7 +146,9 @@ fn encode_header(length: u64, entry: u64, manifest_offset: u64, manifest_length:
 
 const _: () = {
     use std::mem::offset_of;
-    assert!(offset_of!(BundleHeader, magic) == 0 && offset_of!(BundleHeader, abi_version) == 8 && offset_of!(BundleHeader, segment_count) == 12);
+    assert!(
+        offset_of!(BundleHeader, magic) == 0 && offset_of!(BundleHeader, abi_version) == 8 && offset_of!(BundleHeader, segment_count) == 12
+    );
     assert!(offset_of!(BundleHeader, length) == 16 && offset_of!(BundleHeader, entry) == 24);
     assert!(offset_of!(BundleHeader, manifest_offset) == 32 && offset_of!(BundleHeader, manifest_length) == 40);
     assert!(offset_of!(BundleHeader, segments) == 48 && size_of::<tessera_abi::bundle::Segment>() == 32);
@@ -175,11 +206,21 @@ fn to_server(server: &Server) -> manifest::Server {
             .map(|grant| manifest::Grant {
                 name: grant.name.value.clone(),
                 resource: match &grant.need {
-                    Need::Provide(endpoint) => manifest::Resource::Provide { endpoint: endpoint.clone() },
-                    Need::Use(endpoint) => manifest::Resource::Use { endpoint: endpoint.clone() },
-                    Need::IoPorts(first, count) => manifest::Resource::IoPorts { first: *first, count: *count },
+                    Need::Provide(endpoint) => manifest::Resource::Provide {
+                        endpoint: endpoint.clone(),
+                    },
+                    Need::Use(endpoint) => manifest::Resource::Use {
+                        endpoint: endpoint.clone(),
+                    },
+                    Need::IoPorts(first, count) => manifest::Resource::IoPorts {
+                        first: *first,
+                        count: *count,
+                    },
                     Need::Irq(line) => manifest::Resource::Irq { line: *line },
-                    Need::Mmio(address, length) => manifest::Resource::Mmio { address: *address, length: *length },
+                    Need::Mmio(address, length) => manifest::Resource::Mmio {
+                        address: *address,
+                        length: *length,
+                    },
                     Need::File(file) => manifest::Resource::File { file: file.clone() },
                     Need::KernelLog => manifest::Resource::KernelLog,
                     Need::Trace => manifest::Resource::Trace,

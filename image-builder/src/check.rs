@@ -14,10 +14,26 @@ pub const MAX_NAME: usize = 24;
 
 /// What programs must never hold, whatever a description says, and why. A description can give less than the system needs, never more than this.
 const NEVER: [(&str, &[Kind], &str); 4] = [
-    ("vmm", &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::KernelLog, Kind::Trace], "a virtual machine monitor never touches host hardware"),
-    ("vmx", &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::KernelLog, Kind::Trace], "a virtual machine's console server never touches host hardware"),
-    ("hostd", &[Kind::IoPorts, Kind::Irq, Kind::Mmio], "the management server never touches hardware"),
-    ("dcui", &[Kind::Irq, Kind::Mmio, Kind::Trace], "the host's text console works through hostd"),
+    (
+        "vmm",
+        &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::KernelLog, Kind::Trace],
+        "a virtual machine monitor never touches host hardware",
+    ),
+    (
+        "vmx",
+        &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::KernelLog, Kind::Trace],
+        "a virtual machine's console server never touches host hardware",
+    ),
+    (
+        "hostd",
+        &[Kind::IoPorts, Kind::Irq, Kind::Mmio],
+        "the management server never touches hardware",
+    ),
+    (
+        "dcui",
+        &[Kind::Irq, Kind::Mmio, Kind::Trace],
+        "the host's text console works through hostd",
+    ),
 ];
 
 /// Looks for everything that is wrong with a system.
@@ -45,8 +61,13 @@ fn names(system: &System, diagnostics: &mut Diagnostics) {
             check_name(what, name, diagnostics);
             if let Some(first) = list[..index].iter().find(|other| other.value == name.value) {
                 diagnostics.push(
-                    Diagnostic::error(name.span, format!("two {what}s are called `{}`", name.value), "again here", "give one of them another name")
-                        .also(first.span, "first here"),
+                    Diagnostic::error(
+                        name.span,
+                        format!("two {what}s are called `{}`", name.value),
+                        "again here",
+                        "give one of them another name",
+                    )
+                    .also(first.span, "first here"),
                 );
             }
         }
@@ -54,7 +75,12 @@ fn names(system: &System, diagnostics: &mut Diagnostics) {
     for server in &system.servers {
         if server.name.value == system.root.value {
             let message = format!("the root server `{}` cannot be a [[server]] too", system.root.value);
-            diagnostics.error(server.name.span, message, "", "remove this table; the kernel starts the root server by itself");
+            diagnostics.error(
+                server.name.span,
+                message,
+                "",
+                "remove this table; the kernel starts the root server by itself",
+            );
         }
         if server.program.value == system.root.value && server.name.value != system.root.value {
             let message = format!("server `{}` runs the root server's program", server.name.value);
@@ -80,7 +106,10 @@ fn check_name(what: &str, name: &Located<String>, diagnostics: &mut Diagnostics)
 }
 
 fn all_grants(system: &System) -> impl Iterator<Item = (&Server, &Grant)> + Clone {
-    system.servers.iter().flat_map(|server| server.grants.iter().map(move |grant| (server, grant)))
+    system
+        .servers
+        .iter()
+        .flat_map(|server| server.grants.iter().map(move |grant| (server, grant)))
 }
 
 fn endpoints(system: &System, diagnostics: &mut Diagnostics) {
@@ -89,16 +118,34 @@ fn endpoints(system: &System, diagnostics: &mut Diagnostics) {
         let Need::Provide(endpoint) = &grant.need else { continue };
         check_name("endpoint", &Located::new(endpoint.clone(), grant.span), diagnostics);
         if endpoint == "init" {
-            diagnostics.error(grant.span, "the endpoint `init` is the root server's", "", "provide an endpoint of another name");
+            diagnostics.error(
+                grant.span,
+                "the endpoint `init` is the root server's",
+                "",
+                "provide an endpoint of another name",
+            );
         }
         if server.per_vm {
-            let message = format!("`{}` is started for each virtual machine, so it cannot provide an endpoint of the system", server.name.value);
-            diagnostics.error(grant.span, message, "", "remove the grant: each instance has an endpoint `control` of its own");
+            let message = format!(
+                "`{}` is started for each virtual machine, so it cannot provide an endpoint of the system",
+                server.name.value
+            );
+            diagnostics.error(
+                grant.span,
+                message,
+                "",
+                "remove the grant: each instance has an endpoint `control` of its own",
+            );
         }
         if let Some((_, first)) = provided.iter().find(|(name, _)| name == endpoint) {
             diagnostics.push(
-                Diagnostic::error(grant.span, format!("two servers provide `{endpoint}`"), "again here", "an endpoint has one provider")
-                    .also(*first, "first here"),
+                Diagnostic::error(
+                    grant.span,
+                    format!("two servers provide `{endpoint}`"),
+                    "again here",
+                    "an endpoint has one provider",
+                )
+                .also(*first, "first here"),
             );
         } else {
             provided.push((endpoint, grant.span));
@@ -112,12 +159,24 @@ fn endpoints(system: &System, diagnostics: &mut Diagnostics) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("let a server provide it, or use one of: {}", known().collect::<Vec<_>>().join(", ")),
             };
-            diagnostics.error(grant.span, format!("no server provides `{endpoint}`, which `{}` uses", server.name.value), "no provider", help);
+            diagnostics.error(
+                grant.span,
+                format!("no server provides `{endpoint}`, which `{}` uses", server.name.value),
+                "no provider",
+                help,
+            );
         }
     }
-    let unused = provided.iter().filter(|(name, _)| !all_grants(system).any(|(_, grant)| grant.need == Need::Use((*name).to_string())));
+    let unused = provided
+        .iter()
+        .filter(|(name, _)| !all_grants(system).any(|(_, grant)| grant.need == Need::Use((*name).to_string())));
     for (name, span) in unused {
-        diagnostics.push(Diagnostic::warning(*span, format!("nobody uses the endpoint `{name}`"), "", "grant its use to a server, or remove it"));
+        diagnostics.push(Diagnostic::warning(
+            *span,
+            format!("nobody uses the endpoint `{name}`"),
+            "",
+            "grant its use to a server, or remove it",
+        ));
     }
 }
 
@@ -133,10 +192,16 @@ fn devices(system: &System, diagnostics: &mut Diagnostics) {
     for (server, grant) in all_grants(system) {
         let Some((kind, start, end)) = range(&grant.need) else { continue };
         if server.per_vm {
-            let message = format!("`{}` is started for each virtual machine, so it cannot own a device", server.name.value);
+            let message = format!(
+                "`{}` is started for each virtual machine, so it cannot own a device",
+                server.name.value
+            );
             diagnostics.error(grant.span, message, "", "give the device to a server that is started once");
         }
-        if let Some((.., other, first)) = owned.iter().find(|(other, from, to, ..)| *other == kind && start < *to && *from < end) {
+        if let Some((.., other, first)) = owned
+            .iter()
+            .find(|(other, from, to, ..)| *other == kind && start < *to && *from < end)
+        {
             let what = match kind {
                 Kind::IoPorts => "I/O ports".to_string(),
                 Kind::Irq => format!("interrupt line {start}"),
@@ -144,7 +209,13 @@ fn devices(system: &System, diagnostics: &mut Diagnostics) {
             };
             let message = format!("`{}` and `{}` both own {what}", other.name.value, server.name.value);
             diagnostics.push(
-                Diagnostic::error(grant.span, message, "overlaps", "a device has one owner; let the other server call it").also(first.span, "owned here"),
+                Diagnostic::error(
+                    grant.span,
+                    message,
+                    "overlaps",
+                    "a device has one owner; let the other server call it",
+                )
+                .also(first.span, "owned here"),
             );
         }
         owned.push((kind, start, end, server, grant));
@@ -155,7 +226,12 @@ fn policy(server: &Server, diagnostics: &mut Diagnostics) {
     for (_, kinds, why) in NEVER.iter().filter(|(program, ..)| *program == server.program.value) {
         for grant in server.grants.iter().filter(|grant| kinds.contains(&grant.need.kind())) {
             let message = format!("`{}` must never hold {}", server.name.value, grant.need.kind().name());
-            diagnostics.error(grant.span, message, *why, "remove the grant; a server that needs a device is another server");
+            diagnostics.error(
+                grant.span,
+                message,
+                *why,
+                "remove the grant; a server that needs a device is another server",
+            );
         }
     }
 }
@@ -163,12 +239,22 @@ fn policy(server: &Server, diagnostics: &mut Diagnostics) {
 fn check_server(server: &Server, diagnostics: &mut Diagnostics) {
     if !server.slots.value.is_power_of_two() {
         let help = format!("the next is {}", server.slots.value.next_power_of_two());
-        diagnostics.error(server.slots.span, format!("`slots` must be a power of two, {} is not", server.slots.value), "", help);
+        diagnostics.error(
+            server.slots.span,
+            format!("`slots` must be a power of two, {} is not", server.slots.value),
+            "",
+            help,
+        );
     }
     let needed = u64::from(slots::GRANTS) + server.grants.len() as u64;
     if needed > u64::from(server.slots.value) {
         let message = format!("`{}` has {} slots, its grants need {needed}", server.name.value, server.slots.value);
-        diagnostics.error(server.slots.span, message, "too few", format!("write `slots = {}`", needed.next_power_of_two()));
+        diagnostics.error(
+            server.slots.span,
+            message,
+            "too few",
+            format!("write `slots = {}`", needed.next_power_of_two()),
+        );
     }
     for (name, bytes, most) in [
         ("heap", &server.heap, layout::DYNAMIC_BASE - layout::HEAP_BASE),
@@ -181,17 +267,37 @@ fn check_server(server: &Server, diagnostics: &mut Diagnostics) {
         }
     }
     if server.stack.value == 0 {
-        diagnostics.error(server.stack.span, format!("`{}` needs a stack", server.name.value), "", "write `stack = \"64 KiB\"`");
+        diagnostics.error(
+            server.stack.span,
+            format!("`{}` needs a stack", server.name.value),
+            "",
+            "write `stack = \"64 KiB\"`",
+        );
     }
-    budget(&format!("server `{}`", server.name.value), &server.budget_us, server.period_us, diagnostics);
+    budget(
+        &format!("server `{}`", server.name.value),
+        &server.budget_us,
+        server.period_us,
+        diagnostics,
+    );
 }
 
 fn budget(what: &str, budget_us: &Located<u64>, period_us: u64, diagnostics: &mut Diagnostics) {
     if !(100..=10_000_000).contains(&period_us) {
-        diagnostics.error(budget_us.span, format!("the period of {what} cannot be {period_us} us"), "", "write a period from 100 us to 10 s");
+        diagnostics.error(
+            budget_us.span,
+            format!("the period of {what} cannot be {period_us} us"),
+            "",
+            "write a period from 100 us to 10 s",
+        );
     } else if budget_us.value > period_us {
         let message = format!("{what} has a budget of {} us in a period of {period_us} us", budget_us.value);
-        diagnostics.error(budget_us.span, message, "longer than the period", "shorten the budget, or leave it out: then there is no limit");
+        diagnostics.error(
+            budget_us.span,
+            message,
+            "longer than the period",
+            "shorten the budget, or leave it out: then there is no limit",
+        );
     }
 }
 
@@ -200,7 +306,11 @@ fn check_vm(vm: &Vm, system: &System, diagnostics: &mut Diagnostics) {
     let bytes = vm.memory.value;
     if bytes == 0 || !bytes.is_multiple_of(step) {
         let message = format!("`{}` cannot have {} of memory", vm.name.value, show_size(bytes));
-        let help = format!("a multiple of {}, such as \"{} MiB\"", show_size(step), bytes.div_ceil(step).max(1) * 2);
+        let help = format!(
+            "a multiple of {}, such as \"{} MiB\"",
+            show_size(step),
+            bytes.div_ceil(step).max(1) * 2
+        );
         diagnostics.error(vm.memory.span, message, "not a multiple of 2 MiB", help);
     } else if bytes < 32 << 20 {
         let message = format!("`{}` has only {} of memory", vm.name.value, show_size(bytes));
@@ -213,7 +323,12 @@ fn check_vm(vm: &Vm, system: &System, diagnostics: &mut Diagnostics) {
     for file in [Some(&vm.kernel), vm.initramfs.as_ref()].into_iter().flatten() {
         known_file(file, system, diagnostics);
     }
-    budget(&format!("virtual machine `{}`", vm.name.value), &vm.budget_us, vm.period_us, diagnostics);
+    budget(
+        &format!("virtual machine `{}`", vm.name.value),
+        &vm.budget_us,
+        vm.period_us,
+        diagnostics,
+    );
 }
 
 fn known_file(file: &Located<String>, system: &System, diagnostics: &mut Diagnostics) {
@@ -235,10 +350,18 @@ fn files(system: &System, diagnostics: &mut Diagnostics) {
         }
     }
     for (name, _) in &system.files {
-        let by_vm = system.vms.iter().any(|vm| vm.kernel.value == name.value || vm.initramfs.as_ref().is_some_and(|file| file.value == name.value));
+        let by_vm = system
+            .vms
+            .iter()
+            .any(|vm| vm.kernel.value == name.value || vm.initramfs.as_ref().is_some_and(|file| file.value == name.value));
         if !by_vm && !all_grants(system).any(|(_, grant)| grant.need == Need::File(name.value.clone())) {
             let message = format!("nobody uses the file `{}`", name.value);
-            diagnostics.push(Diagnostic::warning(name.span, message, "", "it only makes the image larger; remove it"));
+            diagnostics.push(Diagnostic::warning(
+                name.span,
+                message,
+                "",
+                "it only makes the image larger; remove it",
+            ));
         }
     }
 }
@@ -248,7 +371,12 @@ fn templates(system: &System, diagnostics: &mut Diagnostics) {
     for name in ["vmm", "vmx"] {
         if !system.servers.iter().any(|server| server.per_vm && server.name.value == name) {
             let message = format!("there are virtual machines, but no server `{name}` to be started for each of them");
-            diagnostics.error(vm.name.span, message, "cannot start", format!("add a [[server]] with name = \"{name}\" and per-vm = true"));
+            diagnostics.error(
+                vm.name.span,
+                message,
+                "cannot start",
+                format!("add a [[server]] with name = \"{name}\" and per-vm = true"),
+            );
         }
     }
 }

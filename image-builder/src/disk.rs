@@ -25,7 +25,11 @@ pub fn build(payload: &Payload, grub: &Grub) -> anyhow::Result<Vec<u8>> {
     let early = grub::early_script(&fat::uuid_text(volume_id));
     let mut core = grub.core(Platform::BiosDisk, &early)?;
     grub::place_core(&mut core, CORE_SECTOR)?;
-    ensure!(core.len() as u64 <= (ESP_SECTOR - CORE_SECTOR) * SECTOR as u64, "GRUB's core image has {} bytes, which is too much", core.len());
+    ensure!(
+        core.len() as u64 <= (ESP_SECTOR - CORE_SECTOR) * SECTOR as u64,
+        "GRUB's core image has {} bytes, which is too much",
+        core.len()
+    );
     let uefi = grub.core(Platform::Uefi, &early)?;
     let configuration = grub::configuration(&payload.product, FOLDER, &payload.command_line);
     let esp = fat::build(
@@ -71,6 +75,9 @@ pub fn build(payload: &Payload, grub: &Grub) -> anyhow::Result<Vec<u8>> {
 
 fn put(image: &mut [u8], sector: u64, bytes: &[u8]) -> anyhow::Result<()> {
     let start = usize::try_from(sector)? * SECTOR;
-    image.get_mut(start..start + bytes.len()).context("a partition reaches past the end of the disk")?.copy_from_slice(bytes);
+    image
+        .get_mut(start..start + bytes.len())
+        .context("a partition reaches past the end of the disk")?
+        .copy_from_slice(bytes);
     Ok(())
 }

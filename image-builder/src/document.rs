@@ -52,7 +52,10 @@ fn convert(value: &DeValue<'_>, span: Span, base: usize, diagnostics: &mut Diagn
         ),
         DeValue::Boolean(boolean) => Value::Boolean(*boolean),
         DeValue::Array(array) => Value::Array(
-            array.iter().map(|element| convert(element.get_ref(), Span::at(base, &element.span()), base, diagnostics)).collect(),
+            array
+                .iter()
+                .map(|element| convert(element.get_ref(), Span::at(base, &element.span()), base, diagnostics))
+                .collect(),
         ),
         DeValue::Table(table) => Value::Table(convert_table(table, base, diagnostics)),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
@@ -66,7 +69,10 @@ fn convert_table(table: &DeTable<'_>, base: usize, diagnostics: &mut Diagnostics
         .iter()
         .map(|(key, value)| {
             let key_span = Span::at(base, &key.span());
-            (Located::new(key.get_ref().to_string(), key_span), convert(value.get_ref(), Span::at(base, &value.span()), base, diagnostics))
+            (
+                Located::new(key.get_ref().to_string(), key_span),
+                convert(value.get_ref(), Span::at(base, &value.span()), base, diagnostics),
+            )
         })
         .collect();
     entries.sort_by_key(|(key, _)| key.span.start);
@@ -78,7 +84,12 @@ pub fn parse(text: &str, base: usize, diagnostics: &mut Diagnostics) -> Table {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = Span::at(base, &error.span().unwrap_or(0..0));
-        diagnostics.error(span, error.message().to_string(), "not valid TOML", "see https://toml.io for the grammar");
+        diagnostics.error(
+            span,
+            error.message().to_string(),
+            "not valid TOML",
+            "see https://toml.io for the grammar",
+        );
     }
     convert_table(table.get_ref(), base, diagnostics)
 }
@@ -86,14 +97,20 @@ pub fn parse(text: &str, base: usize, diagnostics: &mut Diagnostics) -> Table {
 /// Applies one `PATH=VALUE`: `vm.debian.vcpus=2` goes through tables by key and through lists of tables by their `name`. The last part may be new.
 pub fn set(document: &mut Table, assignment: &str, sources: &mut Sources, diagnostics: &mut Diagnostics) {
     let base = sources.add(format!("--set {assignment}"), assignment);
-    let whole = Span { start: base, end: base + assignment.len() };
+    let whole = Span {
+        start: base,
+        end: base + assignment.len(),
+    };
     let example = "write it like --set vm.debian.vcpus=2";
     let Some((path, text)) = assignment.split_once('=') else {
         diagnostics.error(whole, "an override needs PATH=VALUE", "no `=` here", example);
         return;
     };
     let value_at = base + path.len() + 1;
-    let value_span = Span { start: value_at, end: value_at + text.len() };
+    let value_span = Span {
+        start: value_at,
+        end: value_at + text.len(),
+    };
     // What is no TOML value is text: shells eat quotes.
     let value = match DeValue::parse(text) {
         Ok(value) if !text.trim().is_empty() => convert(value.get_ref(), value_span, value_at, diagnostics),
@@ -103,7 +120,10 @@ pub fn set(document: &mut Table, assignment: &str, sources: &mut Sources, diagno
     let keys: Vec<Located<String>> = path
         .split('.')
         .map(|key| {
-            let span = Span { start: offset, end: offset + key.len() };
+            let span = Span {
+                start: offset,
+                end: offset + key.len(),
+            };
             offset = span.end + 1;
             Located::new(key.trim().to_string(), span)
         })
@@ -111,6 +131,10 @@ pub fn set(document: &mut Table, assignment: &str, sources: &mut Sources, diagno
     let Some((last, mut path)) = keys.split_last() else { return };
     let mut table = document;
     while let [key, rest @ ..] = path {
+        // A table of plain keys may be missing; whether it may be there at all is said by whoever reads it.
+        if rest.is_empty() && !table.iter().any(|(name, _)| name.value == key.value) {
+            table.push((key.clone(), Located::new(Value::Table(Table::new()), key.span)));
+        }
         let Some(index) = table.iter().position(|(name, _)| name.value == key.value) else {
             diagnostics.push(not_found(key, table.iter().map(|(name, _)| name.value.as_str())));
             return;
@@ -127,7 +151,11 @@ pub fn set(document: &mut Table, assignment: &str, sources: &mut Sources, diagno
                 };
                 let names: Vec<String> = elements.iter().filter_map(|element| name_of(element).map(str::to_string)).collect();
                 let chosen = elements.iter_mut().find(|element| name_of(element) == Some(name.value.as_str()));
-                let Some(Node { value: Value::Table(inner), .. }) = chosen else {
+                let Some(Node {
+                    value: Value::Table(inner),
+                    ..
+                }) = chosen
+                else {
                     diagnostics.push(not_found(name, names.iter().map(String::as_str)));
                     return;
                 };
@@ -149,10 +177,13 @@ pub fn set(document: &mut Table, assignment: &str, sources: &mut Sources, diagno
 
 fn name_of(node: &Node) -> Option<&str> {
     let Value::Table(table) = &node.value else { return None };
-    table.iter().find(|(key, _)| key.value == "name").and_then(|(_, value)| match &value.value {
-        Value::String(name) => Some(name.as_str()),
-        _ => None,
-    })
+    table
+        .iter()
+        .find(|(key, _)| key.value == "name")
+        .and_then(|(_, value)| match &value.value {
+            Value::String(name) => Some(name.as_str()),
+            _ => None,
+        })
 }
 
 fn not_found<'a>(key: &Located<String>, known: impl Iterator<Item = &'a str> + Clone) -> Diagnostic {
@@ -160,7 +191,12 @@ fn not_found<'a>(key: &Located<String>, known: impl Iterator<Item = &'a str> + C
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("there are: {}", known.collect::<Vec<_>>().join(", ")),
     };
-    Diagnostic::error(key.span, format!("the system has no `{}` to override", key.value), "not found", help)
+    Diagnostic::error(
+        key.span,
+        format!("the system has no `{}` to override", key.value),
+        "not found",
+        help,
+    )
 }
 
 #[cfg(test)]

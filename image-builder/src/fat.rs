@@ -12,11 +12,23 @@ struct NoTime;
 
 impl fatfs::TimeProvider for NoTime {
     fn get_current_date(&self) -> fatfs::Date {
-        fatfs::Date { year: 1980, month: 1, day: 1 }
+        fatfs::Date {
+            year: 1980,
+            month: 1,
+            day: 1,
+        }
     }
 
     fn get_current_date_time(&self) -> fatfs::DateTime {
-        fatfs::DateTime { date: self.get_current_date(), time: fatfs::Time { hour: 0, min: 0, sec: 0, millis: 0 } }
+        fatfs::DateTime {
+            date: self.get_current_date(),
+            time: fatfs::Time {
+                hour: 0,
+                min: 0,
+                sec: 0,
+                millis: 0,
+            },
+        }
     }
 }
 
@@ -32,21 +44,30 @@ pub fn build(files: &[Entry<'_>], volume_id: u32) -> anyhow::Result<Vec<u8>> {
     let size = (content + content / 64 + (1 << 20)).next_multiple_of(1 << 20);
     let mut disk = Cursor::new(vec![0_u8; size]);
     let sectors = u32::try_from(size / 512).context("the files are too large for a FAT file system")?;
-    let options = fatfs::FormatVolumeOptions::new().volume_id(volume_id).volume_label(*b"TESSERA    ").total_sectors(sectors);
+    let options = fatfs::FormatVolumeOptions::new()
+        .volume_id(volume_id)
+        .volume_label(*b"TESSERA    ")
+        .total_sectors(sectors);
     fatfs::format_volume(&mut disk, options).context("the file system cannot be made")?;
     {
-        let system = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new().time_provider(&NO_TIME)).context("the new file system cannot be read")?;
+        let system = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new().time_provider(&NO_TIME))
+            .context("the new file system cannot be read")?;
         let root = system.root_dir();
         for (path, bytes) in files {
             let mut folder = root.clone();
             let mut parts: Vec<&str> = path.split('/').collect();
             let name = parts.pop().unwrap_or_default();
             for part in parts {
-                folder = folder.create_dir(part).with_context(|| format!("{path}: the folder {part} cannot be made in the image"))?;
+                folder = folder
+                    .create_dir(part)
+                    .with_context(|| format!("{path}: the folder {part} cannot be made in the image"))?;
             }
-            let mut file = folder.create_file(name).with_context(|| format!("{path}: cannot be made in the image"))?;
+            let mut file = folder
+                .create_file(name)
+                .with_context(|| format!("{path}: cannot be made in the image"))?;
             file.truncate()?;
-            file.write_all(bytes).with_context(|| format!("{path}: does not fit into the image"))?;
+            file.write_all(bytes)
+                .with_context(|| format!("{path}: does not fit into the image"))?;
         }
     }
     Ok(disk.into_inner())
@@ -73,7 +94,12 @@ mod tests {
         assert_eq!(system.volume_id(), 0x1234_abcd);
         for (path, bytes) in files {
             let mut read = Vec::new();
-            system.root_dir().open_file(path).expect("open").read_to_end(&mut read).expect("read");
+            system
+                .root_dir()
+                .open_file(path)
+                .expect("open")
+                .read_to_end(&mut read)
+                .expect("read");
             assert!(read == bytes, "{path}");
         }
     }

@@ -14,7 +14,18 @@ const LIBRARY: &str = "/usr/lib/grub";
 pub const SECTOR: usize = 512;
 
 /// What every core image has: to find our file system and our files, to show progress on the serial line, and to start the kernel.
-const MODULES: [&str; 10] = ["normal", "configfile", "multiboot2", "search_fs_uuid", "search_fs_file", "serial", "terminal", "echo", "gzio", "test"];
+const MODULES: [&str; 10] = [
+    "normal",
+    "configfile",
+    "multiboot2",
+    "search_fs_uuid",
+    "search_fs_file",
+    "serial",
+    "terminal",
+    "echo",
+    "gzio",
+    "test",
+];
 const BIOS_DISK: [&str; 4] = ["biosdisk", "part_gpt", "part_msdos", "fat"];
 const BIOS_CD: [&str; 4] = ["biosdisk", "iso9660", "part_gpt", "part_msdos"];
 const UEFI: [&str; 5] = ["part_gpt", "part_msdos", "fat", "iso9660", "efi_gop"];
@@ -45,9 +56,16 @@ impl Grub {
         let library = PathBuf::from(LIBRARY);
         for (folder, package) in [("i386-pc", "grub-pc-bin"), ("x86_64-efi", "grub-efi-amd64-bin")] {
             let folder = library.join(folder);
-            ensure!(folder.join("kernel.img").exists(), "{}: GRUB is not there; install {package} (`make setup`)", folder.display());
+            ensure!(
+                folder.join("kernel.img").exists(),
+                "{}: GRUB is not there; install {package} (`make setup`)",
+                folder.display()
+            );
         }
-        Ok(Self { library, work: TempDir::new().context("no temporary folder")? })
+        Ok(Self {
+            library,
+            work: TempDir::new().context("no temporary folder")?,
+        })
     }
 
     /// One of GRUB's files for BIOS.
@@ -79,8 +97,17 @@ impl Grub {
         let output = self.work.path().join("core.img");
         fs::write(&configuration, script)?;
         let mut command = Command::new("grub-mkimage");
-        command.arg("-d").arg(self.library.join(folder)).args(["-O", format, "-p", "/boot/grub"]);
-        command.arg("-c").arg(&configuration).arg("-o").arg(&output).args(MODULES).args(modules);
+        command
+            .arg("-d")
+            .arg(self.library.join(folder))
+            .args(["-O", format, "-p", "/boot/grub"]);
+        command
+            .arg("-c")
+            .arg(&configuration)
+            .arg("-o")
+            .arg(&output)
+            .args(MODULES)
+            .args(modules);
         run(&mut command, "grub-common")?;
         fs::read(&output).with_context(|| format!("{}: grub-mkimage wrote nothing", output.display()))
     }
@@ -92,9 +119,16 @@ impl Grub {
 /// It is missing (the message names `package`), or it fails.
 pub fn run(command: &mut Command, package: &str) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let result = command.output().with_context(|| format!("{name}: cannot be started; install {package} (`make setup`)"))?;
+    let result = command
+        .output()
+        .with_context(|| format!("{name}: cannot be started; install {package} (`make setup`)"))?;
     if !result.status.success() {
-        bail!("{name} failed ({}):\n{}{}", result.status, String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
+        bail!(
+            "{name} failed ({}):\n{}{}",
+            result.status,
+            String::from_utf8_lossy(&result.stdout),
+            String::from_utf8_lossy(&result.stderr)
+        );
     }
     Ok(())
 }
@@ -138,7 +172,11 @@ pub fn configuration(product: &str, folder: &str, command_line: &str) -> String 
 
 /// One word of GRUB's language, or none for an empty text.
 fn quote(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 /// Offsets in `boot.img`, the boot sector (GRUB: include/grub/i386/pc/boot.h).
@@ -156,7 +194,11 @@ mod boot_sector {
 /// # Errors
 /// `boot_image` is not GRUB's `boot.img`.
 pub fn boot_code(boot_image: &[u8], core: u64) -> anyhow::Result<[u8; boot_sector::CODE_END]> {
-    ensure!(boot_image.len() == SECTOR, "boot.img has {} bytes, not {SECTOR}: an unknown version of GRUB", boot_image.len());
+    ensure!(
+        boot_image.len() == SECTOR,
+        "boot.img has {} bytes, not {SECTOR}: an unknown version of GRUB",
+        boot_image.len()
+    );
     let mut code = [0; boot_sector::CODE_END];
     code.copy_from_slice(&boot_image[..boot_sector::CODE_END]);
     code[boot_sector::KERNEL_SECTOR..boot_sector::KERNEL_SECTOR + 8].copy_from_slice(&core.to_le_bytes());

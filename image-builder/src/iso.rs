@@ -48,10 +48,27 @@ pub fn build(payload: &Payload, grub: &Grub, output: &Path) -> anyhow::Result<()
     let mut command = Command::new("xorriso");
     command.env("SOURCE_DATE_EPOCH", "946684800").env("TZ", "UTC");
     command.args(["-as", "mkisofs", "-quiet", "-r", "-V", "TESSERA"]);
-    command.arg(format!("--modification-date={TIME}")).args(["--set_all_file_dates", TIME]);
-    command.args(["-graft-points", "-b", "boot/grub/eltorito.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", "--grub2-boot-info"]);
-    command.arg("--grub2-mbr").arg(grub.bios_path("boot_hybrid.img")).args(["--protective-msdos-label", "-partition_offset", "16"]);
-    command.args(["-append_partition", "2", "0xef"]).arg(&esp_path).args(["-appended_part_as_gpt", "--gpt_disk_guid"]);
+    command
+        .arg(format!("--modification-date={TIME}"))
+        .args(["--set_all_file_dates", TIME]);
+    command.args([
+        "-graft-points",
+        "-b",
+        "boot/grub/eltorito.img",
+        "-no-emul-boot",
+        "-boot-load-size",
+        "4",
+        "-boot-info-table",
+        "--grub2-boot-info",
+    ]);
+    command
+        .arg("--grub2-mbr")
+        .arg(grub.bios_path("boot_hybrid.img"))
+        .args(["--protective-msdos-label", "-partition_offset", "16"]);
+    command
+        .args(["-append_partition", "2", "0xef"])
+        .arg(&esp_path)
+        .args(["-appended_part_as_gpt", "--gpt_disk_guid"]);
     command.arg(payload.uuid("disk").simple().to_string());
     command.args(["-eltorito-alt-boot", "-e", "--interval:appended_partition_2:all::", "-no-emul-boot"]);
     command.arg("-o").arg(output).arg(&root);

@@ -107,7 +107,12 @@ fn main() -> ExitCode {
         Command::Build(arguments) => build(&arguments),
         Command::Graph(arguments) => graph(&arguments),
         Command::Check { source } => load(&source).map(|system| {
-            println!("{}: {} servers, {} virtual machines, no mistakes", source.system.display(), system.servers.len(), system.vms.len());
+            println!(
+                "{}: {} servers, {} virtual machines, no mistakes",
+                source.system.display(),
+                system.servers.len(),
+                system.vms.len()
+            );
         }),
     };
     match result {
@@ -137,7 +142,12 @@ fn report(error: &anyhow::Error) {
 /// Reads and checks a description; warnings are printed.
 fn load(source: &Source) -> anyhow::Result<System> {
     let mut sets = source.sets.clone();
-    sets.extend(source.command_line.as_ref().map(|text| format!("kernel.command-line={}", literal(text))));
+    sets.extend(
+        source
+            .command_line
+            .as_ref()
+            .map(|text| format!("kernel.command-line={}", literal(text))),
+    );
     let mut description = Description::read(&source.system, &sets)?;
     if !description.diagnostics.has_errors() {
         check::check(&description.system, &mut description.diagnostics);
@@ -157,18 +167,33 @@ fn literal(text: &str) -> String {
 fn build(arguments: &Build) -> anyhow::Result<()> {
     let system = load(&arguments.source)?;
     let steps = system.programs().len() + system.files.len() + 2 + arguments.format.len();
-    let bar = if arguments.quiet || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(steps as u64) };
-    bar.set_style(ProgressStyle::with_template("    [{bar:30}] {pos}/{len} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    let bar = if arguments.quiet || !std::io::stderr().is_terminal() {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(steps as u64)
+    };
+    bar.set_style(
+        ProgressStyle::with_template("    [{bar:30}] {pos}/{len} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> "),
+    );
     let mut step = |text: &str| {
         bar.set_message(text.to_string());
         bar.inc(1);
     };
     fs::create_dir_all(&arguments.output).with_context(|| format!("{}: the folder cannot be made", arguments.output.display()))?;
     let kernel_path = arguments.programs.join(&system.kernel.value);
-    let kernel = fs::read(&kernel_path).with_context(|| format!("{}: the kernel cannot be read; is it built (`make kernel`)?", kernel_path.display()))?;
+    let kernel = fs::read(&kernel_path)
+        .with_context(|| format!("{}: the kernel cannot be read; is it built (`make kernel`)?", kernel_path.display()))?;
     let kernel = program::strip(&kernel).with_context(|| format!("{}: not a kernel", kernel_path.display()))?;
     let bundle = bundle::build(&system, &arguments.programs, &mut step)?;
-    let payload = Payload::new(system.product.clone(), kernel, system.command_line.value.clone(), bundle.bytes, notices::text());
+    let payload = Payload::new(
+        system.product.clone(),
+        kernel,
+        system.command_line.value.clone(),
+        bundle.bytes,
+        notices::text(),
+    );
     let mut written = Vec::new();
     for format in &arguments.format {
         let path = arguments.output.join(format.file());

@@ -29,7 +29,14 @@ impl Payload {
         for part in [&kernel, command_line.as_bytes(), &bundle, notices.as_bytes()] {
             identity = Uuid::new_v5(&identity, part);
         }
-        Self { product, kernel, command_line, bundle, notices, identity }
+        Self {
+            product,
+            kernel,
+            command_line,
+            bundle,
+            notices,
+            identity,
+        }
     }
 
     /// An identity for a part of the image.

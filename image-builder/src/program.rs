@@ -43,7 +43,8 @@ impl Program {
     /// # Errors
     /// It cannot be read, or it is none that can be loaded; the message names file and reason.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("{}: the program cannot be read; is it built (`make programs`)?", path.display()))?;
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("{}: the program cannot be read; is it built (`make programs`)?", path.display()))?;
         Self::parse(&bytes).with_context(|| format!("{}: not a program that can run on Tessera", path.display()))
     }
 
@@ -55,10 +56,19 @@ impl Program {
         let endian = LittleEndian;
         let header = FileHeader64::<LittleEndian>::parse(file).context("no 64-bit ELF header")?;
         ensure!(header.endian()? == endian, "the file is big-endian");
-        ensure!(header.e_machine.get(endian) == EM_X86_64, "the file is for another processor than x86-64");
-        ensure!(header.e_type.get(endian) == ET_EXEC, "the file is not a static executable (link it with relocation-model=static)");
+        ensure!(
+            header.e_machine.get(endian) == EM_X86_64,
+            "the file is for another processor than x86-64"
+        );
+        ensure!(
+            header.e_type.get(endian) == ET_EXEC,
+            "the file is not a static executable (link it with relocation-model=static)"
+        );
         let mut segments = Vec::new();
-        for program in header.program_headers(endian, file).context("the program headers lie outside the file")? {
+        for program in header
+            .program_headers(endian, file)
+            .context("the program headers lie outside the file")?
+        {
             match program.p_type(endian) {
                 PT_LOAD => segments.extend(load(program, file)?),
                 PT_INTERP | PT_DYNAMIC => bail!("the file is linked dynamically; link it statically"),
@@ -93,13 +103,18 @@ impl Program {
 pub fn strip(file: &[u8]) -> anyhow::Result<Vec<u8>> {
     let endian = LittleEndian;
     let header = FileHeader64::<LittleEndian>::parse(file).context("no 64-bit ELF header")?;
-    let programs = header.program_headers(endian, file).context("the program headers lie outside the file")?;
+    let programs = header
+        .program_headers(endian, file)
+        .context("the program headers lie outside the file")?;
     let mut end = header.e_phoff.get(endian) + std::mem::size_of_val(programs) as u64;
     for program in programs.iter().filter(|program| program.p_type(endian) == PT_LOAD) {
         let (offset, length) = program.file_range(endian);
         end = end.max(offset.checked_add(length).context("a segment reaches past the end of the file")?);
     }
-    let mut stripped = file.get(..usize::try_from(end)?).context("a segment reaches past the end of the file")?.to_vec();
+    let mut stripped = file
+        .get(..usize::try_from(end)?)
+        .context("a segment reaches past the end of the file")?
+        .to_vec();
     // e_shoff, e_shnum, e_shstrndx: no section headers (ELF-64 object file format, ELF header).
     for range in [0x28..0x30, 0x3c..0x40] {
         stripped[range].fill(0);
@@ -113,9 +128,17 @@ fn load(program: &object::elf::ProgramHeader64<LittleEndian>, file: &[u8]) -> an
     if memory == 0 {
         return Ok(None);
     }
-    let data = program.data(endian, file).ok().with_context(|| format!("the segment at {address:#x} reaches past the end of the file"))?;
-    ensure!(data.len() as u64 <= memory, "the segment at {address:#x} has more bytes in the file than in memory");
-    let end = address.checked_add(memory).with_context(|| format!("the segment at {address:#x} reaches past the end of memory"))?;
+    let data = program
+        .data(endian, file)
+        .ok()
+        .with_context(|| format!("the segment at {address:#x} reaches past the end of the file"))?;
+    ensure!(
+        data.len() as u64 <= memory,
+        "the segment at {address:#x} has more bytes in the file than in memory"
+    );
+    let end = address
+        .checked_add(memory)
+        .with_context(|| format!("the segment at {address:#x} reaches past the end of memory"))?;
     ensure!(
         address >= layout::USER_BOTTOM && end <= layout::START_INFO,
         "the segment at {address:#x} (length {memory:#x}) lies outside {:#x} to {:#x}, where programs stand",
@@ -127,7 +150,10 @@ fn load(program: &object::elf::ProgramHeader64<LittleEndian>, file: &[u8]) -> an
     rights.set(Rights::READ, flags.0 & PF_R.0 != 0);
     rights.set(Rights::WRITE, flags.0 & PF_W.0 != 0);
     rights.set(Rights::EXECUTE, flags.0 & PF_X.0 != 0);
-    ensure!(!rights.contains(Rights::WRITE | Rights::EXECUTE), "the segment at {address:#x} is writable and executable");
+    ensure!(
+        !rights.contains(Rights::WRITE | Rights::EXECUTE),
+        "the segment at {address:#x} is writable and executable"
+    );
     ensure!(rights.contains(Rights::READ), "the segment at {address:#x} is not readable");
     let start = address / PAGE * PAGE;
     // Zeros before the first byte where the segment does not begin on a page, and up to the end of the last page of the file's part.
@@ -137,5 +163,10 @@ fn load(program: &object::elf::ProgramHeader64<LittleEndian>, file: &[u8]) -> an
         bytes.clear();
     }
     bytes.resize(bytes.len().next_multiple_of(PAGE_SIZE), 0);
-    Ok(Some(Segment { address: start, bytes, memory_length: end.next_multiple_of(PAGE) - start, rights }))
+    Ok(Some(Segment {
+        address: start,
+        bytes,
+        memory_length: end.next_multiple_of(PAGE) - start,
+        rights,
+    }))
 }

@@ -16,7 +16,12 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Starts on a table; `what` names it in messages ("server `shell`").
     pub fn new(table: &'a Table, span: Span, what: impl Into<String>) -> Self {
-        Self { table, span, what: what.into(), asked: Vec::new() }
+        Self {
+            table,
+            span,
+            what: what.into(),
+            asked: Vec::new(),
+        }
     }
 
     /// Starts on a value that has to be a table.
@@ -26,7 +31,12 @@ impl<'a> Reader<'a> {
             Value::Table(table) => Some(Self::new(table, node.span, what)),
             other => {
                 let label = format!("this is {}", other.kind());
-                diagnostics.error(node.span, format!("{what} must be a table"), label, format!("write `[{what}]` and its keys below"));
+                diagnostics.error(
+                    node.span,
+                    format!("{what} must be a table"),
+                    label,
+                    format!("write `[{what}]` and its keys below"),
+                );
                 None
             }
         }
@@ -78,7 +88,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A number of a key, within bounds.
-    pub fn number(&mut self, key: &'static str, bounds: std::ops::RangeInclusive<i64>, diagnostics: &mut Diagnostics) -> Option<Located<i64>> {
+    pub fn number(
+        &mut self,
+        key: &'static str,
+        bounds: std::ops::RangeInclusive<i64>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Located<i64>> {
         let node = self.get(key)?;
         number(node, key, bounds, diagnostics)
     }
@@ -89,7 +104,14 @@ impl<'a> Reader<'a> {
         match node.value {
             Value::Boolean(value) => Some(value),
             ref other => {
-                wrong_kind(node.span, key, "true or false", other, "write `true` or `false` without quotes", diagnostics);
+                wrong_kind(
+                    node.span,
+                    key,
+                    "true or false",
+                    other,
+                    "write `true` or `false` without quotes",
+                    diagnostics,
+                );
                 None
             }
         }
@@ -123,9 +145,19 @@ impl<'a> Reader<'a> {
     pub fn tables(&mut self, key: &'static str, diagnostics: &mut Diagnostics) -> Vec<Reader<'a>> {
         let Some(node) = self.get(key) else { return Vec::new() };
         match &node.value {
-            Value::Array(elements) => elements.iter().filter_map(|element| Reader::from_node(element, format!("[{key}]"), diagnostics)).collect(),
+            Value::Array(elements) => elements
+                .iter()
+                .filter_map(|element| Reader::from_node(element, format!("[{key}]"), diagnostics))
+                .collect(),
             other => {
-                wrong_kind(node.span, key, "a list of tables", other, &format!("write `[[{key}]]`"), diagnostics);
+                wrong_kind(
+                    node.span,
+                    key,
+                    "a list of tables",
+                    other,
+                    &format!("write `[[{key}]]`"),
+                    diagnostics,
+                );
                 Vec::new()
             }
         }
@@ -137,7 +169,14 @@ impl<'a> Reader<'a> {
         match &node.value {
             Value::Table(table) => table,
             other => {
-                wrong_kind(node.span, key, "a table", other, &format!("write `[{key}]` and its entries below"), diagnostics);
+                wrong_kind(
+                    node.span,
+                    key,
+                    "a table",
+                    other,
+                    &format!("write `[{key}]` and its entries below"),
+                    diagnostics,
+                );
                 &[]
             }
         }

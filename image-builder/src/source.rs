@@ -19,7 +19,10 @@ impl Span {
     /// The span of `range` in a text that begins at `base`.
     #[must_use]
     pub fn at(base: usize, range: &Range<usize>) -> Self {
-        Self { start: base + range.start, end: base + range.end }
+        Self {
+            start: base + range.start,
+            end: base + range.end,
+        }
     }
 }
 
@@ -58,7 +61,11 @@ impl Sources {
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> usize {
         // One byte lies between two texts, so that "one past the last" of the first is not the second's first.
         let base = self.texts.last().map_or(0, |last| last.base + last.text.len() + 1);
-        self.texts.push(Text { name: name.into(), text: text.into(), base });
+        self.texts.push(Text {
+            name: name.into(),
+            text: text.into(),
+            base,
+        });
         base
     }
 
@@ -75,7 +82,13 @@ impl Sources {
         self.find(span).map_or_else(String::new, |(text, range)| {
             let before = &text.text.as_bytes()[..range.start];
             let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-            let column = before.iter().rev().take_while(|&&byte| byte != b'\n').filter(|&&byte| byte & 0xc0 != 0x80).count() + 1;
+            let column = before
+                .iter()
+                .rev()
+                .take_while(|&&byte| byte != b'\n')
+                .filter(|&&byte| byte & 0xc0 != 0x80)
+                .count()
+                + 1;
             format!("{}:{line}:{column}", text.name)
         })
     }
@@ -110,12 +123,22 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error.
     pub fn error(span: Span, message: impl Into<String>, label: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: message.into(), span, label: label.into(), others: Vec::new(), help: help.into() }
+        Self {
+            severity: Severity::Error,
+            message: message.into(),
+            span,
+            label: label.into(),
+            others: Vec::new(),
+            help: help.into(),
+        }
     }
 
     /// A warning.
     pub fn warning(span: Span, message: impl Into<String>, label: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(span, message, label, help) }
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(span, message, label, help)
+        }
     }
 
     /// Adds another place.
@@ -218,7 +241,10 @@ impl std::error::Error for Invalid {}
 /// "did you mean", if one of `known` is near.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let (distance, best) = known.into_iter().map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate)).min()?;
+    let (distance, best) = known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .min()?;
     (distance <= best.len().max(3) / 3).then_some(best)
 }
 

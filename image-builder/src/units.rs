@@ -15,8 +15,13 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Result<u64, String> {
         "" => return Err(format!("no number before the unit ({})", names())),
         digits => digits.parse().map_err(|_| "the number is too large".to_string())?,
     };
-    let (_, factor) =
-        units.iter().find(|(name, _)| *name == unit).ok_or_else(|| if unit.is_empty() { format!("the unit is missing ({})", names()) } else { format!("unknown unit \"{unit}\" (known: {})", names()) })?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
+        if unit.is_empty() {
+            format!("the unit is missing ({})", names())
+        } else {
+            format!("unknown unit \"{unit}\" (known: {})", names())
+        }
+    })?;
     number.checked_mul(*factor).ok_or_else(|| "the amount is too large".to_string())
 }
 
@@ -28,7 +33,11 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// Bytes that are whole pages.
 pub fn pages(text: &str) -> Result<u64, String> {
     let bytes = size(text)?;
-    if bytes.is_multiple_of(PAGE_SIZE as u64) { Ok(bytes) } else { Err(format!("not a multiple of {PAGE_SIZE} bytes, the size of a page")) }
+    if bytes.is_multiple_of(PAGE_SIZE as u64) {
+        Ok(bytes)
+    } else {
+        Err(format!("not a multiple of {PAGE_SIZE} bytes, the size of a page"))
+    }
 }
 
 /// Microseconds: "500 us", "10 ms", "1 s".
@@ -76,7 +85,11 @@ pub fn show_size(bytes: u64) -> String {
     for (name, unit) in [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
         if bytes >= unit {
             let tenths = u128::from(bytes) * 10 / u128::from(unit);
-            return if bytes.is_multiple_of(unit) { format!("{} {name}", bytes / unit) } else { format!("{}.{} {name}", tenths / 10, tenths % 10) };
+            return if bytes.is_multiple_of(unit) {
+                format!("{} {name}", bytes / unit)
+            } else {
+                format!("{}.{} {name}", tenths / 10, tenths % 10)
+            };
         }
     }
     format!("{bytes} B")
@@ -91,7 +104,16 @@ mod tests {
     fn sizes() {
         assert_eq!(size("512 MiB"), Ok(512 << 20));
         assert_eq!(size("4KiB"), Ok(4096));
-        for wrong in ["", "512", "MiB", "1 MB", "-1 MiB", "1.5 GiB", "99999999999999999999 B", "18446744073709551615 GiB"] {
+        for wrong in [
+            "",
+            "512",
+            "MiB",
+            "1 MB",
+            "-1 MiB",
+            "1.5 GiB",
+            "99999999999999999999 B",
+            "18446744073709551615 GiB",
+        ] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         assert!(pages("5 B").is_err());
@@ -110,7 +132,13 @@ mod tests {
     #[test]
     fn device_registers() {
         assert_eq!(registers("0xfed00000 + 4 KiB"), Ok((0xfed0_0000, 4096)));
-        for wrong in ["0xfed00000", "0xfed00001 + 4 KiB", "0xfed00000 + 1 B", "0xfed00000 + 0 B", "0xfffffffffffff000 + 4 KiB"] {
+        for wrong in [
+            "0xfed00000",
+            "0xfed00001 + 4 KiB",
+            "0xfed00000 + 1 B",
+            "0xfed00000 + 0 B",
+            "0xfffffffffffff000 + 4 KiB",
+        ] {
             assert!(registers(wrong).is_err(), "{wrong}");
         }
     }

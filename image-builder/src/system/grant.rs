@@ -111,11 +111,20 @@ impl Grant {
             Value::Table(table) => with_value(table, node.span, diagnostics),
             other => {
                 let help = "write `com1 = { io-ports = \"0x3f8-0x3ff\" }` or `log = \"kernel-log\"`";
-                diagnostics.error(node.span, format!("the grant `{}` cannot be {}", name.value, other.kind()), "", help);
+                diagnostics.error(
+                    node.span,
+                    format!("the grant `{}` cannot be {}", name.value, other.kind()),
+                    "",
+                    help,
+                );
                 None
             }
         }?;
-        Some(Self { name: name.clone(), need, span: node.span })
+        Some(Self {
+            name: name.clone(),
+            need,
+            span: node.span,
+        })
     }
 }
 
@@ -125,11 +134,21 @@ fn bare(kind: &str, span: Span, diagnostics: &mut Diagnostics) -> Option<Need> {
         "trace" => Some(Need::Trace),
         "irq-statistics" => Some(Need::IrqStatistics),
         known if WITH_VALUE.contains(&known) => {
-            diagnostics.error(span, format!("a grant of `{known}` needs a value"), "no value", format!("write `{{ {known} = ... }}`"));
+            diagnostics.error(
+                span,
+                format!("a grant of `{known}` needs a value"),
+                "no value",
+                format!("write `{{ {known} = ... }}`"),
+            );
             None
         }
         unknown => {
-            diagnostics.error(span, format!("there is no kind of grant `{unknown}`"), "unknown kind", suggest(unknown));
+            diagnostics.error(
+                span,
+                format!("there is no kind of grant `{unknown}`"),
+                "unknown kind",
+                suggest(unknown),
+            );
             None
         }
     }
@@ -144,7 +163,12 @@ fn suggest(unknown: &str) -> String {
 
 fn with_value(table: &Table, span: Span, diagnostics: &mut Diagnostics) -> Option<Need> {
     let [(kind, value)] = table.as_slice() else {
-        diagnostics.error(span, "a grant gives one thing", format!("this has {} keys", table.len()), "write one line for each thing");
+        diagnostics.error(
+            span,
+            "a grant gives one thing",
+            format!("this has {} keys", table.len()),
+            "write one line for each thing",
+        );
         return None;
     };
     match kind.value.as_str() {
@@ -158,11 +182,21 @@ fn with_value(table: &Table, span: Span, diagnostics: &mut Diagnostics) -> Optio
         "mmio" => parsed(value, "mmio", units::registers, "0xfed00000 + 4 KiB", diagnostics)
             .map(|registers| Need::Mmio(registers.value.0, registers.value.1)),
         known if BARE.contains(&known) => {
-            diagnostics.error(kind.span, format!("a grant of `{known}` has no value"), "", format!("write `\"{known}\"` alone"));
+            diagnostics.error(
+                kind.span,
+                format!("a grant of `{known}` has no value"),
+                "",
+                format!("write `\"{known}\"` alone"),
+            );
             None
         }
         unknown => {
-            diagnostics.error(kind.span, format!("there is no kind of grant `{unknown}`"), "unknown kind", suggest(unknown));
+            diagnostics.error(
+                kind.span,
+                format!("there is no kind of grant `{unknown}`"),
+                "unknown kind",
+                suggest(unknown),
+            );
             None
         }
     }

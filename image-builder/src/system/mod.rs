@@ -53,8 +53,12 @@ impl Description {
     /// # Errors
     /// The file cannot be read. Mistakes in it are kept in `diagnostics`.
     pub fn read(path: &Path, overrides: &[String]) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{}: the description of the system cannot be read; name another with --system", path.display()))?;
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "{}: the description of the system cannot be read; name another with --system",
+                path.display()
+            )
+        })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Ok(Self::parse(&path.display().to_string(), &text, folder, overrides))
     }
@@ -76,7 +80,11 @@ impl Description {
             let reader = Reader::new(&table, Span { start: base, end: base }, "the system");
             System::from_reader(reader, folder, &mut diagnostics)
         };
-        Self { system, sources, diagnostics }
+        Self {
+            system,
+            sources,
+            diagnostics,
+        }
     }
 
     /// The system, if it has no error; warnings come with it.
@@ -85,7 +93,10 @@ impl Description {
     /// All mistakes.
     pub fn finish(self) -> Result<(System, Invalid), Invalid> {
         let errors = self.diagnostics.has_errors();
-        let found = Invalid { sources: self.sources, diagnostics: self.diagnostics.sorted() };
+        let found = Invalid {
+            sources: self.sources,
+            diagnostics: self.diagnostics.sorted(),
+        };
         if errors { Err(found) } else { Ok((self.system, found)) }
     }
 }
@@ -93,7 +104,9 @@ impl Description {
 impl System {
     fn from_reader(mut reader: Reader<'_>, folder: &Path, diagnostics: &mut Diagnostics) -> Self {
         let mut system = Self {
-            product: reader.text("product", diagnostics).map_or_else(|| "Tessera".to_string(), |product| product.value),
+            product: reader
+                .text("product", diagnostics)
+                .map_or_else(|| "Tessera".to_string(), |product| product.value),
             kernel: Located::new("kernel".to_string(), reader.span()),
             root: Located::new("init".to_string(), reader.span()),
             ..Self::default()
@@ -144,6 +157,14 @@ impl System {
     #[must_use]
     pub fn endpoints(&self) -> Vec<&str> {
         let grants = self.servers.iter().flat_map(|server| &server.grants);
-        grants.filter_map(|grant| if let Need::Provide(endpoint) = &grant.need { Some(endpoint.as_str()) } else { None }).collect()
+        grants
+            .filter_map(|grant| {
+                if let Need::Provide(endpoint) = &grant.need {
+                    Some(endpoint.as_str())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 }

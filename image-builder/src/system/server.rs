@@ -70,7 +70,9 @@ impl Server {
             diagnostics,
         );
         let mut bytes = |key, default: u64, diagnostics: &mut Diagnostics| {
-            reader.parsed(key, units::pages, "64 KiB", diagnostics).unwrap_or(Located::new(default, span))
+            reader
+                .parsed(key, units::pages, "64 KiB", diagnostics)
+                .unwrap_or(Located::new(default, span))
         };
         let heap = bytes("heap", 256 << 10, diagnostics);
         let stack = bytes("stack", 64 << 10, diagnostics);
@@ -80,9 +82,17 @@ impl Server {
         let server = Self {
             span,
             per_vm: reader.boolean("per-vm", diagnostics).unwrap_or(false),
-            weight: narrow(reader.number("weight", 1..=10_000, diagnostics).map_or(NORMAL_WEIGHT.cast_signed(), |weight| weight.value)),
-            budget_us: reader.parsed("budget", units::microseconds, "2 ms", diagnostics).unwrap_or(Located::new(0, span)),
-            period_us: reader.parsed("period", units::microseconds, "10 ms", diagnostics).map_or(10_000, |period| period.value),
+            weight: narrow(
+                reader
+                    .number("weight", 1..=10_000, diagnostics)
+                    .map_or(NORMAL_WEIGHT.cast_signed(), |weight| weight.value),
+            ),
+            budget_us: reader
+                .parsed("budget", units::microseconds, "2 ms", diagnostics)
+                .unwrap_or(Located::new(0, span)),
+            period_us: reader
+                .parsed("period", units::microseconds, "10 ms", diagnostics)
+                .map_or(10_000, |period| period.value),
             cpu: reader
                 .number("cpu", 0..=(tessera_abi::MAX_CPUS as i64 - 1), diagnostics)
                 .map(|cpu| Located::new(narrow(cpu.value), cpu.span)),
@@ -98,7 +108,9 @@ impl Server {
                 .iter()
                 .filter_map(|(name, node)| Grant::from_entry(name, node, diagnostics))
                 .collect(),
-            priority: priority.map_or(Located::new(0, span), |priority| Located::new(u8::try_from(priority.value).unwrap_or(0), priority.span)),
+            priority: priority.map_or(Located::new(0, span), |priority| {
+                Located::new(u8::try_from(priority.value).unwrap_or(0), priority.span)
+            }),
             program: program.or_else(|| name.clone()).unwrap_or_default(),
             name: name.clone().unwrap_or_default(),
         };

@@ -41,7 +41,9 @@ impl Vm {
         if let Some(name) = &name {
             reader.rename(format!("virtual machine `{}`", name.value));
         }
-        let memory = reader.require("memory", "\"256 MiB\"", diagnostics).and_then(|node| parsed(node, "memory", units::size, "256 MiB", diagnostics));
+        let memory = reader
+            .require("memory", "\"256 MiB\"", diagnostics)
+            .and_then(|node| parsed(node, "memory", units::size, "256 MiB", diagnostics));
         let kernel = reader.require_text("kernel", "\"NAME of [files]\"", diagnostics);
         let vcpus = reader.get("vcpus").and_then(|node| number(node, "vcpus", 1..=4, diagnostics));
         let vm = Self {
@@ -51,8 +53,12 @@ impl Vm {
             command_line: reader.text("command-line", diagnostics).unwrap_or_default(),
             autostart: reader.boolean("autostart", diagnostics).unwrap_or(false),
             weight: narrow(reader.number("weight", 1..=10_000, diagnostics).map_or(100, |weight| weight.value)),
-            budget_us: reader.parsed("budget", units::microseconds, "2 ms", diagnostics).unwrap_or(Located::new(0, span)),
-            period_us: reader.parsed("period", units::microseconds, "10 ms", diagnostics).map_or(10_000, |period| period.value),
+            budget_us: reader
+                .parsed("budget", units::microseconds, "2 ms", diagnostics)
+                .unwrap_or(Located::new(0, span)),
+            period_us: reader
+                .parsed("period", units::microseconds, "10 ms", diagnostics)
+                .map_or(10_000, |period| period.value),
             memory: memory.unwrap_or(Located::new(2 << 20, span)),
             kernel: kernel.clone().unwrap_or_default(),
             name: name.clone().unwrap_or_default(),

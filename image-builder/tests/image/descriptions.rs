@@ -1,0 +1,287 @@
+//! Mistakes in descriptions: each is found, at its place, with what to do.
+
+use crate::common::SYSTEM;
+use image_builder::{
+    check::check,
+    source::{Invalid, Severity},
+    system::{Description, Need, System},
+};
+use std::path::Path;
+
+fn read(text: &str, sets: &[&str]) -> Result<(System, Invalid), Invalid> {
+    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
+    let mut description = Description::parse("system.toml", text, Path::new(""), &sets);
+    if !description.diagnostics.has_errors() {
+        check(&description.system, &mut description.diagnostics);
+    }
+    description.finish()
+}
+
+/// The only mistake of `SYSTEM` with `from` replaced by `to`: its message, position and help.
+fn mistake(from: &str, to: &str) -> (String, String, String) {
+    assert!(SYSTEM.contains(from), "{from}");
+    let invalid = read(&SYSTEM.replacen(from, to, 1), &[]).expect_err(to);
+    let errors: Vec<_> = invalid
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Error)
+        .collect();
+    let [only] = errors.as_slice() else {
+        panic!("{} errors for {to}:\n{invalid}", errors.len())
+    };
+    (only.message.clone(), invalid.sources.position(only.span), only.help.clone())
+}
+
+#[test]
+fn the_example_is_read_as_it_is_meant() {
+    let (system, warnings) = read(SYSTEM, &[]).expect("no mistake");
+    assert!(warnings.diagnostics.is_empty(), "{warnings}");
+    assert_eq!(system.servers.len(), 3);
+    assert_eq!(system.servers[0].grants[1].need, Need::IoPorts(0x3f8, 8));
+    assert!(!system.servers[2].fpu && system.servers[2].per_vm);
+    assert_eq!((system.vms[0].memory.value, system.vms[0].vcpus), (256 << 20, 2));
+}
+
+#[test]
+fn the_delivered_system_has_no_mistake() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut description = Description::read(&root.join("system.toml"), &[]).expect("readable");
+    check(&description.system, &mut description.diagnostics);
+    let (_, warnings) = description.finish().expect("no mistake");
+    assert!(warnings.diagnostics.is_empty(), "{warnings}");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest() {
+    let (message, position, help) = mistake("priority = 48", "priority = 48\npriorty = 3");
+    assert_eq!(message, "server `shell` has no key `priorty`");
+    assert_eq!(position, "system.toml:7:1");
+    assert_eq!(help, "did you mean `priority`?");
+}
+
+#[test]
+fn every_mistake_is_found_at_its_place() {
+    for (from, to, message, position, help) in [
+        (
+            "priority = 48",
+            "priority = 64",
+            "`priority` cannot be 64",
+            "system.toml:6:12",
+            "from 0 to 63",
+        ),
+        ("priority = 48\n", "", "has no `priority`", "system.toml:4:1", "add `priority = 40`"),
+        (
+            "name = \"shell\"",
+            "name = \"Shell\"",
+            "characters other than",
+            "system.toml:5:8",
+            "a-z",
+        ),
+        ("name = \"shell\"", "name = \"init\"", "cannot be a [[server]] too", "", "remove"),
+        (
+            "\"init\" }",
+            "\"inti\" }",
+            "no server provides `inti`",
+            "system.toml:8:8",
+            "did you mean `init`?",
+        ),
+        (
+            "\"0x3f8-0x3ff\"",
+            "\"0x3ff-0x3f8\"",
+            "`io-ports` cannot be",
+            "system.toml:9:21",
+            "0x3f8-0x3ff",
+        ),
+        (
+            "{ io-ports =",
+            "{ ioports =",
+            "no kind of grant `ioports`",
+            "system.toml:9:10",
+            "did you mean `io-ports`?",
+        ),
+        (
+            "\"kernel-log\"",
+            "\"kernel-lok\"",
+            "no kind of grant",
+            "system.toml:11:7",
+            "did you mean `kernel-log`?",
+        ),
+        ("\"kernel-log\"", "{ kernel-log = 1 }", "has no value", "system.toml:11:9", "alone"),
+        ("{ irq = 4 }", "\"irq\"", "needs a value", "system.toml:10:12", "{ irq"),
+        (
+            "{ irq = 4 }",
+            "{ irq = 4, use = \"init\" }",
+            "gives one thing",
+            "system.toml:10:12",
+            "one line",
+        ),
+        ("{ irq = 4 }", "{ irq = \"4\" }", "must be a number", "system.toml:10:20", "from 0"),
+        ("vcpus = 2", "vcpus = 5", "`vcpus` cannot be 5", "system.toml:24:9", "1 to 4"),
+        ("256 MiB", "255 MiB", "cannot have 255 MiB", "system.toml:23:10", "256 MiB"),
+        ("256 MiB", "256", "`memory` cannot be", "system.toml:23:10", "256 MiB"),
+        (
+            "kernel = \"linux\"",
+            "kernel = \"linus\"",
+            "no file `linus`",
+            "system.toml:25:10",
+            "did you mean `linux`?",
+        ),
+        (
+            "priority = 44",
+            "priority = 44\nslots = 100",
+            "must be a power of two",
+            "system.toml:15:9",
+            "128",
+        ),
+        (
+            "priority = 44",
+            "priority = 44\nrestart = \"maybe\"",
+            "`restart` cannot be",
+            "system.toml:15:11",
+            "always",
+        ),
+        (
+            "priority = 44",
+            "priority = 44\nbudget = \"20 ms\"",
+            "budget of 20000 us",
+            "system.toml:15:10",
+            "shorten",
+        ),
+        (
+            "priority = 44",
+            "priority = 44\nheap = \"5 B\"",
+            "`heap` cannot be",
+            "system.toml:15:8",
+            "KiB",
+        ),
+        (
+            "priority = 44",
+            "priority = 44\nstack = \"16 MiB\"",
+            "`stack` of `vmx` cannot be",
+            "system.toml:15:9",
+            "8 MiB",
+        ),
+        ("name = \"vmx\"", "name = \"vmy\"", "no server `vmx`", "", "per-vm"),
+        ("[[vm]]", "[vm]", "`vm` must be a list of tables", "system.toml:21:1", "[[vm]]"),
+        (
+            "[files]\nlinux",
+            "[files]\n\"a b\" = \"x\"\nlinux",
+            "characters other than",
+            "system.toml:3:1",
+            "a-z",
+        ),
+    ] {
+        let found = mistake(from, to);
+        assert!(found.0.contains(message), "{to}: {}", found.0);
+        assert!(found.1.starts_with(position), "{to}: {}", found.1);
+        assert!(found.2.contains(help), "{to}: {}", found.2);
+    }
+}
+
+/// Changes after which more than one thing is wrong: one of them is `message`.
+#[test]
+fn mistakes_that_draw_others_are_found_too() {
+    for (from, to, message) in [
+        ("name = \"vmx\"", "name = \"shell\"", "two servers are called `shell`"),
+        (
+            "name = \"vmx\"",
+            "name = \"vmx\"\nprogram = \"init\"",
+            "runs the root server's program",
+        ),
+        (
+            "per-vm = true",
+            "per-vm = true\ngrants = { a = { irq = 9 } }",
+            "cannot own a device",
+        ),
+        (
+            "per-vm = true",
+            "per-vm = true\ngrants = { a = { provide = \"b\" } }",
+            "cannot provide an endpoint",
+        ),
+        ("[files]", "[files]\nlinux = \"a\"", "duplicate key"),
+        ("product = ", "product : ", ""),
+    ] {
+        let invalid = read(&SYSTEM.replacen(from, to, 1), &[]).expect_err(to);
+        assert!(
+            invalid.diagnostics.iter().any(|found| found.message.contains(message)),
+            "{to}: {invalid}"
+        );
+    }
+}
+
+#[test]
+fn devices_have_one_owner() {
+    for (grant, what) in [("{ io-ports = \"0x3ff-0x400\" }", "I/O ports"), ("{ irq = 4 }", "interrupt line 4")] {
+        let text = format!("{SYSTEM}[[server]]\nname = \"thief\"\npriority = 1\n[server.grants]\nloot = {grant}\n");
+        let invalid = read(&text, &[]).expect_err("two owners");
+        assert!(invalid.diagnostics[0].message.contains(what), "{invalid}");
+        assert_eq!(invalid.diagnostics[0].others.len(), 1);
+    }
+    let text = format!("{SYSTEM}[[server]]\nname = \"other\"\npriority = 1\n[server.grants]\nmine = {{ io-ports = \"0x400\" }}\n");
+    assert!(read(&text, &[]).is_ok());
+}
+
+#[test]
+fn what_a_program_must_never_hold_cannot_be_granted() {
+    for grant in [
+        "{ io-ports = \"0x80\" }",
+        "{ irq = 9 }",
+        "{ mmio = \"0xfed00000 + 4 KiB\" }",
+        "\"trace\"",
+        "\"kernel-log\"",
+    ] {
+        for program in ["vmm", "vmx"] {
+            // The rule follows the program, whatever the server is called.
+            let text =
+                format!("{SYSTEM}[[server]]\nname = \"guise\"\nprogram = \"{program}\"\npriority = 1\n[server.grants]\nx = {grant}\n");
+            let invalid = read(&text, &[]).expect_err("must never");
+            assert!(
+                invalid.diagnostics.iter().any(|found| found.message.contains("must never hold")),
+                "{invalid}"
+            );
+        }
+    }
+}
+
+#[test]
+fn several_mistakes_are_answered_at_once_in_order() {
+    let invalid = read(&SYSTEM.replace("priority", "piority"), &[]).expect_err("mistakes");
+    assert_eq!(invalid.diagnostics.len(), 6);
+    assert!(invalid.diagnostics.is_sorted_by_key(|found| found.span.start));
+    let text = invalid.to_string();
+    assert!(
+        text.contains("system.toml:6:1") && text.contains("did you mean `priority`?"),
+        "{text}"
+    );
+}
+
+#[test]
+fn overrides_replace_values_and_are_named_in_messages() {
+    let sets = [
+        "vm.debian.vcpus=4",
+        "vm.debian.memory=1 GiB",
+        "vm.debian.autostart=true",
+        "kernel.command-line=\"debug\"",
+    ];
+    let (system, _) = read(SYSTEM, &sets).expect("good");
+    assert_eq!(system.command_line.value, "debug");
+    assert_eq!(
+        (system.vms[0].vcpus, system.vms[0].memory.value, system.vms[0].autostart),
+        (4, 1 << 30, true)
+    );
+    let invalid = read(SYSTEM, &["vm.debian.vcpus=9"]).expect_err("range");
+    assert_eq!(
+        invalid.sources.position(invalid.diagnostics[0].span),
+        "--set vm.debian.vcpus=9:1:17"
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_description_is_answered(lines in proptest::collection::vec("(\\[\\[?(server|vm|files|kernel)\\]?\\]|(name|priority|memory|kernel|vcpus|grants|slots) = (1|-5|\"x\"|\"1 MiB\"|\\[\\]|\\{ a = \"trace\" \\}))", 0..12)) {
+        if let Err(invalid) = read(&lines.join("\n"), &[]) {
+            proptest::prop_assert!(!invalid.diagnostics.is_empty());
+            let _ = invalid.to_string();
+        }
+    }
+}

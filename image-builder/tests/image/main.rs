@@ -1,0 +1,7 @@
+//! Tests of image-builder as a whole, in one program.
+#![forbid(unsafe_code)]
+
+mod common;
+mod descriptions;
+mod media;
+mod programs;
