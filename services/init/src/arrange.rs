@@ -85,10 +85,26 @@ pub fn arrange(items: &[Item]) -> Arrangement {
     // Frames last, since they can be cut; the others by size, so that small objects share the last page.
     order.sort_by_key(|index| {
         let item = items[*index];
-        (item.kind == ObjectKind::Frame, if item.kind == ObjectKind::Frame { 0 } else { u64::MAX - item.bytes() }, *index)
+        (
+            item.kind == ObjectKind::Frame,
+            if item.kind == ObjectKind::Frame {
+                0
+            } else {
+                u64::MAX - item.bytes()
+            },
+            *index,
+        )
     });
-    let frames: u64 = items.iter().filter(|item| item.kind == ObjectKind::Frame).map(|item| item.size).sum();
-    let objects: u64 = items.iter().filter(|item| item.kind != ObjectKind::Frame).map(|item| item.bytes()).sum();
+    let frames: u64 = items
+        .iter()
+        .filter(|item| item.kind == ObjectKind::Frame)
+        .map(|item| item.size)
+        .sum();
+    let objects: u64 = items
+        .iter()
+        .filter(|item| item.kind != ObjectKind::Frame)
+        .map(|item| item.bytes())
+        .sum();
     let mut pages = (frames + objects.div_ceil(PAGE)).max(1);
     loop {
         if let Some(arrangement) = try_arrange(items, &order, pages) {
@@ -99,7 +115,11 @@ pub fn arrange(items: &[Item]) -> Arrangement {
 }
 
 fn try_arrange(items: &[Item], order: &[usize], pages: u64) -> Option<Arrangement> {
-    let blocks: Vec<u64> = (0..u64::BITS).rev().map(|bit| 1 << bit).filter(|block| pages & block != 0).collect();
+    let blocks: Vec<u64> = (0..u64::BITS)
+        .rev()
+        .map(|bit| 1 << bit)
+        .filter(|block| pages & block != 0)
+        .collect();
     let mut used: Vec<u64> = blocks.iter().map(|_| 0).collect();
     let mut placements = Vec::new();
     for index in order {
@@ -111,7 +131,11 @@ fn try_arrange(items: &[Item], order: &[usize], pages: u64) -> Option<Arrangemen
                 let mut room = length.saturating_sub(start);
                 while left > 0 && room > 0 {
                     let piece = left.min(room).min(MAX_PIECE);
-                    placements.push(Placement { item: *index, block, size: piece });
+                    placements.push(Placement {
+                        item: *index,
+                        block,
+                        size: piece,
+                    });
                     used[block] = used[block].next_multiple_of(PAGE) + piece * PAGE;
                     left -= piece;
                     room -= piece;
@@ -130,7 +154,11 @@ fn try_arrange(items: &[Item], order: &[usize], pages: u64) -> Option<Arrangemen
                 (start + item.bytes() <= length * PAGE).then_some((block, start))
             })?;
             used[block] = start + item.bytes();
-            placements.push(Placement { item: *index, block, size: item.size });
+            placements.push(Placement {
+                item: *index,
+                block,
+                size: item.size,
+            });
         }
     }
     Some(Arrangement { blocks, placements })

@@ -40,7 +40,9 @@ impl Block {
 enum State {
     Free,
     Used,
-    Split { low: usize },
+    Split {
+        low: usize,
+    },
     /// The place in `nodes` can be used again.
     Vacant,
 }
@@ -76,7 +78,12 @@ impl Buddy {
     /// Adds the block of 2^`order` pages in `slot`.
     pub fn add(&mut self, slot: u32, order: u32) {
         let order = order.min(MAX_ORDER);
-        self.nodes.push(Node { slot, order, state: State::Free, parent: None });
+        self.nodes.push(Node {
+            slot,
+            order,
+            state: State::Free,
+            parent: None,
+        });
         self.free[order as usize].push(self.nodes.len() - 1);
         self.free_pages += 1 << order;
         self.total_pages += 1 << order;
@@ -97,7 +104,10 @@ impl Buddy {
     /// Pages of the largest free block.
     #[must_use]
     pub fn largest_free(&self) -> u64 {
-        self.free.iter().rposition(|blocks| !blocks.is_empty()).map_or(0, |order| 1 << order)
+        self.free
+            .iter()
+            .rposition(|blocks| !blocks.is_empty())
+            .map_or(0, |order| 1 << order)
     }
 
     /// Takes a block of 2^`order` pages. `None`: no such block is free (or no slots to split one).
@@ -112,11 +122,23 @@ impl Buddy {
                 return None;
             };
             let low = self.vacant.pop().unwrap_or_else(|| {
-                self.nodes.extend([Node { slot: 0, order: 0, state: State::Vacant, parent: None }; 2]);
+                self.nodes.extend(
+                    [Node {
+                        slot: 0,
+                        order: 0,
+                        state: State::Vacant,
+                        parent: None,
+                    }; 2],
+                );
                 self.nodes.len() - 2
             });
             for (index, slot) in slots.into_iter().enumerate() {
-                self.nodes[low + index] = Node { slot, order: half, state: State::Free, parent: Some(node) };
+                self.nodes[low + index] = Node {
+                    slot,
+                    order: half,
+                    state: State::Free,
+                    parent: Some(node),
+                };
             }
             self.nodes[node].state = State::Split { low };
             self.free[half as usize].push(low + 1);
@@ -124,7 +146,11 @@ impl Buddy {
         }
         self.nodes[node].state = State::Used;
         self.free_pages -= 1 << order;
-        Some(Block { node, slot: self.nodes[node].slot, order })
+        Some(Block {
+            node,
+            slot: self.nodes[node].slot,
+            order,
+        })
     }
 
     /// Takes blocks that are `pages` pages together, as few as there are, none larger than 2^`largest` pages. All or nothing.
@@ -245,7 +271,10 @@ mod tests {
 
     fn filled(first: u64, pages: u64, slots: usize) -> (Buddy, Fake) {
         let mut buddy = Buddy::new();
-        let mut fake = Fake { slots_left: slots, ..Fake::default() };
+        let mut fake = Fake {
+            slots_left: slots,
+            ..Fake::default()
+        };
         for (start, order) in cut(first, pages) {
             fake.ranges.insert(fake.next, (start, 1 << order));
             buddy.add(fake.next, order);

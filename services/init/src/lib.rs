@@ -2,12 +2,21 @@
 //!
 //! It never calls a server, so that nothing can make it wait.
 #![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 extern crate alloc;
 
 pub mod arrange;
 pub mod backoff;
 pub mod buddy;
+pub mod faults;
+pub mod grants;
 pub mod log;
+pub mod machine;
+pub mod policy;
+pub mod process;
+pub mod root;
+pub mod service;
 pub mod tables;
+pub mod vm;
+pub mod window;

@@ -26,7 +26,11 @@ impl Log {
     /// Nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { lines: VecDeque::new(), bytes: 0, first: 0 }
+        Self {
+            lines: VecDeque::new(),
+            bytes: 0,
+            first: 0,
+        }
     }
 
     /// Adds a line. Control characters, with which a server could forge lines or garble a terminal, become `?`; what is too long is cut.
@@ -34,7 +38,12 @@ impl Log {
         let text = &text[..text.floor_char_boundary(MAX_LINE)];
         let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         self.bytes += text.len() + server.len();
-        self.lines.push_back(LogLine { tsc, server: server.to_owned(), level, text });
+        self.lines.push_back(LogLine {
+            tsc,
+            server: server.to_owned(),
+            level,
+            text,
+        });
         while self.bytes > MAX_BYTES || self.lines.len() > MAX_LINES {
             let Some(line) = self.lines.pop_front() else { break };
             self.bytes -= line.text.len() + line.server.len();
@@ -57,7 +66,11 @@ impl Log {
             room -= size;
             lines.push(line.clone());
         }
-        LogChunk { next: start + lines.len() as u64, lost: start.saturating_sub(cursor), lines }
+        LogChunk {
+            next: start + lines.len() as u64,
+            lost: start.saturating_sub(cursor),
+            lines,
+        }
     }
 }
 

@@ -83,7 +83,13 @@ impl Call {
     /// A call by `badge` that brought `caps` capabilities, stored from slot `first_cap` on.
     #[must_use]
     pub const fn new(badge: u64, first_cap: u32, caps: usize) -> Self {
-        Self { badge, first_cap, caps, give: [0; MAX_CAPS], given: 0 }
+        Self {
+            badge,
+            first_cap,
+            caps,
+            give: [0; MAX_CAPS],
+            given: 0,
+        }
     }
 
     /// The slot of capability `index` of those that came with the request.

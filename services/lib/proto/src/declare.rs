@@ -83,9 +83,13 @@ pub fn invoke<T: Transport, A: Serialize, R: DeserializeOwned>(
             attempt.receive,
             attempt.receive_count,
             &mut |buffer| {
-                let Some((header, body)) = buffer.split_first_chunk_mut::<2>() else { return Err(CallError::RequestTooLarge) };
+                let Some((header, body)) = buffer.split_first_chunk_mut::<2>() else {
+                    return Err(CallError::RequestTooLarge);
+                };
                 *header = [attempt.interface, attempt.operation];
-                wire::encode(arguments, body).map(|length| length + 2).ok_or(CallError::RequestTooLarge)
+                wire::encode(arguments, body)
+                    .map(|length| length + 2)
+                    .ok_or(CallError::RequestTooLarge)
             },
             &mut |reply, delivery: Delivery| {
                 result = match wire::decode_owned::<Result<R, Failure>>(reply) {
@@ -118,9 +122,15 @@ pub fn operation_of(interface: u8, request: &[u8]) -> Option<u8> {
 /// [`FailureKind::BadRequest`] if they cannot be decoded or other capabilities came than the operation takes.
 pub fn arguments<'a, A: Deserialize<'a>>(call: &Call, takes: usize, request: &'a [u8]) -> Result<A, Failure> {
     if call.caps != takes {
-        return Err(Failure::new(FailureKind::BadRequest, "the request came with the wrong number of capabilities"));
+        return Err(Failure::new(
+            FailureKind::BadRequest,
+            "the request came with the wrong number of capabilities",
+        ));
     }
-    request.get(2..).and_then(wire::decode).ok_or(Failure::from(FailureKind::BadRequest))
+    request
+        .get(2..)
+        .and_then(wire::decode)
+        .ok_or(Failure::from(FailureKind::BadRequest))
 }
 
 /// Server side: encodes a result. One that does not fit becomes [`FailureKind::TooLarge`]; capabilities go along with a success only.
@@ -142,7 +152,8 @@ pub fn unknown_operation(reply: &mut [u8]) -> usize {
     refuse(FailureKind::UnknownOperation, reply)
 }
 
-fn refuse(kind: FailureKind, reply: &mut [u8]) -> usize {
+/// Server side: the answer to a request that is not even looked at.
+pub fn refuse(kind: FailureKind, reply: &mut [u8]) -> usize {
     wire::encode(&Err::<(), Failure>(kind.into()), reply).unwrap_or(0)
 }
 

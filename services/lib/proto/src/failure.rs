@@ -51,7 +51,10 @@ impl Failure {
 
 impl From<FailureKind> for Failure {
     fn from(kind: FailureKind) -> Self {
-        Self { kind, detail: String::new() }
+        Self {
+            kind,
+            detail: String::new(),
+        }
     }
 }
 
@@ -73,6 +76,10 @@ impl fmt::Display for FailureKind {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.detail.is_empty() { self.kind.fmt(formatter) } else { formatter.write_str(&self.detail) }
+        if self.detail.is_empty() {
+            self.kind.fmt(formatter)
+        } else {
+            formatter.write_str(&self.detail)
+        }
     }
 }

@@ -21,7 +21,7 @@ pub mod vm_manager;
 pub mod wire;
 
 pub use call::{Call, CallError, Delivery, Slots, Transport};
-pub use declare::{Argument, Interface, Operation};
+pub use declare::{Argument, Interface, Operation, refuse};
 pub use failure::{Failure, FailureKind};
 pub use page::{Page, collect};
 
@@ -29,8 +29,13 @@ pub use page::{Page, collect};
 pub use declare::{Attempt, answer, arguments, invoke, operation_of, unknown_operation};
 
 /// Every interface of the system.
-pub const INTERFACES: [&Interface; 5] =
-    [&init::INTERFACE, &supervisor::INTERFACE, &vm_manager::INTERFACE, &vm_control::INTERFACE, &vm_console::INTERFACE];
+pub const INTERFACES: [&Interface; 5] = [
+    &init::INTERFACE,
+    &supervisor::INTERFACE,
+    &vm_manager::INTERFACE,
+    &vm_control::INTERFACE,
+    &vm_console::INTERFACE,
+];
 
 /// Most bytes of a request or reply.
 pub const MAX_MESSAGE: usize = tessera_abi::syscall::MAX_MESSAGE;

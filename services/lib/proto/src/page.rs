@@ -22,7 +22,10 @@ impl<T: Serialize> Page<T> {
     /// Takes items as long as they fit into a message. `items` yields each with its position; the position of the first that does not fit becomes `next`.
     /// An item that fits no message at all is left out.
     pub fn fill(items: impl Iterator<Item = (u32, T)>) -> Self {
-        let mut page = Self { items: Vec::new(), next: None };
+        let mut page = Self {
+            items: Vec::new(),
+            next: None,
+        };
         let mut room = MAX_MESSAGE - FRAMING;
         for (position, item) in items {
             let size = wire::size(&item);

@@ -14,7 +14,13 @@ pub fn page() -> String {
          A client repeats an idempotent operation by itself when the server ended before it answered; any other then gives `ServerDied`.\n",
     );
     for interface in INTERFACES {
-        let _ = write!(page, "\n## {}: interface {}\n\n{}\n\n", interface.name, interface.number, text(interface.doc));
+        let _ = write!(
+            page,
+            "\n## {}: interface {}\n\n{}\n\n",
+            interface.name,
+            interface.number,
+            text(interface.doc)
+        );
         page.push_str("| operation | request | result | capabilities | idempotent | |\n|---|---|---|---|---|---|\n");
         for operation in interface.operations {
             let _ = writeln!(page, "{}", row(operation));
@@ -24,12 +30,21 @@ pub fn page() -> String {
 }
 
 fn text(lines: &[&str]) -> String {
-    lines.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    lines
+        .iter()
+        .map(|line| line.trim())
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn row(operation: &Operation) -> String {
-    let arguments =
-        operation.arguments.iter().map(|argument| format!("`{}: {}`", argument.name, argument.kind)).collect::<Vec<_>>().join(", ");
+    let arguments = operation
+        .arguments
+        .iter()
+        .map(|argument| format!("`{}: {}`", argument.name, argument.kind))
+        .collect::<Vec<_>>()
+        .join(", ");
     let capabilities = match (operation.takes, operation.gives) {
         (0, 0) => String::new(),
         (takes, 0) => format!("{takes} with the request"),

@@ -197,6 +197,17 @@ pub struct LogChunk {
     pub lines: Vec<LogLine>,
 }
 
+/// What a look through page tables found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteExecute {
+    /// Pages looked at.
+    pub pages: u64,
+    /// Of these writable and executable; anything but 0 is a defect.
+    pub violations: u64,
+    /// Address of the first.
+    pub first: u64,
+}
+
 interface! {
     /// Servers, their capabilities and memory, for the debug shell.
     supervisor = 2;
@@ -221,4 +232,6 @@ interface! {
     8 idempotent fn log(cursor: u64) -> LogChunk;
     /// Signals the Notification that comes along whenever a line is added; replaces the caller's earlier one.
     9 idempotent fn follow_log() takes 1 -> ();
+    /// Looks for pages that are writable and executable in a server's address space (0: init's own; 2^64 - 1: the kernel's).
+    10 idempotent fn check_wx(server: u64) -> WriteExecute;
 }

@@ -21,6 +21,7 @@ mod regions;
 pub mod server;
 mod slot_table;
 pub mod slots;
+pub mod stack;
 pub mod start;
 pub mod sys;
 pub mod text;
@@ -36,7 +37,8 @@ pub use start::{exit, grant, require, start_info};
 pub use tessera_abi as abi;
 pub use tessera_manifest as manifest;
 
-/// Defines the program's entry: `entry!(main)` with `fn main()`. When `main` returns, the server ends with code 0.
+/// Defines the program's entry: `entry!(main)` with `fn main()`. When `main` returns, the server ends with code 0. On other operating systems
+/// the macro is empty: a function called `main` is then the program's by itself, and is compiled but not to be run.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
@@ -47,14 +49,10 @@ macro_rules! entry {
             $crate::exit(0, "")
         }
         $crate::entry_stub!(tessera_start);
-        #[cfg(not(target_os = "tessera"))]
-        fn main() {
-            let _: fn() = $main;
-        }
     };
 }
 
-/// Defines the entry of init: `root_entry!(main)` with `fn main() -> !`, on the stack that the kernel gave.
+/// Defines the entry of init: `root_entry!(main)` with `fn main() -> !`. It begins on a small stack inside of the program, since the kernel gives it none; see [`stack`].
 #[macro_export]
 macro_rules! root_entry {
     ($main:path) => {
@@ -62,10 +60,20 @@ macro_rules! root_entry {
         extern "C" fn tessera_start(_argument: u64) -> ! {
             $main()
         }
-        $crate::entry_stub!(tessera_start);
-        #[cfg(not(target_os = "tessera"))]
-        fn main() {
-            let _: fn() -> ! = $main;
+        /// Where the first thread begins.
+        #[cfg(target_os = "tessera")]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn _start() -> ! {
+            core::arch::naked_asm!(
+                "xor ebp, ebp",
+                "lea rsp, [rip + {stack} + {size}]",
+                "call {start}",
+                "ud2",
+                stack = sym $crate::stack::FIRST,
+                size = const $crate::stack::FIRST_SIZE,
+                start = sym tessera_start
+            )
         }
     };
 }

@@ -1,0 +1,226 @@
+//! Checks that the manifest is consistent, before anything is started by it. `image-builder` checks much more, with better words; this is what init's own safety needs.
+
+use alloc::{format, string::String};
+use tessera_abi::object::{Rights, size, thread};
+use tessera_abi::{PAGE_SIZE, layout};
+use tessera_manifest::{Manifest, Program, Resource, Server, Vm, slots};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// More servers, machines, endpoints or grants than this are a broken manifest.
+const MOST: usize = 256;
+/// Largest virtual machine: RAM in bytes.
+const MAX_RAM: u64 = 64 << 30;
+
+/// Whether a range of bytes lies inside of `length` bytes.
+fn inside(offset: u64, bytes: u64, length: u64) -> bool {
+    offset.checked_add(bytes).is_some_and(|end| end <= length)
+}
+
+/// Checks everything. `bundle` is the length of the bundle in bytes.
+///
+/// # Errors
+/// One line: what is wrong, and where.
+pub fn check(manifest: &Manifest, bundle: u64) -> Result<(), String> {
+    let lists = [
+        manifest.programs.len(),
+        manifest.files.len(),
+        manifest.endpoints.len(),
+        manifest.servers.len(),
+        manifest.vms.len(),
+    ];
+    if lists.iter().any(|length| *length > MOST) {
+        return Err(format!("more than {MOST} entries of one kind"));
+    }
+    for program in &manifest.programs {
+        check_program(program, bundle).map_err(|what| format!("program `{}`: {what}", program.name))?;
+    }
+    for file in &manifest.files {
+        if !file.offset.is_multiple_of(PAGE) || file.length == 0 || !inside(file.offset, file.length.next_multiple_of(PAGE), bundle) {
+            return Err(format!("file `{}` lies outside the bundle", file.name));
+        }
+    }
+    for server in &manifest.servers {
+        check_server(server, manifest).map_err(|what| format!("server `{}`: {what}", server.name))?;
+    }
+    for vm in &manifest.vms {
+        check_vm(vm, manifest).map_err(|what| format!("virtual machine `{}`: {what}", vm.name))?;
+    }
+    Ok(())
+}
+
+fn check_program(program: &Program, bundle: u64) -> Result<(), String> {
+    for segment in &program.segments {
+        let aligned = [segment.address, segment.offset, segment.file_length, segment.memory_length]
+            .iter()
+            .all(|value| value.is_multiple_of(PAGE));
+        let write = segment.rights & Rights::WRITE.bits() != 0;
+        if !aligned || segment.memory_length == 0 || segment.file_length > segment.memory_length {
+            return Err(format!("segment at {:#x} has bad lengths", segment.address));
+        }
+        if !inside(segment.offset, segment.file_length, bundle) {
+            return Err(format!("segment at {:#x} lies outside the bundle", segment.address));
+        }
+        if segment.address < layout::USER_BOTTOM || !inside(segment.address, segment.memory_length, layout::START_INFO) {
+            return Err(format!(
+                "segment at {:#x} lies outside the program's part of memory",
+                segment.address
+            ));
+        }
+        if write && segment.rights & Rights::EXECUTE.bits() != 0 {
+            return Err(format!("segment at {:#x} is writable and executable", segment.address));
+        }
+        if !write && segment.file_length != segment.memory_length {
+            return Err(format!("segment at {:#x} is read-only and longer than its file", segment.address));
+        }
+    }
+    Ok(())
+}
+
+fn check_server(server: &Server, manifest: &Manifest) -> Result<(), String> {
+    if !manifest.programs.iter().any(|program| program.name == server.program) {
+        return Err(format!("there is no program `{}`", server.program));
+    }
+    if !server.slots.is_power_of_two() || server.slots <= slots::GRANTS || server.slots.ilog2() > size::CNODE_MAX_BITS {
+        return Err(format!("{} is no number of slots", server.slots));
+    }
+    if server.priority > thread::MAX_PRIORITY {
+        return Err(format!("there is no priority {}", server.priority));
+    }
+    if server.heap > layout::DYNAMIC_BASE - layout::HEAP_BASE || server.stack > 16 << 20 || server.untyped > 1 << 30 {
+        return Err("heap, stack or memory is too large".into());
+    }
+    if server.grants.len() > MOST {
+        return Err(format!("more than {MOST} grants"));
+    }
+    for grant in &server.grants {
+        let known = match &grant.resource {
+            Resource::Provide { endpoint } => manifest.endpoints.contains(endpoint),
+            Resource::Use { endpoint } => endpoint == "init" || manifest.endpoints.contains(endpoint),
+            Resource::File { file } => manifest.files.iter().any(|known| known.name == *file),
+            Resource::IoPorts { first, count } => *count > 0 && u32::from(*first) + *count <= 0x1_0000,
+            Resource::Mmio { address, length } => {
+                address.is_multiple_of(PAGE) && length.is_multiple_of(PAGE) && *length > 0 && address.checked_add(*length).is_some()
+            }
+            Resource::Irq { .. } | Resource::KernelLog | Resource::Trace | Resource::IrqStatistics => true,
+        };
+        if !known {
+            return Err(format!("grant `{}` names nothing that exists", grant.name));
+        }
+    }
+    Ok(())
+}
+
+fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
+    let file = |name: &String| manifest.files.iter().any(|file| file.name == *name);
+    if vm.memory == 0 || !vm.memory.is_multiple_of(2 << 20) || vm.memory > MAX_RAM {
+        return Err(format!("{} bytes are no size of memory", vm.memory));
+    }
+    if !(1..=4).contains(&vm.vcpus) {
+        return Err(format!("{} virtual processors", vm.vcpus));
+    }
+    if !file(&vm.kernel) || !vm.initramfs.iter().all(file) {
+        return Err("its kernel or initial RAM disk is not in the image".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tessera_manifest::{File, Grant, MANIFEST_VERSION, ProgramSegment, Restart};
+
+    fn good() -> Manifest {
+        let segment = |address, offset, rights: u8| ProgramSegment {
+            address,
+            offset,
+            file_length: PAGE,
+            memory_length: PAGE,
+            rights,
+        };
+        Manifest {
+            version: MANIFEST_VERSION,
+            programs: vec![Program {
+                name: "shell".into(),
+                entry: 0x40_0000,
+                segments: vec![segment(0x40_0000, PAGE, 5), segment(0x40_1000, 2 * PAGE, 3)],
+            }],
+            files: vec![File {
+                name: "kernel".into(),
+                offset: 3 * PAGE,
+                length: 100,
+            }],
+            endpoints: vec!["console".into()],
+            servers: vec![Server {
+                name: "shell".into(),
+                program: "shell".into(),
+                per_vm: false,
+                priority: 48,
+                weight: 100,
+                budget_us: 0,
+                period_us: 0,
+                cpu: None,
+                no_fpu: false,
+                heap: 1 << 20,
+                stack: 1 << 16,
+                untyped: 0,
+                slots: 256,
+                restart: Restart::Always,
+                grants: vec![Grant {
+                    name: "ports".into(),
+                    resource: Resource::IoPorts { first: 0x3f8, count: 8 },
+                }],
+                arguments: vec![],
+            }],
+            vms: vec![Vm {
+                name: "debian".into(),
+                memory: 256 << 20,
+                vcpus: 1,
+                kernel: "kernel".into(),
+                initramfs: None,
+                command_line: String::new(),
+                autostart: true,
+                weight: 100,
+                budget_us: 0,
+                period_us: 0,
+            }],
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn a_good_manifest_passes() {
+        assert_eq!(check(&good(), 4 * PAGE), Ok(()));
+        assert!(check(&good(), 3 * PAGE).unwrap_err().contains("kernel"));
+    }
+
+    #[test]
+    fn each_mistake_is_found() {
+        type Mistake = fn(&mut Manifest);
+        let mistakes: [(Mistake, &str); 12] = [
+            (|m| m.programs[0].segments[0].rights = 7, "writable and executable"),
+            (|m| m.programs[0].segments[0].address = 0x1000, "program's part"),
+            (|m| m.programs[0].segments[0].offset = u64::MAX - PAGE + 1, "outside the bundle"),
+            (|m| m.programs[0].segments[0].memory_length = 2 * PAGE, "longer than its file"),
+            (|m| m.programs[0].segments[1].file_length = 2 * PAGE, "bad lengths"),
+            (|m| m.servers[0].program = "none".into(), "no program"),
+            (|m| m.servers[0].slots = 100, "slots"),
+            (|m| m.servers[0].priority = 64, "priority"),
+            (
+                |m| m.servers[0].grants[0].resource = Resource::Use { endpoint: "none".into() },
+                "names nothing",
+            ),
+            (
+                |m| m.servers[0].grants[0].resource = Resource::IoPorts { first: 0xffff, count: 2 },
+                "names nothing",
+            ),
+            (|m| m.vms[0].memory = 1 << 20, "size of memory"),
+            (|m| m.vms[0].vcpus = 5, "virtual processors"),
+        ];
+        for (mistake, words) in mistakes {
+            let mut manifest = good();
+            mistake(&mut manifest);
+            let text = check(&manifest, 4 * PAGE).unwrap_err();
+            assert!(text.contains(words), "{text}");
+        }
+    }
+}

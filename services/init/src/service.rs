@@ -1,0 +1,482 @@
+//! What init answers.
+
+use crate::process::trouble;
+use crate::root::{End, Record, Root};
+use crate::window::boot_info;
+use alloc::string::{String, ToString};
+use alloc::{collections::BTreeSet, format, vec::Vec};
+use tessera_abi::object::{ObjectKind, Rights};
+use tessera_abi::{PAGE_SIZE, boot::slot};
+use tessera_manifest::slots as fixed;
+use tessera_proto::init::Level;
+use tessera_proto::supervisor::{
+    CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState, WriteExecute,
+};
+use tessera_proto::vm_manager::{VmService, VmState, VmSummary};
+use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, supervisor, unknown_operation, vm_manager};
+use tessera_rt::{AddressSpace, CNode, Endpoint, Thread, ThreadStatus, Trace, slots, start_info, time};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// Number of init itself where servers are numbered.
+const SELF: u64 = 0;
+/// Number of the kernel where servers are numbered, for page tables only.
+const KERNEL: u64 = u64::MAX;
+
+/// Answers one request. Returns the length of the reply.
+pub fn answer(root: &mut Root, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
+    let Some(caller) = root.index_of(call.badge) else {
+        return unknown_operation(reply);
+    };
+    let record = &root.servers[caller];
+    // A request of a process that was ended while it waited has no one to answer to.
+    let allowed = match interface_of(request) {
+        Some(number) if number == init::INTERFACE.number => return init::dispatch(root, call, request, reply),
+        Some(number) if number == supervisor::INTERFACE.number => record.supervisor,
+        Some(number) if number == vm_manager::INTERFACE.number => record.vm_manager,
+        _ => return unknown_operation(reply),
+    };
+    if !allowed {
+        return tessera_proto::refuse(FailureKind::NotAllowed, reply);
+    }
+    if interface_of(request) == Some(supervisor::INTERFACE.number) {
+        supervisor::dispatch(root, call, request, reply)
+    } else {
+        vm_manager::dispatch(root, call, request, reply)
+    }
+}
+
+impl Root {
+    fn caller(&self, call: &Call) -> Result<usize, Failure> {
+        self.index_of(call.badge).ok_or(FailureKind::NotAllowed.into())
+    }
+
+    /// The table of a server, or init's own for number 0.
+    fn table_of(&self, server: u64) -> Result<CNode, Failure> {
+        if server == SELF {
+            return Ok(CNode::OWN);
+        }
+        self.index_of(server)
+            .and_then(|index| self.servers[index].process.as_ref())
+            .map(|process| process.cnode)
+            .ok_or_else(|| Failure::new(FailureKind::NotFound, format_args!("server {server} does not run")))
+    }
+
+    /// Threads in a capability table from slot `first` on, each once: slot, identity, status.
+    fn threads_in(table: CNode, first: u32) -> Vec<(u32, u64, ThreadStatus)> {
+        let mut threads = Vec::new();
+        let mut seen = BTreeSet::new();
+        let Ok(scratch) = slots::take() else { return threads };
+        for slot in used_slots(table, 1) {
+            let Ok(description) = table.describe(slot) else { continue };
+            if description.kind != ObjectKind::Thread || !seen.insert(description.object) || slot < first {
+                continue;
+            }
+            if CNode::OWN.copy(scratch, table, slot, Rights::READ, 0).is_ok() {
+                if let Ok(status) = Thread::new(scratch).info() {
+                    threads.push((slot, description.object, status));
+                }
+                let _ = CNode::OWN.delete(scratch);
+            }
+        }
+        slots::free(scratch);
+        threads
+    }
+
+    fn server_info(&self, index: usize, record: &Record) -> ServerInfo {
+        let server = &self.manifest.servers[record.server];
+        let threads = record
+            .process
+            .as_ref()
+            .map(|process| Self::threads_in(process.cnode, 0))
+            .unwrap_or_default();
+        ServerInfo {
+            id: index as u64 + 1,
+            name: record.name.clone(),
+            state: record.state,
+            restarts: record.restarts,
+            pages: record.process.as_ref().map_or(0, |process| process.pages),
+            priority: server.priority,
+            threads: threads.len() as u32,
+            cpu_ticks: threads.iter().map(|(_, _, status)| status.consumed).sum(),
+            started_tsc: record.started,
+            vm: record.vm.map(|vm| self.manifest.vms[vm].name.clone()),
+            last_end: record.last_end.clone(),
+        }
+    }
+
+    fn own_info(&self) -> ServerInfo {
+        let status = Thread::new(slot::THREAD).info().ok();
+        ServerInfo {
+            id: SELF,
+            name: "init".into(),
+            state: ServerState::Running,
+            restarts: 0,
+            pages: self.machine.own_pages,
+            priority: status.map_or(0, |status| status.priority),
+            threads: 1,
+            cpu_ticks: status.map_or(0, |status| status.consumed),
+            started_tsc: start_info().boot_tsc,
+            vm: None,
+            last_end: String::new(),
+        }
+    }
+
+    fn provider_of(&self, endpoint: &str) -> String {
+        let provides = |record: &&Record| {
+            self.manifest.servers[record.server]
+                .grants
+                .iter()
+                .any(|grant| matches!(&grant.resource, tessera_manifest::Resource::Provide { endpoint: name } if name == endpoint))
+        };
+        self.servers
+            .iter()
+            .find(provides)
+            .map(|record| record.name.clone())
+            .unwrap_or_default()
+    }
+
+    fn endpoint_info(name: String, provider: String, endpoint: Endpoint) -> EndpointInfo {
+        let status = endpoint.info().ok();
+        EndpointInfo {
+            name,
+            provider,
+            calls: status.map_or(0, |status| status.calls),
+            callers_waiting: status.map_or(0, |status| status.callers_waiting),
+            receivers_waiting: status.map_or(0, |status| status.receivers_waiting),
+            latency_ticks: status.map_or(0, |status| status.latency_ticks),
+            latency_count: status.map_or(0, |status| status.latency_count),
+        }
+    }
+}
+
+/// Occupied slots of a table, from `first` on.
+fn used_slots(table: CNode, first: u32) -> impl Iterator<Item = u32> {
+    let end = table.slots().unwrap_or(0);
+    let mut next = first.max(1);
+    core::iter::from_fn(move || {
+        let slot = table.next_used(next).ok().filter(|slot| *slot < end)?;
+        next = slot + 1;
+        Some(slot)
+    })
+}
+
+fn thread_state(state: u8) -> ThreadState {
+    match state {
+        1 => ThreadState::Ready,
+        2 => ThreadState::Receiving,
+        3 => ThreadState::Calling,
+        4 => ThreadState::AwaitingReply,
+        5 => ThreadState::Waiting,
+        6 => ThreadState::Faulted,
+        7 => ThreadState::Throttled,
+        _ => ThreadState::Stopped,
+    }
+}
+
+/// Names of the slots that every server has filled.
+fn fixed_name(slot: u32) -> &'static str {
+    match slot {
+        fixed::CNODE => "own table",
+        fixed::ADDRESS_SPACE => "own space",
+        fixed::THREAD => "first thread",
+        fixed::UNTYPED => "own memory",
+        fixed::INIT => "init",
+        fixed::SCHED_CONTEXT => "own share",
+        fixed::REPLY => "first reply",
+        fixed::NOTIFICATION => "first signal",
+        fixed::FAULT => "fault handler",
+        _ => "",
+    }
+}
+
+impl init::Server for Root {
+    fn log(&mut self, call: &mut Call, level: Level, text: &str) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        if text.len() > init::MAX_LINE {
+            return Err(FailureKind::BadRequest.into());
+        }
+        let name = self.servers[caller].name.clone();
+        self.write(level, &name, text);
+        Ok(())
+    }
+
+    fn exit(&mut self, call: &mut Call, code: i32, reason: &str) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        self.end(
+            caller,
+            &End::Exit {
+                code,
+                reason: reason.to_string(),
+            },
+        );
+        Ok(())
+    }
+
+    fn panicked(&mut self, call: &mut Call, text: &str) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        self.end(caller, &End::Panic(text.to_string()));
+        Ok(())
+    }
+
+    fn ready(&mut self, call: &mut Call) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        if self.servers[caller].state == ServerState::Starting {
+            self.servers[caller].state = ServerState::Running;
+        }
+        Ok(())
+    }
+}
+
+impl supervisor::Server for Root {
+    fn system(&mut self, _call: &mut Call) -> Result<SystemInfo, Failure> {
+        let boot = boot_info();
+        Ok(SystemInfo {
+            product: self.manifest.product.clone(),
+            abi_version: boot.abi_version,
+            cpus: self.machine.cpus,
+            tsc_hz: boot.tsc_hz,
+            boot_tsc: boot.boot_tsc,
+            features: boot.features,
+            ram_bytes: boot.ram_bytes,
+            wall_clock: boot.wall_clock,
+            command_line: self.machine.command_line.clone(),
+        })
+    }
+
+    fn servers(&mut self, _call: &mut Call, first: u32) -> Result<Page<ServerInfo>, Failure> {
+        let first = first as usize;
+        let own = (first == 0).then(|| (0, self.own_info())).into_iter();
+        // A machine that does not run has no servers, only the names they would have.
+        let others = self.servers.iter().enumerate().skip(first.saturating_sub(1));
+        let others = others.filter(|(_, record)| record.vm.is_none_or(|vm| self.machines.is_running(vm)));
+        Ok(Page::fill(own.chain(
+            others.map(|(index, record)| (index as u32 + 1, self.server_info(index, record))),
+        )))
+    }
+
+    fn threads(&mut self, _call: &mut Call, server: u64, first: u32) -> Result<Page<ThreadInfo>, Failure> {
+        let threads = Self::threads_in(self.table_of(server)?, first);
+        Ok(Page::fill(threads.into_iter().map(|(slot, object, status)| {
+            let info = ThreadInfo {
+                slot,
+                object,
+                state: thread_state(status.state),
+                priority: status.priority,
+                cpu: status.cpu,
+                no_fpu: status.flags & tessera_abi::object::thread::NO_FPU != 0,
+                cpu_ticks: status.consumed,
+                switches: status.switches,
+                rip: status.rip,
+            };
+            (slot, info)
+        })))
+    }
+
+    fn capabilities(&mut self, _call: &mut Call, server: u64, first: u32) -> Result<Page<CapabilityInfo>, Failure> {
+        let table = self.table_of(server)?;
+        let process = self.index_of(server).and_then(|index| self.servers[index].process.as_ref());
+        let name = |slot: u32| -> String {
+            let grants = process.map(|process| process.grants.as_slice()).unwrap_or_default();
+            match grants.iter().find(|grant| grant.slot == slot) {
+                Some(grant) => grant.name.clone(),
+                None if server != SELF => fixed_name(slot).to_string(),
+                None => String::new(),
+            }
+        };
+        Ok(Page::fill(used_slots(table, first).filter_map(|slot| {
+            let description = table.describe(slot).ok()?;
+            let info = CapabilityInfo {
+                slot,
+                name: name(slot),
+                kind: description.kind as u8,
+                rights: description.rights.bits(),
+                badge: description.badge,
+                object: description.object,
+                size: description.size,
+                copies: description.copies,
+            };
+            Some((slot, info))
+        })))
+    }
+
+    fn endpoints(&mut self, _call: &mut Call, first: u32) -> Result<Page<EndpointInfo>, Failure> {
+        let mut all = Vec::new();
+        all.push(Self::endpoint_info("init".into(), "init".into(), self.endpoint));
+        for named in &self.endpoints {
+            all.push(Self::endpoint_info(
+                named.name.clone(),
+                self.provider_of(&named.name),
+                named.endpoint,
+            ));
+        }
+        for (vm, entry) in self.manifest.vms.iter().zip(&self.machines.entries) {
+            if let Some(running) = &entry.running {
+                let name = &vm.name;
+                all.push(Self::endpoint_info(
+                    format!("{name}.control"),
+                    format!("vmm.{name}"),
+                    running.control,
+                ));
+                all.push(Self::endpoint_info(
+                    format!("{name}.console"),
+                    format!("vmx.{name}"),
+                    running.console,
+                ));
+            }
+        }
+        Ok(Page::fill((0..).zip(all).skip(first as usize)))
+    }
+
+    fn memory(&mut self, _call: &mut Call) -> Result<MemoryInfo, Failure> {
+        let boot = boot_info();
+        let (free, largest_free) = self.machine.free();
+        let machines = || self.machines.entries.iter().filter_map(|entry| entry.running.as_ref());
+        let shared: u64 = machines().map(|running| running.shared_pages()).sum();
+        let guests: u64 = machines().map(|running| running.ram_pages()).sum();
+        let processes: u64 = self
+            .servers
+            .iter()
+            .filter_map(|record| record.process.as_ref())
+            .map(|process| process.pages)
+            .sum();
+        let (total, bundle, init) = (boot.ram_bytes / PAGE, boot.bundle_length.div_ceil(PAGE), self.machine.own_pages);
+        let servers = processes + shared;
+        let kernel = total.saturating_sub(bundle + init + servers + guests + free);
+        Ok(MemoryInfo {
+            total,
+            kernel,
+            bundle,
+            init,
+            servers,
+            guests,
+            free,
+            largest_free,
+        })
+    }
+
+    fn kill(&mut self, call: &mut Call, server: &str) -> Result<(), Failure> {
+        let index = self.named(server)?;
+        if self.servers[index].process.is_none() {
+            return Err(Failure::new(FailureKind::BadState, format_args!("server `{server}` does not run")));
+        }
+        let by = self.servers[self.caller(call)?].name.clone();
+        self.say(Level::Warn, &format!("{by} kills {server}"));
+        self.end(index, &End::Killed);
+        Ok(())
+    }
+
+    fn restart(&mut self, _call: &mut Call, server: &str) -> Result<(), Failure> {
+        let index = self.named(server)?;
+        Root::restart(self, index)
+    }
+
+    fn log(&mut self, _call: &mut Call, cursor: u64) -> Result<LogChunk, Failure> {
+        Ok(self.log.read(cursor))
+    }
+
+    fn follow_log(&mut self, call: &mut Call) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
+        if let Some(slot) = self.servers[caller].follower.take() {
+            slots::free(slot);
+        }
+        let slot = slots::take().map_err(trouble("init has no slot left"))?;
+        if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
+            slots::free(slot);
+            return Err(trouble("keeping the notification")(error));
+        }
+        self.servers[caller].follower = Some(slot);
+        Ok(())
+    }
+
+    fn check_wx(&mut self, _call: &mut Call, server: u64) -> Result<WriteExecute, Failure> {
+        let space = match server {
+            KERNEL => None,
+            SELF => Some(AddressSpace::OWN),
+            _ => {
+                let process = self.index_of(server).and_then(|index| self.servers[index].process.as_ref());
+                let missing = || Failure::new(FailureKind::NotFound, format_args!("server {server} does not run"));
+                Some(process.ok_or_else(missing)?.space)
+            }
+        };
+        let report = Trace::new(slot::TRACE)
+            .check_wx(space)
+            .map_err(trouble("looking through page tables"))?;
+        Ok(WriteExecute {
+            pages: report.pages,
+            violations: report.violations,
+            first: report.first,
+        })
+    }
+}
+
+impl vm_manager::Server for Root {
+    fn list(&mut self, _call: &mut Call, first: u32) -> Result<Page<VmSummary>, Failure> {
+        let summary = |index: usize| {
+            let (config, entry) = (&self.manifest.vms[index], &self.machines.entries[index]);
+            let processes = self.servers.iter().filter(|record| record.vm == Some(index));
+            let pages: u64 = processes
+                .filter_map(|record| record.process.as_ref())
+                .map(|process| process.pages)
+                .sum();
+            VmSummary {
+                name: config.name.clone(),
+                state: entry.state,
+                memory: config.memory,
+                vcpus: config.vcpus,
+                overhead_pages: entry.running.as_ref().map_or(0, |running| pages + running.shared_pages()),
+                starts: entry.starts,
+                started_tsc: entry.started,
+                reason: entry.reason.clone(),
+            }
+        };
+        Ok(Page::fill(
+            (first as usize..self.manifest.vms.len()).map(|index| (index as u32, summary(index))),
+        ))
+    }
+
+    fn start(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        self.start_vm(vm)
+    }
+
+    fn stop(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        if !self.machines.is_running(vm) {
+            return Err(Failure::new(
+                FailureKind::BadState,
+                format_args!("virtual machine {name} does not run"),
+            ));
+        }
+        self.end_vm(vm, VmState::Stopped, "stopped");
+        Ok(())
+    }
+
+    fn connect(&mut self, call: &mut Call, name: &str, service: VmService) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        let running = self.machines.entries[vm]
+            .running
+            .as_ref()
+            .ok_or_else(|| Failure::new(FailureKind::BadState, format_args!("virtual machine {name} does not run")))?;
+        let endpoint = match service {
+            VmService::Control => running.control,
+            VmService::Console => running.console,
+        };
+        let slot = slots::take().map_err(trouble("init has no slot left"))?;
+        let rights = Rights::SEND | Rights::GRANT;
+        if let Err(error) = CNode::OWN.copy(slot, CNode::OWN, endpoint.slot(), rights, call.badge) {
+            slots::free(slot);
+            return Err(trouble("connecting")(error));
+        }
+        // The reply takes a copy; this one goes when it is sent.
+        self.sent.push(slot);
+        call.give(slot);
+        Ok(())
+    }
+}
+
+/// When init's loop wants to be woken although nothing came in.
+#[must_use]
+pub fn deadline(root: &Root) -> Option<u64> {
+    root.deadline().map(|at| at.max(time::now()))
+}

@@ -1,0 +1,387 @@
+//! Virtual machines: what their processes share, and their start and end.
+//!
+//! A running machine owns its RAM, the console rings, two notifications and two endpoints. They outlive its VMX, which can be started again, and end with its VMM.
+
+use crate::arrange::{Item, arrange};
+use crate::buddy::Block;
+use crate::grants::file_source;
+use crate::machine::Machine;
+use crate::process::{Granted, Source, trouble};
+use crate::root::{End, Root};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use tessera_abi::PAGE_SIZE;
+use tessera_abi::object::{ObjectKind, Rights};
+use tessera_manifest::{Manifest, Server, StartVm, Vm};
+use tessera_proto::init::Level;
+use tessera_proto::vm_manager::VmState;
+use tessera_proto::{Failure, FailureKind};
+use tessera_rt::{CNode, Endpoint, Notification, Untyped, slots, time};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// RAM comes in frames of at most 2^this many pages (64 MiB), so that making one does not keep init away from others for long.
+const LARGEST_FRAME: u32 = 14;
+/// And of at least 2^this many (2 MiB), so that it is mapped by large pages.
+const SMALLEST_FRAME: u32 = 9;
+/// Pages of the ring for the guest's output, which is also the scrollback: 64 KiB of data and the header.
+const OUTPUT_PAGES: u64 = 17;
+/// Pages of the ring for the guest's input: 4 KiB of data and the header.
+const INPUT_PAGES: u64 = 2;
+/// Badge with which the other side signals: its bit is the highest, so that the owner's own badges can count from the lowest.
+const SIGNAL: u64 = 1 << 63;
+/// Priority of vCPU threads, unless their VMM's own is lower.
+const VCPU_PRIORITY: u8 = 20;
+/// Names of the templates.
+const VMM: &str = "vmm";
+
+/// What a running machine owns.
+#[derive(Debug)]
+pub struct Running {
+    ram: Vec<Block>,
+    shared: Vec<Block>,
+    slots: Vec<u32>,
+    /// Frames of the RAM, in order: slot and bytes.
+    frames: Vec<(u32, u64)>,
+    cpus: Vec<u32>,
+    /// Served by the VMM.
+    pub control: Endpoint,
+    /// Served by the VMX.
+    pub console: Endpoint,
+    vmm_signal: Notification,
+    vmx_signal: Notification,
+    output: u32,
+    input: u32,
+}
+
+/// A virtual machine.
+#[derive(Debug)]
+pub struct Entry {
+    /// State.
+    pub state: VmState,
+    /// Starts since boot.
+    pub starts: u32,
+    /// TSC of the last.
+    pub started: u64,
+    /// Why it last ended.
+    pub reason: String,
+    /// What it owns while it runs.
+    pub running: Option<Running>,
+}
+
+/// All virtual machines, in the manifest's order.
+#[derive(Debug)]
+pub struct Machines {
+    /// The machines.
+    pub entries: Vec<Entry>,
+}
+
+impl Running {
+    fn make(machine: &mut Machine, config: &Vm) -> Result<Self, Failure> {
+        let mut running = Self {
+            ram: vec![],
+            shared: vec![],
+            slots: vec![],
+            frames: vec![],
+            cpus: vec![],
+            control: Endpoint::new(0),
+            console: Endpoint::new(0),
+            vmm_signal: Notification::new(0),
+            vmx_signal: Notification::new(0),
+            output: 0,
+            input: 0,
+        };
+        match running.build(machine, config) {
+            Ok(()) => Ok(running),
+            Err(failure) => {
+                running.end(machine);
+                Err(failure)
+            }
+        }
+    }
+
+    fn build(&mut self, machine: &mut Machine, config: &Vm) -> Result<(), Failure> {
+        let exhausted = |machine: &Machine| {
+            let (free, largest) = machine.free();
+            Failure::new(
+                FailureKind::Exhausted,
+                format_args!(
+                    "{} MiB of RAM are wanted, {} MiB are free, {} MiB in one piece: stop another virtual machine or give this one less",
+                    config.memory >> 20,
+                    free / 256,
+                    largest / 256
+                ),
+            )
+        };
+        self.ram = machine
+            .take_pages(config.memory / PAGE, SMALLEST_FRAME, LARGEST_FRAME)
+            .ok_or_else(|| exhausted(machine))?;
+        for index in 0..self.ram.len() {
+            let slot = self.slot()?;
+            let block = &self.ram[index];
+            let made = Untyped::new(block.slot).retype(ObjectKind::Frame, block.pages(), CNode::OWN, slot, 1);
+            self.frames.push((slot, block.pages() * PAGE));
+            made.map_err(trouble("making its RAM"))?;
+        }
+        let items = [
+            Item::new(ObjectKind::Endpoint, 0),
+            Item::new(ObjectKind::Endpoint, 0),
+            Item::new(ObjectKind::Notification, 0),
+            Item::new(ObjectKind::Notification, 0),
+            Item::new(ObjectKind::Frame, OUTPUT_PAGES),
+            Item::new(ObjectKind::Frame, INPUT_PAGES),
+        ];
+        let made = self.make_shared(machine, &items)?;
+        let [control, console, vmm_signal, vmx_signal, output, input] = made;
+        self.control = Endpoint::new(control);
+        self.console = Endpoint::new(console);
+        self.vmm_signal = Notification::new(vmm_signal);
+        self.vmx_signal = Notification::new(vmx_signal);
+        self.output = output;
+        self.input = input;
+        for _ in 0..config.vcpus {
+            self.cpus.push(machine.place_vcpu());
+        }
+        Ok(())
+    }
+
+    fn make_shared<const N: usize>(&mut self, machine: &mut Machine, items: &[Item; N]) -> Result<[u32; N], Failure> {
+        let arrangement = arrange(items);
+        let mut made = [0; N];
+        for pages in &arrangement.blocks {
+            self.shared
+                .push(machine.take(pages.ilog2()).ok_or(Failure::from(FailureKind::Exhausted))?);
+        }
+        for placement in &arrangement.placements {
+            // A ring is one frame: its pieces would have to be told apart. These are small enough to lie in one block each.
+            if made[placement.item] != 0 {
+                return Err(Failure::new(FailureKind::Internal, "a console ring came in pieces"));
+            }
+            let slot = self.slot()?;
+            Untyped::new(self.shared[placement.block].slot)
+                .retype(items[placement.item].kind, placement.size, CNode::OWN, slot, 1)
+                .map_err(trouble("making its console"))?;
+            made[placement.item] = slot;
+        }
+        Ok(made)
+    }
+
+    fn slot(&mut self) -> Result<u32, Failure> {
+        let slot = slots::take().map_err(trouble("init has no slot left"))?;
+        self.slots.push(slot);
+        Ok(slot)
+    }
+
+    fn end(self, machine: &mut Machine) {
+        for cpu in self.cpus {
+            let count = &mut machine.vcpus_on[cpu as usize];
+            *count = count.saturating_sub(1);
+        }
+        machine.reclaim(self.ram);
+        machine.reclaim(self.shared);
+        for slot in self.slots {
+            slots::free(slot);
+        }
+    }
+
+    /// Pages shared by its processes.
+    #[must_use]
+    pub fn shared_pages(&self) -> u64 {
+        self.shared.iter().map(Block::pages).sum()
+    }
+
+    /// Pages of RAM.
+    #[must_use]
+    pub fn ram_pages(&self) -> u64 {
+        self.ram.iter().map(Block::pages).sum()
+    }
+}
+
+impl Machines {
+    /// None runs.
+    #[must_use]
+    pub fn new(manifest: &Manifest) -> Self {
+        let entries = manifest
+            .vms
+            .iter()
+            .map(|_| Entry {
+                state: VmState::Stopped,
+                starts: 0,
+                started: 0,
+                reason: String::new(),
+                running: None,
+            })
+            .collect();
+        Self { entries }
+    }
+
+    /// Whether a machine runs.
+    #[must_use]
+    pub fn is_running(&self, vm: usize) -> bool {
+        self.entries.get(vm).is_some_and(|entry| entry.running.is_some())
+    }
+
+    /// Whether a template is the one whose end is its machine's end.
+    #[must_use]
+    pub fn is_vmm(&self, manifest: &Manifest, server: usize) -> bool {
+        manifest.servers[server].per_vm && manifest.servers[server].name == VMM
+    }
+
+    /// What a process of a machine is started with: its start information, its notification, and its processor.
+    #[must_use]
+    pub fn place(&self, vm: usize, manifest: &Manifest, server: &Server, cpu: u32) -> (Option<StartVm>, Option<Notification>, u32) {
+        let Some(running) = self.entries.get(vm).and_then(|entry| entry.running.as_ref()) else {
+            return (None, None, cpu);
+        };
+        let start = StartVm {
+            config: manifest.vms[vm].clone(),
+            cpus: running.cpus.clone(),
+            vcpu_priority: VCPU_PRIORITY.min(server.priority),
+        };
+        if server.name == VMM {
+            // Where its vCPUs are, so that it wakes them without asking another processor.
+            (Some(start), Some(running.vmm_signal), running.cpus.first().copied().unwrap_or(cpu))
+        } else {
+            (Some(start), Some(running.vmx_signal), cpu)
+        }
+    }
+
+    /// What a process of a machine gets beside what the manifest grants.
+    ///
+    /// # Errors
+    /// A file is not there, or the machine does not run.
+    pub fn grants(&self, vm: usize, manifest: &Manifest, server: &Server) -> Result<Vec<Granted>, Failure> {
+        let running = self
+            .entries
+            .get(vm)
+            .and_then(|entry| entry.running.as_ref())
+            .ok_or_else(|| Failure::new(FailureKind::BadState, "its virtual machine does not run"))?;
+        let config = &manifest.vms[vm];
+        let mut granted = vec![];
+        let mut add = |name: &str, source: Source, length: u64, large: bool| {
+            granted.push(Granted {
+                name: name.to_string(),
+                source,
+                length,
+                large,
+            });
+        };
+        let copy = |slot: u32, rights: Rights, badge: u64| Source::Copy { slot, rights, badge };
+        let all = Rights::READ | Rights::WRITE | Rights::EXECUTE;
+        let serve = Rights::RECEIVE | Rights::GRANT | Rights::READ;
+        let vmm = server.name == VMM;
+        let (endpoint, own, other) = if vmm {
+            (running.control, running.vmm_signal, running.vmx_signal)
+        } else {
+            (running.console, running.vmx_signal, running.vmm_signal)
+        };
+        let names = if vmm {
+            ["vmm.signal", "vmx.signal"]
+        } else {
+            ["vmx.signal", "vmm.signal"]
+        };
+        add("control", copy(endpoint.slot(), serve, 0), 0, false);
+        add(names[0], copy(own.slot(), Rights::all(), 0), 0, false);
+        add(names[1], copy(other.slot(), Rights::SEND, SIGNAL), 0, false);
+        let read_write = Rights::READ | Rights::WRITE;
+        add("console.output", copy(running.output, read_write, 0), OUTPUT_PAGES * PAGE, false);
+        add("console.input", copy(running.input, read_write, 0), INPUT_PAGES * PAGE, false);
+        if vmm {
+            for (index, (slot, length)) in running.frames.iter().enumerate() {
+                add(&format!("ram.{index}"), copy(*slot, all, 0), *length, true);
+            }
+            let (source, length) = file_source(manifest, &config.kernel)?;
+            add("kernel", source, length, false);
+            if let Some(file) = &config.initramfs {
+                let (source, length) = file_source(manifest, file)?;
+                add("initramfs", source, length, false);
+            }
+        }
+        Ok(granted)
+    }
+}
+
+impl Root {
+    /// The machine with that name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn machine_named(&self, name: &str) -> Result<usize, Failure> {
+        self.manifest
+            .vms
+            .iter()
+            .position(|vm| vm.name == name)
+            .ok_or_else(|| Failure::new(FailureKind::NotFound, format_args!("there is no virtual machine `{name}`")))
+    }
+
+    /// Starts a machine: first what its processes share, then the processes.
+    ///
+    /// # Errors
+    /// It runs already, or memory is used up; nothing is left behind then.
+    pub fn start_vm(&mut self, vm: usize) -> Result<(), Failure> {
+        let name = self.manifest.vms[vm].name.clone();
+        if self.machines.is_running(vm) {
+            return Err(Failure::new(
+                FailureKind::BadState,
+                format_args!("virtual machine {name} runs already"),
+            ));
+        }
+        let running = Running::make(&mut self.machine, &self.manifest.vms[vm])?;
+        let entry = &mut self.machines.entries[vm];
+        entry.running = Some(running);
+        entry.state = VmState::Running;
+        entry.started = time::now();
+        entry.starts = entry.starts.saturating_add(1);
+        entry.reason.clear();
+        let line = format!(
+            "virtual machine {name} starts: {} MiB, {} vCPUs",
+            self.manifest.vms[vm].memory >> 20,
+            self.manifest.vms[vm].vcpus
+        );
+        self.say(Level::Info, &line);
+        // VMX first: templates that are not the VMM are its helpers and should be there when the guest speaks.
+        for last in [false, true] {
+            for index in 0..self.servers.len() {
+                let record = &self.servers[index];
+                if record.vm != Some(vm) || self.machines.is_vmm(&self.manifest, record.server) != last {
+                    continue;
+                }
+                self.servers[index].restarts = 0;
+                self.servers[index].backoff = crate::backoff::Backoff::default();
+                if let Err(failure) = self.try_start(index) {
+                    let failure = Failure::new(failure.kind, format_args!("{}: {failure}", self.servers[index].name));
+                    self.end_vm(vm, VmState::Failed, &failure.to_string());
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its VMM ended, and so it ends.
+    pub fn machine_ended(&mut self, vm: usize, end: &End) {
+        let state = if end.in_order() { VmState::Stopped } else { VmState::Failed };
+        self.end_vm(vm, state, &end.text());
+    }
+
+    /// Ends all processes of a machine and takes back everything it owns.
+    pub fn end_vm(&mut self, vm: usize, state: VmState, reason: &str) {
+        for index in 0..self.servers.len() {
+            if self.servers[index].vm == Some(vm) {
+                if self.servers[index].process.is_some() {
+                    self.take_down(index, &End::WithMachine);
+                }
+                self.servers[index].restart_at = None;
+                self.servers[index].state = tessera_proto::supervisor::ServerState::Ended;
+            }
+        }
+        let entry = &mut self.machines.entries[vm];
+        entry.state = state;
+        entry.reason = reason.to_string();
+        if let Some(running) = entry.running.take() {
+            running.end(&mut self.machine);
+        }
+        let line = format!("virtual machine {} ended: {reason}", self.manifest.vms[vm].name);
+        self.say(if state == VmState::Failed { Level::Error } else { Level::Info }, &line);
+    }
+}
