@@ -60,7 +60,7 @@ fn x2apic() -> bool {
     X2APIC.load(Ordering::Relaxed)
 }
 
-#[inline]
+#[inline(never)]
 fn read(register: u32) -> u32 {
     if x2apic() {
         // SAFETY: x2APIC mode is on, and `register` is one of the module's.
@@ -75,8 +75,14 @@ fn read(register: u32) -> u32 {
     }
 }
 
-#[inline]
+#[inline(never)]
 fn write(register: u32, value: u32) {
+    write_here(register, value);
+}
+
+/// [`write`] for the few places that are run all the time.
+#[inline(always)]
+fn write_here(register: u32, value: u32) {
     if x2apic() {
         // SAFETY: as in `read`.
         unsafe { cpu::wrmsr(0x800 + register / 16, value.into()) }
@@ -141,6 +147,7 @@ pub(super) fn init_cpu(index: usize) {
 
 /// Identity of the running processor.
 #[must_use]
+#[inline(never)]
 pub fn id() -> u32 {
     let value = read(register::ID);
     if x2apic() { value } else { value >> 24 }
@@ -165,7 +172,7 @@ pub fn cpu_index() -> usize {
 /// Ends the interrupt that is being handled.
 #[inline]
 pub fn eoi() {
-    write(register::EOI, 0);
+    write_here(register::EOI, 0);
 }
 
 fn command(target: u32, command: u32) {
@@ -179,10 +186,11 @@ fn command(target: u32, command: u32) {
         return;
     }
     wait_for_delivery();
-    write(register::COMMAND_HIGH, target << 24);
-    write(register::COMMAND, command);
+    write_here(register::COMMAND_HIGH, target << 24);
+    write_here(register::COMMAND, command);
 }
 
+#[inline(never)]
 fn wait_for_delivery() {
     for _ in 0..PATIENCE {
         if read(register::COMMAND) & DELIVERY_PENDING == 0 {
@@ -243,7 +251,7 @@ pub(super) fn timer_use_one_shot() {
 /// Starts the countdown; 0 stops it.
 #[inline]
 pub(super) fn timer_count(count: u32) {
-    write(register::INITIAL_COUNT, count);
+    write_here(register::INITIAL_COUNT, count);
 }
 
 /// Where the countdown stands.

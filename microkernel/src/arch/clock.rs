@@ -109,6 +109,7 @@ impl Reference {
         }
     }
 
+    #[inline(never)]
     fn read(&self) -> u64 {
         match *self {
             // SAFETY: reading the ACPI timer has no effect.
@@ -126,7 +127,8 @@ impl Reference {
     }
 
     /// Reads clock, TSC and timer as close together as can be had: the closest of several tries.
-    fn sample(&self, timer_count: &impl Fn() -> u32) -> (u64, u64, u32) {
+    #[inline(never)]
+    fn sample(&self, timer_count: fn() -> u32) -> (u64, u64, u32) {
         let mut best = (0, 0, 0);
         let mut closest = u64::MAX;
         for _ in 0..8 {
@@ -144,7 +146,8 @@ impl Reference {
     }
 
     /// TSC and timer frequency by one measurement; `None` if the clock stands still.
-    fn measure_once(&self, timer_count: &impl Fn() -> u32) -> Option<(u64, u64)> {
+    #[inline(never)]
+    fn measure_once(&self, timer_count: fn() -> u32) -> Option<(u64, u64)> {
         self.start();
         let (clock_start, tsc_start, count_start) = self.sample(timer_count);
         let window = self.hz() * WINDOW_MS / 1000;
@@ -174,12 +177,12 @@ impl Reference {
 ///
 /// # Panics
 /// If the machine has no clock that runs.
-pub(super) fn measure(machine: &Machine, timer_count: impl Fn() -> u32) -> Measured {
+pub(super) fn measure(machine: &Machine, timer_count: fn() -> u32) -> Measured {
     for reference in Reference::candidates(machine) {
         let mut rounds = [(0, 0); ROUNDS];
         if rounds
             .iter_mut()
-            .all(|round| reference.measure_once(&timer_count).map(|result| *round = result).is_some())
+            .all(|round| reference.measure_once(timer_count).map(|result| *round = result).is_some())
         {
             rounds.sort_unstable();
             let (tsc_hz, timer_hz) = rounds[ROUNDS / 2];
@@ -196,15 +199,18 @@ pub(super) fn measure(machine: &Machine, timer_count: impl Fn() -> u32) -> Measu
     panic!("the machine has no clock to measure the processor's against");
 }
 
+/// Reads the memory of the real-time clock.
+#[inline(never)]
+fn read(index: u8) -> u8 {
+    // SAFETY: reads the clock's memory; bit 7 keeps NMIs as they are: allowed.
+    unsafe {
+        Port::new(0x70).write(index & 0x7f);
+        Port::new(0x71).read()
+    }
+}
+
 /// Seconds since 1970 by the real-time clock, 0 if it shows no date. `century` is the index of its century register, or 0.
 pub(super) fn wall_clock(century: u8) -> u64 {
-    let read = |index: u8| -> u8 {
-        // SAFETY: reads the clock's memory; bit 7 keeps NMIs as they are: allowed.
-        unsafe {
-            Port::new(0x70).write(index & 0x7f);
-            Port::new(0x71).read()
-        }
-    };
     let snapshot = || Raw {
         second: read(0),
         minute: read(2),

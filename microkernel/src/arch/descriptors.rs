@@ -203,6 +203,7 @@ pub(super) fn reserve_stacks(tables: &mut Tables<'_>) {
 }
 
 /// Maps a stack of `pages` pages above an unmapped one; `next` is where, and moves past it. The stack's top.
+#[inline(never)]
 fn map_stack(allocator: &mut BootAllocator, next: &mut u64, pages: u64) -> u64 {
     const PAGE: u64 = PAGE_SIZE as u64;
     *next += PAGE;

@@ -38,11 +38,13 @@ impl Controller {
         }
     }
 
+    #[inline(never)]
     fn read(&self, register: u32) -> u32 {
         // SAFETY: `select` gives the controller's window.
         unsafe { self.select(register).read_volatile() }
     }
 
+    #[inline(never)]
     fn write(&self, register: u32, value: u32) {
         // SAFETY: as in `read`.
         unsafe { self.select(register).write_volatile(value) }

@@ -40,6 +40,8 @@ impl fmt::Write for Sink<'_> {
 }
 
 /// Writes one line; `klog!` is the way to call it.
+#[cold]
+#[inline(never)]
 pub fn line(text: fmt::Arguments<'_>) {
     let _guard = LOCK.lock();
     // SAFETY: the lock is held.

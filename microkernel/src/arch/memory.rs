@@ -242,6 +242,7 @@ impl BootAllocator {
     ///
     /// # Panics
     /// When memory is short: the machine cannot run the system then.
+    #[inline(never)]
     pub fn allocate(&mut self, pages: u64) -> u64 {
         let below_4g = Region {
             base: ONE_MIB,
@@ -292,6 +293,7 @@ impl TableMemory for Tables<'_> {
 }
 
 /// Maps a page of the kernel's.
+#[inline(never)]
 pub(super) fn map(tables: &mut Tables<'_>, address: u64, physical: u64, size: PageSize, flags: u64) {
     if let Err(error) = paging::map(tables, kernel_pml4_phys(), address, physical, size, flags | bits::GLOBAL) {
         panic!("cannot map {address:#x} to {physical:#x} for the kernel: {error:?}");

@@ -76,7 +76,7 @@ pub fn collect_record(allocator: &mut BootAllocator, page: Option<u64>) -> u64 {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    finish(|report| writeln!(report, "{}\n  at {}", info.message(), Location(info)))
+    finish(&|report| writeln!(report, "{}\n  at {}", info.message(), Location(info)))
 }
 
 struct Location<'a>(&'a PanicInfo<'a>);
@@ -90,7 +90,8 @@ impl fmt::Display for Location<'_> {
     }
 }
 
-fn finish(describe: impl FnOnce(&mut Report<'_>) -> fmt::Result) -> ! {
+#[cold]
+fn finish(describe: &dyn Fn(&mut Report<'_>) -> fmt::Result) -> ! {
     // Acquire and release: whoever finds 0 owns `TEXT`. A second panic, on this processor or another, just stops.
     if KERNEL_PANICKING.swap(1, Ordering::AcqRel) != 0 {
         cpu::halt_loop();
@@ -153,7 +154,7 @@ struct Frame {
 }
 
 extern "C" fn fatal(frame: &Frame) -> ! {
-    finish(|report| {
+    finish(&|report| {
         let name = tessera_abi::fault::vector_name(frame.vector as u8);
         writeln!(report, "{name}, error {:#x}", frame.error)?;
         writeln!(report, "  rip {:#018x} cs {:#x} rflags {:#x}", frame.rip, frame.cs, frame.rflags)?;

@@ -136,6 +136,7 @@ impl RegionSet {
     }
 
     /// Adds a range.
+    #[inline(never)]
     pub fn add(&mut self, mut region: Region) {
         if region.is_empty() {
             return;
@@ -158,6 +159,7 @@ impl RegionSet {
     }
 
     /// Removes a range.
+    #[inline(never)]
     pub fn subtract(&mut self, hole: Region) {
         if hole.is_empty() {
             return;

@@ -36,6 +36,7 @@ pub fn init() {
 }
 
 /// Sends bytes, with a carriage return before each line feed.
+#[inline(never)]
 pub fn send(text: &[u8]) {
     for &byte in text {
         if byte == b'\n' {

@@ -34,6 +34,7 @@ pub fn now() -> u64 {
 }
 
 /// Waits without giving the processor away; for the boot and the end. Before [`calibrate`] a tick is taken for a third of a nanosecond.
+#[inline(never)]
 pub fn busy_wait_us(microseconds: u64) {
     let hz = match tsc_hz() {
         0 => 3_000_000_000,
