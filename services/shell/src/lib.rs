@@ -5,9 +5,20 @@
 
 extern crate alloc;
 
+pub mod chrome;
+pub mod commands;
+mod console;
 pub mod editor;
+pub mod format;
 pub mod history;
+pub mod host;
 pub mod key;
+pub mod reference;
+pub mod serial;
+pub mod session;
+pub mod shared;
+pub mod suggest;
+pub mod table;
 pub mod terminal;
 #[cfg(test)]
 mod testing;

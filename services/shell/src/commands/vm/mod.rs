@@ -1,0 +1,161 @@
+//! `vm`: virtual machines.
+
+mod exits;
+mod list;
+mod regs;
+
+use super::{Command, Context, Doing, Failure, machine, number, shorten, vm_names, words};
+use crate::{console, host::Host, suggest};
+use alloc::{format, string::String, vec::Vec};
+use tessera_proto::vm_manager::{VmState, VmSummary};
+
+/// The command.
+pub struct Vm;
+
+/// What can be done with a machine.
+const VERBS: [&str; 10] = ["list", "start", "stop", "console", "info", "exits", "regs", "power", "reset", "nmi"];
+
+impl Command for Vm {
+    fn name(&self) -> &'static str {
+        "vm"
+    }
+
+    fn summary(&self) -> &'static str {
+        "list, start, stop, inspect virtual machines; open a console"
+    }
+
+    fn usage(&self) -> &'static [&'static str] {
+        &[
+            "vm list",
+            "vm start NAME",
+            "vm stop NAME",
+            "vm console NAME",
+            "vm info NAME",
+            "vm exits NAME [VCPU]",
+            "vm regs NAME [VCPU]",
+            "vm power NAME",
+            "vm reset NAME",
+            "vm nmi NAME [VCPU]",
+        ]
+    }
+
+    fn help(&self) -> &'static str {
+        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where."
+    }
+
+    fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
+        match before {
+            [] => words(&VERBS),
+            [verb] if *verb != "list" && VERBS.contains(verb) => vm_names(host),
+            _ => Vec::new(),
+        }
+    }
+
+    fn execute(&self, context: &mut Context<'_>, arguments: &[&str]) -> Result<(), Failure> {
+        let Some((verb, rest)) = arguments.split_first() else {
+            return Err(Failure::usage(
+                self,
+                format!("`vm` needs to be told what to do: {}", VERBS.join(", ")),
+            ));
+        };
+        if !VERBS.contains(verb) {
+            let what = format!("`vm` knows no `{}`", shorten(verb));
+            return Err(match suggest::nearest(verb, VERBS) {
+                Some(known) => Failure::new(what, format!("Did you mean `vm {known}`?")),
+                None => Failure::usage(self, what),
+            });
+        }
+        match (*verb, rest) {
+            ("list", []) => list::list(context),
+            ("list", _) => Err(Failure::usage(self, "`vm list` takes no argument")),
+            (_, []) => Err(Failure::usage(self, format!("`vm {verb}` needs the name of a machine"))),
+            ("exits" | "regs" | "nmi", [name, vcpu]) => {
+                let vcpu = number(self, "the virtual processor", vcpu)?;
+                inspect(context, verb, name, Some(vcpu))
+            }
+            ("exits" | "regs" | "nmi", [name]) => inspect(context, verb, name, None),
+            (_, [name]) => act(context, verb, name),
+            _ => Err(Failure::usage(self, format!("too many arguments for `vm {verb}`"))),
+        }
+    }
+}
+
+fn act(context: &mut Context<'_>, verb: &str, name: &str) -> Result<(), Failure> {
+    let vm = machine(context, name)?;
+    match verb {
+        "start" => {
+            if vm.state == VmState::Running {
+                return Err(Failure::new(
+                    format!("{name} runs already"),
+                    format!("`vm console {name}` opens its console."),
+                ));
+            }
+            context.host.vm_start(name).doing(&format!("start {name}"))?;
+            context.out.line(&format!("{name} started; `vm console {name}` opens its console."));
+        }
+        "stop" => {
+            running(&vm)?;
+            context.host.vm_stop(name).doing(&format!("stop {name}"))?;
+            context.out.line(&format!("{name} stopped, its memory is free again."));
+        }
+        "console" => {
+            running(&vm)?;
+            return console::attach(context, name);
+        }
+        "power" => {
+            running(&vm)?;
+            context
+                .host
+                .vm_power_button(name)
+                .doing(&format!("press the power button of {name}"))?;
+            context.out.line(&format!(
+                "The power button of {name} was pressed; the guest may take its time or ignore it."
+            ));
+        }
+        "reset" => {
+            running(&vm)?;
+            context.host.vm_reset(name).doing(&format!("reset {name}"))?;
+            context.out.line(&format!("{name} was reset."));
+        }
+        _ => return list::info(context, &vm),
+    }
+    Ok(())
+}
+
+/// A machine's VMM answers only while it runs.
+fn running(vm: &VmSummary) -> Result<(), Failure> {
+    if vm.state == VmState::Running {
+        return Ok(());
+    }
+    let mut what = format!("{} does not run", vm.name);
+    if !vm.reason.is_empty() {
+        what.push_str(": ");
+        what.push_str(&vm.reason);
+    }
+    Err(Failure::new(what, format!("`vm start {}` starts it.", vm.name)))
+}
+
+fn inspect(context: &mut Context<'_>, verb: &str, name: &str, vcpu: Option<u32>) -> Result<(), Failure> {
+    let vm = machine(context, name)?;
+    running(&vm)?;
+    if let Some(vcpu) = vcpu
+        && vcpu >= vm.vcpus
+    {
+        return Err(Failure::new(
+            format!("{name} has no virtual processor {vcpu}"),
+            format!("It has {}, counted from 0.", vm.vcpus),
+        ));
+    }
+    match verb {
+        "exits" => exits::exits(context, &vm, vcpu),
+        "regs" => regs::registers(context, name, vcpu.unwrap_or(0)),
+        _ => {
+            let vcpu = vcpu.unwrap_or(0);
+            context.host.vm_nmi(name, vcpu).doing(&format!("send an interrupt to {name}"))?;
+            context
+                .out
+                .line(&format!("Sent a non-maskable interrupt to virtual processor {vcpu} of {name}."));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The system behind the shell, as commands see it. `main.rs` implements it over capabilities, tests in memory.
+
+use crate::shared::{LogText, TraceRing};
+use alloc::{string::String, vec::Vec};
+use tessera_proto::{
+    CallError,
+    supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo},
+    vm_console::ConsoleChunk,
+    vm_control::{Registers, VcpuExits, VmInfo},
+    vm_manager::VmSummary,
+};
+
+/// What the system answers.
+pub type Answer<T> = Result<T, CallError>;
+
+/// The machine as the kernel sees it (`Trace` capability).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// `tessera_abi::boot::Features` bits in use.
+    pub features: u64,
+    /// TSC ticks per second.
+    pub tsc_hz: u64,
+    /// Processors.
+    pub cpus: u32,
+    /// Virtualisation: 0 none, 1 VT-x, 2 AMD-V.
+    pub backend: u64,
+    /// The backend's own feature bits.
+    pub backend_features: u64,
+}
+
+impl Machine {
+    /// The virtualisation backend's name.
+    #[must_use]
+    pub const fn backend_name(&self) -> &'static str {
+        match self.backend {
+            0 => "none",
+            1 => "VT-x",
+            2 => "AMD-V",
+            _ => "unknown",
+        }
+    }
+}
+
+/// Counters of a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuCounters {
+    /// APIC identity.
+    pub apic: u32,
+    /// Idle TSC ticks.
+    pub idle: u64,
+    /// Interrupts.
+    pub interrupts: u64,
+    /// Context switches.
+    pub switches: u64,
+    /// TSC of this answer.
+    pub tsc: u64,
+    /// TLB shoot-downs.
+    pub shootdowns: u64,
+}
+
+/// An interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IrqCounters {
+    /// In use.
+    pub used: bool,
+    /// Interrupts so far.
+    pub count: u64,
+    /// Line; `None` for a message-signalled one.
+    pub line: Option<u32>,
+    /// Processor that takes it.
+    pub cpu: u32,
+    /// Masked until acknowledged.
+    pub masked: bool,
+}
+
+/// What a look for writable and executable pages found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WxCheck {
+    /// Pages looked at.
+    pub pages: u64,
+    /// Writable and executable ones.
+    pub violations: u64,
+    /// Address of the first.
+    pub first: u64,
+}
+
+/// How the machine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// Starts again.
+    Reboot,
+    /// Switches off.
+    PowerOff,
+    /// The kernel panics, so that its panic record can be looked at after the restart.
+    Panic,
+}
+
+/// The running system. Whatever asks init, the kernel or a machine's servers answers their refusal, or that they cannot be reached, as an error.
+#[allow(clippy::missing_errors_doc)]
+pub trait Host {
+    /// The present TSC.
+    fn now(&mut self) -> u64;
+    /// The shell's own server name.
+    fn own_name(&self) -> &str;
+
+    /// The machine and its software.
+    fn system(&mut self) -> Answer<SystemInfo>;
+    /// All servers.
+    fn servers(&mut self) -> Answer<Vec<ServerInfo>>;
+    /// Threads of a server.
+    fn threads(&mut self, server: u64) -> Answer<Vec<ThreadInfo>>;
+    /// Capabilities of a server.
+    fn capabilities(&mut self, server: u64) -> Answer<Vec<CapabilityInfo>>;
+    /// Named endpoints.
+    fn endpoints(&mut self) -> Answer<Vec<EndpointInfo>>;
+    /// Where the memory is.
+    fn memory(&mut self) -> Answer<MemoryInfo>;
+    /// Ends a server.
+    fn kill(&mut self, server: &str) -> Answer<()>;
+    /// Starts a server anew.
+    fn restart(&mut self, server: &str) -> Answer<()>;
+    /// The log from a cursor on.
+    fn log(&mut self, cursor: u64) -> Answer<LogChunk>;
+    /// From now on, new log lines wake the terminal's wait.
+    fn follow_log(&mut self) -> Answer<()>;
+
+    /// Virtual machines.
+    fn vms(&mut self) -> Answer<Vec<VmSummary>>;
+    /// Starts one.
+    fn vm_start(&mut self, name: &str) -> Answer<()>;
+    /// Ends one at once.
+    fn vm_stop(&mut self, name: &str) -> Answer<()>;
+    /// State of one from the inside.
+    fn vm_info(&mut self, name: &str) -> Answer<VmInfo>;
+    /// Exit counters.
+    fn vm_exits(&mut self, name: &str, vcpu: u32) -> Answer<VcpuExits>;
+    /// Registers.
+    fn vm_registers(&mut self, name: &str, vcpu: u32) -> Answer<Registers>;
+    /// Presses the reset button.
+    fn vm_reset(&mut self, name: &str) -> Answer<()>;
+    /// Presses the power button.
+    fn vm_power_button(&mut self, name: &str) -> Answer<()>;
+    /// Sends a non-maskable interrupt.
+    fn vm_nmi(&mut self, name: &str, vcpu: u32) -> Answer<()>;
+
+    /// Opens a machine's console, or attaches again to the open one; its output wakes the terminal's wait.
+    fn console_open(&mut self, name: &str) -> Answer<()>;
+    /// Output from a cursor on.
+    fn console_read(&mut self, cursor: u64) -> Answer<ConsoleChunk>;
+    /// Input; returns how many bytes were taken.
+    fn console_write(&mut self, data: &[u8]) -> Answer<usize>;
+    /// Closes it.
+    fn console_close(&mut self);
+
+    /// The machine as the kernel sees it.
+    fn machine(&mut self) -> Answer<Machine>;
+    /// Counters of a processor; `None` past the last.
+    fn cpu(&mut self, cpu: u32) -> Answer<Option<CpuCounters>>;
+    /// Counters of an interrupt; `None` past the last.
+    fn irq(&mut self, index: u32) -> Answer<Option<IrqCounters>>;
+    /// Looks through the kernel's page tables.
+    fn check_wx(&mut self) -> Answer<WxCheck>;
+    /// Ends the machine.
+    fn reset(&mut self, how: Reset) -> Answer<()>;
+    /// Chooses the events that are recorded.
+    fn trace_mask(&mut self, mask: u64) -> Answer<()>;
+    /// A processor's trace ring; `None` if there is none or it was not granted.
+    fn trace_ring(&self, cpu: u32) -> Option<TraceRing<'_>>;
+    /// What the kernel printed; `None` if it was not granted.
+    fn kernel_log(&self) -> Option<LogText<'_>>;
+    /// What the last panic left; empty if there was none.
+    fn panic_record(&self) -> String;
+}
