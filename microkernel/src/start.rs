@@ -29,6 +29,15 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const INIT_POOL: u64 = 1024;
 const BOOT_INFO_PAGES: u64 = (size_of::<BootInfo>() as u64).div_ceil(PAGE);
 
+/// Address of init's thread.
+static INIT: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+
+/// Whether this is init's first thread, without which nothing can go on.
+pub fn is_init(thread: Ref<Thread>) -> bool {
+    // Relaxed: written once, before the thread runs.
+    INIT.load(core::sync::atomic::Ordering::Relaxed) == thread.address()
+}
+
 /// What a processor needs beside what the boot code gave it.
 fn prepare_cpu(cpu: &'static PerCpu) {
     virt::fpu::init_cpu();
@@ -138,6 +147,7 @@ fn make_init(context: &BootContext, features: u64, allocate: &dyn Fn(u64) -> u64
         (Ref::new(table), Ref::new(space), Ref::new(thread), Ref::new(sched))
     };
     thread.embed_slots();
+    INIT.store(thread.address(), core::sync::atomic::Ordering::Relaxed);
     if SPACES.enter(space).is_err() {
         unreachable!("the table of spaces is empty at boot");
     }
@@ -205,7 +215,7 @@ fn make_init(context: &BootContext, features: u64, allocate: &dyn Fn(u64) -> u64
     thread.context.set(Some(sched));
     sched.owner.set(Some(thread));
     sched.borrower.set(Some(thread));
-    thread.priority.set(thread_op::MAX_PRIORITY);
+    thread.set_priority(thread_op::MAX_PRIORITY);
     thread.reset_registers(header.entry, 0, layout::START_INFO);
 
     // What is left of memory; nothing is allocated after this.

@@ -6,7 +6,7 @@
 //! | `rdi` | slot of the object | badge of the message, or bits of the notification |
 //! | `rsi` | [`MessageInfo`] | [`MessageInfo`] |
 //! | `rdx` | slot of the Reply (`Recv`, `ReplyRecv`); operation (`Invoke`) | 0 |
-//! | `r8` | deadline (TSC), if flagged | 0 |
+//! | `r8` | deadline (TSC), if flagged | 0 or the address of the message buffer |
 //! | `rbx rbp r12 r13 r14 r15` | `w0` to `w5`, the first 48 bytes of the message | the same |
 //! | `rcx r11` | – | destroyed by the instruction |
 //! | `r9 r10` | – | 0 |

@@ -33,22 +33,20 @@ const BY_SYSCALL: usize = offset_of!(Thread, by_syscall);
 pub unsafe extern "C" fn syscall_entry() {
     naked_asm!(
         "swapgs",
-        "mov gs:[8], rsp",
-        "mov rsp, gs:[24]", // the current thread
-        "mov [rsp + {rip}], rcx",
-        "mov [rsp + {rflags}], r11",
-        "mov rcx, gs:[8]",
-        "mov [rsp + {rsp}], rcx",
-        "mov rcx, rsp",
-        "mov rsp, gs:[16]",
+        "mov r9, gs:[0]", // this processor
+        "mov r10, rcx",
+        "mov rcx, [r9 + 24]", // its current thread
+        "mov [rcx + {rip}], r10",
+        "mov [rcx + {rflags}], r11",
+        "mov [rcx + {rsp}], rsp",
+        "mov rsp, [r9 + 16]",
         "test rax, rax",
         "jz 13f",
-        "mov r9d, 1",
-        "xchg gs:[32], r9d",
+        "mov r10d, 1",
+        "xchg [r9 + 32], r10d",
         "cmp dword ptr [rip + KERNEL_WRITER], 0",
         "jne 8f",
         "7:",
-        "mov r9, gs:[0]",
         "cmp rax, 1",
         "je 1f",
         "cmp rax, 2",
@@ -80,7 +78,7 @@ pub unsafe extern "C" fn syscall_entry() {
         "pop rsi",
         "mov rdi, rdx",
         "jmp {resume}",
-        // The fast path declined and has stored rdi, rsi, rdx and r8.
+        // The fast path declined and has stored rdi, rsi and rdx; without a deadline r8 means nothing.
         "5:",
         "mov eax, 1",
         "jmp 9f",
@@ -151,7 +149,8 @@ pub unsafe extern "C" fn syscall_entry() {
         "pop rsi",
         "pop rdi",
         "pop rax",
-        "mov rcx, gs:[24]",
+        "mov r9, gs:[0]",
+        "mov rcx, [r9 + 24]",
         "test rcx, rcx",
         "jnz 7b",
         "call {next}",
@@ -188,7 +187,6 @@ unsafe extern "C" fn resume() {
         "swapgs",
         "xor eax, eax",
         "xor edx, edx",
-        "xor r8d, r8d",
         "xor r9d, r9d",
         "xor r10d, r10d",
         "wrgsbase rdx", // whatever the thread before left there

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use tessera_abi::MAX_CPUS;
 
 use crate::kref::Ref;
+use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
 use crate::object::thread::Thread;
 use crate::object::vcpu::Vcpu;
@@ -18,8 +19,8 @@ use super::descriptors::ArchCpu;
 pub struct PerCpu {
     /// Its own address, to get from GS to a reference. Offset 0.
     pub self_pointer: Cell<u64>,
-    /// The user's stack pointer between `syscall` and the store into the thread. Offset 8.
-    pub scratch: Cell<u64>,
+    /// Offset of this processor's queue of receivers in an endpoint. Offset 8.
+    pub receivers_offset: Cell<u64>,
     /// Top of the kernel stack. Offset 16.
     pub kernel_stack: Cell<u64>,
     /// The thread whose registers are in the processor; `None` when idle. Offset 24.
@@ -67,7 +68,7 @@ pub struct PerCpu {
 unsafe impl Sync for PerCpu {}
 
 const _: () = {
-    assert!(core::mem::offset_of!(PerCpu, scratch) == 8);
+    assert!(core::mem::offset_of!(PerCpu, receivers_offset) == 8);
     assert!(core::mem::offset_of!(PerCpu, kernel_stack) == 16);
     assert!(core::mem::offset_of!(PerCpu, current) == 24);
     assert!(core::mem::offset_of!(PerCpu, reading) == 32);
@@ -86,7 +87,7 @@ impl PerCpu {
     pub const fn new(arch: ArchCpu) -> Self {
         Self {
             self_pointer: Cell::new(0),
-            scratch: Cell::new(0),
+            receivers_offset: Cell::new(0),
             kernel_stack: Cell::new(0),
             current: Cell::new(None),
             reading: AtomicU32::new(0),
@@ -115,6 +116,7 @@ impl PerCpu {
         let address = core::ptr::from_ref(self) as u64;
         self.self_pointer.set(address);
         self.index.set(index);
+        self.receivers_offset.set(Endpoint::receivers_offset(index));
         CPUS[index].store(core::ptr::from_ref(self).cast_mut(), Ordering::Release);
         // Relaxed: a plain maximum; readers look at the table, whose stores carry the ordering.
         COUNT.fetch_max(index as u32 + 1, Ordering::Relaxed);

@@ -354,6 +354,7 @@ fn end_reply(exclusive: &Exclusive, reply: Ref<Reply>) {
         && receiver.receive_reply.get() == Some(reply)
     {
         receiver.receive_reply.set(None);
+        receiver.fast_reply.set(None);
         if receiver.state.get() == State::Receiving && ipc::abort(exclusive, receiver, Error::Deleted) {
             dispatch::wake(exclusive, receiver);
         }

@@ -44,6 +44,20 @@ impl Endpoint {
         }
     }
 
+    /// Offset of the queue of processor `index`.
+    #[must_use]
+    pub const fn receivers_offset(index: usize) -> u64 {
+        assert!(index < MAX_CPUS);
+        (core::mem::offset_of!(Self, receivers) + index * size_of::<Queue>()) as u64
+    }
+
+    /// The queue of the processor whose [`Self::receivers_offset`] is given.
+    #[inline(always)]
+    pub fn receivers_at(&self, offset: u64) -> &Queue {
+        // SAFETY: the offset is one that `receivers_offset` computed, of a queue inside this object.
+        unsafe { &*core::ptr::from_ref(self).byte_add(offset as usize).cast() }
+    }
+
     /// A waiting receiver, on processor `first` if there is one.
     pub fn receiver(&self, first: usize) -> Option<Ref<Thread>> {
         self.receivers[first].head().or_else(|| self.receivers.iter().find_map(Queue::head))

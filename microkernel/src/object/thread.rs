@@ -105,7 +105,9 @@ pub struct Thread {
     pub cnode_slots: Cell<u64>,
     /// What it is doing.
     pub state: Cell<State>,
-    /// Priority.
+    /// Bits of all priorities above its own.
+    pub above: Cell<u64>,
+    /// Priority; set by [`Thread::set_priority`].
     pub priority: Cell<u8>,
     /// Processor.
     pub cpu: Cell<u8>,
@@ -125,6 +127,10 @@ pub struct Thread {
     pub own_context: Cell<Option<Ref<SchedContext>>>,
     /// The context it runs on: its own, or its caller's.
     pub context: Cell<Option<Ref<SchedContext>>>,
+    /// [`Thread::receive_reply`] of a receiver that a fast call may take: it waits without a deadline.
+    pub fast_reply: Cell<Option<Ref<Reply>>>,
+    /// Its call was not delivered by the fast path, so neither may the reply be: it has a deadline, a fault, or another processor.
+    pub slow_reply: Cell<bool>,
     /// Reply that the next call it receives goes to.
     pub receive_reply: Cell<Option<Ref<Reply>>>,
     /// Reply that holds it.
@@ -179,6 +185,7 @@ impl Thread {
             cnode: Cell::new(core::ptr::null()),
             cnode_slots: Cell::new(0),
             state: Cell::new(State::Stopped),
+            above: Cell::new(!1),
             priority: Cell::new(0),
             cpu: Cell::new(0),
             flags: Cell::new(0),
@@ -189,6 +196,8 @@ impl Thread {
             can_grant: Cell::new(false),
             own_context: Cell::new(None),
             context: Cell::new(None),
+            fast_reply: Cell::new(None),
+            slow_reply: Cell::new(false),
             receive_reply: Cell::new(None),
             held_by: Cell::new(None),
             endpoint: Cell::new(None),
@@ -239,6 +248,13 @@ impl Thread {
     #[inline(always)]
     pub fn is_without_fpu(&self) -> bool {
         self.flags.get() & op::NO_FPU as u8 != 0
+    }
+
+    /// Sets the priority, 0 to 63.
+    pub fn set_priority(&self, priority: u8) {
+        self.priority.set(priority);
+        // Shifting in two steps keeps priority 63 within bounds.
+        self.above.set(!0 << 1 << (priority & 63));
     }
 
     /// Sets what the system call it is in returns.

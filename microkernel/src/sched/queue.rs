@@ -84,7 +84,26 @@ impl Queue {
                 self.head.set(Some(next));
             }
         }
-        thread.queue_next.set(None);
+    }
+
+    /// Whether `head`, the first, is the only one.
+    #[inline(always)]
+    pub fn is_only(&self, head: Ref<Thread>) -> bool {
+        head.queue_next.get() == Some(head)
+    }
+
+    /// Forgets its only member.
+    #[inline(always)]
+    pub fn clear(&self) {
+        self.head.set(None);
+    }
+
+    /// Takes `thread` as the first member; the list is empty.
+    #[inline(always)]
+    pub fn begin(&self, thread: Ref<Thread>) {
+        thread.queue_next.set(Some(thread));
+        thread.queue_previous.set(Some(thread));
+        self.head.set(Some(thread));
     }
 
     /// Takes the first out.

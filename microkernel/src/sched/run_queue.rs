@@ -48,12 +48,11 @@ impl RunQueue {
         }
     }
 
-    /// Whether a thread of more than `priority` is ready.
+    /// Whether somebody of more than `thread`'s priority is ready.
     #[inline(always)]
     #[must_use]
-    pub fn has_above(&self, priority: u8) -> bool {
-        // Shifting in two steps keeps priority 63 within bounds.
-        self.ready.get() >> 1 >> priority != 0
+    pub fn has_above(&self, thread: &Thread) -> bool {
+        self.ready.get() & thread.above.get() != 0
     }
 
     /// Whether a thread of exactly `priority` is ready.
@@ -126,7 +125,7 @@ mod tests {
 
     fn thread(priority: u8, context: &SchedContext) -> Thread {
         let thread = Thread::new();
-        thread.priority.set(priority);
+        thread.set_priority(priority);
         thread.context.set(Some(Ref::from(context)));
         thread
     }
@@ -141,7 +140,7 @@ mod tests {
         for thread in &threads {
             queue.insert(Ref::from(thread));
         }
-        assert!(queue.has_above(62) && !queue.has_above(63));
+        assert!(queue.has_above(&threads[0]) && !queue.has_above(&threads[1]));
         let order: Vec<usize> = core::iter::from_fn(|| queue.pop())
             .map(|t| threads.iter().position(|x| core::ptr::eq(x, t.as_ptr())).unwrap())
             .collect();

@@ -11,7 +11,8 @@ use crate::object::endpoint::Endpoint;
 use crate::object::reply::Reply;
 use crate::object::slot::Slot;
 use crate::object::thread::{State, Thread};
-use crate::sched::dispatch::switch_fpu;
+use crate::object::sched_context::SchedContext;
+use crate::sched::dispatch::switch_fpu_between;
 
 /// Whom to resume and with what badge; in `rax` and `rdx`.
 #[repr(C)]
@@ -49,22 +50,28 @@ pub fn copy_rest(from: &Thread, to: &Thread, bytes: usize) {
     }
 }
 
+/// The context of a thread that runs or called.
+#[inline(always)]
+fn running_context(thread: &Thread) -> Ref<SchedContext> {
+    // SAFETY: only a thread with a context of its own can be started, and taking its context away stops it.
+    unsafe { thread.context.get().unwrap_unchecked() }
+}
+
 #[cold]
 #[inline(never)]
-extern "C" fn decline(slot: u64, info: u64, second: u64, thread: Ref<Thread>, deadline: u64) -> Resume {
+extern "C" fn decline(slot: u64, info: u64, second: u64, thread: Ref<Thread>) -> Resume {
     thread.regs.rdi.set(slot);
     thread.regs.rsi.set(info);
     thread.regs.rdx.set(second);
-    thread.regs.r8.set(deadline);
     Resume { thread: None, badge: 0 }
 }
 
 /// `Call` without a deadline.
-pub extern "C" fn call(slot: u64, info: u64, second: u64, thread: Ref<Thread>, deadline: u64, cpu: &'static PerCpu) -> Resume {
+pub extern "C" fn call(slot: u64, info: u64, _second: u64, thread: Ref<Thread>, _deadline: u64, cpu: &'static PerCpu) -> Resume {
     macro_rules! check {
         ($condition:expr) => {
             if !$condition {
-                return decline(slot, info, second, thread, deadline);
+                return decline(slot, info, 0, thread);
             }
         };
     }
@@ -77,40 +84,37 @@ pub extern "C" fn call(slot: u64, info: u64, second: u64, thread: Ref<Thread>, d
     check!(cap.is(ObjectKind::Endpoint, Rights::SEND));
     // SAFETY: an Endpoint capability names a live endpoint.
     let endpoint: Ref<Endpoint> = unsafe { Ref::new(cap.object() as *mut Endpoint) };
-    let queue = &endpoint.receivers[cpu.index.get() & (tessera_abi::MAX_CPUS - 1)];
+    let queue = endpoint.receivers_at(cpu.receivers_offset.get());
     let Some(receiver) = queue.head() else {
-        return decline(slot, info, second, thread, deadline);
+        return decline(slot, info, 0, thread);
     };
-    check!(!receiver.timed.get() && !cpu.run_queue.has_above(receiver.priority.get()));
-    let Some(reply) = receiver.receive_reply.get() else {
-        return decline(slot, info, second, thread, deadline);
+    check!(queue.is_only(receiver) && !cpu.run_queue.has_above(&receiver));
+    let Some(reply) = receiver.fast_reply.get() else {
+        return decline(slot, info, 0, thread);
     };
 
-    queue.remove(receiver);
+    queue.clear();
     receiver.state.set(State::Ready);
     thread.state.set(State::AwaitingReply);
     thread.held_by.set(Some(reply));
-    thread.endpoint.set(Some(endpoint));
     reply.caller.set(Some(thread));
     // The server works on its caller's time.
-    let context = thread.context.get();
-    receiver.context.set(context);
-    if let Some(context) = context {
-        context.borrower.set(Some(receiver));
-    }
+    let context = running_context(&thread);
+    receiver.context.set(Some(context));
+    context.borrower.set(Some(receiver));
     endpoint.calls.set(endpoint.calls.get() + 1);
     cpu.current.set(Some(receiver));
     copy_rest(&thread, &receiver, info as usize);
-    switch_fpu(cpu, receiver);
+    switch_fpu_between(cpu, thread, receiver);
     Resume { thread: Some(receiver), badge: cap.badge() }
 }
 
 /// `ReplyRecv` without a deadline.
-pub extern "C" fn reply_recv(slot: u64, info: u64, second: u64, thread: Ref<Thread>, deadline: u64, cpu: &'static PerCpu) -> Resume {
+pub extern "C" fn reply_recv(slot: u64, info: u64, second: u64, thread: Ref<Thread>, _deadline: u64, cpu: &'static PerCpu) -> Resume {
     macro_rules! check {
         ($condition:expr) => {
             if !$condition {
-                return decline(slot, info, second, thread, deadline);
+                return decline(slot, info, second, thread);
             }
         };
     }
@@ -124,29 +128,27 @@ pub extern "C" fn reply_recv(slot: u64, info: u64, second: u64, thread: Ref<Thre
     let (endpoint, reply): (Ref<Endpoint>, Ref<Reply>) =
         unsafe { (Ref::new(cap.object() as *mut Endpoint), Ref::new(reply_cap.object() as *mut Reply)) };
     let Some(caller) = reply.caller.get() else {
-        return decline(slot, info, second, thread, deadline);
+        return decline(slot, info, second, thread);
     };
-    check!(usize::from(caller.cpu.get()) == cpu.index.get());
-    check!(!caller.timed.get() && !caller.faulted.get() && caller.context.get() == thread.context.get());
-    check!(endpoint.callers.is_empty() && !cpu.run_queue.has_above(caller.priority.get()));
+    check!(!caller.slow_reply.get());
+    let queue = endpoint.receivers_at(cpu.receivers_offset.get());
+    check!(queue.is_empty() && endpoint.callers.is_empty() && !cpu.run_queue.has_above(&caller));
     if let Some(notification) = thread.bound.get() {
         check!(!notification.is_set());
     }
 
     reply.caller.set(None);
     reply.receiver.set(Some(thread));
-    caller.held_by.set(None);
     caller.state.set(State::Ready);
     thread.state.set(State::Receiving);
     thread.receive_reply.set(Some(reply));
+    thread.fast_reply.set(Some(reply));
     thread.endpoint.set(Some(endpoint));
     thread.context.set(thread.own_context.get());
-    if let Some(context) = caller.context.get() {
-        context.borrower.set(Some(caller));
-    }
-    endpoint.receivers[cpu.index.get() & (tessera_abi::MAX_CPUS - 1)].push(thread);
+    running_context(&caller).borrower.set(Some(caller));
+    queue.begin(thread);
     cpu.current.set(Some(caller));
     copy_rest(&thread, &caller, info as usize);
-    switch_fpu(cpu, caller);
+    switch_fpu_between(cpu, thread, caller);
     Resume { thread: Some(caller), badge: 0 }
 }

@@ -59,7 +59,7 @@ pub fn detach(thread: Ref<Thread>) {
             if let Some(reply) = thread.held_by.take() {
                 reply.caller.set(None);
             }
-            thread.endpoint.set(None);
+            thread.slow_reply.set(false);
             take_context_back(thread);
         }
         State::Waiting => {
@@ -155,7 +155,7 @@ fn deliver(caller: Ref<Thread>, receiver: Ref<Thread>, reply: Ref<Reply>, endpoi
     receiver.regs.rdi.set(caller.badge.get());
     receiver.regs.rsi.set(info.0);
     caller.state.set(State::AwaitingReply);
-    caller.endpoint.set(Some(endpoint));
+    caller.slow_reply.set(true);
     caller.held_by.set(Some(reply));
     reply.caller.set(Some(caller));
     if caller.cpu.get() == receiver.cpu.get() {
@@ -244,22 +244,30 @@ pub fn fault(exclusive: &Exclusive, thread: Ref<Thread>, words: [u64; 6]) {
             return;
         }
     }
+    let [what, address, rip, rsp, ..] = words;
+    let name = tessera_abi::fault::vector_name((what >> 8) as u8);
+    if crate::start::is_init(thread) {
+        panic!("init cannot go on: {name} at {rip:#x}, address {address:#x}, error {:#x}, stack {rsp:#x}", what >> 32);
+    }
+    crate::klog!("a thread without a fault handler stopped: {name} at {rip:#x}, address {address:#x}, stack {rsp:#x}");
     thread.state.set(State::Faulted);
     dispatch::block_current(exclusive.cpu());
 }
 
 /// Answers the caller that `reply` holds with the message of `thread`. Nobody there is no error: the caller may have given up.
-fn answer(exclusive: &Exclusive, thread: Ref<Thread>, reply: Ref<Reply>) {
+fn answer(exclusive: &Exclusive, thread: Ref<Thread>, reply: Ref<Reply>, endpoint: Option<Ref<Endpoint>>) {
     let Some(caller) = reply.caller.take() else { return };
     caller.held_by.set(None);
+    caller.slow_reply.set(false);
     take_context_back(caller);
     if let Some(cpu) = percpu::get(usize::from(caller.cpu.get())) {
         cpu.run_queue.timers.remove(caller);
     }
-    if let Some(endpoint) = caller.endpoint.take()
-        && caller.called_at.get() != 0
+    let called_at = caller.called_at.replace(0);
+    if let Some(endpoint) = endpoint
+        && called_at != 0
     {
-        endpoint.latency.set(endpoint.latency.get().wrapping_add(timer::now().wrapping_sub(caller.called_at.get())));
+        endpoint.latency.set(endpoint.latency.get().wrapping_add(timer::now().wrapping_sub(called_at)));
         endpoint.measured.set(endpoint.measured.get() + 1);
     }
     let info = MessageInfo(thread.regs.rsi.get());
@@ -307,7 +315,7 @@ pub fn reply(exclusive: &Exclusive, thread: Ref<Thread>) -> Result<(), Error> {
     if reply.caller.get().is_none() {
         return Err(Error::BadState);
     }
-    answer(exclusive, thread, reply);
+    answer(exclusive, thread, reply, None);
     thread.set_status(0);
     Ok(())
 }
@@ -323,7 +331,7 @@ pub fn receive(exclusive: &Exclusive, thread: Ref<Thread>, with_reply: bool) -> 
         if !MessageInfo(thread.regs.rsi.get()).is_valid() {
             return Err(Error::BadArgument);
         }
-        answer(exclusive, thread, reply);
+        answer(exclusive, thread, reply, Some(endpoint));
     }
     // A Reply serves one receiver and one caller at a time.
     if reply.caller.get().is_some() || reply.receiver.get().is_some_and(|r| r != thread && r.receive_reply.get() == Some(reply) && r.state.get() == State::Receiving) {
@@ -359,12 +367,14 @@ pub fn receive(exclusive: &Exclusive, thread: Ref<Thread>, with_reply: bool) -> 
             }
         }
     }
-    if let Some(until) = deadline(&thread) {
+    let until = deadline(&thread);
+    if let Some(until) = until {
         if until <= timer::now() {
             return Err(if until == 0 { Error::WouldBlock } else { Error::TimedOut });
         }
         exclusive.cpu().run_queue.timers.insert(thread, until);
     }
+    thread.fast_reply.set(if until.is_none() { Some(reply) } else { None });
     thread.state.set(State::Receiving);
     thread.endpoint.set(Some(endpoint));
     endpoint.receivers[usize::from(thread.cpu.get())].push(thread);

@@ -123,7 +123,7 @@ fn configure(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Erro
     if thread.cpu.get() != cpu {
         forget_fpu(thread);
     }
-    thread.priority.set(priority);
+    thread.set_priority(priority);
     thread.cpu.set(cpu);
     thread.flags.set(flags as u8);
     Ok([0; 6])
@@ -162,7 +162,7 @@ fn set_priority(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, E
     if queued {
         cpu.run_queue.remove(thread);
     }
-    thread.priority.set(priority);
+    thread.set_priority(priority);
     if queued {
         cpu.run_queue.insert(thread);
     }
