@@ -9,6 +9,7 @@ use core::cell::RefCell;
 
 use tessera_abi::boot::Features;
 
+use super::memory_map::MemoryMap;
 use super::multiboot2::{self, BootInformation, MAX_COMMAND_LINE};
 use super::regions::{Region, RegionSet};
 use super::{acpi, apic, clock, cpu, descriptors, ioapic, log, memory, panic, power, serial, smp, timer};
@@ -245,7 +246,7 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
     }
     panic::set_reboot(option(&info.command_line, "panic") == Some("reboot"));
 
-    let mut map = memory::MemoryMap::new(&info.memory, bundle);
+    let mut map = MemoryMap::new(&info.memory, memory::kernel_image(), bundle);
     let mut allocator = BootAllocator::new(core::mem::take(&mut map.free));
     memory::build(&map, &mut allocator, features);
     if info.memory_dropped != 0 {
@@ -286,7 +287,7 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
         cpu::features()
     );
 
-    let mut device_regions = map.device_regions(&machine);
+    let mut device_regions = map.device_regions(&machine, cpu::physical_bits());
     if rsdp != 0 {
         device_regions.add(Region::with_length(rsdp, tessera_abi::PAGE_SIZE as u64));
     }

@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use tessera_abi::boot::Features;
 use tessera_abi::{LARGE_PAGE_SIZE, PAGE_SIZE};
 
-use super::acpi::{Machine, Physical};
-use super::multiboot2::{MemoryEntry, MemoryKind};
+use super::acpi::Physical;
+use super::memory_map::{FOUR_GIB, MemoryMap, ONE_MIB, PHYS_LIMIT};
 use super::paging::{self, PageSize, TableMemory, bits};
 use super::regions::{Region, RegionSet};
 use super::{cpu, descriptors};
@@ -22,8 +22,6 @@ use crate::object::page_tables;
 
 /// Physical memory appears here.
 pub const PHYS_MAP: u64 = 0xffff_8000_0000_0000;
-/// Bytes of physical memory that can appear: the quarter of the address space up to [`STACKS`].
-pub const PHYS_LIMIT: u64 = 1 << 46;
 /// Kernel stacks.
 pub const STACKS: u64 = 0xffff_ff00_0000_0000;
 /// The kernel is linked here plus its physical address.
@@ -32,13 +30,6 @@ pub const KERNEL_VIRT: u64 = 0xffff_ffff_8000_0000;
 const PAGE: u64 = PAGE_SIZE as u64;
 const LARGE: u64 = LARGE_PAGE_SIZE as u64;
 const HUGE: u64 = 1 << 30;
-const FOUR_GIB: u64 = 4 << 30;
-const ONE_MIB: u64 = 1 << 20;
-/// Device memory is handed out up to here.
-const DEVICE_LIMIT: u64 = 1 << 40;
-/// Where a panic's record is kept: the last page below the kernel's image, which boot loaders and firmware leave alone on the way back here (tried with GRUB on SeaBIOS and OVMF).
-const RECORD_PAGE: u64 = 0x1f_f000;
-
 static KERNEL_PML4: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" {
@@ -104,105 +95,6 @@ pub(super) fn copy_to_page(page: u64, bytes: &[u8]) {
     unsafe { phys_to_virt(page).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
 }
 
-/// The firmware's memory map, sorted out.
-pub struct MemoryMap {
-    /// RAM that nothing uses yet; empty once the allocator has it.
-    pub free: RegionSet,
-    /// RAM for the operating system.
-    ram: RegionSet,
-    /// Memory that may be cached: RAM and the firmware's tables.
-    cached: RegionSet,
-    /// Everything that the map names.
-    known: RegionSet,
-    /// RAM in bytes.
-    pub ram_bytes: u64,
-    /// Where the panic record is, if that is RAM.
-    pub record_page: Option<u64>,
-}
-
-impl MemoryMap {
-    /// Sorts the entries. Where they overlap, what is not available wins.
-    #[must_use]
-    pub fn new(entries: &[MemoryEntry], bundle: Region) -> Self {
-        let [mut ram, mut cached, mut known] = [const { RegionSet::new() }; 3];
-        let all = Region { base: 0, end: PHYS_LIMIT };
-        for entry in entries.iter().filter(|entry| entry.kind == MemoryKind::Available) {
-            ram.add(Region::with_length(entry.base, entry.length).intersection(all));
-        }
-        for entry in entries {
-            let region = Region::with_length(entry.base, entry.length).intersection(all);
-            known.add(region);
-            if entry.kind != MemoryKind::Available {
-                ram.subtract(region.grown_to(PAGE));
-            }
-            if entry.kind != MemoryKind::Reserved {
-                cached.add(region);
-            }
-        }
-        ram.shrink_to_pages();
-        let mut free = ram.clone();
-        free.subtract(Region { base: 0, end: ONE_MIB });
-        let record = Region::with_length(RECORD_PAGE, PAGE);
-        let record_page = free.contains(record).then_some(RECORD_PAGE);
-        for used in [kernel_image(), bundle, record] {
-            free.subtract(used);
-        }
-        Self {
-            ram_bytes: ram.total(),
-            free,
-            ram,
-            cached,
-            known,
-            record_page,
-        }
-    }
-
-    /// Where devices may be: what is not RAM below 4 GiB, and above RAM up to [`DEVICE_LIMIT`] or the processor's last address. The interrupt controllers are left out; they are the kernel's.
-    #[must_use]
-    pub fn device_regions(&self, machine: &Machine) -> RegionSet {
-        let mut devices = RegionSet::new();
-        devices.add(Region {
-            base: 0xa_0000,
-            end: FOUR_GIB,
-        });
-        let top = self
-            .known
-            .as_slice()
-            .iter()
-            .filter(|region| self.ram.overlaps(**region))
-            .map(|region| region.end)
-            .fold(FOUR_GIB, u64::max);
-        let top = top.checked_next_multiple_of(HUGE).unwrap_or(DEVICE_LIMIT);
-        devices.add(Region {
-            base: top,
-            end: DEVICE_LIMIT.min(1 << cpu::physical_bits()),
-        });
-        for &region in self.ram.as_slice() {
-            devices.subtract(region);
-        }
-        devices.subtract(Region::with_length(machine.local_apic, PAGE).grown_to(PAGE));
-        for ioapic in &machine.ioapics {
-            devices.subtract(Region::with_length(ioapic.address, PAGE).grown_to(PAGE));
-        }
-        devices.shrink_to_pages();
-        devices
-    }
-
-    /// A page below 1 MiB where a processor can start, which is RAM.
-    #[must_use]
-    pub fn trampoline_page(&self) -> Option<u64> {
-        // The first pages hold the BIOS's data.
-        self.ram.clone().take(
-            PAGE,
-            PAGE,
-            Region {
-                base: 0x8000,
-                end: 0xa_0000,
-            },
-        )
-    }
-}
-
 impl Physical for MemoryMap {
     fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
         let region = Region {
@@ -214,10 +106,10 @@ impl Physical for MemoryMap {
             base: 0xa_0000,
             end: ONE_MIB,
         };
-        if !self.known.contains(region) && region.intersection(rom) != region {
+        if !self.known().contains(region) && region.intersection(rom) != region {
             return None;
         }
-        if region.end > FOUR_GIB && !self.cached.contains(region) {
+        if region.end > FOUR_GIB && !self.cached().contains(region) {
             return None;
         }
         // SAFETY: the direct map has the first 4 GiB and all cacheable memory; the firmware's tables lie outside free RAM, so nothing writes them.
@@ -345,7 +237,7 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
                 map(tables, PHYS_MAP + page, page, PageSize::Small, rights);
             }
         } else {
-            let caching = if map_of.cached.overlaps(chunk) { 0 } else { bits::UNCACHED };
+            let caching = if map_of.cached().overlaps(chunk) { 0 } else { bits::UNCACHED };
             map(tables, PHYS_MAP + base, base, PageSize::Large, data | caching);
         }
     }
@@ -354,7 +246,7 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
         end: PHYS_LIMIT,
     };
     let mut next = FOUR_GIB;
-    for region in map_of.cached.as_slice() {
+    for region in map_of.cached().as_slice() {
         let region = region.intersection(high).grown_to(LARGE);
         next = next.max(region.base);
         while next < region.end {

@@ -5,6 +5,7 @@
 
 pub mod acpi;
 pub mod calendar;
+pub mod memory_map;
 pub mod multiboot2;
 pub mod paging;
 pub mod record;

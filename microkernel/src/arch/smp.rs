@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use tessera_abi::MAX_CPUS;
 
 use super::acpi::Machine;
-use super::memory::{self, BootAllocator, MemoryMap};
+use super::memory::{self, BootAllocator};
+use super::memory_map::MemoryMap;
 use super::percpu::PerCpu;
 use super::{apic, cpu, descriptors, timer};
 use crate::klog;
