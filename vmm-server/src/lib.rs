@@ -18,8 +18,10 @@ pub mod clock;
 pub mod cpuid;
 pub mod devices;
 pub mod emulator;
+pub mod machine;
 pub mod memory;
 pub mod paravirt;
+pub mod vcpu;
 
 /// Most virtual processors of one guest.
 pub const MAX_VCPUS: usize = 4;

@@ -7,7 +7,7 @@
 use heapless::Vec;
 
 /// Most frames that one guest's RAM may consist of.
-pub const MAX_REGIONS: usize = 32;
+pub const MAX_REGIONS: usize = 64;
 
 /// A stretch of guest RAM and where it is mapped in this process.
 #[derive(Clone, Copy, Debug)]

@@ -14,12 +14,16 @@ use crate::apic::{Interrupts, Kick};
 pub trait Console: Sink {
     /// The next byte for the guest, if there is one.
     fn receive(&mut self) -> Option<u8>;
-    /// What was sent so far should be shown now.
+    /// Whether sent bytes wait for [`Self::flush`].
+    fn has_unflushed(&self) -> bool;
+    /// What was sent so far is shown now.
     fn flush(&mut self);
 }
 
 /// Interrupt line of the PIT at the 8259.
 const TIMER_LINE: usize = 0;
+/// How long the end of an unfinished line may wait to be shown, in nanoseconds.
+const FLUSH_AFTER: u64 = 1_000_000;
 /// Pin of the I/O APIC to which the PIT is wired, as the MADT says.
 pub const TIMER_PIN: usize = 2;
 
@@ -35,6 +39,8 @@ pub struct Chipset<C> {
     uart: Uart,
     pci: Pci,
     console: C,
+    /// When the console is flushed, or `u64::MAX`.
+    flush_at: u64,
     /// Last byte written to the diagnostic port.
     diagnostic: u8,
 }
@@ -53,6 +59,7 @@ impl<C: Console> Chipset<C> {
             uart: Uart::new(),
             pci: Pci::new(),
             console,
+            flush_at: u64::MAX,
             diagnostic: 0,
         }
     }
@@ -177,6 +184,9 @@ impl<C: Console> Chipset<C> {
         }
         self.rtc.run(now);
         self.power.run(now);
+        if now >= self.flush_at {
+            self.console.flush();
+        }
         self.settle(now, to);
     }
 
@@ -202,12 +212,13 @@ impl<C: Console> Chipset<C> {
         self.set_line(rtc::LINE, self.rtc.line(), to);
         self.set_line(power::LINE, self.power.line(), to);
         to.set_external(self.pic.output());
-        to.set_chipset_deadline(self.pit.deadline().min(self.rtc.deadline()).min(self.power.deadline(now)));
-    }
-
-    /// The console, to flush it.
-    pub const fn console(&mut self) -> &mut C {
-        &mut self.console
+        if !self.console.has_unflushed() {
+            self.flush_at = u64::MAX;
+        } else if self.flush_at == u64::MAX {
+            self.flush_at = now + FLUSH_AFTER;
+        }
+        let timers = self.pit.deadline().min(self.rtc.deadline()).min(self.power.deadline(now));
+        to.set_chipset_deadline(timers.min(self.flush_at));
     }
 }
 
@@ -222,11 +233,13 @@ pub(crate) mod tests {
     pub(crate) struct Terminal {
         pub(crate) shown: std::vec::Vec<u8>,
         pub(crate) typed: std::collections::VecDeque<u8>,
+        pub(crate) unflushed: bool,
     }
 
     impl Sink for Terminal {
         fn send(&mut self, byte: u8) {
             self.shown.push(byte);
+            self.unflushed = byte != b'\n';
         }
     }
 
@@ -234,7 +247,12 @@ pub(crate) mod tests {
         fn receive(&mut self) -> Option<u8> {
             self.typed.pop_front()
         }
-        fn flush(&mut self) {}
+        fn has_unflushed(&self) -> bool {
+            self.unflushed
+        }
+        fn flush(&mut self) {
+            self.unflushed = false;
+        }
     }
 
     fn board() -> (Chipset<Terminal>, Interrupts<Kicks>) {
@@ -273,6 +291,19 @@ pub(crate) mod tests {
         assert_eq!(read, (0..40).collect::<std::vec::Vec<_>>(), "the FIFO is refilled as it is read");
         board.port_write(0x3f8, 1, u32::from(b'A'), 0, &to);
         assert_eq!(board.console.shown, b"A");
+    }
+
+    #[test]
+    fn the_end_of_a_line_does_not_wait_for_ever() {
+        let (mut board, to) = board();
+        board.port_write(0x3f8, 1, u32::from(b'#'), 500, &to);
+        assert!(board.console.unflushed);
+        assert_eq!(to.chipset_deadline(), 500 + FLUSH_AFTER);
+        board.port_write(0x3f8, 1, u32::from(b' '), 900, &to);
+        assert_eq!(to.chipset_deadline(), 500 + FLUSH_AFTER, "later bytes do not put it off");
+        board.run(500 + FLUSH_AFTER, &to);
+        assert!(!board.console.unflushed);
+        assert_eq!(to.chipset_deadline(), u64::MAX);
     }
 
     #[test]

@@ -1,0 +1,321 @@
+//! What the processors of one virtual machine share.
+
+use crate::MAX_VCPUS;
+use crate::apic::{Interrupts, Kick};
+use crate::clock::Clock;
+use crate::cpuid::CpuidTable;
+use crate::devices::{Chipset, Console, Request};
+use crate::memory::GuestMemory;
+use alloc::string::String;
+use core::fmt;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+use spin::relax::RelaxStrategy;
+use tessera_abi::vcpu::{ExitReason, VcpuState};
+
+/// What a vCPU's thread needs from the system below. Static functions are the same for all threads.
+pub trait Host {
+    /// Gets other vCPUs' threads out of the guest.
+    type Kick: Kick;
+    /// The guest's serial line.
+    type Console: Console;
+    /// What a thread does while it waits for a lock.
+    type Relax: RelaxStrategy;
+
+    /// The host's time stamp counter.
+    fn now() -> u64;
+    /// Runs the guest until an exit, which is then in `state`, or until the thread was kicked. `deadline` is a TSC value, `u64::MAX` for none.
+    fn run(&mut self, state: &mut VcpuState, deadline: u64) -> Run;
+    /// Brings all of the guest's registers into `state`.
+    fn sync(&mut self, state: &mut VcpuState);
+    /// Sleeps until the thread is kicked or the deadline passes.
+    fn wait(&mut self, deadline: u64);
+    /// Wakes the thread that decides about the whole machine.
+    fn wake_control(&self);
+    /// A line for the log.
+    fn warn(&self, text: fmt::Arguments<'_>);
+}
+
+/// How [`Host::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// With an exit.
+    Exit,
+    /// With a kick.
+    Kicked,
+    /// The kernel refused; holds the error's number.
+    Refused(u64),
+}
+
+/// What the machine is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// RAM is being filled; processors wait.
+    Loading = 0,
+    /// Processors run.
+    Running = 1,
+    /// A processor could not go on; see [`Machine::report`].
+    Failed = 2,
+    /// The guest switched itself off.
+    PoweredOff = 3,
+    /// The guest asked to be started anew.
+    Resetting = 4,
+}
+
+impl Phase {
+    const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Loading,
+            1 => Self::Running,
+            2 => Self::Failed,
+            3 => Self::PoweredOff,
+            _ => Self::Resetting,
+        }
+    }
+}
+
+/// What a processor is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Activity {
+    /// Waits for a start-up message.
+    WaitForStart = 0,
+    /// In the guest or handling an exit.
+    Running = 1,
+    /// Halted until an interrupt.
+    Halted = 2,
+    /// Its thread waits for the machine to run again.
+    Parked = 3,
+}
+
+impl Activity {
+    const fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::WaitForStart,
+            1 => Self::Running,
+            2 => Self::Halted,
+            _ => Self::Parked,
+        }
+    }
+}
+
+/// Counters and state of one processor, written by its thread, read by others.
+#[derive(Debug)]
+pub struct Statistics {
+    exits: [AtomicU64; ExitReason::COUNT],
+    injected: AtomicU64,
+    activity: AtomicU8,
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self { exits: [const { AtomicU64::new(0) }; _], injected: AtomicU64::new(0), activity: AtomicU8::new(Activity::Parked as u8) }
+    }
+}
+
+/// Adds one to a counter that only this thread writes: no locked instruction is needed.
+#[inline]
+fn bump(counter: &AtomicU64) {
+    // Relaxed: a statistic.
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}
+
+impl Statistics {
+    /// Counts an exit.
+    #[inline]
+    pub fn count_exit(&self, reason: u32) {
+        if let Some(counter) = self.exits.get(reason as usize) {
+            bump(counter);
+        }
+    }
+
+    /// Counts an injected interrupt.
+    #[inline]
+    pub fn count_injection(&self) {
+        bump(&self.injected);
+    }
+
+    /// Exits for a reason.
+    #[must_use]
+    pub fn exits(&self, reason: usize) -> u64 {
+        self.exits.get(reason).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Injected interrupts.
+    #[must_use]
+    pub fn injected(&self) -> u64 {
+        self.injected.load(Ordering::Relaxed)
+    }
+
+    /// What the processor is doing.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        // Acquire: who sees a parked processor may change what it would use.
+        Activity::from_u8(self.activity.load(Ordering::Acquire))
+    }
+
+    /// Says what the processor is doing.
+    pub fn set_activity(&self, activity: Activity) {
+        // Release: pairs with `activity`.
+        self.activity.store(activity as u8, Ordering::Release);
+    }
+}
+
+/// The machine.
+pub struct Machine<H: Host> {
+    /// Its RAM.
+    pub memory: GuestMemory,
+    /// Inboxes of its processors.
+    pub interrupts: Interrupts<H::Kick>,
+    /// Its devices.
+    pub chipset: SpinMutex<Chipset<H::Console>, H::Relax>,
+    /// Rate of the TSC; guest time 0.
+    pub clock: Clock,
+    /// Its `cpuid`.
+    pub cpuid: CpuidTable,
+    /// Seconds since 1970 at guest time 0.
+    pub wall_clock: u64,
+    statistics: [Statistics; MAX_VCPUS],
+    phase: AtomicU8,
+    entry: AtomicU64,
+    resets: AtomicU32,
+    report: SpinMutex<String, H::Relax>,
+}
+
+/// Longest report in bytes: it must fit into a message with the rest.
+const MAX_REPORT: usize = 2800;
+
+impl<H: Host> Machine<H> {
+    /// A machine whose processors wait for [`Self::start`].
+    pub fn new(
+        memory: GuestMemory,
+        interrupts: Interrupts<H::Kick>,
+        console: H::Console,
+        clock: Clock,
+        cpuid: CpuidTable,
+        wall_clock: u64,
+    ) -> Self {
+        Self {
+            memory,
+            interrupts,
+            chipset: SpinMutex::new(Chipset::new(console, wall_clock)),
+            clock,
+            cpuid,
+            wall_clock,
+            statistics: Default::default(),
+            phase: AtomicU8::new(Phase::Loading as u8),
+            entry: AtomicU64::new(0),
+            resets: AtomicU32::new(0),
+            report: SpinMutex::new(String::new()),
+        }
+    }
+
+    /// Number of processors.
+    #[must_use]
+    pub const fn vcpus(&self) -> usize {
+        self.interrupts.count()
+    }
+
+    /// Statistics of a processor.
+    ///
+    /// # Panics
+    /// If there is no such processor.
+    #[must_use]
+    pub const fn statistics(&self, index: usize) -> &Statistics {
+        &self.statistics[index]
+    }
+
+    /// What the machine is doing.
+    #[inline]
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        // Acquire: `start` publishes the entry point with it.
+        Phase::from_u8(self.phase.load(Ordering::Acquire))
+    }
+
+    /// Where the first processor starts.
+    #[must_use]
+    pub fn entry(&self) -> u64 {
+        self.entry.load(Ordering::Relaxed)
+    }
+
+    /// How often the machine was reset.
+    #[must_use]
+    pub fn resets(&self) -> u32 {
+        self.resets.load(Ordering::Relaxed)
+    }
+
+    /// Lets the processors run, the first one from `entry`.
+    pub fn start(&self, entry: u64) {
+        self.entry.store(entry, Ordering::Relaxed);
+        self.phase.store(Phase::Running as u8, Ordering::Release);
+        self.interrupts.look_all();
+    }
+
+    /// A running machine stops running, for this reason; of several reasons the first counts. Its processors park.
+    pub fn stop(&self, phase: Phase) -> bool {
+        let stopped = self
+            .phase
+            .compare_exchange(Phase::Running as u8, phase as u8, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if stopped {
+            self.interrupts.look_all();
+        }
+        stopped
+    }
+
+    /// A guest's request that came through a device.
+    pub fn request(&self, request: Request) -> bool {
+        self.stop(match request {
+            Request::PowerOff => Phase::PoweredOff,
+            Request::Reset => Phase::Resetting,
+        })
+    }
+
+    /// The machine cannot go on; `report` says why.
+    pub fn fail(&self, report: fmt::Arguments<'_>) -> bool {
+        use fmt::Write;
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = text.write_fmt(report);
+        text.truncate(text.floor_char_boundary(MAX_REPORT));
+        {
+            let mut slot = self.report.lock();
+            if self.phase() == Phase::Running || self.phase() == Phase::Loading {
+                *slot = text;
+            }
+        }
+        self.stop(Phase::Failed)
+    }
+
+    /// A machine that never ran cannot be started.
+    pub fn fail_to_load(&self, report: fmt::Arguments<'_>) {
+        self.fail(report);
+        self.phase.store(Phase::Failed as u8, Ordering::Release);
+    }
+
+    /// Why the machine failed; empty if it did not.
+    #[must_use]
+    pub fn report(&self) -> String {
+        self.report.lock().clone()
+    }
+
+    /// Whether all processors are parked, so that the machine can be changed.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        self.statistics[..self.vcpus()].iter().all(|statistics| statistics.activity() == Activity::Parked)
+    }
+
+    /// Puts devices and inboxes into their power-on state. Only when parked.
+    pub fn reset_devices(&self, now: u64) {
+        for index in 0..self.vcpus() {
+            let inbox = self.interrupts.inbox(index);
+            inbox.clear();
+            inbox.set_destination(true, false, true, 0);
+        }
+        self.chipset.lock().reset(self.clock.ns(now), &self.interrupts);
+        self.resets.fetch_add(1, Ordering::Relaxed);
+        self.phase.store(Phase::Loading as u8, Ordering::Release);
+    }
+}

@@ -1,0 +1,214 @@
+//! The first thread: loads the guest, serves `vm_control`, carries out what the guest asks of the machine.
+
+use super::host::Kernel;
+use super::setup::Page;
+use alloc::vec::Vec;
+use tessera_abi::vcpu::{ExitReason, VcpuState};
+use tessera_manifest::StartVm;
+use tessera_proto::vm_control::{self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo};
+use tessera_proto::{Call, Failure, FailureKind};
+use tessera_rt::{Vcpu, exit, log, server::Service, sys};
+use tessera_vmm::apic::{Delivery, Message};
+use tessera_vmm::boot;
+use tessera_vmm::emulator::MAX_INSTRUCTION;
+use tessera_vmm::machine::{Activity, Machine, Phase};
+use tessera_vmm::vcpu::code_at;
+
+/// A file of the image.
+#[derive(Clone, Copy)]
+pub struct File(pub &'static [u8]);
+
+impl File {
+    /// No file.
+    pub const EMPTY: Self = Self(&[]);
+}
+
+/// A vCPU from outside.
+pub struct VcpuHandle {
+    /// The capability, for its counters.
+    pub vcpu: Vcpu,
+    /// Its state page.
+    pub page: Page,
+}
+
+/// The machine and what is needed to start it anew.
+pub struct Control {
+    machine: &'static Machine<Kernel>,
+    vm: &'static StartVm,
+    kernel: File,
+    initramfs: File,
+    vcpus: Vec<VcpuHandle>,
+    started: u64,
+    failure_logged: bool,
+}
+
+impl Control {
+    /// A machine that is not loaded.
+    pub fn new(machine: &'static Machine<Kernel>, vm: &'static StartVm, kernel: File, initramfs: File, vcpus: Vec<VcpuHandle>) -> Self {
+        Self { machine, vm, kernel, initramfs, vcpus, started: 0, failure_logged: false }
+    }
+
+    /// Puts the guest into its RAM and lets it run.
+    pub fn load_and_start(&mut self) {
+        let config = &self.vm.config;
+        match boot::load(&self.machine.memory, self.kernel.0, self.initramfs.0, &config.command_line, self.machine.vcpus()) {
+            Ok(loaded) => {
+                log::info!("{}: {} MiB RAM, {} vCPU, entering the kernel at {:#x}", config.name, self.machine.memory.end() >> 20, self.machine.vcpus(), loaded.entry);
+                self.started = sys::tsc();
+                self.machine.start(loaded.entry);
+            }
+            Err(error) => {
+                self.machine.fail_to_load(format_args!("{error}"));
+                self.report();
+            }
+        }
+    }
+
+    /// Logs why the machine stopped, once.
+    fn report(&mut self) {
+        if core::mem::replace(&mut self.failure_logged, true) {
+            return;
+        }
+        for line in self.machine.report().lines() {
+            log::error!("{line}");
+        }
+    }
+
+    fn look(&mut self) {
+        self.machine.chipset.lock().run(self.guest_now(), &self.machine.interrupts);
+        match self.machine.phase() {
+            Phase::Failed => self.report(),
+            Phase::PoweredOff => exit(0, "the guest switched itself off"),
+            Phase::Resetting if self.machine.is_parked() => {
+                log::info!("the guest restarts");
+                self.machine.reset_devices(sys::tsc());
+                self.load_and_start();
+            }
+            _ => (),
+        }
+    }
+
+    fn guest_now(&self) -> u64 {
+        self.machine.clock.ns(sys::tsc())
+    }
+
+    fn handle(&self, vcpu: u32) -> Result<(usize, &VcpuHandle), Failure> {
+        let index = vcpu as usize;
+        let handle = self.vcpus.get(index);
+        handle
+            .map(|handle| (index, handle))
+            .ok_or_else(|| Failure::new(FailureKind::NotFound, format_args!("the machine has {} virtual processors", self.vcpus.len())))
+    }
+
+    fn running(&self) -> Result<(), Failure> {
+        if self.machine.phase() == Phase::Running {
+            Ok(())
+        } else {
+            Err(Failure::new(FailureKind::BadState, "the machine does not run"))
+        }
+    }
+}
+
+fn run_state(activity: Activity) -> VcpuRunState {
+    match activity {
+        Activity::WaitForStart => VcpuRunState::WaitForStart,
+        Activity::Running => VcpuRunState::Running,
+        Activity::Halted => VcpuRunState::Halted,
+        Activity::Parked => VcpuRunState::Stopped,
+    }
+}
+
+impl vm_control::Server for Control {
+    fn info(&mut self, _call: &mut Call) -> Result<VmInfo, Failure> {
+        Ok(VmInfo {
+            state: match self.machine.phase() {
+                Phase::Loading | Phase::Resetting => RunState::Loading,
+                Phase::Running => RunState::Running,
+                Phase::Failed => RunState::Failed,
+                Phase::PoweredOff => RunState::PoweredOff,
+            },
+            vcpus: (0..self.machine.vcpus()).map(|index| run_state(self.machine.statistics(index).activity())).collect(),
+            started_tsc: self.started,
+            resets: self.machine.resets(),
+            report: self.machine.report(),
+        })
+    }
+
+    fn exits(&mut self, _call: &mut Call, vcpu: u32) -> Result<VcpuExits, Failure> {
+        let (index, handle) = self.handle(vcpu)?;
+        let statistics = self.machine.statistics(index);
+        let kernel = handle.vcpu.info().map_err(|error| Failure::new(FailureKind::Internal, error.text()))?;
+        let exits = (0..ExitReason::COUNT)
+            .map(|reason| ExitCount { reason: reason as u8, count: statistics.exits(reason), ticks: 0 })
+            .filter(|exit| exit.count > 0)
+            .collect();
+        Ok(VcpuExits {
+            exits,
+            in_kernel: kernel.in_kernel,
+            doorbells: kernel.doorbells,
+            guest_ticks: kernel.guest_ticks,
+            injected: statistics.injected(),
+        })
+    }
+
+    fn registers(&mut self, _call: &mut Call, vcpu: u32) -> Result<Registers, Failure> {
+        let (index, handle) = self.handle(vcpu)?;
+        // SAFETY: the page is mapped for the life of the process and consists of integers. Its thread may be writing it, so fields can be from different exits: this is for people to look at.
+        let state: VcpuState = unsafe { handle.page.0.read_volatile() };
+        let mut bytes = [0; MAX_INSTRUCTION];
+        let length = code_at(&state, &self.machine.memory, &mut bytes);
+        Ok(Registers {
+            state: run_state(self.machine.statistics(index).activity()),
+            gpr: state.gpr,
+            rip: state.rip,
+            rflags: state.rflags,
+            cr0: state.cr0,
+            cr2: state.cr2,
+            cr3: state.cr3,
+            cr4: state.cr4,
+            cr8: state.cr8,
+            efer: state.efer,
+            segments: state.segments.map(|segment| SegmentRegister {
+                selector: segment.selector,
+                attributes: segment.attributes,
+                limit: segment.limit,
+                base: segment.base,
+            }),
+            gdtr: (state.gdtr.base, state.gdtr.limit),
+            idtr: (state.idtr.base, state.idtr.limit),
+            exit: state.reason as u8,
+            code: bytes[..length].to_vec(),
+        })
+    }
+
+    fn power_button(&mut self, _call: &mut Call) -> Result<(), Failure> {
+        self.running()?;
+        self.machine.chipset.lock().press_power_button(self.guest_now(), &self.machine.interrupts);
+        Ok(())
+    }
+
+    fn reset(&mut self, _call: &mut Call) -> Result<(), Failure> {
+        self.running()?;
+        // The last processor to park wakes this thread, which then starts the machine anew.
+        self.machine.stop(Phase::Resetting);
+        Ok(())
+    }
+
+    fn inject_nmi(&mut self, _call: &mut Call, vcpu: u32) -> Result<(), Failure> {
+        self.running()?;
+        let (index, _) = self.handle(vcpu)?;
+        let message = Message { destination: 0, logical: false, wide: true, delivery: Delivery::Nmi, vector: 2, level: false };
+        self.machine.interrupts.deliver(1 << index, &message, None);
+        Ok(())
+    }
+}
+
+impl Service for Control {
+    fn message(&mut self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
+        vm_control::dispatch(self, call, request, reply)
+    }
+
+    fn notified(&mut self, _bits: u64) {
+        self.look();
+    }
+}

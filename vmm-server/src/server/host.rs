@@ -1,0 +1,110 @@
+//! What the vCPU threads need from the kernel.
+
+use super::RingConsole;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+use spin::relax::RelaxStrategy;
+use tessera_abi::vcpu::VcpuState;
+use tessera_rt::{Notification, Vcpu, caps::RunOutcome, log, sys};
+use tessera_vmm::MAX_VCPUS;
+use tessera_vmm::apic::Kick;
+use tessera_vmm::machine::{Host, Run};
+
+/// Notifications of the vCPU threads, by slot; 0: the thread is not there yet and will look by itself.
+static THREADS: [AtomicU32; MAX_VCPUS] = [const { AtomicU32::new(0) }; MAX_VCPUS];
+
+/// Kicks threads through their bound notifications.
+#[derive(Debug)]
+pub struct Threads;
+
+impl Threads {
+    /// The thread of vCPU `index` is kicked with this notification from now on.
+    pub fn set(index: usize, notification: Notification) {
+        // Release: the thread's capabilities are in place before its slot is known.
+        THREADS[index].store(notification.slot(), Ordering::Release);
+    }
+}
+
+impl Kick for Threads {
+    fn kick(&self, index: usize) {
+        let slot = THREADS[index].load(Ordering::Acquire);
+        if slot != 0 {
+            // It can only fail when the process is being taken apart.
+            let _ = Notification::new(slot).signal();
+        }
+    }
+}
+
+/// Waiting for a lock: the holder may be a thread of lower priority on this processor, so spinning could last for ever.
+#[derive(Debug)]
+pub struct Nap;
+
+impl RelaxStrategy for Nap {
+    fn relax() {
+        /// TSC ticks: some microseconds, longer than any holder needs when it runs.
+        const NAP: u64 = 20_000;
+        let _ = sys::wait(0, Some(sys::tsc() + NAP));
+    }
+}
+
+/// One vCPU thread's view.
+pub struct Kernel {
+    /// The virtual processor.
+    pub vcpu: Vcpu,
+    /// Bound to the thread.
+    pub notification: Notification,
+    /// Wakes the first thread.
+    pub control: Notification,
+}
+
+/// Tells the compiler that the kernel reads and writes the page here.
+#[inline(always)]
+fn expose(state: &mut VcpuState) {
+    // SAFETY: no instruction; the compiler must assume that the page was read and written, which is what the kernel does in the call before or after.
+    unsafe { core::arch::asm!("/* {} */", in(reg) core::ptr::from_mut(state), options(nostack, preserves_flags)) };
+}
+
+impl Host for Kernel {
+    type Kick = Threads;
+    type Console = RingConsole;
+    type Relax = Nap;
+
+    #[inline(always)]
+    fn now() -> u64 {
+        sys::tsc()
+    }
+
+    #[inline(always)]
+    fn run(&mut self, state: &mut VcpuState, deadline: u64) -> Run {
+        let deadline = if deadline == u64::MAX { None } else { Some(deadline) };
+        expose(state);
+        let outcome = self.vcpu.run(deadline);
+        expose(state);
+        match outcome {
+            Ok(RunOutcome::Exit) => Run::Exit,
+            Ok(RunOutcome::Notified(_)) => Run::Kicked,
+            Err(error) => Run::Refused(error as u64),
+        }
+    }
+
+    fn sync(&mut self, state: &mut VcpuState) {
+        expose(state);
+        // It cannot fail: the vCPU belongs to this thread and is not running.
+        let _ = self.vcpu.sync();
+        expose(state);
+    }
+
+    fn wait(&mut self, deadline: u64) {
+        let deadline = if deadline == u64::MAX { None } else { Some(deadline) };
+        // Bits, a passed deadline or an error: whoever waits looks at the world again in any case.
+        let _ = self.notification.wait(deadline);
+    }
+
+    fn wake_control(&self) {
+        let _ = self.control.signal();
+    }
+
+    fn warn(&self, text: fmt::Arguments<'_>) {
+        log::warn!("{text}");
+    }
+}

@@ -1,0 +1,27 @@
+//! The monitor on the running system: the first thread serves `vm_control` and decides about the whole machine, one thread more runs each vCPU.
+
+mod console;
+mod control;
+mod host;
+mod setup;
+
+use console::RingConsole;
+use tessera_rt::{Endpoint, Reply, exit, log, require, server::serve, start};
+
+/// The program.
+pub fn run() {
+    let control = match setup::build() {
+        Ok(control) => control,
+        Err(reason) => {
+            log::error!("{reason}");
+            exit(1, "the virtual machine cannot be set up")
+        }
+    };
+    let mut control = control;
+    control.load_and_start();
+    start::ready();
+    if let Err(error) = serve(Endpoint::new(require("control")), Reply::FIRST, &mut control) {
+        log::error!("the control endpoint cannot be served: {}", error.text());
+        exit(1, "the control endpoint cannot be served")
+    }
+}

@@ -1,0 +1,158 @@
+//! Puts the machine together from what init granted.
+
+use super::control::{Control, File, VcpuHandle};
+use super::host::{Kernel, Threads};
+use super::console::RingConsole;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use tessera_abi::object::{ObjectKind, Rights};
+use tessera_abi::vcpu::VcpuState;
+use tessera_abi::{Error, PAGE_SIZE};
+use tessera_manifest::StartVm;
+use tessera_rt::{AddressSpace, CNode, Frame, GuestSpace, Notification, Thread, Untyped, Vcpu as VcpuCap, require, slots, start, start_info, sys, thread, vm};
+use tessera_vmm::MAX_VCPUS;
+use tessera_vmm::apic::Interrupts;
+use tessera_vmm::clock::Clock;
+use tessera_vmm::cpuid::{CpuidTable, Policy};
+use tessera_vmm::machine::Machine;
+use tessera_vmm::memory::GuestMemory;
+use tessera_vmm::vcpu::Vcpu;
+
+/// Bytes of a vCPU thread's stack. Decoding an instruction is the deepest it gets.
+const STACK: usize = 24 << 10;
+/// Pages of the nested page tables' pool beside one for each GiB: root, one table of each level, and some of the last level for frames that are not aligned.
+const TABLES: u64 = 8;
+
+fn failed(what: &str) -> impl FnOnce(Error) -> String {
+    move |error| format!("{what}: {}", error.text())
+}
+
+/// Builds the machine; its processors wait.
+pub fn build() -> Result<Control, String> {
+    let info = start_info();
+    let start_vm = info.vm.as_ref().ok_or("this server was started without a virtual machine: it is a template for init")?;
+    let vcpus = usize::try_from(start_vm.config.vcpus).unwrap_or(usize::MAX);
+    if !(1..=MAX_VCPUS).contains(&vcpus) {
+        return Err(format!("{} virtual processors are not possible, 1 to {MAX_VCPUS} are", start_vm.config.vcpus));
+    }
+    let signal = Notification::new(require("vmm.signal"));
+    Thread::FIRST.bind(Some(signal)).map_err(failed("vmm.signal cannot be bound"))?;
+
+    let guest = make_guest_space(start_vm)?;
+    let memory = map_ram(guest)?;
+    let console = RingConsole::attach()?;
+    let now = sys::tsc();
+    let clock = Clock::new(info.tsc_hz, now);
+    let uptime = now.saturating_sub(info.boot_tsc) / clock.hz();
+
+    // The kernel says on every state page what extended state it switches, so the vCPUs come first.
+    let mut pages = Vec::new();
+    for index in 0..vcpus {
+        pages.push(make_vcpu(guest, index)?);
+    }
+    let Some(&(_, first)) = pages.first() else { return Err("no vCPU".into()) };
+    // SAFETY: the page was just mapped by the kernel, and nobody else uses it yet.
+    let xcr0 = unsafe { (*first.0).supported_xcr0 };
+    let cpuid = CpuidTable::new(&Policy { vcpus, tsc_khz: clock.khz(), xcr0 }, |leaf, subleaf| {
+        let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+        [answer.eax, answer.ebx, answer.ecx, answer.edx]
+    });
+    let machine: &'static Machine<Kernel> = Box::leak(Box::new(Machine::new(
+        memory,
+        Interrupts::new(vcpus, Threads),
+        console,
+        clock,
+        cpuid,
+        info.wall_clock.saturating_add(uptime),
+    )));
+    let mut handles = Vec::new();
+    for (index, (vcpu, page)) in pages.into_iter().enumerate() {
+        start_thread(machine, start_vm, index, vcpu, page, signal)?;
+        handles.push(VcpuHandle { vcpu, page });
+    }
+    Ok(Control::new(machine, start_vm, file("kernel")?, file("initramfs")?, handles))
+}
+
+fn make_guest_space(vm: &StartVm) -> Result<GuestSpace, String> {
+    let pool = TABLES + vm.config.memory.div_ceil(1 << 30);
+    let slot = Untyped::OWN.make(ObjectKind::GuestSpace, pool).map_err(failed("the nested page tables cannot be made"))?;
+    Ok(GuestSpace::new(slot))
+}
+
+/// Maps the frames `ram.0`, `ram.1` and so on into the guest, one after the other from address 0, and here.
+fn map_ram(guest: GuestSpace) -> Result<GuestMemory, String> {
+    let mut memory = GuestMemory::new();
+    for number in 0.. {
+        let name = format!("ram.{number}");
+        let Some(grant) = start::find(&name) else { break };
+        let frame = Frame::new(grant.slot);
+        let here = vm::map(frame, Rights::READ | Rights::WRITE, 0).map_err(failed("RAM cannot be mapped"))?;
+        // A capability is mapped once.
+        let copy = slots::take().map_err(failed("RAM cannot be mapped"))?;
+        CNode::OWN.copy(copy, CNode::OWN, grant.slot, Rights::all(), 0).map_err(failed("RAM cannot be mapped"))?;
+        Frame::new(copy)
+            .map_guest(guest, memory.end(), Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)
+            .map_err(failed("RAM cannot be mapped into the guest"))?;
+        // SAFETY: the mapping stays for the life of the process and is used through `GuestMemory` only.
+        unsafe { memory.push(here.as_ptr(), here.length as u64) }?;
+    }
+    if memory.end() == 0 {
+        return Err("the virtual machine was given no RAM".into());
+    }
+    Ok(memory)
+}
+
+/// A file from the image, mapped read-only; empty if it was not granted.
+fn file(name: &str) -> Result<File, String> {
+    let Some(grant) = start::find(name) else { return Ok(File::EMPTY) };
+    let here = vm::map(Frame::new(grant.slot), Rights::READ, 0).map_err(failed("a file of the image cannot be mapped"))?;
+    let length = usize::try_from(grant.length).unwrap_or(usize::MAX).min(here.length);
+    // SAFETY: mapped read-only for the life of the process; the image never changes.
+    Ok(File(unsafe { core::slice::from_raw_parts(here.as_ptr(), length) }))
+}
+
+/// The address of a state page. Its vCPU's thread uses it; others read it to report.
+#[derive(Clone, Copy)]
+pub struct Page(pub *mut VcpuState);
+
+// SAFETY: an address; who follows it says why that is sound.
+unsafe impl Send for Page {}
+
+fn make_vcpu(guest: GuestSpace, index: usize) -> Result<(VcpuCap, Page), String> {
+    let slot = Untyped::OWN.make(ObjectKind::Vcpu, 0).map_err(failed("a vCPU cannot be made"))?;
+    let vcpu = VcpuCap::new(slot);
+    let address = vm::take(PAGE_SIZE as u64, PAGE_SIZE as u64).map_err(failed("a vCPU's page cannot be mapped"))?;
+    vcpu.configure(guest, AddressSpace::OWN, address, index as u32).map_err(failed("this machine cannot run virtual processors"))?;
+    Ok((vcpu, Page(address as *mut VcpuState)))
+}
+
+fn start_thread(
+    machine: &'static Machine<Kernel>,
+    vm: &StartVm,
+    index: usize,
+    vcpu: VcpuCap,
+    page: Page,
+    control: Notification,
+) -> Result<(), String> {
+    let options = thread::Options {
+        priority: vm.vcpu_priority,
+        cpu: vm.cpus.get(index).copied().unwrap_or(0),
+        stack: STACK,
+        flags: thread::NO_FPU,
+        budget_us: vm.config.budget_us,
+        period_us: vm.config.period_us,
+        weight: vm.config.weight,
+    };
+    let handle = thread::spawn(&options, move |handle| {
+        let page = page;
+        // SAFETY: mapped for the life of the process; this thread alone writes it, and the kernel while the thread is in a system call.
+        let state = unsafe { &mut *page.0 };
+        let mut host = Kernel { vcpu, notification: handle.notification, control };
+        Vcpu::new(machine, index).live(&mut host, state)
+    })
+    .map_err(failed("a vCPU's thread cannot be started"))?;
+    Threads::set(index, handle.notification);
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! One handler for each reason to leave the guest. The first few are on the hot path.
+
+use super::{Stop, Vcpu};
+use crate::cpuid::{CpuidTable, Current};
+use crate::emulator::{self, Fault, GENERAL_PROTECTION, INVALID_OPCODE};
+use crate::machine::Host;
+use crate::vcpu::memory::VcpuBus;
+use tessera_abi::vcpu::{Dirty, ExitReason, IO_IN, IO_STRING, VcpuState, gpr};
+
+const CR4_OSXSAVE: u64 = 1 << 18;
+/// Answer to an unknown hypercall (`-KVM_ENOSYS`).
+const NO_SUCH_HYPERCALL: u64 = 1000u64.wrapping_neg();
+/// Port that kernels write to for a short delay.
+const DELAY_PORT: u16 = 0x80;
+
+impl<H: Host> Vcpu<'_, H> {
+    /// Handles the exit in `state`.
+    #[inline]
+    pub(super) fn handle(&mut self, host: &mut H, state: &mut VcpuState) -> Result<(), Stop> {
+        match Self::reason(state) {
+            ExitReason::Io => self.io(state),
+            ExitReason::Cpuid => {
+                self.cpuid(host, state);
+                Ok(())
+            }
+            ExitReason::ReadMsr => {
+                self.read_msr_exit(host, state);
+                Ok(())
+            }
+            ExitReason::WriteMsr => {
+                self.write_msr_exit(host, state);
+                Ok(())
+            }
+            ExitReason::Halt => {
+                self.advance(host, state, 1);
+                self.halted = true;
+                self.attention = true;
+                Ok(())
+            }
+            ExitReason::InterruptWindow | ExitReason::NmiWindow | ExitReason::Deadline | ExitReason::Notified => {
+                self.deadline_passed();
+                Ok(())
+            }
+            ExitReason::Memory => self.memory(state),
+            reason => self.rare(host, state, reason),
+        }
+    }
+
+    #[cold]
+    fn rare(&mut self, host: &mut H, state: &mut VcpuState, reason: ExitReason) -> Result<(), Stop> {
+        match reason {
+            ExitReason::Hypercall => {
+                state.gpr[gpr::RAX] = NO_SUCH_HYPERCALL;
+                self.advance(host, state, 3);
+            }
+            ExitReason::XSetBv => self.set_extended_control(host, state),
+            ExitReason::CacheFlush | ExitReason::Pause => self.advance(host, state, 2),
+            // All of them are hidden in CPUID.
+            ExitReason::Mwait | ExitReason::Virtualisation => self.raise(state, INVALID_OPCODE, None),
+            ExitReason::ReadPmc => self.raise(state, GENERAL_PROTECTION, Some(0)),
+            ExitReason::Iret | ExitReason::None => (),
+            ExitReason::Shutdown => return Err("triple fault: an exception could not be delivered, nor the double fault that followed"),
+            ExitReason::EntryFailed => return Err("the processor refused to enter the guest with these registers"),
+            ExitReason::TaskSwitch => return Err("hardware task switch, which is not emulated"),
+            ExitReason::ControlRegister => return Err("control-register access that nobody asked to intercept"),
+            ExitReason::Exception => return Err("exception that nobody asked to intercept"),
+            _ => return Err("exit for a reason that is not known"),
+        }
+        Ok(())
+    }
+
+    /// On to the next instruction; the plain encoding of this one has `plain` bytes.
+    #[inline]
+    pub(super) fn advance(&mut self, host: &mut H, state: &mut VcpuState, plain: u64) {
+        let length = self.lengths.get(state, &self.machine.memory, plain, |state| host.sync(state));
+        state.rip = state.rip.wrapping_add(length);
+        state.interrupt_shadow &= !1;
+    }
+
+    #[inline]
+    fn cpuid(&mut self, host: &mut H, state: &mut VcpuState) {
+        let (leaf, subleaf) = (state.gpr[gpr::RAX] as u32, state.gpr[gpr::RCX] as u32);
+        let mut osxsave = false;
+        if CpuidTable::depends_on_control_registers(leaf) {
+            host.sync(state);
+            osxsave = state.cr4 & CR4_OSXSAVE != 0;
+        }
+        let current = Current { id: self.index as u32, osxsave, xcr0: state.xcr0 };
+        let [eax, ebx, ecx, edx] = self.machine.cpuid.answer(leaf, subleaf, &current);
+        state.gpr[gpr::RAX] = u64::from(eax);
+        state.gpr[gpr::RBX] = u64::from(ebx);
+        state.gpr[gpr::RCX] = u64::from(ecx);
+        state.gpr[gpr::RDX] = u64::from(edx);
+        self.advance(host, state, 2);
+    }
+
+    #[inline]
+    fn io(&mut self, state: &mut VcpuState) -> Result<(), Stop> {
+        let info = state.info[0];
+        if info & IO_STRING != 0 {
+            return self.string_io(state);
+        }
+        let (port, width) = (info as u16, (info >> 16) as u8 & 7);
+        if info & IO_IN != 0 {
+            let now = self.machine.clock.ns(H::now());
+            let value = self.machine.chipset.lock().port_read(port, width, now, &self.machine.interrupts);
+            let keep = match width {
+                1 => !0xff,
+                2 => !0xffff,
+                // 32-bit results clear the upper half.
+                _ => 0,
+            };
+            let rax = &mut state.gpr[gpr::RAX];
+            *rax = *rax & keep | u64::from(value);
+        } else if port != DELAY_PORT {
+            let now = self.machine.clock.ns(H::now());
+            let request = self.machine.chipset.lock().port_write(port, width, state.gpr[gpr::RAX] as u32, now, &self.machine.interrupts);
+            if let Some(request) = request {
+                self.machine.request(request);
+                self.attention = true;
+            }
+        }
+        state.rip = state.info[1];
+        state.interrupt_shadow &= !1;
+        Ok(())
+    }
+
+    #[cold]
+    fn string_io(&mut self, state: &mut VcpuState) -> Result<(), Stop> {
+        if Self::was_vectoring(state) {
+            return Err("string I/O during the delivery of an event");
+        }
+        let machine = self.machine;
+        let outcome = emulator::string_io(state, &machine.memory, &mut VcpuBus { vcpu: self });
+        self.settle(state, outcome)
+    }
+
+    /// What became of an emulated instruction.
+    pub(super) fn settle(&mut self, state: &mut VcpuState, outcome: Result<(), Fault>) -> Result<(), Stop> {
+        match outcome {
+            Ok(()) => (),
+            Err(Fault::Exception(vector, error)) => self.raise(state, vector, error),
+            Err(Fault::Page { address, error }) => self.raise_page_fault(state, address, error),
+            Err(Fault::Unknown(what)) => return Err(what),
+        }
+        Ok(())
+    }
+
+    fn set_extended_control(&mut self, host: &mut H, state: &mut VcpuState) {
+        let value = state.gpr[gpr::RDX] << 32 | state.gpr[gpr::RAX] & 0xffff_ffff;
+        if state.gpr[gpr::RCX] as u32 != 0 || !self.machine.cpuid.allows_xcr0(value) {
+            self.raise(state, GENERAL_PROTECTION, Some(0));
+            return;
+        }
+        host.sync(state);
+        state.xcr0 = value;
+        state.dirty |= Dirty::CONTROL.bits();
+        self.advance(host, state, 3);
+    }
+}

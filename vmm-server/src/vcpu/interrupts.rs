@@ -1,0 +1,251 @@
+//! What happens before the guest is entered: messages from others, timers, and the choice of what to inject.
+
+use super::Vcpu;
+use crate::apic::{Effect, Event, Message, routing::Delivery};
+use crate::boot::registers;
+use crate::machine::{Activity, Host, Phase};
+use tessera_abi::vcpu::{
+    Dirty, EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState,
+};
+
+const INTERRUPT_FLAG: u64 = 1 << 9;
+const SHADOW: u32 = 1;
+const NMI_BLOCKED: u32 = 2;
+const TYPE: u32 = 7 << 8;
+/// How long an interrupt that only the task priority holds back may go unnoticed, in nanoseconds: the guest lowers the priority without an exit.
+const HOLD: u64 = 200_000;
+
+impl<H: Host> Vcpu<'_, H> {
+    /// Gets ready for the next entry; sleeps while the processor is halted or waits for its start. False: the machine no longer runs.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn prepare(&mut self, host: &mut H, state: &mut VcpuState) -> bool {
+        loop {
+            let events = self.inbox.take_events();
+            if self.machine.phase() != Phase::Running {
+                return false;
+            }
+            self.take(events, state);
+            let now = H::now();
+            self.lapic.run_timer(now);
+            if self.index == 0 {
+                let guest_now = self.machine.clock.ns(now);
+                if guest_now >= self.machine.interrupts.chipset_deadline() || events & Event::LOOK != 0 {
+                    self.machine.chipset.lock().run(guest_now, &self.machine.interrupts);
+                }
+            }
+            if !self.inbox.is_empty() {
+                continue;
+            }
+            self.withdraw_skip();
+            self.lapic.set_task_priority(state.cr8 as u8);
+            self.update_deadline();
+            if !self.waiting_for_start && (!self.halted || self.can_wake(state)) {
+                break;
+            }
+            if self.deadline > now {
+                self.statistics.set_activity(if self.waiting_for_start { Activity::WaitForStart } else { Activity::Halted });
+                host.wait(self.deadline);
+                self.statistics.set_activity(Activity::Running);
+            }
+        }
+        self.halted = false;
+        self.inject(state);
+        true
+    }
+
+    fn take(&mut self, events: u32, state: &mut VcpuState) {
+        if events & Event::VECTORS != 0 {
+            let lapic = &mut self.lapic;
+            self.inbox.take_vectors(|index, vectors, level| lapic.accept_word(index, vectors, level));
+        }
+        if events & Event::NMI != 0 {
+            self.nmi_pending = true;
+        }
+        if events & Event::INIT != 0 {
+            self.init(state);
+        }
+        if events & Event::START_UP != 0 && self.waiting_for_start {
+            registers::start_in_real_mode(state, self.inbox.start_page());
+            self.waiting_for_start = false;
+            self.halted = false;
+        }
+    }
+
+    /// INIT (SDM volume 3, 10.4): registers as after power-on, MTRRs and the TSC stay, then wait for a start-up message. The processor that
+    /// boots would start at the firmware's reset vector; there is no firmware, so for it the machine is reset.
+    fn init(&mut self, state: &mut VcpuState) {
+        if self.index == 0 {
+            self.machine.stop(Phase::Resetting);
+            return;
+        }
+        self.lapic.init();
+        self.publish_destination();
+        registers::start_in_real_mode(state, 0);
+        self.nmi_pending = false;
+        self.halted = false;
+        self.waiting_for_start = true;
+    }
+
+    /// Makes the APIC's logical identity known to senders.
+    pub(super) fn publish_destination(&self) {
+        let (logical, flat) = self.lapic.logical();
+        self.inbox.set_destination(self.lapic.is_enabled(), self.lapic.is_x2apic(), flat, logical);
+    }
+
+    fn external(&self) -> bool {
+        self.index == 0 && self.machine.interrupts.external() && self.lapic.accepts_external()
+    }
+
+    const fn accepts_interrupts(state: &VcpuState) -> bool {
+        state.rflags & INTERRUPT_FLAG != 0 && state.interrupt_shadow & SHADOW == 0
+    }
+
+    fn can_wake(&self, state: &VcpuState) -> bool {
+        self.nmi_pending
+            || state.vectoring & EVENT_VALID != 0
+            || (Self::accepts_interrupts(state) && (self.lapic.deliverable().is_some() || self.external()))
+    }
+
+    /// Chooses the event for the next entry: what an exit interrupted, NMI, APIC, 8259.
+    fn inject(&mut self, state: &mut VcpuState) {
+        state.request_window = 0;
+        state.request_nmi_window = 0;
+        self.attention = false;
+        if state.inject & EVENT_VALID != 0 {
+            // A handler put an exception there; everything else waits for it.
+            self.request_windows(state);
+        } else if state.vectoring & EVENT_VALID != 0 {
+            self.inject_again(state);
+            self.request_windows(state);
+        } else if self.nmi_pending && state.interrupt_shadow & (SHADOW | NMI_BLOCKED) == 0 {
+            self.nmi_pending = false;
+            state.inject = EVENT_VALID | EVENT_NMI | 2;
+            self.request_windows(state);
+        } else if Self::accepts_interrupts(state) && self.inject_interrupt(state) {
+            self.statistics.count_injection();
+            self.request_windows(state);
+            if self.lapic.may_skip_end() && state.request_window == 0 {
+                self.paravirt.offer_skip(&self.machine.memory);
+            }
+        } else {
+            self.request_windows(state);
+        }
+        state.vectoring = 0;
+        if self.lapic.is_held_by_task_priority() {
+            let soon = H::now().saturating_add(self.machine.clock.ns_to_ticks(HOLD));
+            self.deadline = self.deadline.min(soon);
+        }
+    }
+
+    fn inject_interrupt(&mut self, state: &mut VcpuState) -> bool {
+        if let Some(vector) = self.lapic.deliverable() {
+            self.lapic.deliver(vector);
+            state.inject = EVENT_VALID | EVENT_INTERRUPT | u32::from(vector);
+            return true;
+        }
+        if !self.external() {
+            return false;
+        }
+        let now = self.machine.clock.ns(H::now());
+        let vector = self.machine.chipset.lock().acknowledge(now, &self.machine.interrupts);
+        if let Some(vector) = vector {
+            state.inject = EVENT_VALID | EVENT_INTERRUPT | u32::from(vector);
+        }
+        vector.is_some()
+    }
+
+    /// The delivery of an event was interrupted by the exit: it begins again.
+    fn inject_again(&mut self, state: &mut VcpuState) {
+        state.inject = state.vectoring;
+        state.inject_error = state.vectoring_error;
+        if state.vectoring & TYPE == EVENT_SOFTWARE && state.instruction_length == 0 {
+            // Without its length, the instruction itself is executed again and raises the event anew.
+            state.inject = 0;
+        }
+    }
+
+    fn request_windows(&self, state: &mut VcpuState) {
+        if self.lapic.deliverable().is_some() || self.external() {
+            state.request_window = 1;
+        }
+        if self.nmi_pending {
+            state.request_nmi_window = 1;
+        }
+    }
+
+    /// Looks whether the guest used the paravirtual end of interrupt. Before anything that depends on what is in service.
+    pub(super) fn withdraw_skip(&mut self) {
+        if self.paravirt.skip_offered && self.paravirt.withdraw_skip(&self.machine.memory) {
+            let effect = self.lapic.end();
+            self.apply(effect);
+        }
+    }
+
+    /// Does for others what a register write of the local APIC asks.
+    pub(super) fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::None => (),
+            Effect::Destination => self.publish_destination(),
+            Effect::EndLevel(vector) => {
+                self.machine.chipset.lock().end_of_interrupt(vector, &self.machine.interrupts);
+            }
+            Effect::Ipi(command) => self.send(command),
+        }
+        self.attention |= self.lapic.has_requests();
+    }
+
+    /// Sends an interrupt command (SDM volume 3, 11.6.1).
+    fn send(&mut self, command: u64) {
+        let wide = self.lapic.is_x2apic();
+        let message = Message {
+            destination: if wide { (command >> 32) as u32 } else { (command >> 56) as u32 },
+            logical: command & 1 << 11 != 0,
+            wide,
+            delivery: Delivery::from_bits(command >> 8),
+            vector: command as u8,
+            level: false,
+        };
+        // INIT with level de-assert does nothing on any processor since the Pentium 4.
+        if message.delivery == Delivery::Init && command & 1 << 14 == 0 {
+            return;
+        }
+        let everyone = (1 << self.machine.vcpus()) - 1;
+        let interrupts = &self.machine.interrupts;
+        match command >> 18 & 3 {
+            0 => interrupts.send(&message, Some(self.index)),
+            1 => interrupts.deliver(1 << self.index, &message, Some(self.index)),
+            2 => interrupts.deliver(everyone, &message, Some(self.index)),
+            _ => interrupts.deliver(everyone & !(1 << self.index), &message, Some(self.index)),
+        }
+    }
+
+    /// The guest gets an exception instead of the instruction's effect.
+    pub(super) fn raise(&mut self, state: &mut VcpuState, vector: u8, error: Option<u32>) {
+        state.inject = EVENT_VALID | EVENT_EXCEPTION | u32::from(vector) | if error.is_some() { EVENT_ERROR } else { 0 };
+        state.inject_error = error.unwrap_or(0);
+    }
+
+    /// As [`Self::raise`], for a page fault.
+    pub(super) fn raise_page_fault(&mut self, state: &mut VcpuState, address: u64, error: u32) {
+        // Only after a full exit, so the rest of the group is current.
+        state.cr2 = address;
+        state.dirty |= Dirty::CONTROL.bits();
+        self.raise(state, 14, Some(error));
+    }
+
+    /// The local timer or the chipset wants attention.
+    pub(super) const fn deadline_passed(&mut self) {
+        self.attention = true;
+    }
+
+    /// Whether the exit's event was interrupted during its delivery.
+    pub(super) const fn was_vectoring(state: &VcpuState) -> bool {
+        state.vectoring & EVENT_VALID != 0
+    }
+
+    /// Reason of the last exit.
+    pub(super) fn reason(state: &VcpuState) -> ExitReason {
+        ExitReason::from_u32(state.reason).unwrap_or(ExitReason::Unknown)
+    }
+}

@@ -1,0 +1,153 @@
+//! One virtual processor: the loop around the guest.
+//!
+//! ```text
+//!          +-> prepare (inbox, timers, what to inject) --> run the guest --> exit: one handler --+
+//!          |   only if something changed                                                        |
+//!          +-------------------------------------------------------------------------------------+
+//! ```
+//!
+//! The loop is what every exit costs. It touches no lock and no heap; what only this processor uses is in [`Vcpu`], without atomics.
+
+mod exits;
+mod interrupts;
+mod lengths;
+mod memory;
+mod msr;
+mod report;
+
+pub use report::code_at;
+
+use crate::apic::{Inbox, Lapic, lapic::NEVER};
+use crate::boot::registers;
+use crate::machine::{Activity, Host, Machine, Phase, Run, Statistics};
+use crate::paravirt::Paravirt;
+use lengths::LengthCache;
+use msr::Registers;
+use tessera_abi::vcpu::{Dirty, EVENT_VALID, ExitReason, VcpuState};
+
+/// Why a processor cannot go on: a line for the report.
+pub type Stop = &'static str;
+
+/// A virtual processor, without its registers, which are in the page shared with the kernel.
+pub struct Vcpu<'m, H: Host> {
+    index: usize,
+    machine: &'m Machine<H>,
+    inbox: &'m Inbox,
+    statistics: &'m Statistics,
+    lapic: Lapic,
+    paravirt: Paravirt,
+    msrs: Registers,
+    lengths: LengthCache,
+    /// Added to the host's TSC for the guest.
+    tsc_offset: u64,
+    /// TSC value at which the guest must be left.
+    deadline: u64,
+    /// Something may have to be injected or waited for before the next entry.
+    attention: bool,
+    halted: bool,
+    waiting_for_start: bool,
+    nmi_pending: bool,
+    /// Refused MSR accesses that were logged.
+    logged: u32,
+}
+
+impl<'m, H: Host> Vcpu<'m, H> {
+    /// Processor `index` of a machine.
+    #[must_use]
+    pub fn new(machine: &'m Machine<H>, index: usize) -> Self {
+        Self {
+            index,
+            machine,
+            inbox: machine.interrupts.inbox(index),
+            statistics: machine.statistics(index),
+            lapic: Lapic::new(index as u32, machine.clock),
+            paravirt: Paravirt::default(),
+            msrs: Registers::new(),
+            lengths: LengthCache::default(),
+            tsc_offset: 0,
+            deadline: NEVER,
+            attention: true,
+            halted: false,
+            waiting_for_start: false,
+            nmi_pending: false,
+            logged: 0,
+        }
+    }
+
+    /// What the processor's thread does, for as long as the process lives: waits for the machine to run, runs, parks.
+    pub fn live(&mut self, host: &mut H, state: &mut VcpuState) -> ! {
+        loop {
+            self.park_until_running(host);
+            self.power_on(state);
+            self.run(host, state);
+        }
+    }
+
+    fn park_until_running(&mut self, host: &mut H) {
+        self.statistics.set_activity(Activity::Parked);
+        host.wake_control();
+        while self.machine.phase() != Phase::Running {
+            host.wait(NEVER);
+            // A kick that was for the machine's start leaves a mark that would hide the next one.
+            let _ = self.inbox.take_events();
+        }
+        self.statistics.set_activity(Activity::Running);
+    }
+
+    /// Power-on state: the first processor at the kernel's entry, the others waiting for a start-up message.
+    pub fn power_on(&mut self, state: &mut VcpuState) {
+        *self = Self::new(self.machine, self.index);
+        // The guest's TSC starts at 0, on all processors alike.
+        self.tsc_offset = self.machine.clock.start().wrapping_neg();
+        state.tsc_offset = self.tsc_offset;
+        if self.index == 0 {
+            registers::start_at_kernel(state, self.machine.entry());
+        } else {
+            registers::start_in_real_mode(state, 0);
+            self.waiting_for_start = true;
+        }
+        state.dirty = Dirty::all().bits();
+    }
+
+    /// Runs until the machine is no longer running.
+    pub fn run(&mut self, host: &mut H, state: &mut VcpuState) {
+        loop {
+            if (self.attention || !self.inbox.is_empty() || state.vectoring & EVENT_VALID != 0) && !self.prepare(host, state) {
+                return;
+            }
+            match host.run(state, self.deadline) {
+                Run::Exit => {
+                    self.statistics.count_exit(state.reason);
+                    if let Err(stop) = self.handle(host, state) {
+                        self.fail(host, state, stop);
+                        return;
+                    }
+                }
+                Run::Kicked => {
+                    self.statistics.count_exit(ExitReason::Notified as u32);
+                    self.attention = true;
+                }
+                Run::Refused(error) => {
+                    self.fail_refused(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// When the guest must be left next.
+    #[inline]
+    fn update_deadline(&mut self) {
+        let mut deadline = self.lapic.deadline();
+        if self.index == 0 {
+            let chipset = self.machine.interrupts.chipset_deadline();
+            if chipset != u64::MAX {
+                deadline = deadline.min(self.machine.clock.tsc(chipset));
+            }
+        }
+        self.deadline = deadline;
+    }
+}
+
+#[cfg(test)]
+mod tests;
