@@ -6,7 +6,7 @@ use tessera_proto::{
 };
 use tessera_ring::{Reader, Writer};
 use tessera_rt::{
-    CNode, Endpoint, Frame, Notification, Reply, Thread,
+    CNode, Endpoint, Frame, Notification, Reply,
     abi::{Error, object::Rights},
     exit, log, require,
     server::{Service, serve},
@@ -104,7 +104,7 @@ fn fail(what: &str, error: Error) -> ! {
     exit(1, "the console cannot be set up")
 }
 
-/// The program.
+/// The program. init has bound `vmx.signal` to its thread.
 pub fn run() {
     let (output, input) = (ring("console.output"), ring("console.input"));
     // SAFETY: both mappings stay for the life of the process, and only these two use them.
@@ -117,10 +117,6 @@ pub fn run() {
     let (Some(reader), Some(writer)) = (reader, writer) else {
         exit(1, "a console ring is too small")
     };
-    let signal = Notification::new(require("vmx.signal"));
-    if let Err(error) = Thread::FIRST.bind(Some(signal)) {
-        fail("vmx.signal cannot be bound", error);
-    }
     let listener = slots::take().unwrap_or_else(|error| fail("no slot for a listener", error));
     let mut console = Console {
         output: Scrollback::new(reader),

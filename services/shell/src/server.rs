@@ -1,0 +1,391 @@
+//! The server on the running system: the traits over capabilities.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::{sync::atomic::AtomicU64, time::Duration};
+use tessera_proto::{
+    Failure, FailureKind, Slots, collect,
+    supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo},
+    vm_console::{self, ConsoleChunk},
+    vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo},
+    vm_manager::{self, VmService, VmSummary},
+};
+use tessera_rt::{
+    CNode, Connection, Endpoint, Frame, IoPorts, Irq, IrqControl, Notification, ResetKind, Trace,
+    abi::{Error, MAX_CPUS, object::Rights},
+    grant, log,
+    manifest::slots as well_known,
+    require, slots,
+    start::{self, start_info},
+    time, vm,
+};
+use tessera_shell::{
+    host::{Answer, CpuCounters, Host, IrqCounters, Machine, Reset, WxCheck},
+    serial::{Registers, Serial},
+    session::Session,
+    shared::{LogText, TraceRing, zero_terminated},
+    terminal::{Terminal, Wake},
+};
+
+extern crate alloc;
+
+/// Bits of the shell's notification.
+const INPUT: u64 = 1;
+/// A guest printed, or the log grew.
+const EVENT: u64 = 2;
+/// First port of COM1.
+const COM1: u16 = 0x3f8;
+/// More items than any list of the system has.
+const LIST: usize = 4096;
+/// How long a virtual machine's own servers may take to answer: they are not trusted to.
+const PATIENCE_MS: u64 = 3000;
+
+struct Com1 {
+    ports: IoPorts,
+    irq: Irq,
+}
+
+impl Registers for Com1 {
+    fn read(&mut self, offset: u16) -> u8 {
+        // Without the port there is nobody to tell; all zeros is an idle receiver and a busy transmitter.
+        self.ports.read_u8(COM1 + offset).unwrap_or(0)
+    }
+
+    fn write(&mut self, offset: u16, value: u8) {
+        let _ = self.ports.write_u8(COM1 + offset, value);
+    }
+
+    fn acknowledge(&mut self) {
+        let _ = self.irq.acknowledge();
+    }
+}
+
+struct Line {
+    serial: Serial<Com1>,
+}
+
+impl Terminal for Line {
+    fn write(&mut self, bytes: &[u8]) {
+        self.serial.write(bytes);
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        self.serial.read()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Wake {
+        let deadline = timeout.map(|timeout| time::after(time::nanoseconds(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))));
+        // An error is the deadline: the notification is the shell's own.
+        let bits = Notification::FIRST.wait(deadline).unwrap_or(0);
+        if bits & INPUT != 0 {
+            self.serial.interrupted();
+        }
+        Wake {
+            input: bits & INPUT != 0,
+            event: bits & EVENT != 0,
+        }
+    }
+}
+
+/// An open console.
+struct Console {
+    name: String,
+    slot: u32,
+}
+
+struct System {
+    /// Sends [`EVENT`].
+    event: u32,
+    trace: Option<Trace>,
+    irq: Option<IrqControl>,
+    console: Option<Console>,
+    kernel_log: Option<&'static [AtomicU64]>,
+    panic_record: Option<&'static [AtomicU64]>,
+    rings: Vec<Option<&'static [AtomicU64]>>,
+    supervisor: supervisor::Client<Connection>,
+    manager: vm_manager::Client<Connection>,
+}
+
+/// Maps granted memory that the kernel writes, if it was granted.
+fn shared(name: &str) -> Option<&'static [AtomicU64]> {
+    let mapping = match vm::map(Frame::new(grant(name)?), Rights::READ, 0) {
+        Ok(mapping) => mapping,
+        Err(error) => {
+            log::warn!("{name} cannot be mapped: {}", error.text());
+            return None;
+        }
+    };
+    // SAFETY: the pages are mapped for the life of the process, page-aligned, and only ever loaded from, atomically, as the kernel writes them.
+    Some(unsafe { core::slice::from_raw_parts(mapping.as_ptr().cast(), mapping.length / size_of::<AtomicU64>()) })
+}
+
+fn not_granted<T>(name: &str) -> Answer<T> {
+    let detail = format!("the manifest does not grant `{name}` to the shell");
+    Err(tessera_proto::CallError::Failed(Failure::new(FailureKind::NotAllowed, detail)))
+}
+
+impl System {
+    fn new(event: u32) -> Self {
+        Self {
+            event,
+            trace: grant("trace").map(Trace::new),
+            irq: grant("irq-statistics").map(IrqControl::new),
+            console: None,
+            kernel_log: shared("kernel.log"),
+            panic_record: shared("kernel.panic"),
+            rings: (0..MAX_CPUS).map(|cpu| shared(&format!("trace.{cpu}"))).collect(),
+            supervisor: supervisor::Client(start::connect("supervisor")),
+            manager: vm_manager::Client(start::connect("vm_manager")),
+        }
+    }
+
+    fn trace(&self) -> Answer<Trace> {
+        self.trace.map_or_else(|| not_granted("trace"), Ok)
+    }
+
+    fn connect(&mut self, name: &str, service: VmService) -> Answer<u32> {
+        let slot = slots::take()?;
+        match self.manager.connect(name, service, Slots(slot)) {
+            Ok(()) => Ok(slot),
+            Err(error) => {
+                slots::free(slot);
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks a machine's VMM something.
+    fn control<T>(&mut self, name: &str, ask: impl FnOnce(&mut vm_control::Client<Connection>) -> Answer<T>) -> Answer<T> {
+        let slot = self.connect(name, VmService::Control)?;
+        let answer = ask(&mut vm_control::Client(patient(slot)));
+        slots::free(slot);
+        answer
+    }
+
+    fn open_console(&self) -> Answer<vm_console::Client<Connection>> {
+        let console = self.console.as_ref().ok_or(Error::BadState)?;
+        Ok(vm_console::Client(patient(console.slot)))
+    }
+}
+
+/// A connection to a server that may not answer.
+fn patient(slot: u32) -> Connection {
+    Connection::with_timeout(Endpoint::new(slot), time::milliseconds(PATIENCE_MS))
+}
+
+impl Host for System {
+    fn now(&mut self) -> u64 {
+        time::now()
+    }
+
+    fn own_name(&self) -> &str {
+        &start_info().name
+    }
+
+    fn system(&mut self) -> Answer<SystemInfo> {
+        self.supervisor.system()
+    }
+
+    fn servers(&mut self) -> Answer<Vec<ServerInfo>> {
+        collect(LIST, |first| self.supervisor.servers(first))
+    }
+
+    fn threads(&mut self, server: u64) -> Answer<Vec<ThreadInfo>> {
+        collect(LIST, |first| self.supervisor.threads(server, first))
+    }
+
+    fn capabilities(&mut self, server: u64) -> Answer<Vec<CapabilityInfo>> {
+        collect(LIST, |first| self.supervisor.capabilities(server, first))
+    }
+
+    fn endpoints(&mut self) -> Answer<Vec<EndpointInfo>> {
+        collect(LIST, |first| self.supervisor.endpoints(first))
+    }
+
+    fn memory(&mut self) -> Answer<MemoryInfo> {
+        self.supervisor.memory()
+    }
+
+    fn kill(&mut self, server: &str) -> Answer<()> {
+        self.supervisor.kill(server)
+    }
+
+    fn restart(&mut self, server: &str) -> Answer<()> {
+        self.supervisor.restart(server)
+    }
+
+    fn log(&mut self, cursor: u64) -> Answer<LogChunk> {
+        self.supervisor.log(cursor)
+    }
+
+    fn follow_log(&mut self) -> Answer<()> {
+        self.supervisor.follow_log([self.event])
+    }
+
+    fn vms(&mut self) -> Answer<Vec<VmSummary>> {
+        collect(LIST, |first| self.manager.list(first))
+    }
+
+    fn vm_start(&mut self, name: &str) -> Answer<()> {
+        self.manager.start(name)
+    }
+
+    fn vm_stop(&mut self, name: &str) -> Answer<()> {
+        self.manager.stop(name)
+    }
+
+    fn vm_info(&mut self, name: &str) -> Answer<VmInfo> {
+        self.control(name, |vmm| vmm.info())
+    }
+
+    fn vm_exits(&mut self, name: &str, vcpu: u32) -> Answer<VcpuExits> {
+        self.control(name, |vmm| vmm.exits(vcpu))
+    }
+
+    fn vm_registers(&mut self, name: &str, vcpu: u32) -> Answer<VcpuRegisters> {
+        self.control(name, |vmm| vmm.registers(vcpu))
+    }
+
+    fn vm_reset(&mut self, name: &str) -> Answer<()> {
+        self.control(name, |vmm| vmm.reset())
+    }
+
+    fn vm_power_button(&mut self, name: &str) -> Answer<()> {
+        self.control(name, |vmm| vmm.power_button())
+    }
+
+    fn vm_nmi(&mut self, name: &str, vcpu: u32) -> Answer<()> {
+        self.control(name, |vmm| vmm.inject_nmi(vcpu))
+    }
+
+    fn console_open(&mut self, name: &str) -> Answer<()> {
+        if self.console.as_ref().is_none_or(|console| console.name != name) {
+            self.console_close();
+            let slot = self.connect(name, VmService::Console)?;
+            self.console = Some(Console {
+                name: name.to_string(),
+                slot,
+            });
+        }
+        let event = self.event;
+        self.open_console()?.attach([event])
+    }
+
+    fn console_read(&mut self, cursor: u64) -> Answer<ConsoleChunk> {
+        self.open_console()?.read(cursor)
+    }
+
+    fn console_write(&mut self, data: &[u8]) -> Answer<usize> {
+        self.open_console()?.write(data).map(|taken| taken as usize)
+    }
+
+    fn console_close(&mut self) {
+        if let Ok(mut console) = self.open_console() {
+            // It may be gone already.
+            let _ = console.detach();
+        }
+        if let Some(console) = self.console.take() {
+            slots::free(console.slot);
+        }
+    }
+
+    fn machine(&mut self) -> Answer<Machine> {
+        let status = self.trace()?.machine()?;
+        Ok(Machine {
+            features: status.features.bits(),
+            tsc_hz: status.tsc_hz,
+            cpus: status.cpus,
+            backend: status.backend,
+            backend_features: status.backend_features,
+        })
+    }
+
+    fn cpu(&mut self, cpu: u32) -> Answer<Option<CpuCounters>> {
+        Ok(self.trace()?.cpu(cpu)?.map(|status| CpuCounters {
+            apic: status.apic,
+            idle: status.idle,
+            interrupts: status.interrupts,
+            switches: status.switches,
+            tsc: status.tsc,
+            shootdowns: status.shootdowns,
+        }))
+    }
+
+    fn irq(&mut self, index: u32) -> Answer<Option<IrqCounters>> {
+        let Some(control) = self.irq else {
+            return not_granted("irq-statistics");
+        };
+        Ok(control.info(index)?.map(|status| IrqCounters {
+            used: status.used,
+            count: status.count,
+            line: status.line,
+            cpu: status.cpu,
+            masked: status.masked,
+        }))
+    }
+
+    fn check_wx(&mut self) -> Answer<WxCheck> {
+        let report = self.trace()?.check_wx(None)?;
+        Ok(WxCheck {
+            pages: report.pages,
+            violations: report.violations,
+            first: report.first,
+        })
+    }
+
+    fn reset(&mut self, how: Reset) -> Answer<()> {
+        let kind = match how {
+            Reset::Reboot => ResetKind::Restart,
+            Reset::PowerOff => ResetKind::PowerOff,
+            Reset::Panic => ResetKind::Panic,
+        };
+        Ok(self.trace()?.reset(kind)?)
+    }
+
+    fn trace_mask(&mut self, mask: u64) -> Answer<()> {
+        Ok(self.trace()?.set_mask(mask)?)
+    }
+
+    fn trace_ring(&self, cpu: u32) -> Option<TraceRing<'_>> {
+        self.rings.get(cpu as usize).copied().flatten().and_then(TraceRing::new)
+    }
+
+    fn kernel_log(&self) -> Option<LogText<'_>> {
+        self.kernel_log.and_then(LogText::new)
+    }
+
+    fn panic_record(&self) -> String {
+        self.panic_record.map_or_else(String::new, zero_terminated)
+    }
+}
+
+/// A copy of the shell's notification that signals `bit`.
+fn signal(bit: u64) -> Result<u32, Error> {
+    let slot = slots::take()?;
+    CNode::OWN.copy(slot, CNode::OWN, well_known::NOTIFICATION, Rights::SEND, bit)?;
+    Ok(slot)
+}
+
+/// The program.
+pub fn run() {
+    let irq = Irq::new(require("com1-irq"));
+    let bound = signal(INPUT).and_then(|slot| irq.bind(Notification::new(slot)));
+    if let Err(error) = bound {
+        // Without it the shell hears nothing, but what it prints may still help.
+        log::error!("the serial port's interrupt cannot be bound: {}", error.text());
+    }
+    let ports = IoPorts::new(require("com1"));
+    let mut line = Line {
+        serial: Serial::new(Com1 { ports, irq }),
+    };
+    let event = signal(EVENT).unwrap_or_else(|error| {
+        log::error!("no notification for events: {}", error.text());
+        0
+    });
+    let mut system = System::new(event);
+    start::ready();
+    Session::new().run(&mut system, &mut line);
+}
