@@ -93,7 +93,10 @@ fn names(system: &System, diagnostics: &mut Diagnostics) {
 }
 
 fn check_name(what: &str, name: &Located<String>, diagnostics: &mut Diagnostics) {
-    let good = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    // Grants may be called like interfaces, and those have names of Rust.
+    let grant = what == "grant";
+    let good =
+        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-' || (grant && character == '_');
     let problem = match name.value.as_str() {
         "" => "is empty",
         text if text.len() > MAX_NAME => "is too long",

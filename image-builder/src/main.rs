@@ -226,6 +226,12 @@ fn write(format: Format, payload: &Payload, path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn graph(_arguments: &Graph) -> anyhow::Result<()> {
+fn graph(arguments: &Graph) -> anyhow::Result<()> {
+    let system = load(&arguments.source)?;
+    if let Some(folder) = arguments.output.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("{}: the folder cannot be made", folder.display()))?;
+    }
+    write_if_changed(&arguments.output, image_builder::graph::Graph::new(&system).to_svg().as_bytes())?;
+    println!("{}: written", arguments.output.display());
     Ok(())
 }

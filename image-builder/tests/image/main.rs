@@ -3,5 +3,6 @@
 
 mod common;
 mod descriptions;
+mod graph;
 mod media;
 mod programs;
