@@ -41,8 +41,10 @@ pub fn unix_seconds(raw: Raw) -> Option<u64> {
     }
     let (second, minute) = (number(raw.second)?, number(raw.minute)?);
     let (day, month, year) = (number(raw.day)?, number(raw.month)?, number(raw.year)?);
-    // A century register that makes no sense is one that is not there.
-    let century = number(raw.century).filter(|century| (19..=29).contains(century)).unwrap_or(20);
+    // A century register that makes no sense is one that is not there; the years are then those from 1970 to 2069.
+    let century = number(raw.century)
+        .filter(|century| (19..=29).contains(century))
+        .unwrap_or(if year < 70 { 20 } else { 19 });
     let year = century * 100 + year;
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
@@ -98,6 +100,18 @@ mod tests {
         assert_eq!(unix_seconds(raw), unix_seconds(at(2024, 2, 29, 12, 30, 59)));
         assert_eq!(unix_seconds(Raw { hour: 0x12, ..raw }), unix_seconds(at(2024, 2, 29, 0, 30, 59)));
         assert_eq!(unix_seconds(Raw { century: 0, ..raw }), unix_seconds(raw));
+    }
+
+    #[test]
+    fn guesses_the_century_that_nobody_names() {
+        for (year, meant) in [(99, 1999), (70, 1970), (69, 2069), (26, 2026)] {
+            let raw = Raw {
+                year,
+                century: 0,
+                ..at(meant, 5, 4, 3, 2, 1)
+            };
+            assert_eq!(unix_seconds(raw), unix_seconds(at(meant, 5, 4, 3, 2, 1)));
+        }
     }
 
     #[test]
