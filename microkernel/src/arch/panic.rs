@@ -4,21 +4,17 @@ use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use super::memory::{self, BootAllocator};
 use super::record::{self, MAX_TEXT, RECORD_BYTES};
-use super::{apic, cpu, log, power, serial};
+use super::{apic, cpu, log, percpu, power, serial};
 
 /// 1 from the first panic on. The NMI entry reads it by name.
 #[unsafe(no_mangle)]
 static KERNEL_PANICKING: AtomicU8 = AtomicU8::new(0);
 static REBOOT: AtomicBool = AtomicBool::new(false);
 static RECORD_PAGE: AtomicU64 = AtomicU64::new(0);
-static REPORTER: AtomicUsize = AtomicUsize::new(0);
-
-/// A function that describes what the kernel was doing.
-pub type Reporter = fn(&mut dyn Write) -> fmt::Result;
 
 struct Text {
     bytes: UnsafeCell<[u8; MAX_TEXT]>,
@@ -50,12 +46,6 @@ impl Write for Report<'_> {
 /// Whether a panic ends with a restart instead of a halt.
 pub fn set_reboot(reboot: bool) {
     REBOOT.store(reboot, Ordering::Relaxed);
-}
-
-/// Names the function that adds the running thread to a report.
-pub fn set_reporter(reporter: Reporter) {
-    // Relaxed: the value is a function's address, there is nothing behind it to see.
-    REPORTER.store(reporter as usize, Ordering::Relaxed);
 }
 
 /// Copies what the last panic left in `page` into a new page, as text that ends with a zero, and makes `page` the place for the next.
@@ -105,19 +95,18 @@ fn finish(describe: &dyn Fn(&mut Report<'_>) -> fmt::Result) -> ! {
     // A report never fails; what does not fit is still sent.
     let _ = write!(report, "\nkernel panic on processor {}: ", apic::cpu_index());
     let _ = describe(&mut report);
-    let reporter = REPORTER.load(Ordering::Relaxed);
-    if reporter != 0 {
-        // SAFETY: only `set_reporter` writes it, with a function of this type.
-        let reporter = unsafe { core::mem::transmute::<usize, Reporter>(reporter) };
-        let _ = reporter(&mut report);
-    }
+    let _ = describe_thread(&mut report);
     let _ = writeln!(report, "TSC {}", super::timer::now());
     // The record also keeps the last of the log; it was on the serial port already or belongs to whoever reads the log there.
     let mut length = report.length;
-    log::for_each_recent(MAX_TEXT - length, |byte| {
-        report.bytes[length] = byte;
-        length += 1;
-    });
+    let mut keep = |byte: u8| {
+        if length < MAX_TEXT {
+            report.bytes[length] = byte;
+            length += 1;
+        }
+    };
+    b"last of the log:\n".iter().copied().for_each(&mut keep);
+    log::for_each_recent(MAX_TEXT.saturating_sub(report.length + 32), keep);
     let page = RECORD_PAGE.load(Ordering::Relaxed);
     if page != 0 {
         // SAFETY: the page is this module's; see `collect_record`.
@@ -130,6 +119,36 @@ fn finish(describe: &dyn Fn(&mut Report<'_>) -> fmt::Result) -> ! {
     }
     serial::send(b"halted\n");
     cpu::halt_loop()
+}
+
+/// The registers that the running thread last came into the kernel with. Finds them without GS, which a panic may have caught with the user's value.
+fn describe_thread(report: &mut Report<'_>) -> fmt::Result {
+    let Some(thread) = percpu::get(apic::cpu_index()).and_then(|cpu| cpu.current.get()) else {
+        return writeln!(report, "no thread was running");
+    };
+    let regs = &thread.regs;
+    writeln!(report, "thread {:#x}, when it last entered the kernel:", thread.address())?;
+    writeln!(
+        report,
+        "  rip {:#018x} rsp {:#018x} rflags {:#x}",
+        regs.rip.get(),
+        regs.rsp.get(),
+        regs.rflags.get()
+    )?;
+    for (name, value) in [
+        ("rax", &regs.rax),
+        ("rdi", &regs.rdi),
+        ("rsi", &regs.rsi),
+        ("rdx", &regs.rdx),
+        ("r8", &regs.r8),
+    ] {
+        write!(report, "  {name} {:#x}", value.get())?;
+    }
+    write!(report, "\n  words")?;
+    for word in &regs.words {
+        write!(report, " {:#x}", word.get())?;
+    }
+    writeln!(report)
 }
 
 /// What an NMI means to code that gets one by another way than [`nmi_entry`], as after a guest's exit: stop if another processor panics.
