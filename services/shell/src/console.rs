@@ -7,9 +7,10 @@ use crate::{
     commands::{Context, Doing, Failure},
     terminal::Style,
 };
-use alloc::{collections::VecDeque, format};
+use alloc::{collections::VecDeque, format, string::String};
 use core::time::Duration;
-use tessera_proto::vm_console::MAX_DATA;
+use tessera_abi::Error;
+use tessera_proto::{CallError, vm_console::MAX_DATA};
 
 /// Ctrl-].
 pub const LEAVE: u8 = 0x1d;
@@ -55,7 +56,7 @@ pub fn attach(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
 }
 
 /// Passes bytes through; `None` when Ctrl-] was typed, else why the console closed.
-fn run(context: &mut Context<'_>, name: &str) -> Option<alloc::string::String> {
+fn run(context: &mut Context<'_>, name: &str) -> Option<String> {
     let mut cursor = 0;
     let mut input = Input::default();
     loop {
@@ -64,11 +65,11 @@ fn run(context: &mut Context<'_>, name: &str) -> Option<alloc::string::String> {
             return None;
         }
         if let Err(error) = offer(context, &mut input) {
-            return Some(format!("{error}"));
+            return Some(reason(&error));
         }
         let chunk = match context.host.console_read(cursor) {
             Ok(chunk) => chunk,
-            Err(error) => return Some(format!("{error}")),
+            Err(error) => return Some(reason(&error)),
         };
         if chunk.next != cursor {
             cursor = chunk.next;
@@ -81,8 +82,17 @@ fn run(context: &mut Context<'_>, name: &str) -> Option<alloc::string::String> {
         if wake.event
             && let Err(error) = context.host.console_open(name)
         {
-            return Some(format!("{error}"));
+            return Some(reason(&error));
         }
+    }
+}
+
+/// Why a console closes.
+fn reason(error: &CallError) -> String {
+    match error {
+        // The endpoint belongs to the machine and goes with it.
+        CallError::Kernel(Error::Deleted | Error::BadSlot) => "the machine has ended".into(),
+        error => format!("{error}"),
     }
 }
 
@@ -99,13 +109,13 @@ fn take_input(context: &mut Context<'_>, input: &mut Input) -> bool {
 }
 
 /// Offers what was typed to the guest.
-fn offer(context: &mut Context<'_>, input: &mut Input) -> Result<(), tessera_proto::CallError> {
+fn offer(context: &mut Context<'_>, input: &mut Input) -> Result<(), CallError> {
     while !input.pending.is_empty() {
         let bytes = input.pending.make_contiguous();
         let piece = bytes.get(..bytes.len().min(MAX_DATA)).unwrap_or_default();
         let taken = match context.host.console_write(piece) {
             // The VMX ended with the bytes: they may or may not have arrived. Typing them twice would be worse than losing them.
-            Err(tessera_proto::CallError::Kernel(tessera_abi::Error::ServerDied)) => piece.len(),
+            Err(CallError::Kernel(Error::ServerDied)) => piece.len(),
             taken => taken?.min(piece.len()),
         };
         if taken == 0 {

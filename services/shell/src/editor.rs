@@ -165,8 +165,10 @@ impl Editor {
     }
 
     fn enter(&mut self, terminal: &mut dyn Terminal) -> Edit {
-        self.cursor = self.line.len();
-        self.draw(terminal);
+        if self.cursor != self.line.len() {
+            self.cursor = self.line.len();
+            self.draw(terminal);
+        }
         terminal.write(b"\r\n");
         let line = core::mem::take(&mut self.line);
         self.history.add(&line);

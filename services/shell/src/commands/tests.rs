@@ -1,1 +1,292 @@
+use super::*;
+use crate::{
+    host::WxCheck,
+    terminal::COLUMNS,
+    testing::{FakeHost, Screen, vm},
+};
+use proptest::prelude::*;
+use tessera_abi::Error;
+use tessera_proto::vm_manager::VmState;
 
+/// Runs a line; returns what it printed and how it ended.
+fn run_on(host: &mut FakeHost, screen: &mut Screen, memory: &mut Memory, line: &str) -> Result<(), Failure> {
+    let mut context = Context {
+        host,
+        out: Output::new(screen, false),
+        memory,
+    };
+    run(&mut context, line)
+}
+
+fn ok(host: &mut FakeHost, line: &str) -> String {
+    let mut screen = Screen::default();
+    run_on(host, &mut screen, &mut Memory::default(), line).unwrap_or_else(|failure| panic!("{line}: {failure:?}"));
+    screen.text()
+}
+
+fn fails(host: &mut FakeHost, line: &str) -> Failure {
+    run_on(host, &mut Screen::default(), &mut Memory::default(), line).expect_err(line)
+}
+
+/// Every form that only shows something.
+const SHOWING: [&str; 32] = [
+    "help",
+    "help ps",
+    "ps --help",
+    "ps",
+    "ps -t",
+    "ps shell",
+    "caps",
+    "caps shell",
+    "mem",
+    "mem check",
+    "cpu",
+    "irq",
+    "ipc",
+    "vm list",
+    "vm info debian",
+    "vm info broken",
+    "vm exits debian",
+    "vm exits debian 1",
+    "vm regs debian",
+    "vm regs debian 1",
+    "log",
+    "log -n 5",
+    "log kernel",
+    "log panic",
+    "trace",
+    "trace show",
+    "trace show 2",
+    "trace chrome",
+    "uptime",
+    "version",
+    "help trace",
+    "help vm",
+];
+
+#[test]
+fn everything_shown_fits_the_terminal_and_says_something() {
+    for line in SHOWING {
+        let text = ok(&mut FakeHost::default(), line);
+        assert!(!text.trim().is_empty(), "{line}");
+        for row in text.lines() {
+            assert!(row.chars().count() <= COLUMNS, "{line}: {} columns: {row}", row.chars().count());
+            assert!(!row.chars().any(char::is_control), "{line}: {row:?}");
+        }
+    }
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let list = ok(&mut FakeHost::default(), "help");
+    let mut names = Vec::new();
+    for command in COMMANDS {
+        assert!(list.contains(&format!("  {} ", command.name())), "{}", command.name());
+        assert!(!command.usage().is_empty() && command.help().len() > 40);
+        assert!(command.usage().iter().all(|form| form.starts_with(command.name())));
+        let text = ok(&mut FakeHost::default(), &format!("help {}", command.name()));
+        assert!(text.contains(command.summary()));
+        names.push(command.name());
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), COMMANDS.len(), "two commands of one name");
+}
+
+#[test]
+fn whatever_cannot_be_reached_is_an_error_with_a_reason_and_no_panic() {
+    for error in [Error::ServerDied, Error::NoRight, Error::TimedOut] {
+        for line in [
+            "ps",
+            "ps -t",
+            "caps",
+            "caps shell",
+            "mem",
+            "mem check",
+            "cpu",
+            "irq",
+            "ipc",
+            "vm list",
+            "log",
+            "log -f",
+            "trace on",
+            "kill shell",
+        ] {
+            let failure = fails(
+                &mut FakeHost {
+                    broken: Some(error),
+                    ..FakeHost::default()
+                },
+                line,
+            );
+            assert!(failure.what.starts_with("cannot "), "{line}: {failure:?}");
+            assert!(!failure.hint.is_empty(), "{line}: {failure:?}");
+        }
+    }
+}
+
+#[test]
+fn actions_reach_the_system() {
+    for (line, done) in [
+        ("kill vmx.debian", "kill vmx.debian"),
+        ("restart shell", "restart shell"),
+        ("vm start idle", "start idle"),
+        ("vm stop debian", "stop debian"),
+        ("vm reset debian", "reset debian"),
+        ("vm power debian", "power debian"),
+        ("vm nmi debian 1", "nmi debian 1"),
+        ("trace on", "mask 0x1ff"),
+        ("trace on switch vm-exit", "mask 0x21"),
+        ("trace off", "mask 0x0"),
+        ("reboot -f", "Reboot"),
+        ("reboot panic", "Panic"),
+        ("poweroff -f", "PowerOff"),
+    ] {
+        let mut host = FakeHost::default();
+        assert!(!ok(&mut host, line).is_empty());
+        assert_eq!(host.done, [done], "{line}");
+    }
+}
+
+#[test]
+fn mistakes_are_named_and_change_nothing() {
+    for (line, what, hint) in [
+        ("pss", "unknown command `pss`", "Did you mean `ps`?"),
+        ("frobnicate", "unknown command `frobnicate`", "Type `help` for a list of commands."),
+        ("kill", "`kill` takes one server", "help kill"),
+        ("kill shel", "there is no server `shel`", "Did you mean `shell`?"),
+        (
+            "kill init",
+            "init cannot be ended: every server depends on it",
+            "`reboot` restarts the machine.",
+        ),
+        ("caps nobody-at-all", "there is no server `nobody-at-all`", "`ps` lists them."),
+        ("vm strat debian", "`vm` knows no `strat`", "Did you mean `vm start`?"),
+        ("vm start debain", "there is no virtual machine `debain`", "Did you mean `debian`?"),
+        ("vm start debian", "debian runs already", "`vm console debian` opens its console."),
+        ("vm stop idle", "idle does not run", "`vm start idle` starts it."),
+        ("vm start", "`vm start` needs the name of a machine", "help vm"),
+        ("vm regs debian 2", "debian has no virtual processor 2", "It has 2, counted from 0."),
+        ("vm regs debian x", "the virtual processor must be a number, not `x`", "help vm"),
+        ("trace frobnicate", "`trace` knows no `frobnicate`", "help trace"),
+        ("trace on swtich", "there is no event `swtich`", "Did you mean `switch`?"),
+        ("trace live", "tracing is off", "`trace on` starts it."),
+        ("log -n many", "the number of lines must be a number, not `many`", "help log"),
+        ("uptime now", "`uptime` takes no argument `now`", "help uptime"),
+        (
+            "reboot",
+            "1 virtual machine still runs: debian",
+            "`vm stop` them, or `reboot -f` ends them as if their power failed.",
+        ),
+    ] {
+        let mut host = FakeHost::default();
+        assert_eq!(fails(&mut host, line), Failure::new(what, hint), "{line}");
+        assert!(host.done.is_empty(), "{line}: {:?}", host.done);
+    }
+}
+
+#[test]
+fn shares_are_those_since_the_last_look() {
+    let (mut host, mut screen, mut memory) = (FakeHost::default(), Screen::default(), Memory::default());
+    run_on(&mut host, &mut screen, &mut memory, "ps").unwrap();
+    // 0.75 s of 5.001 s since boot.
+    assert!(screen.text().contains("14.9%"), "{}", screen.text());
+    screen.clear();
+    host.now += 1_000_000 - 1000;
+    host.servers[3].cpu_ticks += 500_000;
+    // Started anew since: all its time is new.
+    host.servers[2].cpu_ticks = 100_000;
+    run_on(&mut host, &mut screen, &mut memory, "ps").unwrap();
+    let text = screen.text();
+    let shares: Vec<&str> = text.split_whitespace().filter(|word| word.ends_with('%')).collect();
+    assert_eq!(shares, ["0.0%", "0.0%", "10.0%", "50.0%"]);
+}
+
+#[test]
+fn a_writable_and_executable_page_is_reported() {
+    let mut host = FakeHost {
+        wx: WxCheck {
+            pages: 9,
+            violations: 2,
+            first: 0x1000,
+        },
+        ..FakeHost::default()
+    };
+    assert!(
+        fails(&mut host, "mem check")
+            .what
+            .contains("2 of 9 kernel pages are writable and executable, the first at 0x1000")
+    );
+}
+
+#[test]
+fn without_machines_reboot_needs_no_force_and_a_dead_init_does_not_stop_it() {
+    let mut host = FakeHost {
+        vms: vec![vm("idle", VmState::Stopped)],
+        ..FakeHost::default()
+    };
+    ok(&mut host, "reboot");
+    assert_eq!(host.done, ["Reboot"]);
+}
+
+#[test]
+fn live_output_ends_at_a_key() {
+    let mut screen = Screen::default();
+    screen.later = [b"xyz".to_vec(), b"\x03".to_vec()].into();
+    run_on(&mut FakeHost::default(), &mut screen, &mut Memory::default(), "log -f").unwrap();
+    assert!(screen.text().contains("line 29"));
+    let mut screen = Screen::default();
+    screen.later = [b"q".to_vec()].into();
+    let mut memory = Memory {
+        trace_mask: 1,
+        ..Memory::default()
+    };
+    run_on(&mut FakeHost::default(), &mut screen, &mut memory, "trace live").unwrap();
+}
+
+#[test]
+fn chrome_trace_between_the_markers_is_json() {
+    let text = ok(&mut FakeHost::default(), "trace chrome");
+    let body = text
+        .strip_prefix("-----BEGIN CHROME TRACE-----\n")
+        .unwrap()
+        .strip_suffix("-----END CHROME TRACE-----\n")
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_str(body).unwrap();
+    let events = json["traceEvents"].as_array().unwrap();
+    assert!(events.iter().any(|event| event["name"] == "shell"), "{text}");
+}
+
+#[test]
+fn completion_knows_commands_servers_machines_and_words() {
+    let mut host = FakeHost::default();
+    for (line, candidate) in [
+        ("", "restart"),
+        ("ki", "kill"),
+        ("kill ", "vmm.debian"),
+        ("vm ", "console"),
+        ("vm console ", "debian"),
+        ("help ", "trace"),
+        ("trace ", "chrome"),
+        ("trace on switch ", "vm-exit"),
+        ("log ", "kernel"),
+    ] {
+        assert!(candidates(&mut host, line).iter().any(|known| known == candidate), "{line}");
+    }
+    assert!(candidates(&mut host, "vm list ").is_empty());
+    assert!(candidates(&mut host, "nonsense ").is_empty());
+}
+
+proptest! {
+    #[test]
+    fn no_line_makes_a_command_panic(line in "[ -~]{0,80}", start in 0usize..17, broken in any::<bool>()) {
+        let mut host = FakeHost { broken: broken.then_some(Error::ServerDied), ..FakeHost::default() };
+        let (mut screen, mut memory) = (Screen::typed(&[3; 100]), Memory::default());
+        let _ = run_on(&mut host, &mut screen, &mut memory, &line);
+        let _ = candidates(&mut host, &line);
+        // Arguments of any kind for a command that exists; those that wait end at the Ctrl-C typed.
+        let line = format!("{} {line}", COMMANDS[start].name());
+        let _ = run_on(&mut host, &mut screen, &mut memory, &line);
+        let _ = candidates(&mut host, &line);
+    }
+}

@@ -1,5 +1,9 @@
 //! A terminal in memory, for tests: keeps what was sent, and shows what a screen would show.
 
+mod host;
+
+pub use host::{FakeHost, vm};
+
 use crate::terminal::{COLUMNS, Terminal, Wake};
 use alloc::collections::VecDeque;
 use core::time::Duration;
@@ -9,20 +13,29 @@ use core::time::Duration;
 pub struct Screen {
     raw: Vec<u8>,
     input: VecDeque<u8>,
+    /// What is typed at each following wait.
+    pub later: VecDeque<Vec<u8>>,
+    /// Whether waits say that something else happened.
+    pub event: bool,
 }
 
 impl Screen {
     /// A terminal into which `input` has been typed.
     pub fn typed(input: &[u8]) -> Self {
         Self {
-            raw: Vec::new(),
             input: input.iter().copied().collect(),
+            ..Self::default()
         }
     }
 
     /// Types more.
     pub fn type_in(&mut self, input: &[u8]) {
         self.input.extend(input);
+    }
+
+    /// Takes the input that nobody has read.
+    pub fn read_all(&mut self) -> Vec<u8> {
+        self.input.drain(..).collect()
     }
 
     /// Everything that was sent.
@@ -83,10 +96,18 @@ impl Terminal for Screen {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> Wake {
-        assert!(timeout.is_some() || !self.input.is_empty(), "waits for ever: nothing more is typed");
+        if self.input.is_empty()
+            && let Some(input) = self.later.pop_front()
+        {
+            self.input.extend(input);
+        }
+        assert!(
+            timeout.is_some() || self.event || !self.input.is_empty(),
+            "waits for ever: nothing more is typed"
+        );
         Wake {
             input: !self.input.is_empty(),
-            event: false,
+            event: self.event,
         }
     }
 }

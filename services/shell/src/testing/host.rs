@@ -1,0 +1,423 @@
+//! A system in memory.
+
+use crate::{
+    host::{Answer, CpuCounters, Host, IrqCounters, Machine, Reset, WxCheck},
+    shared::{LogText, TraceRing},
+};
+use core::sync::atomic::AtomicU64;
+use std::collections::VecDeque;
+use tessera_abi::Error;
+use tessera_proto::{
+    Failure, FailureKind,
+    init::Level,
+    supervisor::{
+        CapabilityInfo, EndpointInfo, LogChunk, LogLine, MemoryInfo, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState,
+    },
+    vm_console::ConsoleChunk,
+    vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo},
+    vm_manager::{VmState, VmSummary},
+};
+
+/// A system whose parts tests change.
+pub struct FakeHost {
+    pub now: u64,
+    pub servers: Vec<ServerInfo>,
+    pub vms: Vec<VmSummary>,
+    pub log: Vec<LogLine>,
+    pub panic: String,
+    pub backend: u64,
+    pub wx: WxCheck,
+    pub ring: Vec<AtomicU64>,
+    pub kernel_log: Vec<AtomicU64>,
+    /// What commands did.
+    pub done: Vec<String>,
+    /// Every question is answered with this.
+    pub broken: Option<Error>,
+    /// What the guest prints, piece by piece: one is there at each read.
+    pub console: VecDeque<Vec<u8>>,
+    pub printed: Vec<u8>,
+    pub typed: Vec<u8>,
+    /// How much of each write the guest takes; everything when used up.
+    pub takes: VecDeque<usize>,
+    /// After so many reads the machine is gone.
+    pub console_reads: Option<u32>,
+}
+
+fn server(id: u64, name: &str) -> ServerInfo {
+    ServerInfo {
+        id,
+        name: name.into(),
+        state: ServerState::Running,
+        restarts: id as u32,
+        pages: 300 * id,
+        priority: 48,
+        threads: 1,
+        cpu_ticks: 250_000 * id,
+        started_tsc: 1_000_000,
+        vm: None,
+        last_end: String::new(),
+    }
+}
+
+pub fn vm(name: &str, state: VmState) -> VmSummary {
+    VmSummary {
+        name: name.into(),
+        state,
+        memory: 256 << 20,
+        vcpus: 2,
+        overhead_pages: 400,
+        starts: 3,
+        started_tsc: 2_000_000,
+        reason: if state == VmState::Failed {
+            "triple fault at rip 0xffffffff81000000 with a long story behind it".into()
+        } else {
+            String::new()
+        },
+    }
+}
+
+/// A ring of four records, six of which were written.
+fn ring() -> Vec<AtomicU64> {
+    let mut words = vec![6, 4, 0, 0];
+    for (tsc, event, a, b) in [
+        (5_400_000, 1, 0x10, 0x20),
+        (5_500_000, 8, 0x11, 9),
+        (5_200_000, 5, 0x30, 5),
+        (5_300_000, 0, 0x10, 0x11),
+    ] {
+        words.extend([tsc, event, a, b]);
+    }
+    words.into_iter().map(AtomicU64::new).collect()
+}
+
+impl Default for FakeHost {
+    fn default() -> Self {
+        let text = *b"kernel: \x1b[1mhello\n";
+        let mut kernel_log = vec![18, 24];
+        let mut padded = text.to_vec();
+        padded.resize(24, 0);
+        kernel_log.extend(padded.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())));
+        Self {
+            now: 6_000_000,
+            servers: vec![
+                server(0, "init"),
+                server(1, "shell"),
+                server(2, "vmx.debian"),
+                server(3, "vmm.debian"),
+            ],
+            vms: vec![
+                vm("debian", VmState::Running),
+                vm("broken", VmState::Failed),
+                vm("idle", VmState::Stopped),
+            ],
+            log: (0..30)
+                .map(|index| LogLine {
+                    tsc: 1_500_000 + index,
+                    server: "init".into(),
+                    level: if index == 7 { Level::Error } else { Level::Info },
+                    text: format!("line {index} {}", "long ".repeat(if index == 3 { 40 } else { 1 })),
+                })
+                .collect(),
+            panic: String::new(),
+            backend: 2,
+            wx: WxCheck {
+                pages: 123,
+                violations: 0,
+                first: 0,
+            },
+            ring: ring(),
+            kernel_log: kernel_log.into_iter().map(AtomicU64::new).collect(),
+            done: Vec::new(),
+            broken: None,
+            console: VecDeque::new(),
+            printed: Vec::new(),
+            typed: Vec::new(),
+            takes: VecDeque::new(),
+            console_reads: None,
+        }
+    }
+}
+
+impl FakeHost {
+    fn act(&mut self, what: &str) -> Answer<()> {
+        self.done.push(what.into());
+        self.answer(())
+    }
+
+    fn answer<T>(&self, value: T) -> Answer<T> {
+        match self.broken {
+            Some(Error::NoRight) => Err(Failure::from(FailureKind::NotAllowed)).map_err(tessera_proto::CallError::Failed),
+            Some(error) => Err(error.into()),
+            None => Ok(value),
+        }
+    }
+}
+
+impl Host for FakeHost {
+    fn now(&mut self) -> u64 {
+        self.now += 1000;
+        self.now
+    }
+
+    fn own_name(&self) -> &str {
+        "shell"
+    }
+
+    fn system(&mut self) -> Answer<SystemInfo> {
+        self.answer(SystemInfo {
+            product: "Tessera 0.1.0".into(),
+            abi_version: 1,
+            cpus: 2,
+            tsc_hz: 1_000_000,
+            boot_tsc: 1_000_000,
+            features: 0x13,
+            ram_bytes: 2 << 30,
+            wall_clock: 1_795_381_500,
+            command_line: "panic=reboot ".repeat(12),
+        })
+    }
+
+    fn servers(&mut self) -> Answer<Vec<ServerInfo>> {
+        self.answer(self.servers.clone())
+    }
+
+    fn threads(&mut self, server: u64) -> Answer<Vec<ThreadInfo>> {
+        self.answer(vec![ThreadInfo {
+            slot: 3,
+            object: 0x10 + server,
+            state: if server == 3 {
+                ThreadState::Faulted
+            } else {
+                ThreadState::AwaitingReply
+            },
+            priority: 63,
+            cpu: 31,
+            no_fpu: server == 3,
+            cpu_ticks: u64::MAX,
+            switches: 1 << 40,
+            rip: 0x7fff_ffff_ffff,
+        }])
+    }
+
+    fn capabilities(&mut self, _server: u64) -> Answer<Vec<CapabilityInfo>> {
+        self.answer(
+            (0..40)
+                .map(|slot| CapabilityInfo {
+                    slot,
+                    name: format!("a long name of a capability {slot}"),
+                    kind: slot as u8,
+                    rights: slot as u8,
+                    badge: u64::MAX >> slot,
+                    object: 0x20 + u64::from(slot),
+                    size: u64::MAX >> slot,
+                    copies: u64::from(slot),
+                })
+                .collect(),
+        )
+    }
+
+    fn endpoints(&mut self) -> Answer<Vec<EndpointInfo>> {
+        let endpoint = |name: &str, count| EndpointInfo {
+            name: name.into(),
+            provider: if count == 0 { String::new() } else { "init".into() },
+            calls: 1 << 50,
+            callers_waiting: 3,
+            receivers_waiting: count,
+            latency_ticks: 1000,
+            latency_count: count,
+        };
+        self.answer(vec![endpoint("init", 1), endpoint(&"storage".repeat(9), 0)])
+    }
+
+    fn memory(&mut self) -> Answer<MemoryInfo> {
+        self.answer(MemoryInfo {
+            total: 1000,
+            kernel: 100,
+            bundle: 50,
+            init: 50,
+            servers: 200,
+            guests: 300,
+            free: 300,
+            largest_free: 256,
+        })
+    }
+
+    fn kill(&mut self, server: &str) -> Answer<()> {
+        self.act(&format!("kill {server}"))
+    }
+
+    fn restart(&mut self, server: &str) -> Answer<()> {
+        self.act(&format!("restart {server}"))
+    }
+
+    fn log(&mut self, cursor: u64) -> Answer<LogChunk> {
+        let start = (cursor as usize).min(self.log.len());
+        let lines: Vec<LogLine> = self.log[start..].iter().take(7).cloned().collect();
+        self.answer(LogChunk {
+            next: (start + lines.len()) as u64,
+            lost: if cursor == 0 { 2 } else { 0 },
+            lines,
+        })
+    }
+
+    fn follow_log(&mut self) -> Answer<()> {
+        self.answer(())
+    }
+
+    fn vms(&mut self) -> Answer<Vec<VmSummary>> {
+        self.answer(self.vms.clone())
+    }
+
+    fn vm_start(&mut self, name: &str) -> Answer<()> {
+        self.act(&format!("start {name}"))
+    }
+
+    fn vm_stop(&mut self, name: &str) -> Answer<()> {
+        self.act(&format!("stop {name}"))
+    }
+
+    fn vm_info(&mut self, _name: &str) -> Answer<VmInfo> {
+        self.answer(VmInfo {
+            state: RunState::Running,
+            vcpus: vec![VcpuRunState::Running, VcpuRunState::WaitForStart],
+            started_tsc: 0,
+            resets: 1,
+            report: "rip 0 ".repeat(40),
+        })
+    }
+
+    fn vm_exits(&mut self, _name: &str, vcpu: u32) -> Answer<VcpuExits> {
+        let exit = |reason, count| ExitCount {
+            reason,
+            count,
+            ticks: count / 2,
+        };
+        self.answer(VcpuExits {
+            exits: vec![exit(5, 10), exit(1, u64::MAX), exit(200, u64::from(vcpu))],
+            in_kernel: u64::MAX,
+            doorbells: 5,
+            guest_ticks: u64::MAX,
+            injected: 7,
+        })
+    }
+
+    fn vm_registers(&mut self, _name: &str, _vcpu: u32) -> Answer<Registers> {
+        self.answer(Registers {
+            state: VcpuRunState::Halted,
+            gpr: core::array::from_fn(|index| u64::MAX - index as u64),
+            rip: u64::MAX,
+            rflags: u64::MAX,
+            cr0: u64::MAX,
+            cr2: u64::MAX,
+            cr3: u64::MAX,
+            cr4: u64::MAX,
+            cr8: u64::MAX,
+            efer: u64::MAX,
+            segments: [SegmentRegister {
+                selector: 0xffff,
+                attributes: u32::MAX,
+                limit: u32::MAX,
+                base: u64::MAX,
+            }; 8],
+            gdtr: (u64::MAX, u64::MAX),
+            idtr: (u64::MAX, u64::MAX),
+            exit: 5,
+            code: vec![0xf4; 64],
+        })
+    }
+
+    fn vm_reset(&mut self, name: &str) -> Answer<()> {
+        self.act(&format!("reset {name}"))
+    }
+
+    fn vm_power_button(&mut self, name: &str) -> Answer<()> {
+        self.act(&format!("power {name}"))
+    }
+
+    fn vm_nmi(&mut self, name: &str, vcpu: u32) -> Answer<()> {
+        self.act(&format!("nmi {name} {vcpu}"))
+    }
+
+    fn console_open(&mut self, name: &str) -> Answer<()> {
+        self.act(&format!("open {name}"))
+    }
+
+    fn console_read(&mut self, cursor: u64) -> Answer<ConsoleChunk> {
+        if let Some(reads) = &mut self.console_reads {
+            *reads = reads.checked_sub(1).ok_or(Error::Deleted)?;
+        }
+        self.printed.extend(self.console.pop_front().unwrap_or_default());
+        let data = self.printed[(cursor as usize).min(self.printed.len())..].to_vec();
+        self.answer(ConsoleChunk {
+            next: self.printed.len() as u64,
+            lost: 0,
+            data,
+        })
+    }
+
+    fn console_write(&mut self, data: &[u8]) -> Answer<usize> {
+        let taken = self.takes.pop_front().unwrap_or(data.len()).min(data.len());
+        self.typed.extend_from_slice(&data[..taken]);
+        self.answer(taken)
+    }
+
+    fn console_close(&mut self) {
+        self.done.push("close".into());
+    }
+
+    fn machine(&mut self) -> Answer<Machine> {
+        self.answer(Machine {
+            features: 0x7fd,
+            tsc_hz: 1_000_000,
+            cpus: 2,
+            backend: self.backend,
+            backend_features: 0x1f,
+        })
+    }
+
+    fn cpu(&mut self, cpu: u32) -> Answer<Option<CpuCounters>> {
+        let tsc = self.now();
+        self.answer((cpu < 2).then_some(CpuCounters {
+            apic: cpu,
+            idle: 1_000_000 * u64::from(cpu),
+            interrupts: u64::MAX,
+            switches: 5,
+            tsc,
+            shootdowns: 9,
+        }))
+    }
+
+    fn irq(&mut self, index: u32) -> Answer<Option<IrqCounters>> {
+        self.answer((index < 20).then_some(IrqCounters {
+            used: index.is_multiple_of(4),
+            count: u64::MAX,
+            line: (index == 4).then_some(4),
+            cpu: 1,
+            masked: index == 4,
+        }))
+    }
+
+    fn check_wx(&mut self) -> Answer<WxCheck> {
+        self.answer(self.wx)
+    }
+
+    fn reset(&mut self, how: Reset) -> Answer<()> {
+        self.act(&format!("{how:?}"))
+    }
+
+    fn trace_mask(&mut self, mask: u64) -> Answer<()> {
+        self.act(&format!("mask {mask:#x}"))
+    }
+
+    fn trace_ring(&self, cpu: u32) -> Option<TraceRing<'_>> {
+        if cpu == 0 { TraceRing::new(&self.ring) } else { None }
+    }
+
+    fn kernel_log(&self) -> Option<LogText<'_>> {
+        LogText::new(&self.kernel_log)
+    }
+
+    fn panic_record(&self) -> String {
+        self.panic.clone()
+    }
+}
