@@ -88,10 +88,8 @@ fn finish(describe: &dyn Fn(&mut Report<'_>) -> fmt::Result) -> ! {
     }
     apic::stop_others();
     // SAFETY: see above; nobody else is here.
-    let mut report = Report {
-        bytes: unsafe { &mut *TEXT.bytes.get() },
-        length: 0,
-    };
+    let bytes = unsafe { &mut *TEXT.bytes.get() };
+    let mut report = Report { bytes, length: 0 };
     // A report never fails; what does not fit is still sent.
     let _ = write!(report, "\nkernel panic on processor {}: ", apic::cpu_index());
     let _ = describe(&mut report);
