@@ -2,7 +2,7 @@
 
 pub mod ioapic;
 pub mod lapic;
-mod lapic_registers;
+pub mod lapic_registers;
 pub mod routing;
 pub mod vectors;
 

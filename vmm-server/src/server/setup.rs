@@ -25,6 +25,16 @@ const STACK: usize = 24 << 10;
 /// Pages of the nested page tables' pool beside one for each GiB: root, one table of each level, and some of the last level for frames that are not aligned.
 const TABLES: u64 = 8;
 
+/// The bit that all signals here set; what they mean is looked up.
+const WAKE: u64 = 1;
+
+/// A notification's capability for signalling: only one with a badge has bits to set.
+fn signaller(notification: Notification) -> Result<Notification, String> {
+    let slot = slots::take().map_err(failed("a notification cannot be marked"))?;
+    CNode::OWN.copy(slot, CNode::OWN, notification.slot(), Rights::SEND, WAKE).map_err(failed("a notification cannot be marked"))?;
+    Ok(Notification::new(slot))
+}
+
 fn failed(what: &str) -> impl FnOnce(Error) -> String {
     move |error| format!("{what}: {}", error.text())
 }
@@ -39,6 +49,7 @@ pub fn build() -> Result<Control, String> {
     }
     let signal = Notification::new(require("vmm.signal"));
     Thread::FIRST.bind(Some(signal)).map_err(failed("vmm.signal cannot be bound"))?;
+    let signal = signaller(signal)?;
 
     let guest = make_guest_space(start_vm)?;
     let memory = map_ram(guest)?;
@@ -153,6 +164,6 @@ fn start_thread(
         Vcpu::new(machine, index).live(&mut host, state)
     })
     .map_err(failed("a vCPU's thread cannot be started"))?;
-    Threads::set(index, handle.notification);
+    Threads::set(index, signaller(handle.notification)?);
     Ok(())
 }
