@@ -61,7 +61,7 @@ impl<'a> Scrollback<'a> {
         let (offset, lost) = if offset <= available as u64 {
             (offset as usize, 0)
         } else {
-            (0, oldest.checked_sub(cursor).unwrap_or(0))
+            (0, oldest.saturating_sub(cursor))
         };
         let mut data = alloc::vec![0; limit.min(available - offset)];
         let length = self.reader.peek(offset, &mut data);

@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicU64;
 use std::collections::VecDeque;
 use tessera_abi::Error;
 use tessera_proto::{
-    Failure, FailureKind,
+    FailureKind,
     init::Level,
     supervisor::{
         CapabilityInfo, EndpointInfo, LogChunk, LogLine, MemoryInfo, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState,
@@ -146,7 +146,7 @@ impl FakeHost {
 
     fn answer<T>(&self, value: T) -> Answer<T> {
         match self.broken {
-            Some(Error::NoRight) => Err(Failure::from(FailureKind::NotAllowed)).map_err(tessera_proto::CallError::Failed),
+            Some(Error::NoRight) => Err(tessera_proto::CallError::Failed(FailureKind::NotAllowed.into())),
             Some(error) => Err(error.into()),
             None => Ok(value),
         }
