@@ -90,7 +90,10 @@ pub fn wake(exclusive: &Exclusive, thread: Ref<Thread>) {
 pub fn arm(cpu: &PerCpu, now: u64) {
     let queue = &cpu.run_queue;
     let mut next = queue.timers.next().min(cpu.vcpu_deadline.get());
-    if let Some(current) = cpu.current.get() {
+    // Where the processor chooses again anyway, its choice arms anew; a time that has passed would only interrupt again and again until then.
+    if !cpu.reschedule.get()
+        && let Some(current) = cpu.current.get()
+    {
         if queue.has_equal(current.priority.get()) {
             next = next.min(queue.slice_end.get());
         }
@@ -246,6 +249,10 @@ pub fn on_timer(cpu: &'static PerCpu) {
     let now = timer::now();
     let queue = &cpu.run_queue;
     queue.armed.set(u64::MAX);
+    if cpu.vcpu_deadline.get() <= now {
+        // `VcpuRun` looks at the time when this interrupt has ended its guest's run.
+        cpu.vcpu_deadline.set(u64::MAX);
+    }
     while let Some(thread) = queue.timers.expired(now) {
         match thread.state.get() {
             State::Throttled => {
