@@ -15,13 +15,21 @@ pub struct Item {
     pub kind: ObjectKind,
     /// Size in the kind's unit, as RETYPE takes it.
     pub size: u64,
+    /// May come in several pieces; frames only.
+    pub pieces: bool,
 }
 
 impl Item {
-    /// An object.
+    /// An object; a frame may come in pieces.
     #[must_use]
     pub const fn new(kind: ObjectKind, size: u64) -> Self {
-        Self { kind, size }
+        Self { kind, size, pieces: matches!(kind, ObjectKind::Frame) }
+    }
+
+    /// A frame in one piece, at most 511 pages long.
+    #[must_use]
+    pub const fn whole_frame(pages: u64) -> Self {
+        Self { kind: ObjectKind::Frame, size: pages, pieces: false }
     }
 
     /// Bytes that it takes.
@@ -78,31 +86,25 @@ impl Arrangement {
     }
 }
 
+/// Finds an arrangement for all items in one block, in which no frame is cut.
+#[must_use]
+pub fn arrange_whole(items: &[Item]) -> Arrangement {
+    let pages = arrange(items).pages().next_power_of_two();
+    try_arrange(items, &order_of(items), pages).unwrap_or_default()
+}
+
 /// Finds an arrangement for all items.
 #[must_use]
 pub fn arrange(items: &[Item]) -> Arrangement {
-    let mut order: Vec<usize> = (0..items.len()).collect();
-    // Frames last, since they can be cut; the others by size, so that small objects share the last page.
-    order.sort_by_key(|index| {
-        let item = items[*index];
-        (
-            item.kind == ObjectKind::Frame,
-            if item.kind == ObjectKind::Frame {
-                0
-            } else {
-                u64::MAX - item.bytes()
-            },
-            *index,
-        )
-    });
+    let order = order_of(items);
     let frames: u64 = items
         .iter()
-        .filter(|item| item.kind == ObjectKind::Frame)
+        .filter(|item| item.pieces)
         .map(|item| item.size)
         .sum();
     let objects: u64 = items
         .iter()
-        .filter(|item| item.kind != ObjectKind::Frame)
+        .filter(|item| !item.pieces)
         .map(|item| item.bytes())
         .sum();
     let mut pages = (frames + objects.div_ceil(PAGE)).max(1);
@@ -112,6 +114,24 @@ pub fn arrange(items: &[Item]) -> Arrangement {
         }
         pages += 1;
     }
+}
+
+fn order_of(items: &[Item]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    // Frames last, since they can be cut; the others by size, so that small objects share the last page.
+    order.sort_by_key(|index| {
+        let item = items[*index];
+        (
+            item.pieces,
+            if item.pieces {
+                0
+            } else {
+                u64::MAX - item.bytes()
+            },
+            *index,
+        )
+    });
+    order
 }
 
 fn try_arrange(items: &[Item], order: &[usize], pages: u64) -> Option<Arrangement> {
@@ -124,7 +144,7 @@ fn try_arrange(items: &[Item], order: &[usize], pages: u64) -> Option<Arrangemen
     let mut placements = Vec::new();
     for index in order {
         let item = items[*index];
-        if item.kind == ObjectKind::Frame {
+        if item.pieces {
             let mut left = item.size;
             for (block, length) in blocks.iter().enumerate() {
                 let start = used[block].div_ceil(PAGE);
@@ -172,6 +192,7 @@ mod tests {
     fn item() -> impl Strategy<Value = Item> {
         prop_oneof![
             (1u64..900).prop_map(|pages| Item::new(ObjectKind::Frame, pages)),
+            (1u64..=MAX_PIECE).prop_map(Item::whole_frame),
             (1u64..700).prop_map(|pages| Item::new(ObjectKind::Untyped, pages)),
             (4u64..12).prop_map(|bits| Item::new(ObjectKind::CNode, bits)),
             (4u64..60).prop_map(|pool| Item::new(ObjectKind::AddressSpace, pool)),
@@ -198,6 +219,7 @@ mod tests {
                 let start = u64::next_multiple_of(used[placement.block], alignment);
                 used[placement.block] = start + part.bytes();
                 prop_assert!(used[placement.block] <= arrangement.blocks[placement.block] * PAGE);
+                prop_assert!(items[placement.item].pieces || placement.size == items[placement.item].size);
                 made[placement.item] += if part.kind == ObjectKind::Frame { part.size } else { 1 };
             }
             for (item, made) in items.iter().zip(made) {

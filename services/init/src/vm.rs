@@ -2,7 +2,7 @@
 //!
 //! A running machine owns its RAM, the console rings, two notifications and two endpoints. They outlive its VMX, which can be started again, and end with its VMM.
 
-use crate::arrange::{Item, arrange};
+use crate::arrange::{Item, arrange_whole};
 use crate::buddy::Block;
 use crate::grants::file_source;
 use crate::machine::Machine;
@@ -128,8 +128,8 @@ impl Running {
             Item::new(ObjectKind::Endpoint, 0),
             Item::new(ObjectKind::Notification, 0),
             Item::new(ObjectKind::Notification, 0),
-            Item::new(ObjectKind::Frame, OUTPUT_PAGES),
-            Item::new(ObjectKind::Frame, INPUT_PAGES),
+            Item::whole_frame(OUTPUT_PAGES),
+            Item::whole_frame(INPUT_PAGES),
         ];
         let made = self.make_shared(machine, &items)?;
         let [control, console, vmm_signal, vmx_signal, output, input] = made;
@@ -146,17 +146,13 @@ impl Running {
     }
 
     fn make_shared<const N: usize>(&mut self, machine: &mut Machine, items: &[Item; N]) -> Result<[u32; N], Failure> {
-        let arrangement = arrange(items);
+        let arrangement = arrange_whole(items);
         let mut made = [0; N];
         for pages in &arrangement.blocks {
             self.shared
                 .push(machine.take(pages.ilog2()).ok_or(Failure::from(FailureKind::Exhausted))?);
         }
         for placement in &arrangement.placements {
-            // A ring is one frame: its pieces would have to be told apart. These are small enough to lie in one block each.
-            if made[placement.item] != 0 {
-                return Err(Failure::new(FailureKind::Internal, "a console ring came in pieces"));
-            }
             let slot = self.slot()?;
             Untyped::new(self.shared[placement.block].slot)
                 .retype(items[placement.item].kind, placement.size, CNode::OWN, slot, 1)
