@@ -42,6 +42,7 @@ KERNEL_TARGET = x86_64-unknown-none
 SERVER_TARGET = services/targets/x86_64-tessera.json
 # The VMM's threads declare that they use no FPU, so that a guest's extended state can stay in the registers across its exits.
 VMM_TARGET = services/targets/x86_64-tessera-nosimd.json
+PROGRAM_PACKAGES = -p tessera-kernel $(SERVER_PACKAGES) -p tessera-vmm
 SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-vmx -p tessera-probe
 # What runs on the developer's machine, and what has logic that is tested there.
 FREESTANDING_ONLY = --exclude tessera-bare-guest
@@ -69,6 +70,7 @@ guests:
 	$(call say,Building the guests)
 	@$(HOST_CARGO) build --release -p tessera-tests --bin guest-initramfs
 	@$(HOST_BIN)/guest-initramfs --output $(GUESTS)/initramfs.cpio
+	@cp /usr/share/doc/busybox-static/copyright $(GUESTS)/copyright
 	@$(call cargo_freestanding,build,$(KERNEL_TARGET),$(GUEST_FLAGS)) -p tessera-bare-guest
 	@install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/bare-guest $(GUESTS)/bare-guest
 
@@ -89,12 +91,18 @@ tools:
 	@$(HOST_CARGO) build --release -p image-builder
 
 # Copies what was built under its short name to where image-builder looks; untouched when the same.
-programs: kernel servers vmm
+programs: kernel servers vmm $(PROGRAMS)/NOTICE.txt
 	@mkdir -p $(PROGRAMS)
 	@copy() { if [ -f "$$1" ]; then install -C -m 644 "$$1" $(PROGRAMS)/$$2; fi; }; \
 		copy $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/tessera-kernel kernel; \
 		copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera-nosimd/release/tessera-vmm vmm; \
 		for name in init shell vmx probe; do copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $$name; done
+
+# Licences of what the programs are linked from; they change when a dependency does.
+$(PROGRAMS)/NOTICE.txt: Cargo.lock | tools
+	@mkdir -p $(PROGRAMS)
+	@$(HOST_BIN)/image-builder notices $(PROGRAM_PACKAGES) --output $@
+	@touch $@
 
 image: programs tools guests ## Build the disk image that boots through BIOS and UEFI
 	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format disk $(SET)

@@ -35,6 +35,8 @@ enum Command {
     Build(Build),
     /// Draw who may reach what, as SVG.
     Graph(Graph),
+    /// Write the licences and notices of the programs, for the folder of programs.
+    Notices(Notices),
     /// Only look for mistakes in the description.
     Check {
         #[command(flatten)]
@@ -82,6 +84,19 @@ struct Graph {
     output: PathBuf,
 }
 
+#[derive(Args)]
+struct Notices {
+    /// Manifest of the workspace.
+    #[arg(long, value_name = "FILE", default_value = "Cargo.toml")]
+    manifest: PathBuf,
+    /// A package whose program goes into images (may be repeated).
+    #[arg(long = "package", short, value_name = "NAME", required = true)]
+    packages: Vec<String>,
+    /// Where to write them.
+    #[arg(long, value_name = "FILE", default_value = "build/programs/NOTICE.txt")]
+    output: PathBuf,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// GPT disk image for BIOS and UEFI: tessera.img.
@@ -106,6 +121,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Build(arguments) => build(&arguments),
         Command::Graph(arguments) => graph(&arguments),
+        Command::Notices(arguments) => notices::programs(&arguments.manifest, &arguments.packages)
+            .and_then(|text| write_if_changed(&arguments.output, text.as_bytes())),
         Command::Check { source } => load(&source).map(|system| {
             println!(
                 "{}: {} servers, {} virtual machines, no mistakes",
@@ -187,12 +204,20 @@ fn build(arguments: &Build) -> anyhow::Result<()> {
         .with_context(|| format!("{}: the kernel cannot be read; is it built (`make kernel`)?", kernel_path.display()))?;
     let kernel = program::strip(&kernel).with_context(|| format!("{}: not a kernel", kernel_path.display()))?;
     let bundle = bundle::build(&system, &arguments.programs, &mut step)?;
+    let notice_path = arguments.programs.join("NOTICE.txt");
+    let notices = fs::read_to_string(&notice_path).with_context(|| {
+        format!(
+            "{}: the programs' notices cannot be read; `make programs` writes them",
+            notice_path.display()
+        )
+    })?;
+    let notices = notices + &notices::media(&system)?;
     let payload = Payload::new(
         system.product.clone(),
         kernel,
         system.command_line.value.clone(),
         bundle.bytes,
-        notices::text(),
+        notices,
     );
     let mut written = Vec::new();
     for format in &arguments.format {

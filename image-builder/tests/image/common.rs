@@ -80,6 +80,7 @@ pub fn folder() -> tempfile::TempDir {
     for name in ["kernel", "init", "shell", "vmm", "vmx"] {
         std::fs::write(folder.path().join(name), program()).expect("program");
     }
+    std::fs::write(folder.path().join("NOTICE.txt"), "notices").expect("notices");
     std::fs::write(folder.path().join("vmlinuz"), vec![0x42; 10_000]).expect("file");
     std::fs::write(folder.path().join("system.toml"), SYSTEM).expect("description");
     folder

@@ -178,3 +178,15 @@ fn an_iso_repeats() {
     assert_eq!(&one[0x8001..0x8006], b"CD001");
     assert_eq!(&one[510..512], &[0x55, 0xaa]);
 }
+
+#[test]
+fn the_notices_of_guests_files_come_along() {
+    let folder = crate::common::folder();
+    std::fs::write(folder.path().join("copyright"), "licence of the guest").expect("notice");
+    std::fs::write(folder.path().join("package"), "linux-image 1.2").expect("package");
+    let text = image_builder::notices::media(&system(folder.path())).expect("notices");
+    assert!(
+        text.contains("licence of the guest") && text.contains("Debian's package linux-image 1.2") && text.contains("GNU GRUB"),
+        "{text}"
+    );
+}
