@@ -53,6 +53,7 @@ pub fn bsp(context: &BootContext) -> ! {
         unsafe { phys_to_virt(base).write_bytes(0, (pages * PAGE) as usize) };
         base
     };
+    dispatch::calibrate();
     virt::fpu::detect();
     let detection = virt::detect();
     match detection.backend {
@@ -84,7 +85,7 @@ pub fn bsp(context: &BootContext) -> ! {
 static HOST_SAVE: [core::sync::atomic::AtomicU64; tessera_abi::MAX_CPUS] = [const { core::sync::atomic::AtomicU64::new(0) }; tessera_abi::MAX_CPUS];
 
 fn enable_virtualisation(index: usize) {
-    if let Err(reason) = virt::enable_cpu(index, HOST_SAVE[index].load(core::sync::atomic::Ordering::Acquire)) {
+    if let Err(reason) = virt::enable_cpu(&percpu::this().virt, index, HOST_SAVE[index].load(core::sync::atomic::Ordering::Acquire)) {
         klog!("processor {index}: virtualisation: {reason}");
     }
 }

@@ -106,7 +106,8 @@ pub unsafe extern "C" fn syscall_entry() {
         // The thread may be gone.
         "test rcx, rcx",
         "jz 12f",
-        "mov byte ptr [rcx + {by_syscall}], 1",
+        // It will make the call again, for which it needs all its arguments back.
+        "mov byte ptr [rcx + {by_syscall}], 0",
         "mov [rcx + {words}], rbx",
         "mov [rcx + {words} + 8], rbp",
         "mov [rcx + {words} + 16], r12",
@@ -248,11 +249,10 @@ pub unsafe extern "C" fn return_to_user() {
         "mov rcx, [rax + {rip}]",
         "mov r11, [rax + {rflags}]",
         "mov rsp, [rax + {rsp}]",
-        "mov rdx, [rax + {rdx}]",
-        "mov r8, [rax + {r8}]",
         "mov rax, [rax + {rax}]",
         "mov dword ptr gs:[32], 0",
         "swapgs",
+        "xor edx, edx",
         "xor r9d, r9d",
         "xor r10d, r10d",
         "wrgsbase r9",

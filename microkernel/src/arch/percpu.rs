@@ -11,6 +11,7 @@ use crate::object::notification::Notification;
 use crate::object::thread::Thread;
 use crate::object::vcpu::Vcpu;
 use crate::sched::RunQueue;
+use crate::virt::CpuState;
 
 use super::descriptors::ArchCpu;
 
@@ -57,6 +58,8 @@ pub struct PerCpu {
     pub interrupts: Cell<u64>,
     /// Times another processor made this one flush its translations.
     pub shootdowns: Cell<u64>,
+    /// What running guests needs per processor.
+    pub virt: CpuState,
     /// Trace ring in the direct map, 0 before there is one.
     pub trace_ring: Cell<u64>,
     /// The architecture's part: descriptor tables, stacks, APIC identity.
@@ -106,6 +109,7 @@ impl PerCpu {
             run_queue: RunQueue::new(),
             interrupts: Cell::new(0),
             shootdowns: Cell::new(0),
+            virt: CpuState::new(),
             trace_ring: Cell::new(0),
             arch,
         }

@@ -60,11 +60,14 @@ impl SchedContext {
     #[inline]
     pub fn charge(&self, ticks: u64, now: u64) -> bool {
         self.consumed.set(self.consumed.get().wrapping_add(ticks));
-        let scaled = ticks.saturating_mul(op::NORMAL_WEIGHT) / self.weight.get().max(1);
+        let weight = self.weight.get();
+        let scaled = if weight == op::NORMAL_WEIGHT { ticks } else { ticks.saturating_mul(op::NORMAL_WEIGHT) / weight.max(1) };
         self.virtual_time.set(self.virtual_time.get().wrapping_add(scaled));
-        if self.budget.get() == 0 {
-            return false;
-        }
+        self.budget.get() != 0 && self.charge_budget(ticks, now)
+    }
+
+    #[inline(never)]
+    fn charge_budget(&self, ticks: u64, now: u64) -> bool {
         self.refill(now);
         self.used.set(self.used.get().saturating_add(ticks));
         self.used.get() >= self.budget.get()

@@ -1,11 +1,14 @@
 //! The scheduler of the running processor: charging, waking, choosing, and what comes with a switch.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use tessera_abi::trace::Event;
 
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::{cpu as arch_cpu, memory, timer};
 use crate::kref::Ref;
 use crate::lock::{self, Exclusive, SLOW_RESCHEDULE};
+use crate::object::sched_context::SchedContext;
 use crate::object::thread::{State, Thread};
 use crate::trace;
 use crate::virt::fpu;
@@ -13,11 +16,16 @@ use crate::virt::fpu;
 /// A thread runs this many microseconds before its equals get their turn.
 const SLICE_US: u64 = 2000;
 
-fn slice_ticks() -> u64 {
-    timer::tsc_hz() / 1_000_000 * SLICE_US
+/// [`SLICE_US`] in TSC ticks.
+static SLICE: AtomicU64 = AtomicU64::new(0);
+
+/// To be called once the TSC's rate is known, before any thread runs.
+pub fn calibrate() {
+    SLICE.store(timer::tsc_hz() / 1_000_000 * SLICE_US, Ordering::Relaxed);
 }
 
 /// Charges the current thread, or idleness, up to `now`.
+#[inline]
 pub fn charge(cpu: &PerCpu, now: u64) {
     let queue = &cpu.run_queue;
     let ticks = now.wrapping_sub(queue.charged_at.replace(now));
@@ -28,16 +36,23 @@ pub fn charge(cpu: &PerCpu, now: u64) {
     thread.consumed.set(thread.consumed.get() + ticks);
     let Some(context) = thread.context.get() else { return };
     if context.charge(ticks, now) && thread.state.get() == State::Ready {
-        context.throttled.set(context.throttled.get() + 1);
-        if thread.context.get() == thread.own_context.get() {
-            thread.state.set(State::Throttled);
-            queue.timers.insert(thread, context.next_period());
-        } else {
-            // The caller's budget is gone in the middle of its request: the server goes on with its own, so that its other callers are served.
-            thread.context.set(thread.own_context.get());
-        }
-        ask_reschedule(cpu);
+        throttle(cpu, thread, context);
     }
+}
+
+/// The budget of the context that the current thread runs on is used up.
+#[cold]
+#[inline(never)]
+fn throttle(cpu: &PerCpu, thread: Ref<Thread>, context: Ref<SchedContext>) {
+    context.throttled.set(context.throttled.get() + 1);
+    if thread.context.get() == thread.own_context.get() {
+        thread.state.set(State::Throttled);
+        cpu.run_queue.timers.insert(thread, context.next_period());
+    } else {
+        // The caller's budget is gone in the middle of its request: the server goes on with its own, so that its other callers are served.
+        thread.context.set(thread.own_context.get());
+    }
+    ask_reschedule(cpu);
 }
 
 /// Makes the running processor choose again before it leaves the kernel.
@@ -48,23 +63,33 @@ pub fn ask_reschedule(cpu: &PerCpu) {
 }
 
 /// Puts a thread that no longer waits into the run queue of `cpu`, which is its own. Returns whether that processor should choose again.
+#[inline]
 fn enqueue(cpu: &PerCpu, thread: Ref<Thread>) -> bool {
     if let Some(context) = thread.context.get()
         && context.budget.get() != 0
+        && is_throttled(cpu, thread, context)
     {
-        context.refill(timer::now());
-        if context.left() == 0 {
-            thread.state.set(State::Throttled);
-            cpu.run_queue.timers.insert(thread, context.next_period());
-            return true;
-        }
+        return true;
     }
     thread.state.set(State::Ready);
     cpu.run_queue.wake(thread);
     cpu.current.get().is_none_or(|current| current.priority.get() <= thread.priority.get())
 }
 
+#[cold]
+#[inline(never)]
+fn is_throttled(cpu: &PerCpu, thread: Ref<Thread>, context: Ref<SchedContext>) -> bool {
+    context.refill(timer::now());
+    if context.left() != 0 {
+        return false;
+    }
+    thread.state.set(State::Throttled);
+    cpu.run_queue.timers.insert(thread, context.next_period());
+    true
+}
+
 /// Makes a thread of the running processor ready.
+#[inline]
 pub fn wake_local(cpu: &PerCpu, thread: Ref<Thread>) {
     if enqueue(cpu, thread) {
         match cpu.current.get() {
@@ -127,7 +152,7 @@ pub fn schedule(cpu: &'static PerCpu) -> Ref<Thread> {
         }
         if let Some(next) = queue.pop() {
             if previous != Some(next) || now >= queue.slice_end.get() {
-                queue.slice_end.set(now + slice_ticks());
+                queue.slice_end.set(now + SLICE.load(Ordering::Relaxed));
             }
             if previous != Some(next) {
                 queue.switches.set(queue.switches.get() + 1);

@@ -96,8 +96,15 @@ impl RunQueue {
             return None;
         }
         let priority = 63 - ready.leading_zeros() as usize;
-        let thread = self.lists[priority].head()?;
-        self.remove(thread);
+        let list = &self.lists[priority];
+        let thread = list.head()?;
+        if list.is_only(thread) {
+            list.clear();
+            self.ready.set(ready & !(1 << priority));
+        } else {
+            list.remove(thread);
+        }
+        thread.queued.set(false);
         let floor = &self.floor[priority];
         floor.set(floor.get().max(virtual_time(&thread)));
         Some(thread)

@@ -23,6 +23,7 @@ use crate::trace;
 ///
 /// # Errors
 /// `BadSlot`, `WrongKind`, `NoRight`.
+#[inline]
 pub fn object<T>(thread: &Thread, slot: u64, kind: ObjectKind, rights: Rights) -> Result<(Ref<T>, u64), Error> {
     let cap = own_slot(thread, slot).ok_or(Error::BadSlot)?.require(kind, rights)?;
     // SAFETY: a capability of a kind names a live object of that kind; callers pair kind and type.
@@ -428,7 +429,12 @@ fn notify(notification: &Notification, thread: Ref<Thread>) -> bool {
     if bits == 0 {
         return false;
     }
-    detach(thread);
+    if status == 0 && !thread.timed.get() {
+        thread.waits_for.set(None);
+        notification.set_waiter(None);
+    } else {
+        detach(thread);
+    }
     thread.set_status(status);
     thread.regs.rdi.set(bits);
     thread.regs.rsi.set(0);

@@ -43,38 +43,45 @@ mod slow {
         let cpu = percpu::this();
         if let Some(thread) = cpu.current.get() {
             trace::record(cpu, Event::Syscall, thread.address(), thread.regs.rax.get() & 0xff | thread.regs.rdx.get() << 8);
-            let result = run(cpu, thread);
-            // The call may have ended its own thread.
-            if let Err(error) = result
-                && cpu.current.get() == Some(thread)
-            {
-                thread.set_status(error as u64);
-                thread.regs.rdi.set(0);
-                thread.regs.rsi.set(0);
-            }
-            if cpu.current.get() == Some(thread) {
-                thread.regs.rdx.set(0);
-                thread.regs.r8.set(0);
+            if let Err(error) = run(cpu, thread) {
+                fail(cpu, thread, error);
             }
         }
         scheduler::next_thread(cpu)
     }
 
+    #[cold]
+    #[inline(never)]
+    fn fail(cpu: &PerCpu, thread: Ref<Thread>, error: Error) {
+        // The call may have ended its own thread.
+        if cpu.current.get() == Some(thread) {
+            thread.set_status(error as u64);
+            thread.regs.rdi.set(0);
+            thread.regs.rsi.set(0);
+        }
+    }
+
+    #[inline(always)]
+    fn signal(cpu: &'static PerCpu, thread: Ref<Thread>) -> Result<(), Error> {
+        let (notification, badge) = ipc::object::<Notification>(&thread, thread.regs.rdi.get(), ObjectKind::Notification, Rights::SEND)?;
+        thread.set_status(0);
+        thread.regs.rdi.set(0);
+        thread.regs.rsi.set(0);
+        ipc::signal(cpu, notification, badge);
+        Ok(())
+    }
+
+    #[inline(always)]
     fn run(cpu: &'static PerCpu, thread: Ref<Thread>) -> Result<(), Error> {
         let number = thread.regs.rax.get() & 0xff;
+        if thread.regs.rax.get() == SIGNAL {
+            return signal(cpu, thread);
+        }
         if thread.regs.rax.get() >> 9 != 0 {
             return Err(Error::UnknownOperation);
         }
         match number {
-            SIGNAL => {
-                let (notification, badge) =
-                    ipc::object::<Notification>(&thread, thread.regs.rdi.get(), ObjectKind::Notification, Rights::SEND)?;
-                thread.set_status(0);
-                thread.regs.rdi.set(0);
-                thread.regs.rsi.set(0);
-                ipc::signal(cpu, notification, badge);
-                Ok(())
-            }
+            SIGNAL => signal(cpu, thread),
             WAIT => ipc::wait(cpu, thread, true),
             POLL => ipc::wait(cpu, thread, false),
             YIELD => {

@@ -61,26 +61,68 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     }
     vcpu.runs.set(vcpu.runs.get() + 1);
     cpu.running_vcpu.set(Some(vcpu));
+    let exit = match enter(cpu, thread, vcpu, space) {
+        Ok(exit) => exit,
+        Err(bits) => return Outcome { status: NOTIFIED, value: bits },
+    };
+    if let Exit::Guest(reason) = exit {
+        lock::enter_shared(cpu);
+        let may_ring = space.doorbells_used.get() != 0 && matches!(reason, ExitReason::Io | ExitReason::Memory);
+        if cpu.running_vcpu.get() == Some(vcpu) && cpu.slow.get() & SLOW_TRACE == 0 && !may_ring {
+            return finish(cpu, thread);
+        }
+    }
+    go_on(cpu, thread, vcpu, space, exit, &Call { slot, flags, deadline })
+}
+
+/// What to ask for again when others want the processor.
+struct Call {
+    slot: u64,
+    flags: u64,
+    deadline: u64,
+}
+
+/// Into the guest and out of it, once. Shared mode is left; an error is the bits of the bound notification, found before, in shared mode still.
+#[inline(always)]
+fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>) -> Result<Exit, u64> {
+    // Whoever signals sets the bits and then looks here; this looks at the bits afterwards, so one of the two sees the other.
+    thread.in_guest.swap(1, Ordering::SeqCst);
+    if let Some(notification) = thread.bound.get()
+        && notification.is_set()
+    {
+        let bits = notification.take();
+        if bits != 0 {
+            leave(cpu, thread, vcpu, ExitReason::Notified);
+            return Err(bits);
+        }
+    }
+    let nested = Nested { root: space.root.get(), generation: space.generation.get() };
+    if cpu.slow.get() & SLOW_TRACE != 0 {
+        trace_entry(cpu, vcpu);
+    }
+    lock::leave_shared(cpu);
+    // SAFETY: area and page belong to this vCPU, interrupts are off, this processor was enabled at boot, the vCPU's extended state is in the registers, and the
+    // nested tables map only frames that the guest space's owner holds. Neither goes away before this processor has answered at the kernel's door.
+    Ok(unsafe { (*vcpu.area()).run(&cpu.virt, vcpu.state(), nested) })
+}
+
+/// The exit is the VMM's.
+#[inline(always)]
+fn finish(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
+    cpu.running_vcpu.set(None);
+    cpu.vcpu_deadline.set(u64::MAX);
+    thread.in_guest.store(0, Ordering::Release);
+    if !thread.is_without_fpu() {
+        dispatch::switch_fpu(cpu, thread);
+    }
+    Outcome::EXIT
+}
+
+/// What the short way leaves: host interrupts, doorbells, tracing, vCPUs that ended. Runs the guest again as often as it takes.
+#[inline(never)]
+fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>, first: Exit, call: &Call) -> Outcome {
+    let mut exit = first;
     loop {
-        // Whoever signals sets the bits and then looks here; this looks at the bits afterwards, so one of the two sees the other.
-        thread.in_guest.swap(1, Ordering::SeqCst);
-        if let Some(notification) = thread.bound.get()
-            && notification.is_set()
-        {
-            let bits = notification.take();
-            if bits != 0 {
-                leave(cpu, thread, vcpu, ExitReason::Notified);
-                return Outcome { status: NOTIFIED, value: bits };
-            }
-        }
-        let nested = Nested { root: space.root.get(), generation: space.generation.get() };
-        if cpu.slow.get() & SLOW_TRACE != 0 {
-            trace_entry(cpu, vcpu);
-        }
-        lock::leave_shared(cpu);
-        // SAFETY: area and page belong to this vCPU, interrupts are off, this processor was enabled at boot, the vCPU's extended state is in the registers, and the
-        // nested tables map only frames that the guest space's owner holds. Neither goes away before this processor has answered at the kernel's door.
-        let exit = unsafe { (*vcpu.area()).run(cpu.index.get(), vcpu.state(), nested) };
         match exit {
             Exit::Guest(reason) => {
                 lock::enter_shared(cpu);
@@ -90,23 +132,20 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
                 if cpu.slow.get() & SLOW_TRACE != 0 {
                     trace_exit(cpu, vcpu, reason);
                 }
-                if space.doorbells_used.get() != 0 && ring(cpu, vcpu, space, reason) {
-                    continue;
+                if space.doorbells_used.get() == 0 || !ring(cpu, vcpu, space, reason) {
+                    return finish(cpu, thread);
                 }
-                cpu.running_vcpu.set(None);
-                cpu.vcpu_deadline.set(u64::MAX);
-                thread.in_guest.store(0, Ordering::Release);
-                if !thread.is_without_fpu() {
-                    dispatch::switch_fpu(cpu, thread);
-                }
-                return Outcome::EXIT;
             }
             Exit::HostInterrupt => {
-                if let Some(outcome) = after_interrupt(cpu, thread, vcpu, slot, flags, deadline) {
+                if let Some(outcome) = after_interrupt(cpu, thread, vcpu, call) {
                     return outcome;
                 }
             }
         }
+        exit = match enter(cpu, thread, vcpu, space) {
+            Ok(exit) => exit,
+            Err(bits) => return Outcome { status: NOTIFIED, value: bits },
+        };
     }
 }
 
@@ -173,7 +212,7 @@ fn prepare(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>) -> Result<(), Err
 
 /// A host interrupt ended the guest's time. Lets it in, and decides whether the guest goes on (`None`).
 #[inline(never)]
-fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, slot: u64, flags: u64, deadline: u64) -> Option<Outcome> {
+fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, call: &Call) -> Option<Outcome> {
     crate::arch::cpu::interrupt_window();
     lock::enter_shared(cpu);
     if cpu.running_vcpu.get() != Some(vcpu) {
@@ -181,7 +220,7 @@ fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, s
     }
     vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
     thread.in_guest.store(0, Ordering::Release);
-    if deadline != u64::MAX && timer::now() >= deadline {
+    if call.deadline != u64::MAX && timer::now() >= call.deadline {
         leave(cpu, thread, vcpu, ExitReason::Deadline);
         return Some(Outcome::EXIT);
     }
@@ -190,11 +229,11 @@ fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, s
         cpu.running_vcpu.set(None);
         cpu.vcpu_deadline.set(u64::MAX);
         let regs = &thread.regs;
-        regs.rax.set(flags);
-        regs.rdi.set(slot);
+        regs.rax.set(call.flags);
+        regs.rdi.set(call.slot);
         regs.rsi.set(0);
         regs.rdx.set(0);
-        regs.r8.set(deadline);
+        regs.r8.set(call.deadline);
         // `syscall` is two bytes long.
         regs.rip.set(regs.rip.get().wrapping_sub(2));
         return Some(SWITCH);

@@ -23,6 +23,8 @@ pub mod fpu;
 pub mod svm;
 pub mod vmx;
 
+pub use svm::CpuState;
+
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tessera_abi::vcpu::{ExitReason, VcpuState};
 
@@ -223,15 +225,15 @@ pub fn detect() -> Detection {
     detection
 }
 
-/// Makes this processor able to run guests. `cpu` is its index, `host_save_page` the physical address of a page that nobody else uses
+/// Makes this processor able to run guests. `state` is the one for it, `cpu` its index, `host_save_page` the physical address of a page that nobody else uses
 /// from now on.
 ///
 /// # Errors
 /// A line for the boot log, when this processor differs from the boot processor.
 #[cfg(target_os = "none")]
-pub fn enable_cpu(cpu: usize, host_save_page: u64) -> Result<(), &'static str> {
+pub fn enable_cpu(state: &CpuState, cpu: usize, host_save_page: u64) -> Result<(), &'static str> {
     match backend() {
-        Backend::Svm => svm::enable_cpu(cpu, host_save_page),
+        Backend::Svm => svm::enable_cpu(state, cpu, host_save_page),
         Backend::Vmx | Backend::None => Ok(()),
     }
 }
@@ -307,10 +309,10 @@ impl VcpuArea {
     /// On [`Exit::Guest`] the shared page holds what `abi::vcpu` promises for that exit, and the groups named in `dirty` were taken.
     ///
     /// # Safety
-    /// `state` points at the vCPU's shared page; interrupts are off; `cpu` is the index of this processor, on which [`enable_cpu`] succeeded; the area stays
+    /// `state` points at the vCPU's shared page; interrupts are off; `cpu` belongs to this processor, on which [`enable_cpu`] succeeded; the area stays
     /// where it was initialised; this vCPU's extended state is in the registers; `nested` maps only memory that the guest owns.
     #[inline(always)]
-    pub unsafe fn run(&mut self, cpu: usize, state: *mut VcpuState, nested: Nested) -> Exit {
+    pub unsafe fn run(&mut self, cpu: &CpuState, state: *mut VcpuState, nested: Nested) -> Exit {
         // SAFETY: the caller's promise.
         unsafe { svm::run::run(&mut self.vmcb, &mut self.host, cpu, state, nested) }
     }

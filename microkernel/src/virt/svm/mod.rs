@@ -16,7 +16,6 @@ pub mod vmcb;
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
-use tessera_abi::MAX_CPUS;
 use vmcb::{Save, Vmcb, clean, intercept, virtual_interrupt};
 
 /// Exceptions that always exit: #DB and #AC, whose delivery a guest can make endless, and #MC, which is the host's.
@@ -86,8 +85,7 @@ pub(crate) mod pending {
     pub const FLUSH: u64 = 64;
 }
 
-/// What the backend keeps per processor.
-#[repr(align(64))]
+/// Inside of [`CpuState`].
 struct Cpu {
     /// Where the host's own state goes while a guest runs.
     host_save: u64,
@@ -107,24 +105,31 @@ struct Cpu {
     has_branch_barrier: bool,
 }
 
-/// One processor's [`Cpu`].
-struct CpuCell(UnsafeCell<Cpu>);
+/// What the backend keeps per processor, to stand among the processor's own data. Only its processor uses it, with interrupts off.
+pub struct CpuState(UnsafeCell<Cpu>);
 
-// SAFETY: each element is used by its own processor alone, with interrupts off.
-unsafe impl Sync for CpuCell {}
+impl CpuState {
+    /// For a processor that cannot run guests yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new(Cpu {
+            host_save: 0,
+            token: 0,
+            asid_generation: 0,
+            next_asid: 0,
+            asid_end: 0,
+            tsc_aux: 0,
+            has_tsc_aux: false,
+            has_branch_barrier: false,
+        }))
+    }
+}
 
-static CPUS: [CpuCell; MAX_CPUS] = [const {
-    CpuCell(UnsafeCell::new(Cpu {
-        host_save: 0,
-        token: 0,
-        asid_generation: 0,
-        next_asid: 0,
-        asid_end: 0,
-        tsc_aux: 0,
-        has_tsc_aux: false,
-        has_branch_barrier: false,
-    }))
-}; MAX_CPUS];
+impl Default for CpuState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Bits of tokens and generations above this are the processor's index plus one.
 const CPU_SHIFT: u32 = 48;
@@ -288,7 +293,7 @@ pub(super) use machine::{detect, enable_cpu};
 /// What touches the machine.
 #[cfg(target_os = "none")]
 mod machine {
-    use super::{ASIDS, CPU_SHIFT, CPUS, Cpu, IO_MAP, MSR_MAP, Ordering, fill_msr_map};
+    use super::{ASIDS, CPU_SHIFT, Cpu, CpuState, IO_MAP, MSR_MAP, Ordering, fill_msr_map};
     use crate::virt::Features;
     use core::arch::x86_64::__cpuid;
     use x86_64::registers::model_specific::Msr;
@@ -367,13 +372,13 @@ mod machine {
     ///
     /// # Errors
     /// The processor lacks it, unlike the boot processor.
-    pub fn enable_cpu(cpu: usize, host_save_page: u64) -> Result<(), &'static str> {
+    pub fn enable_cpu(state: &CpuState, cpu: usize, host_save_page: u64) -> Result<(), &'static str> {
         // SAFETY: VM_CR is read only where SVM exists.
         if !has_svm() || unsafe { Msr::new(VM_CR).read() } & 1 << 4 != 0 {
             return Err("this processor has no AMD-V, unlike the boot processor");
         }
-        // SAFETY: this processor's element, before it runs guests.
-        let this = unsafe { &mut *CPUS[cpu].0.get() };
+        // SAFETY: this processor's own, before it runs guests.
+        let this = unsafe { &mut *state.0.get() };
         this.host_save = host_save_page;
         this.token = (cpu as u64 + 1) << CPU_SHIFT;
         this.asid_generation = this.token;

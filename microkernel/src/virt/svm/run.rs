@@ -5,11 +5,10 @@
 
 use super::convert::{self, Interrupted, Invalid};
 use super::vmcb::{Vmcb, clean, code, intercept, tlb, virtual_interrupt};
-use super::{ALWAYS_INTERCEPTED, CPUS, Cpu, Host, machine, pending, state as registers};
+use super::{ALWAYS_INTERCEPTED, Cpu, CpuState, Host, machine, pending, state as registers};
 use crate::virt::{Exit, Nested, fpu, get, get_pair, put, put_pair};
 use core::arch::asm;
 use core::mem::offset_of;
-use tessera_abi::MAX_CPUS;
 use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, gpr};
 
 /// RFLAGS.TF.
@@ -30,9 +29,9 @@ const fn offset(register: usize) -> usize {
 /// # Safety
 /// As there.
 #[inline(always)]
-pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut VcpuState, nested: Nested) -> Exit {
-    // SAFETY: this processor's own element; interrupts are off, and no other reference to it lives across this call.
-    let this = unsafe { &mut *CPUS[cpu % MAX_CPUS].0.get() };
+pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: &CpuState, state: *mut VcpuState, nested: Nested) -> Exit {
+    // SAFETY: this processor's own; interrupts are off, and no other reference to its inside lives across this call.
+    let this = unsafe { &mut *cpu.0.get() };
     let attention = get_pair!(state, dirty, inject)
         | get_pair!(state, request_window, request_nmi_window)
         | (get_pair!(state, interrupt_shadow, vectoring) ^ host.shadow)
@@ -49,18 +48,33 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: usize, state: *mut Vcpu
         world_switch(vmcb, host.vmcb_physical, this.host_save, state);
         vmcb.control.exit_code as u32
     };
-    if vmcb.control.exit_event as u32 & EVENT_VALID == 0 && matches!(exit_code, code::IO | code::CPUID | code::MSR | code::HLT | code::INTR)
-    {
+    if vmcb.control.exit_event as u32 & EVENT_VALID == 0 {
+        // The same first step in each arm: one jump leads there.
         // SAFETY: the caller's promise.
         unsafe {
-            store_registers(vmcb, host, state);
-            return match exit_code {
-                code::IO => io(vmcb, host, state),
-                code::CPUID => cpuid(vmcb, host, state),
-                code::MSR => msr(vmcb, host, state),
-                code::HLT => plain(vmcb, host, state, ExitReason::Halt),
-                _ => Exit::HostInterrupt,
-            };
+            match exit_code {
+                code::IO => {
+                    store_registers(vmcb, host, state);
+                    return io(vmcb, host, state);
+                }
+                code::CPUID => {
+                    store_registers(vmcb, host, state);
+                    return cpuid(vmcb, host, state);
+                }
+                code::MSR => {
+                    store_registers(vmcb, host, state);
+                    return msr(vmcb, host, state);
+                }
+                code::HLT => {
+                    store_registers(vmcb, host, state);
+                    return plain(vmcb, host, state, ExitReason::Halt);
+                }
+                code::INTR => {
+                    store_registers(vmcb, host, state);
+                    return Exit::HostInterrupt;
+                }
+                _ => {}
+            }
         }
     }
     // SAFETY: the caller's promise.
