@@ -51,7 +51,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// Finds image-builder: `TESSERA_IMAGE_BUILDER`, else beside this program.
+    /// Finds image-builder: `TESSERA_IMAGE_BUILDER`, else beside this program. It takes kernel and servers from `TESSERA_PROGRAMS`, else from `build/programs`.
     pub fn new(root: &Path, directory: &Path) -> Result<Self> {
         let builder = match std::env::var_os("TESSERA_IMAGE_BUILDER") {
             Some(path) => PathBuf::from(path),
@@ -104,6 +104,9 @@ impl Images {
             .arg(output)
             .arg("--format")
             .arg(if spec.iso { "iso" } else { "disk" });
+        if let Some(programs) = std::env::var_os("TESSERA_PROGRAMS") {
+            command.arg("--programs").arg(programs);
+        }
         for set in &spec.sets {
             command.arg("--set").arg(set);
         }
