@@ -91,7 +91,8 @@ fn finish(describe: &dyn Fn(&mut Report<'_>) -> fmt::Result) -> ! {
     let bytes = unsafe { &mut *TEXT.bytes.get() };
     let mut report = Report { bytes, length: 0 };
     // A report never fails; what does not fit is still sent.
-    let _ = write!(report, "\nkernel panic on processor {}: ", apic::cpu_index());
+    serial::send(b"\n");
+    let _ = write!(report, "kernel panic on processor {}: ", apic::cpu_index());
     let _ = describe(&mut report);
     let _ = describe_thread(&mut report);
     let _ = writeln!(report, "TSC {}", super::timer::now());
