@@ -23,13 +23,21 @@ impl Item {
     /// An object; a frame may come in pieces.
     #[must_use]
     pub const fn new(kind: ObjectKind, size: u64) -> Self {
-        Self { kind, size, pieces: matches!(kind, ObjectKind::Frame) }
+        Self {
+            kind,
+            size,
+            pieces: matches!(kind, ObjectKind::Frame),
+        }
     }
 
     /// A frame in one piece, at most 511 pages long.
     #[must_use]
     pub const fn whole_frame(pages: u64) -> Self {
-        Self { kind: ObjectKind::Frame, size: pages, pieces: false }
+        Self {
+            kind: ObjectKind::Frame,
+            size: pages,
+            pieces: false,
+        }
     }
 
     /// Bytes that it takes.
@@ -97,16 +105,8 @@ pub fn arrange_whole(items: &[Item]) -> Arrangement {
 #[must_use]
 pub fn arrange(items: &[Item]) -> Arrangement {
     let order = order_of(items);
-    let frames: u64 = items
-        .iter()
-        .filter(|item| item.pieces)
-        .map(|item| item.size)
-        .sum();
-    let objects: u64 = items
-        .iter()
-        .filter(|item| !item.pieces)
-        .map(|item| item.bytes())
-        .sum();
+    let frames: u64 = items.iter().filter(|item| item.pieces).map(|item| item.size).sum();
+    let objects: u64 = items.iter().filter(|item| !item.pieces).map(|item| item.bytes()).sum();
     let mut pages = (frames + objects.div_ceil(PAGE)).max(1);
     loop {
         if let Some(arrangement) = try_arrange(items, &order, pages) {
@@ -121,15 +121,7 @@ fn order_of(items: &[Item]) -> Vec<usize> {
     // Frames last, since they can be cut; the others by size, so that small objects share the last page.
     order.sort_by_key(|index| {
         let item = items[*index];
-        (
-            item.pieces,
-            if item.pieces {
-                0
-            } else {
-                u64::MAX - item.bytes()
-            },
-            *index,
-        )
+        (item.pieces, if item.pieces { 0 } else { u64::MAX - item.bytes() }, *index)
     });
     order
 }

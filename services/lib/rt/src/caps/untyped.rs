@@ -34,11 +34,14 @@ impl Untyped {
     /// `NoMemory`, `SlotOccupied`, `BadArgument`.
     pub fn retype(self, kind: ObjectKind, size: u64, table: CNode, to: u32, count: u32) -> Result<(), Error> {
         let place = if table == CNode::OWN { 0 } else { table.slot() };
-        order(
-            self.slot(),
-            untyped::RETYPE,
-            &[kind as u64, size, place.into(), to.into(), count.into()],
-        )
+        let words = [kind as u64, size, place.into(), to.into(), count.into()];
+        loop {
+            match order(self.slot(), untyped::RETYPE, &words) {
+                // Zeroing much memory goes in portions.
+                Err(Error::Again) => {}
+                other => return other,
+            }
+        }
     }
 
     /// Makes an object in a fresh slot and returns the slot.
