@@ -1,5 +1,5 @@
-//! The few ACPI tables that the kernel needs (ACPI specification 6.5, chapter 5): MADT for processors and interrupt controllers, FADT and HPET for
-//! timers and power. Tables are bytes from the firmware: each is bounded, checksummed, and read through checked accessors.
+//! The few ACPI tables that the kernel needs (ACPI specification 6.5, chapter 5): MADT for processors and interrupt controllers, FADT for
+//! timer and power. Tables are bytes from the firmware: each is bounded, checksummed, and read through checked accessors.
 
 use heapless::Vec;
 use tessera_abi::MAX_CPUS;
@@ -78,8 +78,6 @@ pub struct Machine {
     pub pm_timer: u16,
     /// The ACPI timer has 32 bits instead of 24.
     pub pm_timer_32: bool,
-    /// Physical address of the HPET, or 0.
-    pub hpet: u64,
     /// Index of the century in the real-time clock's memory, or 0.
     pub century: u8,
     /// How to reset.
@@ -127,26 +125,18 @@ pub fn parse(memory: &impl Physical, rsdp: &[u8]) -> Option<Machine> {
         return None;
     }
     let wide = u8_at(rsdp, 15)? >= 2 && rsdp.len() >= 36 && sums_to_zero(&rsdp[..36]);
-    let (root, width) = match wide
-        .then(|| u64_at(rsdp, 24))
-        .flatten()
-        .filter(|&address| address != 0)
-        .and_then(|address| table(memory, address))
-    {
-        Some(root) => (root, 8),
-        None => (table(memory, u32_at(rsdp, 16)?.into())?, 4),
-    };
-    let mut machine = Machine {
-        local_apic: 0xfee0_0000,
-        ..Machine::default()
-    };
+    let (root, width) =
+        match wide.then(|| u64_at(rsdp, 24)).flatten().filter(|&address| address != 0).and_then(|address| table(memory, address)) {
+            Some(root) => (root, 8),
+            None => (table(memory, u32_at(rsdp, 16)?.into())?, 4),
+        };
+    let mut machine = Machine { local_apic: 0xfee0_0000, ..Machine::default() };
     for entry in root[HEADER..].chunks_exact(width) {
         let address = if width == 8 { u64_at(entry, 0)? } else { u32_at(entry, 0)?.into() };
         let Some(bytes) = table(memory, address) else { continue };
         let _complete = match &bytes[..4] {
             b"APIC" => read_madt(bytes, &mut machine),
             b"FACP" => read_fadt(memory, bytes, &mut machine),
-            b"HPET" => read_hpet(bytes, &mut machine),
             _ => Some(()),
         };
     }
@@ -181,22 +171,14 @@ fn read_madt_entry(entry: &[u8], machine: &mut Machine) -> Option<()> {
             id => processor(id.into(), u32_at(entry, 4)?),
         },
         1 => {
-            let ioapic = IoApic {
-                address: u32_at(entry, 4)?.into(),
-                first_gsi: u32_at(entry, 8)?,
-            };
+            let ioapic = IoApic { address: u32_at(entry, 4)?.into(), first_gsi: u32_at(entry, 8)? };
             machine.ioapics.push(ioapic).ok()?;
         }
         2 => {
             let (bus, line, gsi, flags) = (u8_at(entry, 2)?, u8_at(entry, 3)?, u32_at(entry, 4)?, u16_at(entry, 8)?);
             if bus == 0 && line < 16 {
                 // Polarity in bits 0 and 1, trigger in bits 2 and 3; 3 is "active low" and "level".
-                let entry = Override {
-                    line,
-                    gsi,
-                    level: flags >> 2 & 3 == 3,
-                    active_low: flags & 3 == 3,
-                };
+                let entry = Override { line, gsi, level: flags >> 2 & 3 == 3, active_low: flags & 3 == 3 };
                 machine.overrides.retain(|other| other.line != line);
                 machine.overrides.push(entry).ok()?;
             }
@@ -233,12 +215,7 @@ fn read_fadt(memory: &impl Physical, bytes: &[u8], machine: &mut Machine) -> Opt
     let dsdt = u64_at(bytes, 140).filter(|&address| address != 0).unwrap_or(dsdt.into());
     let pm1a = u16::try_from(pm1a).ok().filter(|&port| port != 0)?;
     let (type_a, type_b) = sleep_types(table(memory, dsdt)?.get(HEADER..)?)?;
-    machine.soft_off = Some(SoftOff {
-        pm1a,
-        pm1b: u16::try_from(pm1b).unwrap_or(0),
-        type_a,
-        type_b,
-    });
+    machine.soft_off = Some(SoftOff { pm1a, pm1b: u16::try_from(pm1b).unwrap_or(0), type_a, type_b });
     Some(())
 }
 
@@ -263,14 +240,6 @@ fn sleep_types(code: &[u8]) -> Option<(u8, u8)> {
         Some(value & 7)
     };
     Some((integer()?, integer().unwrap_or(0)))
-}
-
-/// High-precision timer (IA-PC HPET specification 3.2.4).
-fn read_hpet(bytes: &[u8], machine: &mut Machine) -> Option<()> {
-    if u8_at(bytes, 40)? == 0 {
-        machine.hpet = u64_at(bytes, 44)?;
-    }
-    Some(())
 }
 
 #[cfg(test)]

@@ -67,11 +67,7 @@ fn read(register: u32) -> u32 {
         unsafe { cpu::rdmsr(0x800 + register / 16) as u32 }
     } else {
         // SAFETY: the address is the local APIC's in the direct map, uncached.
-        unsafe {
-            memory::phys_to_virt(REGISTERS.load(Ordering::Relaxed) + u64::from(register))
-                .cast::<u32>()
-                .read_volatile()
-        }
+        unsafe { memory::phys_to_virt(REGISTERS.load(Ordering::Relaxed) + u64::from(register)).cast::<u32>().read_volatile() }
     }
 }
 
@@ -88,11 +84,7 @@ fn write_here(register: u32, value: u32) {
         unsafe { cpu::wrmsr(0x800 + register / 16, value.into()) }
     } else {
         // SAFETY: as in `read`.
-        unsafe {
-            memory::phys_to_virt(REGISTERS.load(Ordering::Relaxed) + u64::from(register))
-                .cast::<u32>()
-                .write_volatile(value)
-        }
+        unsafe { memory::phys_to_virt(REGISTERS.load(Ordering::Relaxed) + u64::from(register)).cast::<u32>().write_volatile(value) }
     }
 }
 
@@ -101,10 +93,7 @@ pub(super) fn init_boot(address: u64) {
     // SAFETY: every processor with an APIC of this kind has the register.
     let base = unsafe { cpu::rdmsr(MSR_APIC_BASE) };
     // Leaving x2APIC mode is not possible without a reset, so a firmware that turned it on has decided.
-    X2APIC.store(
-        cpu::features().contains(Features::X2APIC) || base & BASE_X2APIC != 0,
-        Ordering::Relaxed,
-    );
+    X2APIC.store(cpu::features().contains(Features::X2APIC) || base & BASE_X2APIC != 0, Ordering::Relaxed);
     REGISTERS.store(address, Ordering::Relaxed);
     init_cpu(0);
     READY.store(true, Ordering::Release);

@@ -237,9 +237,7 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
         Ok(info) => info,
         Err(error) => refuse(error.text()),
     };
-    let Some((start, end)) = info.module else {
-        refuse("the boot loader gave no bundle; add a `module2` line to its configuration")
-    };
+    let Some((start, end)) = info.module else { refuse("the boot loader gave no bundle; add a `module2` line to its configuration") };
     let bundle = Region { base: start, end }.grown_to(tessera_abi::PAGE_SIZE as u64);
     if start != bundle.base {
         refuse("the bundle does not start on a page");
@@ -252,11 +250,7 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
     if info.memory_dropped != 0 {
         klog!("memory: {} entries of the firmware's map found no room", info.memory_dropped);
     }
-    klog!(
-        "memory: {} MiB of RAM, {} MiB free",
-        map.ram_bytes >> 20,
-        allocator.free().total() >> 20
-    );
+    klog!("memory: {} MiB of RAM, {} MiB free", map.ram_bytes >> 20, allocator.free().total() >> 20);
 
     let panic_record = panic::collect_record(&mut allocator, map.record_page);
     let rsdp = info.rsdp.as_ref().map_or(0, |rsdp| {
@@ -266,10 +260,7 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
     });
     let machine = info.rsdp.as_ref().and_then(|rsdp| acpi::parse(&map, rsdp)).unwrap_or_else(|| {
         klog!("acpi: no usable tables; going on with one processor and no I/O interrupts");
-        acpi::Machine {
-            local_apic: 0xfee0_0000,
-            ..acpi::Machine::default()
-        }
+        acpi::Machine { local_apic: 0xfee0_0000, ..acpi::Machine::default() }
     });
     power::configure(&machine);
 
@@ -280,12 +271,7 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
     let wall_clock = clock::wall_clock(machine.century);
     let cpu_count = smp::start_all(&machine, &map, &mut allocator);
     memory::retire_boot_tables();
-    klog!(
-        "cpu: {cpu_count} running, TSC {}.{:03} MHz, features {:?}",
-        tsc_hz / 1_000_000,
-        tsc_hz / 1000 % 1000,
-        cpu::features()
-    );
+    klog!("cpu: {cpu_count} running, TSC {}.{:03} MHz, features {:?}", tsc_hz / 1_000_000, tsc_hz / 1000 % 1000, cpu::features());
 
     let mut device_regions = map.device_regions(&machine, cpu::physical_bits());
     if rsdp != 0 {

@@ -42,9 +42,7 @@ pub fn unix_seconds(raw: Raw) -> Option<u64> {
     let (second, minute) = (number(raw.second)?, number(raw.minute)?);
     let (day, month, year) = (number(raw.day)?, number(raw.month)?, number(raw.year)?);
     // A century register that makes no sense is one that is not there; the years are then those from 1970 to 2069.
-    let century = number(raw.century)
-        .filter(|century| (19..=29).contains(century))
-        .unwrap_or(if year < 70 { 20 } else { 19 });
+    let century = number(raw.century).filter(|century| (19..=29).contains(century)).unwrap_or(if year < 70 { 20 } else { 19 });
     let year = century * 100 + year;
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
@@ -65,16 +63,7 @@ mod tests {
     const BINARY_24: u8 = 6;
 
     fn at(year: u64, month: u8, day: u8, hour: u8, minute: u8, second: u8) -> Raw {
-        Raw {
-            second,
-            minute,
-            hour,
-            day,
-            month,
-            year: (year % 100) as u8,
-            century: (year / 100) as u8,
-            status_b: BINARY_24,
-        }
+        Raw { second, minute, hour, day, month, year: (year % 100) as u8, century: (year / 100) as u8, status_b: BINARY_24 }
     }
 
     #[test]
@@ -87,16 +76,7 @@ mod tests {
 
     #[test]
     fn reads_bcd_and_twelve_hours() {
-        let raw = Raw {
-            second: 0x59,
-            minute: 0x30,
-            hour: 0x80 | 0x12,
-            day: 0x29,
-            month: 0x02,
-            year: 0x24,
-            century: 0x20,
-            status_b: 0,
-        };
+        let raw = Raw { second: 0x59, minute: 0x30, hour: 0x80 | 0x12, day: 0x29, month: 0x02, year: 0x24, century: 0x20, status_b: 0 };
         assert_eq!(unix_seconds(raw), unix_seconds(at(2024, 2, 29, 12, 30, 59)));
         assert_eq!(unix_seconds(Raw { hour: 0x12, ..raw }), unix_seconds(at(2024, 2, 29, 0, 30, 59)));
         assert_eq!(unix_seconds(Raw { century: 0, ..raw }), unix_seconds(raw));
@@ -105,11 +85,7 @@ mod tests {
     #[test]
     fn guesses_the_century_that_nobody_names() {
         for (year, meant) in [(99, 1999), (70, 1970), (69, 2069), (26, 2026)] {
-            let raw = Raw {
-                year,
-                century: 0,
-                ..at(meant, 5, 4, 3, 2, 1)
-            };
+            let raw = Raw { year, century: 0, ..at(meant, 5, 4, 3, 2, 1) };
             assert_eq!(unix_seconds(raw), unix_seconds(at(meant, 5, 4, 3, 2, 1)));
         }
     }
@@ -119,14 +95,7 @@ mod tests {
         assert_eq!(unix_seconds(at(2023, 2, 29, 0, 0, 0)), None);
         assert_eq!(unix_seconds(at(2024, 0, 1, 0, 0, 0)), None);
         assert_eq!(unix_seconds(at(2024, 13, 1, 0, 0, 0)), None);
-        assert_eq!(
-            unix_seconds(Raw {
-                second: 0x7f,
-                status_b: 2,
-                ..at(2024, 1, 1, 0, 0, 0)
-            }),
-            None
-        );
+        assert_eq!(unix_seconds(Raw { second: 0x7f, status_b: 2, ..at(2024, 1, 1, 0, 0, 0) }), None);
     }
 
     proptest! {

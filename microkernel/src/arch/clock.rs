@@ -1,4 +1,4 @@
-//! The machine's reference clocks: what the TSC is measured against (ACPI timer, HPET, interval timer), and the real-time clock.
+//! The machine's reference clocks: what the TSC is measured against (ACPI timer, interval timer), and the real-time clock.
 //!
 //! What CPUID says about the TSC is not believed: emulators and hypervisors claim what their host has.
 
@@ -6,7 +6,7 @@ use x86_64::instructions::port::Port;
 
 use super::acpi::Machine;
 use super::calendar::{self, Raw};
-use super::{memory, timer};
+use super::timer;
 use crate::klog;
 
 /// Result of a measurement.
@@ -22,17 +22,11 @@ pub(super) struct Measured {
 /// A counter of known speed that counts up.
 enum Reference {
     PmTimer { port: u16, wide: bool },
-    Hpet { address: u64, hz: u64 },
     IntervalTimer,
 }
 
 const PM_TIMER_HZ: u64 = 3_579_545;
 const INTERVAL_TIMER_HZ: u64 = 1_193_182;
-/// Femtoseconds in a second, the unit of the HPET's period.
-const FEMTOSECONDS: u64 = 1_000_000_000_000_000;
-const HPET_PERIOD: u64 = 4;
-const HPET_CONFIGURATION: u64 = 0x10;
-const HPET_COUNTER: u64 = 0xf0;
 /// Length of one measurement. The interval timer's 16 bits last 54.9 ms.
 const WINDOW_MS: u64 = 20;
 /// Measurements, of which the middle one counts: a pause of the emulator or a system-management interrupt spoils one of them, not most.
@@ -40,41 +34,16 @@ const ROUNDS: usize = 3;
 /// Reads of a clock that does not move before it is given up.
 const PATIENCE: u32 = 2_000_000;
 
-fn hpet_register(address: u64, offset: u64) -> *mut u32 {
-    memory::phys_to_virt(address + offset).cast()
-}
-
 impl Reference {
     /// The clocks of this machine, best first.
     fn candidates(machine: &Machine) -> impl Iterator<Item = Self> {
-        let pm_timer = (machine.pm_timer != 0).then_some(Self::PmTimer {
-            port: machine.pm_timer,
-            wide: machine.pm_timer_32,
-        });
-        let hpet = (machine.hpet != 0 && machine.hpet < 1 << 32 && machine.hpet.is_multiple_of(1024))
-            .then(|| Self::hpet(machine.hpet))
-            .flatten();
-        [pm_timer, hpet, Some(Self::IntervalTimer)].into_iter().flatten()
-    }
-
-    fn hpet(address: u64) -> Option<Self> {
-        // SAFETY: ACPI says that the registers are there; they are in the direct map, uncached. Counting interrupts nobody.
-        let period = unsafe {
-            let configuration = hpet_register(address, HPET_CONFIGURATION);
-            configuration.write_volatile(configuration.read_volatile() | 1);
-            hpet_register(address, HPET_PERIOD).read_volatile()
-        };
-        // The specification's limits: at most 100 ns; faster than 1 ns there is none.
-        (1_000_000..=100_000_000).contains(&period).then(|| Self::Hpet {
-            address,
-            hz: FEMTOSECONDS / u64::from(period),
-        })
+        let pm_timer = (machine.pm_timer != 0).then_some(Self::PmTimer { port: machine.pm_timer, wide: machine.pm_timer_32 });
+        [pm_timer, Some(Self::IntervalTimer)].into_iter().flatten()
     }
 
     fn name(&self) -> &'static str {
         match self {
             Self::PmTimer { .. } => "ACPI timer",
-            Self::Hpet { .. } => "HPET",
             Self::IntervalTimer => "interval timer",
         }
     }
@@ -82,7 +51,6 @@ impl Reference {
     fn hz(&self) -> u64 {
         match self {
             Self::PmTimer { .. } => PM_TIMER_HZ,
-            Self::Hpet { hz, .. } => *hz,
             Self::IntervalTimer => INTERVAL_TIMER_HZ,
         }
     }
@@ -91,7 +59,7 @@ impl Reference {
         match self {
             Self::PmTimer { wide: false, .. } => 0xff_ffff,
             Self::IntervalTimer => 0xffff,
-            _ => 0xffff_ffff,
+            Self::PmTimer { wide: true, .. } => 0xffff_ffff,
         }
     }
 
@@ -114,8 +82,6 @@ impl Reference {
         match *self {
             // SAFETY: reading the ACPI timer has no effect.
             Self::PmTimer { port, .. } => unsafe { Port::<u32>::new(port).read().into() },
-            // SAFETY: reading the counter has no effect; the registers are mapped.
-            Self::Hpet { address, .. } => unsafe { hpet_register(address, HPET_COUNTER).read_volatile().into() },
             // SAFETY: latches and reads channel 2, which counts down.
             Self::IntervalTimer => unsafe {
                 Port::new(0x43).write(0x80u8);
@@ -180,18 +146,11 @@ impl Reference {
 pub(super) fn measure(machine: &Machine, timer_count: fn() -> u32) -> Measured {
     for reference in Reference::candidates(machine) {
         let mut rounds = [(0, 0); ROUNDS];
-        if rounds
-            .iter_mut()
-            .all(|round| reference.measure_once(timer_count).map(|result| *round = result).is_some())
-        {
+        if rounds.iter_mut().all(|round| reference.measure_once(timer_count).map(|result| *round = result).is_some()) {
             rounds.sort_unstable();
             let (tsc_hz, timer_hz) = rounds[ROUNDS / 2];
             if tsc_hz >= 1_000_000 && timer_hz > 0 {
-                return Measured {
-                    tsc_hz,
-                    timer_hz,
-                    clock: reference.name(),
-                };
+                return Measured { tsc_hz, timer_hz, clock: reference.name() };
             }
         }
         klog!("timer: the {} does not count; trying the next", reference.name());

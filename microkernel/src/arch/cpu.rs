@@ -68,18 +68,9 @@ pub fn features() -> Features {
 /// # Errors
 /// Name of a feature that the system cannot do without and this processor lacks.
 pub fn detect() -> Result<Features, &'static str> {
-    let absent = CpuidResult {
-        eax: 0,
-        ebx: 0,
-        ecx: 0,
-        edx: 0,
-    };
+    let absent = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
     let leaf = |leaf: u32| {
-        if __cpuid(leaf & 0x8000_0000).eax >= leaf {
-            __cpuid_count(leaf, 0)
-        } else {
-            absent
-        }
+        if __cpuid(leaf & 0x8000_0000).eax >= leaf { __cpuid_count(leaf, 0) } else { absent }
     };
     let (basic, extended, high, power) = (leaf(1), leaf(7), leaf(0x8000_0001), leaf(0x8000_0007));
     for (there, name) in [
@@ -117,11 +108,7 @@ pub fn detect() -> Result<Features, &'static str> {
 /// Bits of a physical address.
 #[must_use]
 pub fn physical_bits() -> u32 {
-    if __cpuid(0x8000_0000).eax >= 0x8000_0008 {
-        (__cpuid(0x8000_0008).eax & 0xff).clamp(36, 52)
-    } else {
-        36
-    }
+    if __cpuid(0x8000_0000).eax >= 0x8000_0008 { (__cpuid(0x8000_0008).eax & 0xff).clamp(36, 52) } else { 36 }
 }
 
 /// Sets this processor's control registers for the features in use. The caller's page tables must map what runs.

@@ -19,11 +19,8 @@ const IST_PAGES: [u64; 3] = [2, 1, 2];
 const STRIDE: u64 = 64 * 1024;
 
 /// Vectors with stacks of their own, in the order of [`IST_PAGES`].
-const IST_VECTORS: [(usize, unsafe extern "C" fn()); 3] = [
-    (8, panic::double_fault_entry),
-    (2, panic::nmi_entry),
-    (18, panic::machine_check_entry),
-];
+const IST_VECTORS: [(usize, unsafe extern "C" fn()); 3] =
+    [(8, panic::double_fault_entry), (2, panic::nmi_entry), (18, panic::machine_check_entry)];
 
 /// Task state segment (Intel SDM volume 3, 8.7).
 #[repr(C, packed(4))]
@@ -58,21 +55,8 @@ impl ArchCpu {
     /// Empty tables.
     #[must_use]
     pub const fn new() -> Self {
-        let tss = Tss {
-            reserved0: 0,
-            rsp: [0; 3],
-            reserved1: 0,
-            ist: [0; 7],
-            reserved2: 0,
-            reserved3: 0,
-            io_map: size_of::<Tss>() as u16,
-        };
-        Self {
-            gdt: UnsafeCell::new([0; 8]),
-            tss: UnsafeCell::new(tss),
-            apic_id: AtomicU32::new(0),
-            stack_top: AtomicU64::new(0),
-        }
+        let tss = Tss { reserved0: 0, rsp: [0; 3], reserved1: 0, ist: [0; 7], reserved2: 0, reserved3: 0, io_map: size_of::<Tss>() as u16 };
+        Self { gdt: UnsafeCell::new([0; 8]), tss: UnsafeCell::new(tss), apic_id: AtomicU32::new(0), stack_top: AtomicU64::new(0) }
     }
 
     /// Fills the tables in.
@@ -108,14 +92,8 @@ impl ArchCpu {
     /// # Safety
     /// They are filled in, and belong to this processor. GS base is lost.
     unsafe fn load(&'static self) {
-        let gdt = Pointer {
-            limit: 8 * 8 - 1,
-            base: self.gdt.get() as u64,
-        };
-        let idt = Pointer {
-            limit: (256 * size_of::<Gate>() - 1) as u16,
-            base: IDT.0.get() as u64,
-        };
+        let gdt = Pointer { limit: 8 * 8 - 1, base: self.gdt.get() as u64 };
+        let idt = Pointer { limit: (256 * size_of::<Gate>() - 1) as u16, base: IDT.0.get() as u64 };
         // SAFETY: both tables live forever; the selectors are those of `fill`.
         unsafe {
             core::arch::asm!(

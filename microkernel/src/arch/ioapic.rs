@@ -65,25 +65,14 @@ pub(super) fn init(ioapics: &[acpi::IoApic], overrides: &Vec<Override, 16>) {
     OVERRIDES.call_once(|| overrides.clone());
     let mut controllers = CONTROLLERS.lock();
     // The direct map has devices below 4 GiB only.
-    for ioapic in ioapics
-        .iter()
-        .filter(|ioapic| ioapic.address < 1 << 32 && ioapic.address.is_multiple_of(16))
-    {
-        let mut controller = Controller {
-            address: ioapic.address,
-            first: ioapic.first_gsi,
-            lines: 0,
-        };
+    for ioapic in ioapics.iter().filter(|ioapic| ioapic.address < 1 << 32 && ioapic.address.is_multiple_of(16)) {
+        let mut controller = Controller { address: ioapic.address, first: ioapic.first_gsi, lines: 0 };
         controller.lines = (controller.read(REGISTER_VERSION) >> 16 & 0xff) + 1;
         for line in 0..controller.lines {
             controller.write(Controller::entry(line), ENTRY_MASKED);
             controller.write(Controller::entry(line) + 1, 0);
         }
-        klog!(
-            "ioapic: lines {} to {}",
-            controller.first,
-            u64::from(controller.first) + u64::from(controller.lines) - 1
-        );
+        klog!("ioapic: lines {} to {}", controller.first, u64::from(controller.first) + u64::from(controller.lines) - 1);
         // There are at most as many as the list that they come from.
         let _ = controllers.push(controller);
     }
@@ -113,19 +102,12 @@ fn mask_legacy() {
 /// One past the highest line of all controllers; there may be gaps.
 #[must_use]
 pub fn count() -> u32 {
-    CONTROLLERS
-        .lock()
-        .iter()
-        .map(|controller| controller.first.saturating_add(controller.lines))
-        .max()
-        .unwrap_or(0)
+    CONTROLLERS.lock().iter().map(|controller| controller.first.saturating_add(controller.lines)).max().unwrap_or(0)
 }
 
 fn with_line<T>(gsi: u32, act: impl FnOnce(&Controller, u32) -> T) -> Option<T> {
     let controllers = CONTROLLERS.lock();
-    let controller = controllers
-        .iter()
-        .find(|controller| gsi.checked_sub(controller.first).is_some_and(|line| line < controller.lines))?;
+    let controller = controllers.iter().find(|controller| gsi.checked_sub(controller.first).is_some_and(|line| line < controller.lines))?;
     Some(act(controller, Controller::entry(gsi - controller.first)))
 }
 
@@ -151,23 +133,17 @@ pub fn route(gsi: u32, vector: u8, cpu: usize, level: bool, active_low: bool) ->
 
 /// Holds a line back. A line that does not exist is held back already.
 pub fn mask(gsi: u32) {
-    let _ = with_line(gsi, |controller, entry| {
-        controller.write(entry, controller.read(entry) | ENTRY_MASKED)
-    });
+    let _ = with_line(gsi, |controller, entry| controller.write(entry, controller.read(entry) | ENTRY_MASKED));
 }
 
 /// Lets a line through that was routed.
 pub fn unmask(gsi: u32) {
-    let _ = with_line(gsi, |controller, entry| {
-        controller.write(entry, controller.read(entry) & !ENTRY_MASKED)
-    });
+    let _ = with_line(gsi, |controller, entry| controller.write(entry, controller.read(entry) & !ENTRY_MASKED));
 }
 
 /// Where ISA line `line` arrives: global line, level-triggered, active low. Without an override of the firmware's it is the line itself, edge-triggered, active high.
 #[must_use]
 pub fn isa_to_gsi(line: u8) -> (u32, bool, bool) {
-    let found = OVERRIDES
-        .get()
-        .and_then(|overrides| overrides.iter().find(|entry| entry.line == line));
+    let found = OVERRIDES.get().and_then(|overrides| overrides.iter().find(|entry| entry.line == line));
     found.map_or((line.into(), false, false), |entry| (entry.gsi, entry.level, entry.active_low))
 }

@@ -59,11 +59,7 @@ pub fn virt_to_phys<T>(pointer: *const T) -> u64 {
 #[inline]
 #[must_use]
 pub const fn kernel_virt_to_phys(address: u64) -> u64 {
-    if address >= KERNEL_VIRT {
-        address - KERNEL_VIRT
-    } else {
-        address.wrapping_sub(PHYS_MAP)
-    }
+    if address >= KERNEL_VIRT { address - KERNEL_VIRT } else { address.wrapping_sub(PHYS_MAP) }
 }
 
 /// The kernel's own page-table root; its lower half is empty.
@@ -82,10 +78,7 @@ pub(super) fn boot_pml4_phys() -> u64 {
 /// The kernel's image in physical memory, with the boot part.
 #[must_use]
 pub fn kernel_image() -> Region {
-    Region {
-        base: (&raw const __kernel_phys_start) as u64,
-        end: kernel_virt_to_phys((&raw const __kernel_end) as u64),
-    }
+    Region { base: (&raw const __kernel_phys_start) as u64, end: kernel_virt_to_phys((&raw const __kernel_end) as u64) }
 }
 
 /// Copies bytes to the start of a page in the direct map.
@@ -97,15 +90,9 @@ pub(super) fn copy_to_page(page: u64, bytes: &[u8]) {
 
 impl Physical for MemoryMap {
     fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
-        let region = Region {
-            base: address,
-            end: address.checked_add(length as u64)?,
-        };
+        let region = Region { base: address, end: address.checked_add(length as u64)? };
         // Old BIOSes keep tables in their ROM, which the map need not name.
-        let rom = Region {
-            base: 0xa_0000,
-            end: ONE_MIB,
-        };
+        let rom = Region { base: 0xa_0000, end: ONE_MIB };
         if !self.known().contains(region) && region.intersection(rom) != region {
             return None;
         }
@@ -136,14 +123,8 @@ impl BootAllocator {
     /// When memory is short: the machine cannot run the system then.
     #[inline(never)]
     pub fn allocate(&mut self, pages: u64) -> u64 {
-        let below_4g = Region {
-            base: ONE_MIB,
-            end: FOUR_GIB,
-        };
-        let base = self
-            .free
-            .take(pages * PAGE, PAGE, below_4g)
-            .expect("out of memory at boot: the machine has too little RAM below 4 GiB");
+        let below_4g = Region { base: ONE_MIB, end: FOUR_GIB };
+        let base = self.free.take(pages * PAGE, PAGE, below_4g).expect("out of memory at boot: the machine has too little RAM below 4 GiB");
         self.given += pages * PAGE;
         // SAFETY: the memory was free, is RAM, and is mapped by the early and by the final tables.
         unsafe { phys_to_virt(base).write_bytes(0, (pages * PAGE) as usize) };
@@ -213,13 +194,7 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
     let text = (&raw const __text_start) as u64;
     let image_end = (&raw const __kernel_end) as u64;
     for address in (text..image_end).step_by(PAGE_SIZE) {
-        map(
-            tables,
-            address,
-            kernel_virt_to_phys(address),
-            PageSize::Small,
-            image_rights(address),
-        );
+        map(tables, address, kernel_virt_to_phys(address), PageSize::Small, image_rights(address));
     }
 
     let image = kernel_image();
@@ -229,11 +204,7 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
         if chunk.overlaps(image) {
             for page in (chunk.base..chunk.end).step_by(PAGE_SIZE) {
                 let in_image = page >= first_text && page < image.end;
-                let rights = if in_image {
-                    image_rights(KERNEL_VIRT + page) | bits::NO_EXECUTE
-                } else {
-                    data
-                };
+                let rights = if in_image { image_rights(KERNEL_VIRT + page) | bits::NO_EXECUTE } else { data };
                 map(tables, PHYS_MAP + page, page, PageSize::Small, rights);
             }
         } else {
@@ -241,10 +212,7 @@ pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Featur
             map(tables, PHYS_MAP + base, base, PageSize::Large, data | caching);
         }
     }
-    let high = Region {
-        base: FOUR_GIB,
-        end: PHYS_LIMIT,
-    };
+    let high = Region { base: FOUR_GIB, end: PHYS_LIMIT };
     let mut next = FOUR_GIB;
     for region in map_of.cached().as_slice() {
         let region = region.intersection(high).grown_to(LARGE);

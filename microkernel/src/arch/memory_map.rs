@@ -61,14 +61,7 @@ impl MemoryMap {
         let record = Region::with_length(RECORD_PAGE, PAGE);
         let record_page = free.contains(record).then_some(RECORD_PAGE);
         free.subtract(record);
-        Self {
-            ram_bytes: ram.total(),
-            free,
-            ram,
-            cached,
-            known,
-            record_page,
-        }
+        Self { ram_bytes: ram.total(), free, ram, cached, known, record_page }
     }
 
     /// Memory that may be cached: RAM and the firmware's tables.
@@ -88,15 +81,9 @@ impl MemoryMap {
     #[must_use]
     pub fn device_regions(&self, machine: &Machine, physical_bits: u32) -> RegionSet {
         let mut devices = RegionSet::new();
-        devices.add(Region {
-            base: ISA_DEVICES,
-            end: FOUR_GIB,
-        });
+        devices.add(Region { base: ISA_DEVICES, end: FOUR_GIB });
         let top = self.ram.as_slice().last().map_or(0, |region| region.end).max(FOUR_GIB);
-        devices.add(Region {
-            base: top.next_multiple_of(HUGE),
-            end: DEVICE_LIMIT.min(1 << physical_bits),
-        });
+        devices.add(Region { base: top.next_multiple_of(HUGE), end: DEVICE_LIMIT.min(1 << physical_bits) });
         for &region in self.ram.as_slice() {
             devices.subtract(region);
         }
@@ -111,14 +98,7 @@ impl MemoryMap {
     #[must_use]
     pub fn trampoline_page(&self) -> Option<u64> {
         // The first pages hold the BIOS's data.
-        self.ram.clone().take(
-            PAGE,
-            PAGE,
-            Region {
-                base: 0x8000,
-                end: ISA_DEVICES,
-            },
-        )
+        self.ram.clone().take(PAGE, PAGE, Region { base: 0x8000, end: ISA_DEVICES })
     }
 }
 
@@ -128,31 +108,15 @@ mod tests {
     use crate::arch::acpi::IoApic;
     use proptest::prelude::*;
 
-    const IMAGE: Region = Region {
-        base: 0x20_0000,
-        end: 0x24_5000,
-    };
+    const IMAGE: Region = Region { base: 0x20_0000, end: 0x24_5000 };
 
     fn entry(base: u64, end: u64, kind: MemoryKind) -> MemoryEntry {
-        MemoryEntry {
-            base,
-            length: end - base,
-            kind,
-        }
+        MemoryEntry { base, length: end - base, kind }
     }
 
     fn machine() -> Machine {
-        let mut machine = Machine {
-            local_apic: 0xfee0_0000,
-            ..Machine::default()
-        };
-        machine
-            .ioapics
-            .push(IoApic {
-                address: 0xfec0_0000,
-                first_gsi: 0,
-            })
-            .unwrap();
+        let mut machine = Machine { local_apic: 0xfee0_0000, ..Machine::default() };
+        machine.ioapics.push(IoApic { address: 0xfec0_0000, first_gsi: 0 }).unwrap();
         machine
     }
 
@@ -171,90 +135,39 @@ mod tests {
 
     #[test]
     fn sorts_a_pc() {
-        let map = MemoryMap::new(
-            &pc(),
-            IMAGE,
-            Region {
-                base: 0x30_0000,
-                end: 0x70_0000,
-            },
-        );
+        let map = MemoryMap::new(&pc(), IMAGE, Region { base: 0x30_0000, end: 0x70_0000 });
         assert_eq!(
             map.free.as_slice(),
             [
-                Region {
-                    base: 0x10_0000,
-                    end: RECORD_PAGE
-                },
-                Region {
-                    base: 0x24_5000,
-                    end: 0x30_0000
-                },
-                Region {
-                    base: 0x70_0000,
-                    end: 0xbffd_f000
-                },
-                Region {
-                    base: 0x1_0000_0000,
-                    end: 0x1_8000_0000
-                },
+                Region { base: 0x10_0000, end: RECORD_PAGE },
+                Region { base: 0x24_5000, end: 0x30_0000 },
+                Region { base: 0x70_0000, end: 0xbffd_f000 },
+                Region { base: 0x1_0000_0000, end: 0x1_8000_0000 },
             ]
         );
         assert_eq!((map.record_page, map.trampoline_page()), (Some(RECORD_PAGE), Some(0x8000)));
         assert_eq!(
             map.device_regions(&machine(), 39).as_slice(),
             [
-                Region {
-                    base: 0xa_0000,
-                    end: 0x10_0000
-                },
-                Region {
-                    base: 0xbffd_f000,
-                    end: 0xfec0_0000
-                },
-                Region {
-                    base: 0xfec0_1000,
-                    end: 0xfee0_0000
-                },
-                Region {
-                    base: 0xfee0_1000,
-                    end: FOUR_GIB
-                },
-                Region {
-                    base: 0x1_8000_0000,
-                    end: 1 << 39
-                },
+                Region { base: 0xa_0000, end: 0x10_0000 },
+                Region { base: 0xbffd_f000, end: 0xfec0_0000 },
+                Region { base: 0xfec0_1000, end: 0xfee0_0000 },
+                Region { base: 0xfee0_1000, end: FOUR_GIB },
+                Region { base: 0x1_8000_0000, end: 1 << 39 },
             ]
         );
     }
 
     #[test]
     fn a_bundle_over_the_record_wins() {
-        let map = MemoryMap::new(
-            &pc(),
-            IMAGE,
-            Region {
-                base: 0x1f_0000,
-                end: 0x20_0000,
-            },
-        );
+        let map = MemoryMap::new(&pc(), IMAGE, Region { base: 0x1f_0000, end: 0x20_0000 });
         assert_eq!(map.record_page, None);
-        assert!(!map.free.overlaps(Region {
-            base: 0x1f_0000,
-            end: 0x20_0000
-        }));
+        assert!(!map.free.overlaps(Region { base: 0x1f_0000, end: 0x20_0000 }));
     }
 
     #[test]
     fn no_room_below_one_mebibyte() {
-        let map = MemoryMap::new(
-            &[entry(ONE_MIB, 1 << 30, MemoryKind::Available)],
-            IMAGE,
-            Region {
-                base: 1 << 29,
-                end: (1 << 29) + PAGE,
-            },
-        );
+        let map = MemoryMap::new(&[entry(ONE_MIB, 1 << 30, MemoryKind::Available)], IMAGE, Region { base: 1 << 29, end: (1 << 29) + PAGE });
         assert_eq!(map.trampoline_page(), None);
     }
 

@@ -112,18 +112,10 @@ pub fn parse(bytes: &[u8]) -> Result<BootInformation, ParseError> {
             break;
         }
         // At least the header, so that the loop always moves on.
-        let tag = length
-            .checked_sub(8)
-            .and_then(|_| bytes.get(offset..offset.checked_add(length)?))
-            .ok_or(ParseError::TagOutOfBounds)?;
+        let tag = length.checked_sub(8).and_then(|_| bytes.get(offset..offset.checked_add(length)?)).ok_or(ParseError::TagOutOfBounds)?;
         match kind {
             TAG_COMMAND_LINE if info.command_line.is_empty() => {
-                info.command_line = tag[8..]
-                    .iter()
-                    .copied()
-                    .take_while(|&byte| byte != 0)
-                    .take(MAX_COMMAND_LINE)
-                    .collect();
+                info.command_line = tag[8..].iter().copied().take_while(|&byte| byte != 0).take(MAX_COMMAND_LINE).collect();
             }
             TAG_MODULE if info.module.is_none() => {
                 if let (Some(start), Some(end)) = (u32_at(tag, 8), u32_at(tag, 12))
@@ -143,11 +135,7 @@ pub fn parse(bytes: &[u8]) -> Result<BootInformation, ParseError> {
         // Tags start at multiples of 8. No overflow: `length` is at most `MAX_INFO`.
         offset += length.next_multiple_of(8);
     }
-    if info.memory.is_empty() {
-        Err(ParseError::NoMemoryMap)
-    } else {
-        Ok(info)
-    }
+    if info.memory.is_empty() { Err(ParseError::NoMemoryMap) } else { Ok(info) }
 }
 
 fn read_memory_map(tag: &[u8], info: &mut BootInformation) {
@@ -233,21 +221,9 @@ mod tests {
         assert_eq!(
             info.memory.as_slice(),
             [
-                MemoryEntry {
-                    base: 0,
-                    length: 0x9fc00,
-                    kind: MemoryKind::Available
-                },
-                MemoryEntry {
-                    base: u64::MAX - 5,
-                    length: 5,
-                    kind: MemoryKind::Reserved
-                },
-                MemoryEntry {
-                    base: 0x7fe_0000,
-                    length: 0x1000,
-                    kind: MemoryKind::AcpiTables
-                },
+                MemoryEntry { base: 0, length: 0x9fc00, kind: MemoryKind::Available },
+                MemoryEntry { base: u64::MAX - 5, length: 5, kind: MemoryKind::Reserved },
+                MemoryEntry { base: 0x7fe_0000, length: 0x1000, kind: MemoryKind::AcpiTables },
             ]
         );
     }
@@ -268,10 +244,7 @@ mod tests {
     fn keeps_what_fits_of_a_huge_map() {
         let entries: std::vec::Vec<_> = (0..300u64).map(|i| (i * 0x2000, 0x1000, 1)).collect();
         let info = parse(&information(&[memory_map(&entries)])).unwrap();
-        assert_eq!(
-            (info.memory.len(), info.memory_dropped),
-            (MAX_MEMORY_ENTRIES, 300 - MAX_MEMORY_ENTRIES)
-        );
+        assert_eq!((info.memory.len(), info.memory_dropped), (MAX_MEMORY_ENTRIES, 300 - MAX_MEMORY_ENTRIES));
     }
 
     proptest! {

@@ -116,27 +116,6 @@ pub fn map(memory: &mut impl TableMemory, root: u64, address: u64, physical: u64
     Ok(())
 }
 
-/// The leaf that maps `address`, with its size; `None` if nothing is mapped there.
-pub fn look_up(memory: &impl TableMemory, root: u64, address: u64) -> Option<(u64, PageSize)> {
-    let mut table = root;
-    for (shift, size) in [
-        (39, None),
-        (30, Some(PageSize::Huge)),
-        (21, Some(PageSize::Large)),
-        (12, Some(PageSize::Small)),
-    ] {
-        let entry = memory.read(table, (address >> shift & 511) as usize);
-        if entry & bits::PRESENT == 0 {
-            return None;
-        }
-        match size {
-            Some(size) if entry & bits::LARGE != 0 || size == PageSize::Small => return Some((entry, size)),
-            _ => table = entry & bits::ADDRESS,
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,10 +128,7 @@ mod tests {
 
     impl Simulated {
         fn new(limit: usize) -> Self {
-            Self {
-                tables: vec![[0; 512]],
-                limit,
-            }
+            Self { tables: vec![[0; 512]], limit }
         }
     }
 
@@ -171,32 +147,33 @@ mod tests {
         }
     }
 
+    /// The leaf that maps `address`, with its size; `None` if nothing is mapped there.
+    fn look_up(memory: &Simulated, root: u64, address: u64) -> Option<(u64, PageSize)> {
+        let mut table = root;
+        for (shift, size) in [(39, None), (30, Some(PageSize::Huge)), (21, Some(PageSize::Large)), (12, Some(PageSize::Small))] {
+            let entry = memory.read(table, (address >> shift & 511) as usize);
+            if entry & bits::PRESENT == 0 {
+                return None;
+            }
+            match size {
+                Some(size) if entry & bits::LARGE != 0 || size == PageSize::Small => return Some((entry, size)),
+                _ => table = entry & bits::ADDRESS,
+            }
+        }
+        None
+    }
+
     const DATA: u64 = bits::WRITE | bits::NO_EXECUTE;
 
     #[test]
     fn refuses_what_it_must() {
         let mut memory = Simulated::new(9);
-        assert_eq!(
-            map(&mut memory, 0, 0x1000, 0x2000, PageSize::Small, bits::WRITE),
-            Err(MapError::WriteExecute)
-        );
-        assert_eq!(
-            map(&mut memory, 0, 0x1000, 0x2000, PageSize::Large, DATA),
-            Err(MapError::Misaligned)
-        );
-        assert_eq!(
-            map(&mut memory, 0, 0x1001, 0x2000, PageSize::Small, DATA),
-            Err(MapError::Misaligned)
-        );
+        assert_eq!(map(&mut memory, 0, 0x1000, 0x2000, PageSize::Small, bits::WRITE), Err(MapError::WriteExecute));
+        assert_eq!(map(&mut memory, 0, 0x1000, 0x2000, PageSize::Large, DATA), Err(MapError::Misaligned));
+        assert_eq!(map(&mut memory, 0, 0x1001, 0x2000, PageSize::Small, DATA), Err(MapError::Misaligned));
         assert_eq!(map(&mut memory, 0, 0x20_0000, 0x40_0000, PageSize::Large, DATA), Ok(()));
-        assert_eq!(
-            map(&mut memory, 0, 0x20_1000, 0x2000, PageSize::Small, DATA),
-            Err(MapError::Occupied)
-        );
-        assert_eq!(
-            map(&mut memory, 0, 0x20_0000, 0x2000, PageSize::Small, DATA),
-            Err(MapError::Occupied)
-        );
+        assert_eq!(map(&mut memory, 0, 0x20_1000, 0x2000, PageSize::Small, DATA), Err(MapError::Occupied));
+        assert_eq!(map(&mut memory, 0, 0x20_0000, 0x2000, PageSize::Small, DATA), Err(MapError::Occupied));
         assert_eq!(map(&mut memory, 0, 0, 0, PageSize::Huge, DATA), Err(MapError::Occupied));
         let mut small = Simulated::new(2);
         assert_eq!(map(&mut small, 0, 0, 0, PageSize::Small, DATA), Err(MapError::NoMemory));

@@ -23,9 +23,7 @@ struct Text {
 // SAFETY: only the processor that set `KERNEL_PANICKING` touches the bytes.
 unsafe impl Sync for Text {}
 
-static TEXT: Text = Text {
-    bytes: UnsafeCell::new([0; MAX_TEXT]),
-};
+static TEXT: Text = Text { bytes: UnsafeCell::new([0; MAX_TEXT]) };
 
 /// Text that is sent at once and kept for the record.
 struct Report<'a> {
@@ -127,20 +125,8 @@ fn describe_thread(report: &mut Report<'_>) -> fmt::Result {
     };
     let regs = &thread.regs;
     writeln!(report, "thread {:#x}, when it last entered the kernel:", thread.address())?;
-    writeln!(
-        report,
-        "  rip {:#018x} rsp {:#018x} rflags {:#x}",
-        regs.rip.get(),
-        regs.rsp.get(),
-        regs.rflags.get()
-    )?;
-    for (name, value) in [
-        ("rax", &regs.rax),
-        ("rdi", &regs.rdi),
-        ("rsi", &regs.rsi),
-        ("rdx", &regs.rdx),
-        ("r8", &regs.r8),
-    ] {
+    writeln!(report, "  rip {:#018x} rsp {:#018x} rflags {:#x}", regs.rip.get(), regs.rsp.get(), regs.rflags.get())?;
+    for (name, value) in [("rax", &regs.rax), ("rdi", &regs.rdi), ("rsi", &regs.rsi), ("rdx", &regs.rdx), ("r8", &regs.r8)] {
         write!(report, "  {name} {:#x}", value.get())?;
     }
     write!(report, "\n  words")?;
@@ -177,15 +163,10 @@ extern "C" fn fatal(frame: &Frame) -> ! {
         writeln!(report, "{name}, error {:#x}", frame.error)?;
         writeln!(report, "  rip {:#018x} cs {:#x} rflags {:#x}", frame.rip, frame.cs, frame.rflags)?;
         writeln!(report, "  rsp {:#018x} ss {:#x} cr2 {:#018x}", frame.rsp, frame.ss, cpu::read_cr2())?;
-        for (row, names) in [
-            ["r15", "r14", "r13"],
-            ["r12", "r11", "r10"],
-            ["r9", "r8", "rbp"],
-            ["rdi", "rsi", "rdx"],
-            ["rcx", "rbx", "rax"],
-        ]
-        .iter()
-        .enumerate()
+        for (row, names) in
+            [["r15", "r14", "r13"], ["r12", "r11", "r10"], ["r9", "r8", "rbp"], ["rdi", "rsi", "rdx"], ["rcx", "rbx", "rax"]]
+                .iter()
+                .enumerate()
         {
             for (column, name) in names.iter().enumerate() {
                 write!(report, "  {name:3} {:#018x}", frame.general[row * 3 + column])?;
@@ -199,15 +180,7 @@ extern "C" fn fatal(frame: &Frame) -> ! {
 /// NMI: stops this processor when another panics, else does nothing. It may come at any instruction and trusts nothing but its own stack.
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn nmi_entry() {
-    naked_asm!(
-        "cmp byte ptr [rip + KERNEL_PANICKING], 0",
-        "jne 2f",
-        "iretq",
-        "2:",
-        "cli",
-        "hlt",
-        "jmp 2b"
-    )
+    naked_asm!("cmp byte ptr [rip + KERNEL_PANICKING], 0", "jne 2f", "iretq", "2:", "cli", "hlt", "jmp 2b")
 }
 
 /// Double fault; the processor pushes an error code.

@@ -16,10 +16,7 @@ static REGISTERS: Once<Registers> = Once::new();
 
 /// Remembers what ACPI says.
 pub fn configure(machine: &Machine) {
-    REGISTERS.call_once(|| Registers {
-        reset: machine.reset,
-        soft_off: machine.soft_off,
-    });
+    REGISTERS.call_once(|| Registers { reset: machine.reset, soft_off: machine.soft_off });
 }
 
 /// Restarts the machine: by ACPI, by the keyboard controller, by a triple fault, whichever works first.

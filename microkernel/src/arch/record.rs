@@ -10,9 +10,7 @@ pub const MAX_TEXT: usize = RECORD_BYTES - TEXT - 1;
 
 /// FNV-1a, 64 bits: chance corruption shows, and no table is needed.
 fn checksum(text: &[u8]) -> u64 {
-    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Writes text into the page and seals it. The text is cut at [`MAX_TEXT`].

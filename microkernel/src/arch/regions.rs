@@ -20,10 +20,7 @@ impl Region {
     /// A range of `length` bytes, cut at the end of the address space.
     #[must_use]
     pub const fn with_length(base: u64, length: u64) -> Self {
-        Self {
-            base,
-            end: base.saturating_add(length),
-        }
+        Self { base, end: base.saturating_add(length) }
     }
 
     /// Bytes in it.
@@ -57,10 +54,7 @@ impl Region {
             Some(base) => base,
             None => return Self { base: 0, end: 0 },
         };
-        Self {
-            base,
-            end: self.end - self.end % alignment,
-        }
+        Self { base, end: self.end - self.end % alignment }
     }
 
     /// All pages that it touches; the last partial page of the address space is left out.
@@ -70,19 +64,13 @@ impl Region {
             Some(end) => end,
             None => u64::MAX - u64::MAX % alignment,
         };
-        Self {
-            base: self.base - self.base % alignment,
-            end,
-        }
+        Self { base: self.base - self.base % alignment, end }
     }
 
     /// What both have.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
-        Self {
-            base: self.base.max(other.base),
-            end: self.end.min(other.end),
-        }
+        Self { base: self.base.max(other.base), end: self.end.min(other.end) }
     }
 }
 
@@ -99,10 +87,7 @@ impl RegionSet {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            regions: Vec::new(),
-            lost: 0,
-        }
+        Self { regions: Vec::new(), lost: 0 }
     }
 
     /// The ranges, in ascending order.
@@ -141,16 +126,9 @@ impl RegionSet {
         if region.is_empty() {
             return;
         }
-        let first = self
-            .regions
-            .iter()
-            .position(|one| one.end >= region.base)
-            .unwrap_or(self.regions.len());
+        let first = self.regions.iter().position(|one| one.end >= region.base).unwrap_or(self.regions.len());
         while let Some(&next) = self.regions.get(first).filter(|one| one.base <= region.end) {
-            region = Region {
-                base: region.base.min(next.base),
-                end: region.end.max(next.end),
-            };
+            region = Region { base: region.base.min(next.base), end: region.end.max(next.end) };
             self.regions.remove(first);
         }
         if self.regions.insert(first, region).is_err() {
@@ -170,14 +148,8 @@ impl RegionSet {
                 index += 1;
                 continue;
             }
-            let below = Region {
-                base: region.base,
-                end: hole.base.max(region.base),
-            };
-            let above = Region {
-                base: hole.end.min(region.end),
-                end: region.end,
-            };
+            let below = Region { base: region.base, end: hole.base.max(region.base) };
+            let above = Region { base: hole.end.min(region.end), end: region.end };
             self.regions.remove(index);
             for part in [below, above] {
                 if part.is_empty() {
@@ -233,15 +205,9 @@ mod tests {
     fn a_full_set_only_loses() {
         let mut set = RegionSet::new();
         for i in 0..MAX_REGIONS as u64 {
-            set.add(Region {
-                base: i * 100,
-                end: i * 100 + 50,
-            });
+            set.add(Region { base: i * 100, end: i * 100 + 50 });
         }
-        set.add(Region {
-            base: 1 << 40,
-            end: (1 << 40) + 7,
-        });
+        set.add(Region { base: 1 << 40, end: (1 << 40) + 7 });
         assert_eq!(set.lost(), 7);
         set.subtract(Region { base: 10, end: 20 });
         assert!(!set.overlaps(Region { base: 10, end: 20 }));
@@ -262,14 +228,7 @@ mod tests {
 
     #[test]
     fn rounds_at_the_edges() {
-        assert!(
-            Region {
-                base: u64::MAX - 5,
-                end: u64::MAX
-            }
-            .shrunk_to(PAGE)
-            .is_empty()
-        );
+        assert!(Region { base: u64::MAX - 5, end: u64::MAX }.shrunk_to(PAGE).is_empty());
         assert_eq!(Region { base: 1, end: u64::MAX }.grown_to(PAGE), Region { base: 0, end: !0xfff });
     }
 

@@ -20,10 +20,7 @@ impl LogRing {
     /// An empty log. All of it is zero, so that it takes no room in the kernel's file; the capacity is written with the first text.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            header: LogHeader { written: 0, capacity: 0 },
-            text: [0; CAPACITY],
-        }
+        Self { header: LogHeader { written: 0, capacity: 0 }, text: [0; CAPACITY] }
     }
 
     /// Appends text; the oldest gives way.

@@ -53,17 +53,9 @@ pub(super) fn calibrate(machine: &Machine) -> u64 {
     let measured = clock::measure(machine, apic::timer_current);
     apic::timer_count(0);
     TSC_HZ.store(measured.tsc_hz, Ordering::Relaxed);
-    TIMER_SCALE.store(
-        ((u128::from(measured.timer_hz) << 32) / u128::from(measured.tsc_hz)) as u64,
-        Ordering::Relaxed,
-    );
+    TIMER_SCALE.store(((u128::from(measured.timer_hz) << 32) / u128::from(measured.tsc_hz)) as u64, Ordering::Relaxed);
     USE_DEADLINE.store(cpu::features().contains(Features::TSC_DEADLINE), Ordering::Relaxed);
-    klog!(
-        "timer: TSC {} kHz by {}, APIC timer {} kHz",
-        measured.tsc_hz / 1000,
-        measured.clock,
-        measured.timer_hz / 1000
-    );
+    klog!("timer: TSC {} kHz by {}, APIC timer {} kHz", measured.tsc_hz / 1000, measured.clock, measured.timer_hz / 1000);
     init_cpu();
     measured.tsc_hz
 }
