@@ -117,7 +117,7 @@ check: tools ## Check system.toml
 	@$(HOST_BIN)/image-builder check --system $(SYSTEM) $(SET)
 
 # --- Running ------------------------------------------------------------------------------------------------------------------------------
-QEMU = qemu-system-x86_64 -machine q35 -cpu max,+svm,+npt -smp $(SMP) -m $(MEM) -display none -no-reboot
+QEMU = qemu-system-x86_64 -machine q35 -cpu max,+svm,+npt -smp $(SMP) -m $(MEM) -display none
 QEMU_DISK = -drive file=$(IMAGE),format=raw,if=none,id=boot,snapshot=on -device ide-hd,drive=boot,bus=ide.0
 OVMF = /usr/share/OVMF
 QEMU_FIRMWARE_bios =
@@ -128,7 +128,7 @@ QEMU_FIRMWARE_uefi = -drive if=pflash,format=raw,unit=0,readonly=on,file=$(OVMF)
 QEMU_CONSOLE = -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon chardev=console,mode=readline
 
 run: setup image ## Build everything and boot it in QEMU, with the debug shell on this terminal
-	$(call say,Booting ($(FIRMWARE)$(comma) $(SMP) processors$(comma) $(MEM)). To quit: Ctrl-A$(comma) then x. Back from a guest's console: Ctrl-])
+	$(call say,Booting ($(FIRMWARE)$(comma) $(SMP) processors$(comma) $(MEM)). To quit: Ctrl-A$(comma) then x (Ctrl-A twice sends one). Back from a guest's console: Ctrl-])
 	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE)
 
 gdb: image ## Boot and wait for gdb on port 1234 (gdb build/programs/kernel -ex 'target remote :1234')
