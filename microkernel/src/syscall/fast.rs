@@ -96,6 +96,8 @@ pub extern "C" fn call(slot: u64, info: u64, _second: u64, thread: Ref<Thread>, 
     queue.clear();
     receiver.state.set(State::Ready);
     thread.state.set(State::AwaitingReply);
+    // The reply may bring capabilities.
+    thread.can_grant.set(cap.rights().contains(Rights::GRANT));
     thread.held_by.set(Some(reply));
     reply.caller.set(Some(thread));
     // The server works on its caller's time.
