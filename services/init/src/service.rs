@@ -255,7 +255,11 @@ impl supervisor::Server for Root {
     }
 
     fn threads(&mut self, _call: &mut Call, server: u64, first: u32) -> Result<Page<ThreadInfo>, Failure> {
-        let threads = Self::threads_in(self.table_of(server)?, first);
+        let mut threads = Self::threads_in(self.table_of(server)?, first);
+        if server == SELF {
+            // init holds everybody's threads; its own is the one it was started with.
+            threads.retain(|(slot, ..)| *slot == slot::THREAD);
+        }
         Ok(Page::fill(threads.into_iter().map(|(slot, object, status)| {
             let info = ThreadInfo {
                 slot,

@@ -5,7 +5,7 @@ use crate::{
     format,
     host::Host,
     table::{Align, Table},
-    terminal::Style,
+    terminal::{Style, clip},
 };
 use alloc::{
     format,
@@ -75,6 +75,11 @@ fn badge(capability: &CapabilityInfo) -> String {
     }
 }
 
+/// An object's identity, as short as tells objects of one kind apart.
+fn identity(object: u64) -> String {
+    format!("{:x}", object & 0xff_ffff_ffff)
+}
+
 fn size(capability: &CapabilityInfo) -> String {
     match ObjectKind::from_u8(capability.kind) {
         Some(ObjectKind::Untyped | ObjectKind::Frame) => format::pages(capability.size),
@@ -104,7 +109,7 @@ fn one(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
             rights(capability.rights),
             badge(capability),
             size(capability),
-            format!("{:x}", capability.object),
+            identity(capability.object),
             capability.copies.to_string(),
             capability.name.clone(),
         ]);
@@ -118,7 +123,7 @@ fn one(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
 
 fn summary(context: &mut Context<'_>) -> Result<(), Failure> {
     let servers = context.host.servers().doing("list servers")?;
-    let mut table = Table::new(&[("SERVER", Align::Left), ("CAPS", Align::Right), ("KINDS", Align::Flexible)]);
+    context.out.styled_line(Style::Heading, "SERVER            CAPS  KINDS");
     for server in servers {
         // A server may end while the others are listed.
         let Ok(capabilities) = context.host.capabilities(server.id) else {
@@ -136,8 +141,8 @@ fn summary(context: &mut Context<'_>) -> Result<(), Failure> {
             .into_iter()
             .map(|(kind, count)| format!("{count} {}", kind_name(kind)))
             .collect();
-        table.row([server.name, capabilities.len().to_string(), kinds.join(", ")]);
+        let line = format!("{:<16}  {:>4}  {}", clip(&server.name, 16), capabilities.len(), kinds.join(", "));
+        context.out.prose(&line, 24);
     }
-    table.print(&mut context.out);
     Ok(())
 }

@@ -89,6 +89,7 @@ fn servers(context: &mut Context<'_>) -> Result<(), Failure> {
     let now = context.host.now();
     let present: Vec<(u64, u64)> = servers.iter().map(|server| (server.id, server.cpu_ticks)).collect();
     let earlier = context.memory.servers.replace((now, present));
+    let first = earlier.is_none();
     let (since, earlier) = earlier.unwrap_or((system.boot_tsc, Vec::new()));
     let elapsed = now.saturating_sub(since);
     let mut table = Table::new(&[
@@ -126,7 +127,11 @@ fn servers(context: &mut Context<'_>) -> Result<(), Failure> {
     let period = format::duration(format::nanoseconds(elapsed, system.tsc_hz));
     context.out.styled_line(
         Style::Faint,
-        &alloc::format!("CPU: share of one processor over the last {period}; {} processors", system.cpus),
+        &alloc::format!(
+            "CPU: share of one processor {} {period}; {} processors",
+            if first { "since boot," } else { "over the last" },
+            system.cpus
+        ),
     );
     Ok(())
 }

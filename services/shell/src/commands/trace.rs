@@ -163,7 +163,9 @@ fn on(context: &mut Context<'_>, events: &[&str]) -> Result<(), Failure> {
 /// What threads, endpoints, notifications and virtual processors are called: the server they belong to, and the name of the grant where there is one.
 fn names(host: &mut dyn Host) -> Names {
     let mut names: Names = Vec::new();
-    let Ok(servers) = host.servers() else { return names };
+    let Ok(mut servers) = host.servers() else { return names };
+    // init, number 0, holds everybody's: last, so that its view does not hide whose they are.
+    servers.sort_by_key(|server| core::cmp::Reverse(server.id));
     for server in servers {
         for thread in host.threads(server.id).unwrap_or_default() {
             names.push((thread.object, server.name.clone()));
