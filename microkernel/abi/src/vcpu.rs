@@ -12,7 +12,7 @@ use bitflags::bitflags;
 pub enum ExitReason {
     /// Never ran.
     None = 0,
-    /// Port access. `info[0]` port | width in bytes << 16 | [`IO_IN`] | [`IO_STRING`] | [`IO_REP`]; `info[1]` next instruction. For a plain `in`, the VMM puts the value into `rax`.
+    /// Port access. `info[0]` port | width in bytes << [`IO_WIDTH_SHIFT`] | [`IO_IN`] | [`IO_STRING`] | [`IO_REP`]; `info[1]` next instruction. For a plain `in`, the VMM puts the value into `rax`.
     Io = 1,
     /// `cpuid`.
     Cpuid = 2,
@@ -144,11 +144,13 @@ impl ExitReason {
 }
 
 /// `info[0]` of [`ExitReason::Io`]: an `in`.
-pub const IO_IN: u64 = 1 << 32;
+pub const IO_IN: u64 = 1 << 16;
 /// `info[0]` of [`ExitReason::Io`]: `ins` or `outs`. Such an exit is full.
-pub const IO_STRING: u64 = 1 << 33;
+pub const IO_STRING: u64 = 1 << 18;
 /// `info[0]` of [`ExitReason::Io`]: with a `rep` prefix.
-pub const IO_REP: u64 = 1 << 34;
+pub const IO_REP: u64 = 1 << 19;
+/// `info[0]` of [`ExitReason::Io`]: where the width in bytes (1, 2, 4) begins; three bits.
+pub const IO_WIDTH_SHIFT: u32 = 20;
 /// `info[1]` of [`ExitReason::Memory`]: a write.
 pub const ACCESS_WRITE: u64 = 1;
 /// `info[1]` of [`ExitReason::Memory`]: an instruction fetch.

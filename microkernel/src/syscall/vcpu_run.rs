@@ -61,6 +61,7 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     }
     vcpu.runs.set(vcpu.runs.get() + 1);
     cpu.running_vcpu.set(Some(vcpu));
+    let call = Call { slot, flags, deadline };
     let exit = match enter(cpu, thread, vcpu, space) {
         Ok(exit) => exit,
         Err(bits) => return Outcome { status: NOTIFIED, value: bits },
@@ -72,7 +73,7 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
             return finish(cpu, thread);
         }
     }
-    go_on(cpu, thread, vcpu, space, exit, &Call { slot, flags, deadline })
+    go_on(cpu, thread, vcpu, space, exit, &call)
 }
 
 /// What to ask for again when others want the processor.

@@ -5,7 +5,7 @@ use crate::cpuid::{CpuidTable, Current};
 use crate::emulator::{self, Fault, GENERAL_PROTECTION, INVALID_OPCODE};
 use crate::machine::Host;
 use crate::vcpu::memory::VcpuBus;
-use tessera_abi::vcpu::{Dirty, ExitReason, IO_IN, IO_STRING, VcpuState, gpr};
+use tessera_abi::vcpu::{Dirty, ExitReason, IO_IN, IO_STRING, IO_WIDTH_SHIFT, VcpuState, gpr};
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 /// Answer to an unknown hypercall (`-KVM_ENOSYS`).
@@ -100,7 +100,7 @@ impl<H: Host> Vcpu<'_, H> {
         if info & IO_STRING != 0 {
             return self.string_io(state);
         }
-        let (port, width) = (info as u16, (info >> 16) as u8 & 7);
+        let (port, width) = (info as u16, (info >> IO_WIDTH_SHIFT) as u8 & 7);
         if info & IO_IN != 0 {
             let now = self.machine.clock.ns(H::now());
             let value = self.machine.chipset.lock().port_read(port, width, now, &self.machine.interrupts);

@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::string::{String, ToString};
 use std::vec::Vec;
-use tessera_abi::vcpu::{EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, IO_IN, gpr, segment};
+use tessera_abi::vcpu::{EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, IO_IN, IO_WIDTH_SHIFT, gpr, segment};
 
 std::thread_local! {
     static NOW: Cell<u64> = const { Cell::new(0) };
@@ -339,7 +339,7 @@ fn port_access_merges_into_rax() {
     let machine = machine(1);
     let script = Script::default().then(|state| {
         state.reason = ExitReason::Io as u32;
-        state.info = [0x4321 | 1 << 16 | IO_IN, BASE + 77, 0, 0];
+        state.info = [0x4321 | 1 << IO_WIDTH_SHIFT | IO_IN, BASE + 77, 0, 0];
         state.gpr[gpr::RAX] = 0x1234_5678_9abc_de00;
     });
     let (_, state, _) = play(&machine, |_, _| (), script);
@@ -351,7 +351,7 @@ fn requests_stop_the_machine() {
     let write = |port: u64, width: u64, value: u64| {
         move |state: &mut VcpuState| {
             state.reason = ExitReason::Io as u32;
-            state.info = [port | width << 16, BASE, 0, 0];
+            state.info = [port | width << IO_WIDTH_SHIFT, BASE, 0, 0];
             state.gpr[gpr::RAX] = value;
         }
     };

@@ -3,7 +3,7 @@
 use super::vmcb::SegmentRegister;
 use tessera_abi::vcpu::{
     ACCESS_EXECUTE, ACCESS_PAGE_WALK, ACCESS_WRITE, EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID,
-    IO_IN, IO_REP, IO_STRING, SEGMENT_UNUSABLE, Segment,
+    IO_IN, IO_REP, IO_STRING, IO_WIDTH_SHIFT, SEGMENT_UNUSABLE, Segment,
 };
 
 /// What the guest state violates: `info[1]` of an `EntryFailed` exit that the kernel itself caused.
@@ -218,7 +218,7 @@ impl IoExit {
     /// Bytes: 1, 2 or 4.
     #[must_use]
     pub const fn width(self) -> u64 {
-        self.access >> 16 & 7
+        self.access >> IO_WIDTH_SHIFT & 7
     }
 
     /// Neither string nor repeated.
@@ -238,10 +238,14 @@ impl IoExit {
 #[must_use]
 #[inline]
 pub const fn io_exit(info_1: u64, info_2: u64) -> IoExit {
-    // Bit 0: IN; bits 2 and 3: string, repeat; bits 4 to 6: one of them set, so that they read as 1, 2 or 4; bits 16 to 31: port.
-    let access = (info_1 >> 16 & 0xffff) | (info_1 & 0x70) << 12 | (info_1 & 1) << 32 | (info_1 & 0xc) << 31;
+    // Bit 0: IN; bits 2 and 3: string, repeat; bits 4 to 6: one of them set, so that they read as 1, 2 or 4; bits 16 to 31: port. The interface has the halves
+    // the other way round.
+    let access = ((info_1 as u32).rotate_left(16) & IO_FIELDS) as u64;
     IoExit { access, next_rip: info_2 }
 }
+
+/// Everything that `info[0]` of a port access may hold.
+const IO_FIELDS: u32 = (0xffff | IO_IN | IO_STRING | IO_REP | 7 << IO_WIDTH_SHIFT) as u32;
 
 /// `ACCESS_*` of a nested page fault (APM volume 2, 15.25.6).
 #[must_use]

@@ -32,12 +32,10 @@ pub struct Host {
     asid_generation: u64,
     /// [`super::Nested::generation`] of the last entry.
     generation: u64,
-    /// `interrupt_shadow`, and a `vectoring` of 0, as the last exit stored them; while the page still says so, the VMCB is right already.
-    shadow: u64,
     /// [`pending`] bits: the next entry or exit takes the long way.
     pending: u64,
     /// 2 while NMIs are blocked, else 0: bit 1 of `interrupt_shadow`.
-    nmi_blocked: u64,
+    nmi_blocked: u32,
     /// Exceptions that the VMM wants to see.
     exceptions: u32,
     /// Length of the instruction behind a software interrupt that is being injected.
@@ -254,7 +252,6 @@ pub(super) fn reset(vmcb: &mut Vmcb, host: &mut Host) {
     host.asid_generation = 0;
     // The nested tables' root is set again with the next entry.
     host.generation = u64::MAX;
-    host.shadow = 0;
     host.pending = 0;
     host.nmi_blocked = 0;
     host.exceptions = 0;

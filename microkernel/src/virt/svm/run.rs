@@ -34,7 +34,7 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: &CpuState, state: *mut 
     let this = unsafe { &mut *cpu.0.get() };
     let attention = get_pair!(state, dirty, inject)
         | get_pair!(state, request_window, request_nmi_window)
-        | (get_pair!(state, interrupt_shadow, vectoring) ^ host.shadow)
+        | get_pair!(state, interrupt_shadow, vectoring)
         | host.pending
         | (host.token ^ this.token)
         | (host.generation ^ nested.generation);
@@ -48,29 +48,33 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: &CpuState, state: *mut 
         world_switch(vmcb, host.vmcb_physical, this.host_save, state);
         vmcb.control.exit_code as u32
     };
-    if vmcb.control.exit_event as u32 & EVENT_VALID == 0 {
+    if vmcb.control.exit_event as u32 & EVENT_VALID == 0 && vmcb.control.interrupt_state & 1 == 0 {
         // The same first step in each arm: one jump leads there.
         // SAFETY: the caller's promise.
         unsafe {
             match exit_code {
                 code::IO => {
-                    store_registers(vmcb, host, state);
+                    store_registers(vmcb, state);
                     return io(vmcb, host, state);
                 }
                 code::CPUID => {
-                    store_registers(vmcb, host, state);
+                    store_registers(vmcb, state);
                     return cpuid(vmcb, host, state);
                 }
                 code::MSR => {
-                    store_registers(vmcb, host, state);
+                    store_registers(vmcb, state);
                     return msr(vmcb, host, state);
                 }
                 code::HLT => {
-                    store_registers(vmcb, host, state);
+                    store_registers(vmcb, state);
                     return plain(vmcb, host, state, ExitReason::Halt);
                 }
+                code::VMMCALL => {
+                    store_registers(vmcb, state);
+                    return plain(vmcb, host, state, ExitReason::Hypercall);
+                }
                 code::INTR => {
-                    store_registers(vmcb, host, state);
+                    store_registers(vmcb, state);
                     return Exit::HostInterrupt;
                 }
                 _ => {}
@@ -98,14 +102,13 @@ unsafe fn take_registers(vmcb: &mut Vmcb, state: *mut VcpuState) {
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn store_registers(vmcb: &Vmcb, host: &mut Host, state: *mut VcpuState) {
+unsafe fn store_registers(vmcb: &Vmcb, state: *mut VcpuState) {
     put!(state, vmcb.save.rip, rip);
     put!(state, vmcb.save.rflags, rflags);
     put!(state, vmcb.save.rsp, gpr[gpr::RSP]);
     put!(state, vmcb.save.rax, gpr[gpr::RAX]);
     put!(state, registers::cr8(&vmcb.control), cr8);
-    host.shadow = vmcb.control.interrupt_state & 1;
-    put_pair!(state, host.shadow, interrupt_shadow, vectoring);
+    put_pair!(state, 0, interrupt_shadow, vectoring);
 }
 
 /// An exit that needs no more than its reason, and the instruction's length if the processor tells where the next one is.
@@ -213,12 +216,12 @@ unsafe fn exit_attentively(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuSta
         if exit_code == code::INVALID {
             return entry_refused(vmcb, host, state);
         }
-        store_registers(vmcb, host, state);
+        store_registers(vmcb, state);
     }
-    if host.nmi_blocked != 0 {
-        host.shadow |= host.nmi_blocked;
-        put!(state, host.shadow as u32, interrupt_shadow);
-    }
+    // Whatever the page says of it at the next entry is taken, and nothing is taken while it says nothing.
+    let shadow = vmcb.control.interrupt_state as u32 & 1;
+    vmcb.control.interrupt_state = 0;
+    put!(state, shadow | host.nmi_blocked, interrupt_shadow);
     // SAFETY: the caller's promise.
     unsafe {
         if vmcb.control.exit_event as u32 & EVENT_VALID != 0 || host.pending != 0 {
@@ -470,7 +473,7 @@ fn set_nmi_blocked(vmcb: &mut Vmcb, host: &mut Host, blocked: bool) {
     if blocked == (host.nmi_blocked != 0) {
         return;
     }
-    host.nmi_blocked = u64::from(blocked) * 2;
+    host.nmi_blocked = u32::from(blocked) * 2;
     if blocked {
         vmcb.control.intercept_1 |= intercept::IRET;
         host.pending |= pending::NMI;
@@ -509,8 +512,7 @@ unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Opt
                 if event & 7 << 8 == EVENT_NMI {
                     // It did not arrive, so it blocks nothing yet.
                     set_nmi_blocked(vmcb, host, false);
-                    host.shadow &= !2;
-                    put!(state, host.shadow as u32, interrupt_shadow);
+                    put!(state, get!(state, interrupt_shadow) & 1, interrupt_shadow);
                 }
                 put!(state, error, vectoring_error);
                 put!(state, event, vectoring);
@@ -526,8 +528,7 @@ unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Opt
             vmcb.control.clean &= !clean::DEBUG;
             put!(state, vmcb.save.rflags, rflags);
             set_nmi_blocked(vmcb, host, false);
-            host.shadow &= !2;
-            put!(state, host.shadow as u32, interrupt_shadow);
+            put!(state, get!(state, interrupt_shadow) & 1, interrupt_shadow);
             if host.nmi_window {
                 put_pair!(state, ExitReason::NmiWindow as u64, reason, instruction_length);
                 return Some(Exit::Guest(ExitReason::NmiWindow));

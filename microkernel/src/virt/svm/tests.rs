@@ -6,7 +6,7 @@ use super::{ALWAYS_INTERCEPTED, Cpu, Host, PASSED_MSRS, pending, state};
 use proptest::prelude::*;
 use tessera_abi::vcpu::{
     ACCESS_EXECUTE, ACCESS_PAGE_WALK, ACCESS_WRITE, Dirty, EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, EVENT_SOFTWARE,
-    EVENT_VALID, IO_IN, IO_REP, IO_STRING, SEGMENT_UNUSABLE, Segment, Table, VcpuState, segment,
+    EVENT_VALID, IO_IN, IO_REP, IO_STRING, IO_WIDTH_SHIFT, SEGMENT_UNUSABLE, Segment, Table, VcpuState, segment,
 };
 
 const SUPPORTED: u64 = 7;
@@ -245,7 +245,7 @@ fn port_accesses_decode() {
     assert_eq!((input.port(), input.width(), input.access & IO_IN), (0xffff, 4, IO_IN));
     assert!(!input.is_plain_write() && input.is_plain());
     let string = convert::io_exit(0x0060_0000 | 1 << 5 | 1 << 2 | 1 << 3, 0);
-    assert_eq!(string.access, 0x60 | 2 << 16 | IO_STRING | IO_REP);
+    assert_eq!(string.access, 0x60 | 2 << IO_WIDTH_SHIFT | IO_STRING | IO_REP);
     assert!(!string.is_plain_write() && !string.is_plain());
 }
 
@@ -414,7 +414,7 @@ proptest! {
         let io = convert::io_exit(info_1, info_2);
         prop_assert_eq!(u64::from(io.port()), info_1 >> 16 & 0xffff);
         prop_assert!(io.width() <= 7);
-        prop_assert_eq!(io.access & !(0x7_ffff | IO_IN | IO_STRING | IO_REP), 0);
+        prop_assert_eq!(io.access & !(0xffff | 7 << IO_WIDTH_SHIFT | IO_IN | IO_STRING | IO_REP), 0);
         prop_assert_eq!(io.next_rip, info_2);
     }
 }
