@@ -4,7 +4,7 @@ use crate::shared::{LogText, TraceRing};
 use alloc::{string::String, vec::Vec};
 use tessera_proto::{
     CallError,
-    supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo},
+    supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
     vm_control::{Registers, VcpuExits, VmInfo},
     vm_manager::VmSummary,
@@ -73,16 +73,8 @@ pub struct IrqCounters {
     pub masked: bool,
 }
 
-/// What a look for writable and executable pages found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WxCheck {
-    /// Pages looked at.
-    pub pages: u64,
-    /// Writable and executable ones.
-    pub violations: u64,
-    /// Address of the first.
-    pub first: u64,
-}
+/// Stands for the kernel where `supervisor.check_wx` takes a server's number.
+pub const KERNEL: u64 = u64::MAX;
 
 /// How the machine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +150,8 @@ pub trait Host {
     fn cpu(&mut self, cpu: u32) -> Answer<Option<CpuCounters>>;
     /// Counters of an interrupt; `None` past the last.
     fn irq(&mut self, index: u32) -> Answer<Option<IrqCounters>>;
-    /// Looks through the kernel's page tables.
-    fn check_wx(&mut self) -> Answer<WxCheck>;
+    /// Looks for writable and executable pages in a server, or in the kernel ([`KERNEL`]).
+    fn check_wx(&mut self, server: u64) -> Answer<WriteExecute>;
     /// Ends the machine.
     fn reset(&mut self, how: Reset) -> Answer<()>;
     /// Chooses the events that are recorded.

@@ -8,7 +8,7 @@ use alloc::{
 use core::{sync::atomic::AtomicU64, time::Duration};
 use tessera_proto::{
     Failure, FailureKind, Slots, collect,
-    supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo},
+    supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
     vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo},
     vm_manager::{self, VmService, VmSummary},
@@ -23,7 +23,7 @@ use tessera_rt::{
     time, vm,
 };
 use tessera_shell::{
-    host::{Answer, CpuCounters, Host, IrqCounters, Machine, Reset, WxCheck},
+    host::{Answer, CpuCounters, Host, IrqCounters, Machine, Reset},
     serial::{Registers, Serial},
     session::Session,
     shared::{LogText, TraceRing, zero_terminated},
@@ -327,13 +327,8 @@ impl Host for System {
         }))
     }
 
-    fn check_wx(&mut self) -> Answer<WxCheck> {
-        let report = self.trace()?.check_wx(None)?;
-        Ok(WxCheck {
-            pages: report.pages,
-            violations: report.violations,
-            first: report.first,
-        })
+    fn check_wx(&mut self, server: u64) -> Answer<WriteExecute> {
+        self.supervisor.check_wx(server)
     }
 
     fn reset(&mut self, how: Reset) -> Answer<()> {

@@ -3,7 +3,7 @@
 use super::{Command, Context, Doing, Failure, words};
 use crate::{
     format,
-    host::Host,
+    host::{Host, KERNEL},
     table::{Align, Table},
     terminal::Style,
 };
@@ -30,7 +30,7 @@ impl Command for Mem {
     }
 
     fn help(&self) -> &'static str {
-        "Shows where the machine's memory is, to the page; the parts add up to the total. LARGEST is the longest free run: a virtual machine's memory is made of as few as possible.\n`mem check` looks through the kernel's page tables for pages that are writable and executable. There must be none."
+        "Shows where the machine's memory is, to the page; the parts add up to the total. LARGEST is the longest free run: a virtual machine's memory is made of as few as possible.\n`mem check` looks through the page tables of the kernel and of all servers for pages that are writable and executable. There must be none."
     }
 
     fn complete(&self, _host: &mut dyn Host, before: &[&str]) -> Vec<String> {
@@ -95,17 +95,36 @@ fn memory(context: &mut Context<'_>) -> Result<(), Failure> {
 }
 
 fn check(context: &mut Context<'_>) -> Result<(), Failure> {
-    let check = context.host.check_wx().doing("look through the kernel's page tables")?;
-    if check.violations == 0 {
-        let text = format!("{} kernel pages, none writable and executable", format::count(check.pages));
-        context.out.styled_line(Style::Good, &text);
-        return Ok(());
+    let servers = context.host.servers().doing("list servers")?;
+    let spaces = core::iter::once((KERNEL, "kernel".to_string())).chain(servers.into_iter().map(|server| (server.id, server.name)));
+    let mut table = Table::new(&[
+        ("SPACE", Align::Left),
+        ("PAGES", Align::Right),
+        ("W AND X", Align::Right),
+        ("FIRST", Align::Right),
+    ]);
+    let mut found = 0u64;
+    for (server, name) in spaces {
+        let check = match context.host.check_wx(server) {
+            Ok(check) => check,
+            // A server may end while the others are looked at.
+            Err(error) if server == KERNEL => return Err(Failure::call("cannot look through the kernel's page tables", &error)),
+            Err(_) => continue,
+        };
+        found = found.saturating_add(check.violations);
+        let (style, first) = match check.violations {
+            0 => (Style::Plain, String::new()),
+            _ => (Style::Error, format!("{:#x}", check.first)),
+        };
+        table.styled_row(style, [name, format::count(check.pages), check.violations.to_string(), first]);
     }
-    Err(Failure::new(
-        format!(
-            "{} of {} kernel pages are writable and executable, the first at {:#x}",
-            check.violations, check.pages, check.first
-        ),
-        "This is a defect of the kernel: please report it with `log kernel`.",
-    ))
+    table.print(&mut context.out);
+    if found > 0 {
+        return Err(Failure::new(
+            format!("{found} pages are writable and executable"),
+            "This is a defect of the kernel or of init: please report it with `log kernel`.",
+        ));
+    }
+    context.out.styled_line(Style::Good, "No page is writable and executable.");
+    Ok(())
 }

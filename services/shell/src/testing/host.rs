@@ -1,7 +1,7 @@
 //! A system in memory.
 
 use crate::{
-    host::{Answer, CpuCounters, Host, IrqCounters, Machine, Reset, WxCheck},
+    host::{Answer, CpuCounters, Host, IrqCounters, Machine, Reset},
     shared::{LogText, TraceRing},
 };
 use core::sync::atomic::AtomicU64;
@@ -12,6 +12,7 @@ use tessera_proto::{
     init::Level,
     supervisor::{
         CapabilityInfo, EndpointInfo, LogChunk, LogLine, MemoryInfo, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState,
+        WriteExecute,
     },
     vm_console::ConsoleChunk,
     vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo},
@@ -26,7 +27,7 @@ pub struct FakeHost {
     pub log: Vec<LogLine>,
     pub panic: String,
     pub backend: u64,
-    pub wx: WxCheck,
+    pub wx: WriteExecute,
     pub ring: Vec<AtomicU64>,
     pub kernel_log: Vec<AtomicU64>,
     /// What commands did.
@@ -120,7 +121,7 @@ impl Default for FakeHost {
                 .collect(),
             panic: String::new(),
             backend: 2,
-            wx: WxCheck {
+            wx: WriteExecute {
                 pages: 123,
                 violations: 0,
                 first: 0,
@@ -397,7 +398,7 @@ impl Host for FakeHost {
         }))
     }
 
-    fn check_wx(&mut self) -> Answer<WxCheck> {
+    fn check_wx(&mut self, _server: u64) -> Answer<WriteExecute> {
         self.answer(self.wx)
     }
 
