@@ -29,19 +29,27 @@ pub struct Outcome {
     value: u64,
 }
 
-const SWITCH: Outcome = Outcome { status: u64::MAX, value: 0 };
+const SWITCH: Outcome = Outcome {
+    status: u64::MAX,
+    value: 0,
+};
 
 impl Outcome {
     const EXIT: Self = Self { status: 0, value: 0 };
 
     const fn error(error: Error) -> Self {
-        Self { status: error as u64, value: 0 }
+        Self {
+            status: error as u64,
+            value: 0,
+        }
     }
 }
 
 /// The system call. Shared mode is on and on again on return. The thread's message words are in registers that this function preserves.
 pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thread>, deadline: u64, cpu: &'static PerCpu) -> Outcome {
-    let Some(cap) = own_slot(&thread, slot) else { return Outcome::error(Error::BadSlot) };
+    let Some(cap) = own_slot(&thread, slot) else {
+        return Outcome::error(Error::BadSlot);
+    };
     if !cap.is(ObjectKind::Vcpu, Rights::WRITE) || flags >> 9 != 0 {
         return refuse(cap.require(ObjectKind::Vcpu, Rights::WRITE).err());
     }
@@ -64,13 +72,28 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     let call = Call { slot, flags, deadline };
     let exit = match enter(cpu, thread, vcpu, space) {
         Ok(exit) => exit,
-        Err(bits) => return Outcome { status: NOTIFIED, value: bits },
+        Err(bits) => {
+            return Outcome {
+                status: NOTIFIED,
+                value: bits,
+            };
+        }
     };
     if let Exit::Guest(reason) = exit {
         lock::enter_shared(cpu);
-        let may_ring = space.doorbells_used.get() != 0 && matches!(reason, ExitReason::Io | ExitReason::Memory);
-        if cpu.running_vcpu.get() == Some(vcpu) && cpu.slow.get() & SLOW_TRACE == 0 && !may_ring {
-            return finish(cpu, thread);
+        #[expect(
+            clippy::collapsible_if,
+            reason = "one branch each, the likeliest first: as one condition it would be computed"
+        )]
+        if cpu.running_vcpu.get() == Some(vcpu) {
+            if cpu.slow.get() & SLOW_TRACE == 0 {
+                if space.doorbells_used.get() == 0 {
+                    return finish(cpu, thread);
+                }
+                if !matches!(reason, ExitReason::Io | ExitReason::Memory) {
+                    return finish(cpu, thread);
+                }
+            }
         }
     }
     go_on(cpu, thread, vcpu, space, exit, &call)
@@ -97,7 +120,10 @@ fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
             return Err(bits);
         }
     }
-    let nested = Nested { root: space.root.get(), generation: space.generation.get() };
+    let nested = Nested {
+        root: space.root.get(),
+        generation: space.generation.get(),
+    };
     if cpu.slow.get() & SLOW_TRACE != 0 {
         trace_entry(cpu, vcpu);
     }
@@ -145,7 +171,12 @@ fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
         }
         exit = match enter(cpu, thread, vcpu, space) {
             Ok(exit) => exit,
-            Err(bits) => return Outcome { status: NOTIFIED, value: bits },
+            Err(bits) => {
+                return Outcome {
+                    status: NOTIFIED,
+                    value: bits,
+                };
+            }
         };
     }
 }
