@@ -14,12 +14,12 @@ use crate::klog;
 use crate::kref::Ref;
 use crate::lock;
 use crate::object::cnode::CNode;
+use crate::object::count;
 use crate::object::page_tables::{self, Caching, Mapping};
 use crate::object::sched_context::SchedContext;
 use crate::object::slot::{Cap, FLAG_DEVICE};
 use crate::object::space::{SPACES, Space};
 use crate::object::thread::Thread;
-use crate::object::count;
 use crate::sched::dispatch;
 use crate::trace;
 use crate::virt;
@@ -82,7 +82,8 @@ pub fn bsp(context: &BootContext) -> ! {
     entry::start()
 }
 
-static HOST_SAVE: [core::sync::atomic::AtomicU64; tessera_abi::MAX_CPUS] = [const { core::sync::atomic::AtomicU64::new(0) }; tessera_abi::MAX_CPUS];
+static HOST_SAVE: [core::sync::atomic::AtomicU64; tessera_abi::MAX_CPUS] =
+    [const { core::sync::atomic::AtomicU64::new(0) }; tessera_abi::MAX_CPUS];
 
 fn enable_virtualisation(index: usize) {
     if let Err(reason) = virt::enable_cpu(&percpu::this().virt, index, HOST_SAVE[index].load(core::sync::atomic::Ordering::Acquire)) {
@@ -120,7 +121,10 @@ fn bundle_header(context: &BootContext) -> BundleHeader {
     for segment in &header.segments[..header.segment_count as usize] {
         let aligned = (segment.address | segment.offset | segment.length) % PAGE == 0;
         assert!(
-            aligned && inside(segment.offset, segment.length) && segment.address >= layout::USER_BOTTOM && segment.address < layout::USER_TOP,
+            aligned
+                && inside(segment.offset, segment.length)
+                && segment.address >= layout::USER_BOTTOM
+                && segment.address < layout::USER_TOP,
             "the bundle's init has a bad segment at {:#x}",
             segment.address
         );

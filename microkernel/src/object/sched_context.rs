@@ -57,7 +57,7 @@ impl SchedContext {
     }
 
     /// Charges `ticks` that ended at `now`. Returns whether the budget is used up.
-    #[inline]
+    #[inline(always)]
     pub fn charge(&self, ticks: u64, now: u64) -> bool {
         self.consumed.set(self.consumed.get().wrapping_add(ticks));
         let weight = self.weight.get();

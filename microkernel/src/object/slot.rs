@@ -39,15 +39,7 @@ pub struct Cap {
 
 impl Cap {
     /// The empty capability.
-    pub const NULL: Self = Self {
-        kind: ObjectKind::Null,
-        rights: Rights::empty(),
-        flags: 0,
-        extra: 0,
-        object: 0,
-        badge: 0,
-        space: 0,
-    };
+    pub const NULL: Self = Self { kind: ObjectKind::Null, rights: Rights::empty(), flags: 0, extra: 0, object: 0, badge: 0, space: 0 };
 
     /// A capability with all rights to an object that has a header.
     #[must_use]
@@ -128,7 +120,8 @@ impl Slot {
     #[inline(always)]
     #[must_use]
     pub fn rights(&self) -> Rights {
-        Rights::from_bits_truncate(self.rights.get())
+        // Slots are only written from `Rights`.
+        Rights::from_bits_retain(self.rights.get())
     }
 
     /// Whether it holds a `kind` with at least `rights`: the check of the fast path.

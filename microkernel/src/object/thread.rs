@@ -2,7 +2,7 @@
 
 use core::cell::{Cell, UnsafeCell};
 
-use tessera_abi::object::{ObjectKind, size, thread as op};
+use tessera_abi::object::{ObjectKind, Rights, size, thread as op};
 use tessera_abi::utcb::{MESSAGE_OFFSET, Utcb};
 
 use super::Header;
@@ -121,8 +121,8 @@ pub struct Thread {
     pub timed: Cell<bool>,
     /// It is in the run queue (as against current).
     pub queued: Cell<bool>,
-    /// The capability it called with may transfer capabilities.
-    pub can_grant: Cell<bool>,
+    /// Rights of the capability it called with: whether the reply may bring capabilities.
+    pub call_rights: Cell<Rights>,
     /// Its own scheduling context.
     pub own_context: Cell<Option<Ref<SchedContext>>>,
     /// The context it runs on: its own, or its caller's.
@@ -193,7 +193,7 @@ impl Thread {
             faulted: Cell::new(false),
             timed: Cell::new(false),
             queued: Cell::new(false),
-            can_grant: Cell::new(false),
+            call_rights: Cell::new(Rights::empty()),
             own_context: Cell::new(None),
             context: Cell::new(None),
             fast_reply: Cell::new(None),

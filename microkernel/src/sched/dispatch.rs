@@ -25,7 +25,7 @@ pub fn calibrate() {
 }
 
 /// Charges the current thread, or idleness, up to `now`.
-#[inline]
+#[inline(always)]
 pub fn charge(cpu: &PerCpu, now: u64) {
     let queue = &cpu.run_queue;
     let ticks = now.wrapping_sub(queue.charged_at.replace(now));
@@ -63,7 +63,7 @@ pub fn ask_reschedule(cpu: &PerCpu) {
 }
 
 /// Puts a thread that no longer waits into the run queue of `cpu`, which is its own. Returns whether that processor should choose again.
-#[inline]
+#[inline(always)]
 fn enqueue(cpu: &PerCpu, thread: Ref<Thread>) -> bool {
     if let Some(context) = thread.context.get()
         && context.budget.get() != 0
@@ -89,7 +89,7 @@ fn is_throttled(cpu: &PerCpu, thread: Ref<Thread>, context: Ref<SchedContext>) -
 }
 
 /// Makes a thread of the running processor ready.
-#[inline]
+#[inline(always)]
 pub fn wake_local(cpu: &PerCpu, thread: Ref<Thread>) {
     if enqueue(cpu, thread) {
         match cpu.current.get() {
@@ -112,6 +112,7 @@ pub fn wake(exclusive: &Exclusive, thread: Ref<Thread>) {
 }
 
 /// Sets the timer for whatever comes next.
+#[inline(always)]
 pub fn arm(cpu: &PerCpu, now: u64) {
     let queue = &cpu.run_queue;
     let mut next = queue.timers.next().min(cpu.vcpu_deadline.get());

@@ -46,6 +46,7 @@ impl Queue {
     }
 
     /// Inserts `thread` before the first member for which `later` holds, or at the end.
+    #[inline(always)]
     pub fn insert(&self, thread: Ref<Thread>, later: impl Fn(&Thread) -> bool) {
         let Some(head) = self.head.get() else {
             self.push(thread);

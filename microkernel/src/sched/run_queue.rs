@@ -62,6 +62,7 @@ impl RunQueue {
     }
 
     /// Puts a thread that becomes ready after waiting where its virtual time belongs.
+    #[inline(always)]
     pub fn wake(&self, thread: Ref<Thread>) {
         let priority = usize::from(thread.priority.get() & 63);
         if let Some(context) = thread.context.get() {
@@ -71,6 +72,7 @@ impl RunQueue {
     }
 
     /// Puts a thread that was running where its virtual time belongs.
+    #[inline(always)]
     pub fn insert(&self, thread: Ref<Thread>) {
         let priority = usize::from(thread.priority.get() & 63);
         let time = virtual_time(&thread);
@@ -90,6 +92,7 @@ impl RunQueue {
     }
 
     /// Takes the thread out that should run.
+    #[inline(always)]
     pub fn pop(&self) -> Option<Ref<Thread>> {
         let ready = self.ready.get();
         if ready == 0 {
@@ -148,9 +151,8 @@ mod tests {
             queue.insert(Ref::from(thread));
         }
         assert!(queue.has_above(&threads[0]) && !queue.has_above(&threads[1]));
-        let order: Vec<usize> = core::iter::from_fn(|| queue.pop())
-            .map(|t| threads.iter().position(|x| core::ptr::eq(x, t.as_ptr())).unwrap())
-            .collect();
+        let order: Vec<usize> =
+            core::iter::from_fn(|| queue.pop()).map(|t| threads.iter().position(|x| core::ptr::eq(x, t.as_ptr())).unwrap()).collect();
         assert_eq!(order, [1, 2, 0, 3]);
         assert_eq!(queue.ready.get(), 0);
     }

@@ -55,6 +55,7 @@ impl Timers {
     }
 
     /// The earliest deadline, or `u64::MAX`.
+    #[inline(always)]
     #[must_use]
     pub fn next(&self) -> u64 {
         self.head.get().map_or(u64::MAX, |thread| thread.deadline.get())

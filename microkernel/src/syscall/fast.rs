@@ -9,9 +9,9 @@ use crate::arch::percpu::PerCpu;
 use crate::kref::Ref;
 use crate::object::endpoint::Endpoint;
 use crate::object::reply::Reply;
+use crate::object::sched_context::SchedContext;
 use crate::object::slot::Slot;
 use crate::object::thread::{State, Thread};
-use crate::object::sched_context::SchedContext;
 use crate::sched::dispatch::switch_fpu_between;
 
 /// Whom to resume and with what badge; in `rax` and `rdx`.
@@ -97,7 +97,7 @@ pub extern "C" fn call(slot: u64, info: u64, _second: u64, thread: Ref<Thread>, 
     receiver.state.set(State::Ready);
     thread.state.set(State::AwaitingReply);
     // The reply may bring capabilities.
-    thread.can_grant.set(cap.rights().contains(Rights::GRANT));
+    thread.call_rights.set(cap.rights());
     thread.held_by.set(Some(reply));
     reply.caller.set(Some(thread));
     // The server works on its caller's time.

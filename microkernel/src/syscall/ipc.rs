@@ -149,7 +149,7 @@ fn transfer_caps(from: &Thread, to: &Thread, count: usize, grant: bool) -> Resul
 
 /// Gives the caller's message to a receiver that waits. Neither is in a queue afterwards; the receiver is not woken yet.
 fn deliver(caller: Ref<Thread>, receiver: Ref<Thread>, reply: Ref<Reply>, endpoint: Ref<Endpoint>) -> Result<(), Error> {
-    let info = transfer(&caller, &receiver, caller.can_grant.get())?;
+    let info = transfer(&caller, &receiver, caller.call_rights.get().contains(Rights::GRANT))?;
     detach(receiver);
     detach_caller_queue(caller);
     receiver.set_status(0);
@@ -222,8 +222,8 @@ pub fn call(exclusive: &Exclusive, thread: Ref<Thread>) -> Result<(), Error> {
     let cap = own_slot(&thread, slot).ok_or(Error::BadSlot)?;
     let (endpoint, badge) = object::<Endpoint>(&thread, slot, ObjectKind::Endpoint, Rights::SEND)?;
     thread.badge.set(badge);
-    thread.can_grant.set(cap.rights().contains(Rights::GRANT));
-    if info.caps() > 0 && !thread.can_grant.get() {
+    thread.call_rights.set(cap.rights());
+    if info.caps() > 0 && !thread.call_rights.get().contains(Rights::GRANT) {
         return Err(Error::NoRight);
     }
     send(exclusive, thread, endpoint, deadline(&thread))
@@ -238,7 +238,7 @@ pub fn fault(exclusive: &Exclusive, thread: Ref<Thread>, words: [u64; 6]) {
     let slot = &thread.slots.fault;
     if slot.is(ObjectKind::Endpoint, Rights::SEND) {
         thread.badge.set(slot.badge());
-        thread.can_grant.set(false);
+        thread.call_rights.set(Rights::empty());
         // SAFETY: the capability names a live endpoint.
         let endpoint = unsafe { Ref::new(slot.object() as *mut Endpoint) };
         if send(exclusive, thread, endpoint, None).is_ok() {
@@ -287,7 +287,7 @@ fn answer(exclusive: &Exclusive, thread: Ref<Thread>, reply: Ref<Reply>, endpoin
         dispatch::wake(exclusive, caller);
         return;
     }
-    let info = match transfer(&thread, &caller, caller.can_grant.get()) {
+    let info = match transfer(&thread, &caller, caller.call_rights.get().contains(Rights::GRANT)) {
         Ok(info) => info,
         Err(_) => {
             copy_rest(&thread, &caller, info.bytes());
@@ -335,7 +335,9 @@ pub fn receive(exclusive: &Exclusive, thread: Ref<Thread>, with_reply: bool) -> 
         answer(exclusive, thread, reply, Some(endpoint));
     }
     // A Reply serves one receiver and one caller at a time.
-    if reply.caller.get().is_some() || reply.receiver.get().is_some_and(|r| r != thread && r.receive_reply.get() == Some(reply) && r.state.get() == State::Receiving) {
+    if reply.caller.get().is_some()
+        || reply.receiver.get().is_some_and(|r| r != thread && r.receive_reply.get() == Some(reply) && r.state.get() == State::Receiving)
+    {
         return Err(Error::BadState);
     }
     if thread.context.get() != thread.own_context.get() {
@@ -384,6 +386,7 @@ pub fn receive(exclusive: &Exclusive, thread: Ref<Thread>, with_reply: bool) -> 
 }
 
 /// Signals a notification, from shared mode. Used by `Signal`, interrupts and doorbells.
+#[inline(always)]
 pub fn signal(cpu: &'static PerCpu, notification: Ref<Notification>, bits: u64) {
     notification.set(bits);
     trace::record(cpu, Event::Signal, notification.address(), bits);
@@ -419,6 +422,7 @@ fn signal_remote(exclusive: &Exclusive, notification: Ref<Notification>) {
 }
 
 /// Gives the bits to `thread` if it waits for them. Returns whether it must be woken.
+#[inline(always)]
 fn notify(notification: &Notification, thread: Ref<Thread>) -> bool {
     let status = match thread.state.get() {
         State::Waiting if thread.waits_for.get() == Some(Ref::from(notification)) => 0,

@@ -29,19 +29,13 @@ pub struct Outcome {
     value: u64,
 }
 
-const SWITCH: Outcome = Outcome {
-    status: u64::MAX,
-    value: 0,
-};
+const SWITCH: Outcome = Outcome { status: u64::MAX, value: 0 };
 
 impl Outcome {
     const EXIT: Self = Self { status: 0, value: 0 };
 
     const fn error(error: Error) -> Self {
-        Self {
-            status: error as u64,
-            value: 0,
-        }
+        Self { status: error as u64, value: 0 }
     }
 }
 
@@ -73,18 +67,12 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     let exit = match enter(cpu, thread, vcpu, space) {
         Ok(exit) => exit,
         Err(bits) => {
-            return Outcome {
-                status: NOTIFIED,
-                value: bits,
-            };
+            return Outcome { status: NOTIFIED, value: bits };
         }
     };
     if let Exit::Guest(reason) = exit {
         lock::enter_shared(cpu);
-        #[expect(
-            clippy::collapsible_if,
-            reason = "one branch each, the likeliest first: as one condition it would be computed"
-        )]
+        #[expect(clippy::collapsible_if, reason = "one branch each, the likeliest first: as one condition it would be computed")]
         if cpu.running_vcpu.get() == Some(vcpu) {
             if cpu.slow.get() & SLOW_TRACE == 0 {
                 if space.doorbells_used.get() == 0 {
@@ -120,10 +108,7 @@ fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
             return Err(bits);
         }
     }
-    let nested = Nested {
-        root: space.root.get(),
-        generation: space.generation.get(),
-    };
+    let nested = Nested { root: space.root.get(), generation: space.generation.get() };
     if cpu.slow.get() & SLOW_TRACE != 0 {
         trace_entry(cpu, vcpu);
     }
@@ -172,10 +157,7 @@ fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
         exit = match enter(cpu, thread, vcpu, space) {
             Ok(exit) => exit,
             Err(bits) => {
-                return Outcome {
-                    status: NOTIFIED,
-                    value: bits,
-                };
+                return Outcome { status: NOTIFIED, value: bits };
             }
         };
     }

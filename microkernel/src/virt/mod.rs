@@ -11,12 +11,7 @@
 //! the page and trusted. What only the kernel may know stands in [`VcpuArea`].
 #![cfg_attr(
     not(target_os = "none"),
-    allow(
-        dead_code,
-        unused_imports,
-        unused_macros,
-        reason = "the parts that touch the machine are built for the kernel's target alone"
-    )
+    allow(dead_code, unused_imports, unused_macros, reason = "the parts that touch the machine are built for the kernel's target alone")
 )]
 
 pub mod fpu;
@@ -195,28 +190,12 @@ pub fn detect() -> Detection {
     fpu::detect();
     let detection = match svm::detect() {
         Ok(features) => {
-            let xsave = if fpu::supported_xcr0() == 0 {
-                Features::empty()
-            } else {
-                Features::XSAVE
-            };
-            Detection {
-                backend: Backend::Svm,
-                reason: "AMD-V with nested paging",
-                features: (features | xsave).bits(),
-            }
+            let xsave = if fpu::supported_xcr0() == 0 { Features::empty() } else { Features::XSAVE };
+            Detection { backend: Backend::Svm, reason: "AMD-V with nested paging", features: (features | xsave).bits() }
         }
         Err(reason) => match vmx::detect() {
-            Some(reason) => Detection {
-                backend: Backend::None,
-                reason,
-                features: 0,
-            },
-            None => Detection {
-                backend: Backend::None,
-                reason,
-                features: 0,
-            },
+            Some(reason) => Detection { backend: Backend::None, reason, features: 0 },
+            None => Detection { backend: Backend::None, reason, features: 0 },
         },
     };
     // Relaxed: the processors that read this are started afterwards, which orders everything.
@@ -328,9 +307,6 @@ impl VcpuArea {
     #[must_use]
     #[inline]
     pub fn memory_exit(&self) -> (u64, u64) {
-        (
-            self.vmcb.control.exit_info_2,
-            svm::convert::memory_access(self.vmcb.control.exit_info_1),
-        )
+        (self.vmcb.control.exit_info_2, svm::convert::memory_access(self.vmcb.control.exit_info_1))
     }
 }

@@ -130,14 +130,7 @@ fn endpoint_info(request: &Request<'_>) -> Result<Results, Error> {
     request.rights(Rights::READ)?;
     let target: Ref<Endpoint> = request.target();
     let receivers: usize = target.receivers.iter().map(|q| q.iter().count()).sum();
-    Ok([
-        target.calls.get(),
-        target.callers.iter().count() as u64,
-        receivers as u64,
-        target.latency.get(),
-        target.measured.get(),
-        0,
-    ])
+    Ok([target.calls.get(), target.callers.iter().count() as u64, receivers as u64, target.latency.get(), target.measured.get(), 0])
 }
 
 /// Deletes what a slot holds on behalf of an operation that replaces it.

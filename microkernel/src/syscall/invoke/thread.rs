@@ -140,7 +140,11 @@ fn forget_fpu(thread: Ref<Thread>) {
 
 fn start(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Error> {
     let [rip, rsp, argument, ..] = request.words;
-    if thread.state.get() != State::Stopped || thread.own_context.get().is_none() || thread.cnode_slots.get() == 0 || thread.slots.vspace.is_empty() {
+    if thread.state.get() != State::Stopped
+        || thread.own_context.get().is_none()
+        || thread.cnode_slots.get() == 0
+        || thread.slots.vspace.is_empty()
+    {
         return Err(Error::BadState);
     }
     if !(USER_BOTTOM..USER_TOP).contains(&rip) || rsp > USER_TOP {

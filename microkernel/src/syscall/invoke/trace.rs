@@ -41,14 +41,7 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
         }
         op::MACHINE => {
             request.rights(Rights::READ)?;
-            Ok([
-                trace::features(),
-                timer::tsc_hz(),
-                percpu::count() as u64,
-                virt::backend() as u64,
-                virt::backend_features(),
-                0,
-            ])
+            Ok([trace::features(), timer::tsc_hz(), percpu::count() as u64, virt::backend() as u64, virt::backend_features(), 0])
         }
         op::CHECK_WX => {
             request.rights(Rights::READ)?;

@@ -207,7 +207,12 @@ fn make(source: &Slot, destination: &Slot, kind: ObjectKind, argument: u64, phys
 fn frame_at(request: &Request<'_>) -> Result<Results, Error> {
     let [offset, pages, table, index, ..] = request.words;
     let cap = request.slot.cap();
-    if cap.flags & FLAG_DEVICE == 0 || offset % PAGE != 0 || pages == 0 || pages > u64::from(cap.extra) || offset / PAGE > u64::from(cap.extra) - pages {
+    if cap.flags & FLAG_DEVICE == 0
+        || offset % PAGE != 0
+        || pages == 0
+        || pages > u64::from(cap.extra)
+        || offset / PAGE > u64::from(cap.extra) - pages
+    {
         return Err(Error::BadArgument);
     }
     let frame = Cap {

@@ -88,13 +88,7 @@ pub fn check_control(cr0: u64, cr3: u64, cr4: u64, efer: u64, xcr0: u64, support
     if !xcr0_is_valid(xcr0, supported_xcr0) {
         return Err(Invalid::Xcr0);
     }
-    Ok(ControlRegisters {
-        cr0,
-        cr3,
-        cr4,
-        efer: (efer & !EFER_LMA) | long_mode_active | EFER_SVME,
-        xcr0,
-    })
+    Ok(ControlRegisters { cr0, cr3, cr4, efer: (efer & !EFER_LMA) | long_mode_active | EFER_SVME, xcr0 })
 }
 
 /// Whether XSETBV takes the value: x87 always, nothing unsupported, AVX only with SSE. Without XSAVE any value passes, for it is not used.
@@ -115,17 +109,8 @@ pub const fn code_segment_is_invalid(attributes: u32) -> bool {
 #[must_use]
 pub const fn segment_to_vmcb(segment: Segment) -> SegmentRegister {
     let rights = segment.attributes;
-    let attributes = if rights & SEGMENT_UNUSABLE != 0 {
-        0
-    } else {
-        (rights & 0xff | rights >> 4 & 0xf00) as u16
-    };
-    SegmentRegister {
-        selector: segment.selector,
-        attributes,
-        limit: segment.limit,
-        base: segment.base,
-    }
+    let attributes = if rights & SEGMENT_UNUSABLE != 0 { 0 } else { (rights & 0xff | rights >> 4 & 0xf00) as u16 };
+    SegmentRegister { selector: segment.selector, attributes, limit: segment.limit, base: segment.base }
 }
 
 /// Attributes from the VMCB, made to look as VT-x reports them: granularity follows the limit, the accessed bit of usable data and the busy bit of TR are set.

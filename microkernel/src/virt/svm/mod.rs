@@ -148,18 +148,8 @@ static IO_MAP: Bitmap<0x3000> = Bitmap(UnsafeCell::new([0; 0x3000]));
 static MSR_MAP: Bitmap<0x2000> = Bitmap(UnsafeCell::new([0; 0x2000]));
 
 /// MSRs that VMLOAD and VMSAVE switch, so that guests can have them: SYSENTER_CS, _ESP, _EIP; STAR, LSTAR, CSTAR, SFMASK; FS_BASE, GS_BASE, KERNEL_GS_BASE.
-const PASSED_MSRS: [u32; 10] = [
-    0x174,
-    0x175,
-    0x176,
-    0xc000_0081,
-    0xc000_0082,
-    0xc000_0083,
-    0xc000_0084,
-    0xc000_0100,
-    0xc000_0101,
-    0xc000_0102,
-];
+const PASSED_MSRS: [u32; 10] =
+    [0x174, 0x175, 0x176, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102];
 
 /// Byte and lower bit of an MSR in the permission map: two bits each, read and write (APM volume 2, 15.11). `None` for MSRs outside the map, which always exit.
 const fn msr_position(msr: u32) -> Option<(usize, u32)> {
@@ -198,11 +188,7 @@ fn intercepts() -> (u32, u32) {
         | i::TASK_SWITCH
         | i::FERR_FREEZE
         | i::SHUTDOWN;
-    let pause = if crate::virt::backend_features() & crate::virt::Features::PAUSE_FILTER.bits() == 0 {
-        0
-    } else {
-        i::PAUSE
-    };
+    let pause = if crate::virt::backend_features() & crate::virt::Features::PAUSE_FILTER.bits() == 0 { 0 } else { i::PAUSE };
     let second = i::VMRUN
         | i::VMMCALL
         | i::VMLOAD

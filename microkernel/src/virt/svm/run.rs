@@ -119,11 +119,7 @@ unsafe fn store_registers(vmcb: &Vmcb, state: *mut VcpuState) {
 unsafe fn plain(vmcb: &Vmcb, host: &Host, state: *mut VcpuState, reason: ExitReason) -> Exit {
     put_pair!(state, reason as u64, reason, instruction_length);
     if host.reports_next_rip && vmcb.control.next_rip != 0 {
-        put!(
-            state,
-            vmcb.control.next_rip.wrapping_sub(vmcb.save.rip) as u32 & 0xf,
-            instruction_length
-        );
+        put!(state, vmcb.control.next_rip.wrapping_sub(vmcb.save.rip) as u32 & 0xf, instruction_length);
     }
     Exit::Guest(reason)
 }
@@ -167,11 +163,7 @@ unsafe fn cpuid(vmcb: &Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
 /// As [`run`].
 #[inline(always)]
 unsafe fn msr(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) -> Exit {
-    let reason = if vmcb.control.exit_info_1 & 1 == 0 {
-        ExitReason::ReadMsr
-    } else {
-        ExitReason::WriteMsr
-    };
+    let reason = if vmcb.control.exit_info_1 & 1 == 0 { ExitReason::ReadMsr } else { ExitReason::WriteMsr };
     // SAFETY: the caller's promise.
     unsafe { plain(vmcb, host, state, reason) }
 }

@@ -43,10 +43,7 @@ fn register(vmcb: &mut Vmcb, index: usize) -> &mut SegmentRegister {
 /// # Safety
 /// `state` points at the shared page.
 pub unsafe fn load(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, groups: Dirty, supported_xcr0: u64) -> Result<Loaded, Invalid> {
-    let mut loaded = Loaded {
-        xcr0: None,
-        flush: groups.contains(Dirty::FLUSH),
-    };
+    let mut loaded = Loaded { xcr0: None, flush: groups.contains(Dirty::FLUSH) };
     let mut changed = 0;
     if groups.contains(Dirty::CONTROL) {
         let (cr0, cr3, cr4) = (get!(state, cr0), get!(state, cr3), get!(state, cr4));
@@ -169,11 +166,7 @@ pub unsafe fn store_full(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) {
     }
     // The privilege level has a field of its own here and stands in SS everywhere else.
     let stack = convert::attributes_from_vmcb(save.segments[segment::SS].attributes, save.segments[segment::SS].limit, segment::SS);
-    put!(
-        state,
-        stack & !(3 << 5) | u32::from(save.cpl & 3) << 5,
-        segments[segment::SS].attributes
-    );
+    put!(state, stack & !(3 << 5) | u32::from(save.cpl & 3) << 5, segments[segment::SS].attributes);
     put!(state, save.gdtr.base, gdtr.base);
     put!(state, u64::from(save.gdtr.limit & 0xffff), gdtr.limit);
     put!(state, save.idtr.base, idtr.base);
@@ -231,18 +224,7 @@ pub unsafe fn store_reset(state: *mut VcpuState, supported_xcr0: u64, extended_s
             segment::TR => (0, 0x8b, 0),
             _ => (0, 0x93, 0),
         };
-        put!(
-            state,
-            Segment {
-                selector,
-                reserved: 0,
-                attributes,
-                limit: 0xffff,
-                reserved2: 0,
-                base
-            },
-            segments[index]
-        );
+        put!(state, Segment { selector, reserved: 0, attributes, limit: 0xffff, reserved2: 0, base }, segments[index]);
     }
     put!(state, 0, gdtr.base);
     put!(state, 0xffff, gdtr.limit);

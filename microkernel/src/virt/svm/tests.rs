@@ -46,10 +46,7 @@ fn reset_state_is_accepted_and_comes_back() {
     assert_eq!(page.dirty, Dirty::all().bits());
     assert_eq!((page.rip, page.segments[segment::CS].base), (0xfff0, 0xffff_0000));
     assert_eq!((page.supported_xcr0, page.xsave_size), (SUPPORTED, 832));
-    assert_eq!(
-        load(&mut vmcb, &mut host, &mut page, Dirty::all()).map(|loaded| loaded.flush),
-        Ok(true)
-    );
+    assert_eq!(load(&mut vmcb, &mut host, &mut page, Dirty::all()).map(|loaded| loaded.flush), Ok(true));
     assert_ne!(vmcb.save.efer & convert::EFER_SVME, 0);
     let back = store(&vmcb, &host);
     assert_eq!(back.segments, page.segments);
@@ -69,10 +66,7 @@ fn groups_not_named_are_not_taken() {
     page.dr7 = 0x401;
     page.segments[segment::CS].base = 4;
     assert_eq!(load(&mut vmcb, &mut host, &mut page, Dirty::empty()), Ok(state::Loaded::default()));
-    assert_eq!(
-        (vmcb.save.cr3, vmcb.save.star, vmcb.control.tsc_offset, vmcb.save.dr7),
-        (0, 0, 0, 0)
-    );
+    assert_eq!((vmcb.save.cr3, vmcb.save.star, vmcb.control.tsc_offset, vmcb.save.dr7), (0, 0, 0, 0));
     assert_eq!((state::cr8(&vmcb.control), vmcb.save.segments[segment::CS].base), (0, 0));
     assert_eq!(vmcb.control.intercept_exceptions, ALWAYS_INTERCEPTED);
 }
@@ -189,19 +183,10 @@ fn host_state_stays_hidden_and_in_force() {
 #[test]
 fn events_translate_or_are_refused() {
     let valid = EVENT_VALID;
-    assert_eq!(
-        convert::event_to_vmcb(valid | EVENT_INTERRUPT | 0x30, 7),
-        Ok(u64::from(valid) | 0x30)
-    );
+    assert_eq!(convert::event_to_vmcb(valid | EVENT_INTERRUPT | 0x30, 7), Ok(u64::from(valid) | 0x30));
     assert_eq!(convert::event_to_vmcb(valid | EVENT_NMI | 2, 0), Ok(u64::from(valid) | 0x202));
-    assert_eq!(
-        convert::event_to_vmcb(valid | EVENT_EXCEPTION | EVENT_ERROR | 14, 6),
-        Ok(u64::from(valid) | 6 << 32 | 0xb0e)
-    );
-    assert_eq!(
-        convert::event_to_vmcb(valid | EVENT_SOFTWARE | 0x80, 0),
-        Ok(u64::from(valid) | 0x480)
-    );
+    assert_eq!(convert::event_to_vmcb(valid | EVENT_EXCEPTION | EVENT_ERROR | 14, 6), Ok(u64::from(valid) | 6 << 32 | 0xb0e));
+    assert_eq!(convert::event_to_vmcb(valid | EVENT_SOFTWARE | 0x80, 0), Ok(u64::from(valid) | 0x480));
     for bad in [
         EVENT_EXCEPTION | 2,
         EVENT_EXCEPTION | 31,
@@ -225,10 +210,7 @@ fn events_translate_or_are_refused() {
 fn interrupted_events_come_back_or_repeat() {
     let info = |event: u32, error: u64| convert::interrupted_event(u64::from(EVENT_VALID | event) | error << 32);
     assert_eq!(info(EVENT_INTERRUPT | 0x41, 0), Interrupted::Reinject(EVENT_VALID | 0x41, 0));
-    assert_eq!(
-        info(EVENT_EXCEPTION | EVENT_ERROR | 14, 2),
-        Interrupted::Reinject(EVENT_VALID | 0xb0e, 2)
-    );
+    assert_eq!(info(EVENT_EXCEPTION | EVENT_ERROR | 14, 2), Interrupted::Reinject(EVENT_VALID | 0xb0e, 2));
     assert_eq!(info(EVENT_EXCEPTION | 6, 0xdead), Interrupted::Reinject(EVENT_VALID | 0x306, 0));
     assert_eq!(info(EVENT_SOFTWARE | 0x80, 0), Interrupted::Repeat);
     assert_eq!(info(EVENT_EXCEPTION | 3, 0), Interrupted::Repeat);
@@ -327,10 +309,7 @@ fn extended_state_is_what_stands_where_the_format_says() {
 #[test]
 fn constants_agree_with_the_manual() {
     // APM volume 2, tables B-1 and C-1: a few that a slip would shift.
-    assert_eq!(
-        (code::CPUID, code::HLT, code::IO, code::MSR, code::VMMCALL, code::XSETBV),
-        (0x72, 0x78, 0x7b, 0x7c, 0x81, 0x8d)
-    );
+    assert_eq!((code::CPUID, code::HLT, code::IO, code::MSR, code::VMMCALL, code::XSETBV), (0x72, 0x78, 0x7b, 0x7c, 0x81, 0x8d));
     assert_eq!(code::CPUID - code::INTR, (intercept::CPUID.trailing_zeros()));
     assert_eq!(code::IRET - code::INTR, (intercept::IRET.trailing_zeros()));
     assert_eq!(code::SHUTDOWN - code::INTR, (intercept::SHUTDOWN.trailing_zeros()));
