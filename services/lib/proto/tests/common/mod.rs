@@ -1,0 +1,395 @@
+//! Servers that answer with examples, and a transport that reaches them in memory and writes down what travels.
+
+use std::collections::VecDeque;
+use tessera_abi::Error;
+use tessera_proto::init::Level;
+use tessera_proto::supervisor::*;
+use tessera_proto::vm_console::ConsoleChunk;
+use tessera_proto::vm_control::*;
+use tessera_proto::vm_manager::*;
+use tessera_proto::*;
+
+/// Answers every operation of every interface with an example in which no two fields are alike.
+#[derive(Default)]
+pub struct Example {
+    /// Requests that arrived, by name.
+    pub seen: Vec<String>,
+    /// When set, refuses everything.
+    pub refuse: bool,
+}
+
+impl Example {
+    fn note(&mut self, text: impl Into<String>) -> Result<(), Failure> {
+        self.seen.push(text.into());
+        if self.refuse {
+            return Err(Failure::new(FailureKind::NotFound, "no such thing as `x`"));
+        }
+        Ok(())
+    }
+}
+
+impl init::Server for Example {
+    fn log(&mut self, _: &mut Call, level: Level, text: &str) -> Result<(), Failure> {
+        self.note(format!("log {level} {text}"))
+    }
+    fn exit(&mut self, _: &mut Call, code: i32, reason: &str) -> Result<(), Failure> {
+        self.note(format!("exit {code} {reason}"))
+    }
+    fn panicked(&mut self, _: &mut Call, text: &str) -> Result<(), Failure> {
+        self.note(format!("panicked {text}"))
+    }
+    fn ready(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("ready")
+    }
+}
+
+impl supervisor::Server for Example {
+    fn system(&mut self, _: &mut Call) -> Result<SystemInfo, Failure> {
+        self.note("system")?;
+        Ok(SystemInfo {
+            product: "Tessera".into(),
+            abi_version: 1,
+            cpus: 2,
+            tsc_hz: 3_000_000_000,
+            boot_tsc: 4,
+            features: 5,
+            ram_bytes: 6 << 30,
+            wall_clock: 7,
+            command_line: "a=b".into(),
+        })
+    }
+    fn servers(&mut self, _: &mut Call, first: u32) -> Result<Page<ServerInfo>, Failure> {
+        self.note(format!("servers {first}"))?;
+        let info = ServerInfo {
+            id: 1,
+            name: "shell".into(),
+            state: ServerState::Running,
+            restarts: 2,
+            pages: 300,
+            priority: 48,
+            threads: 3,
+            cpu_ticks: 4000,
+            started_tsc: 5,
+            vm: Some("debian".into()),
+            last_end: "killed".into(),
+        };
+        Ok(Page {
+            items: vec![info],
+            next: Some(9),
+        })
+    }
+    fn threads(&mut self, _: &mut Call, server: u64, first: u32) -> Result<Page<ThreadInfo>, Failure> {
+        self.note(format!("threads {server} {first}"))?;
+        let info = ThreadInfo {
+            slot: 3,
+            object: 0xffff_8000_0000_1000,
+            state: ThreadState::AwaitingReply,
+            priority: 20,
+            cpu: 1,
+            no_fpu: true,
+            cpu_ticks: 70,
+            switches: 8,
+            rip: 0x40_1000,
+        };
+        Ok(Page {
+            items: vec![info],
+            next: None,
+        })
+    }
+    fn capabilities(&mut self, _: &mut Call, server: u64, first: u32) -> Result<Page<CapabilityInfo>, Failure> {
+        self.note(format!("capabilities {server} {first}"))?;
+        let info = CapabilityInfo {
+            slot: 16,
+            name: "com1".into(),
+            kind: 14,
+            rights: 3,
+            badge: 0x3f8,
+            object: 1,
+            size: 8,
+            copies: 2,
+        };
+        Ok(Page {
+            items: vec![info],
+            next: None,
+        })
+    }
+    fn endpoints(&mut self, _: &mut Call, first: u32) -> Result<Page<EndpointInfo>, Failure> {
+        self.note(format!("endpoints {first}"))?;
+        let info = EndpointInfo {
+            name: "block".into(),
+            provider: "storage".into(),
+            calls: 1000,
+            callers_waiting: 2,
+            receivers_waiting: 1,
+            latency_ticks: 300,
+            latency_count: 4,
+        };
+        Ok(Page {
+            items: vec![info],
+            next: None,
+        })
+    }
+    fn memory(&mut self, _: &mut Call) -> Result<MemoryInfo, Failure> {
+        self.note("memory")?;
+        Ok(MemoryInfo {
+            total: 1000,
+            kernel: 1,
+            bundle: 2,
+            init: 3,
+            servers: 4,
+            guests: 5,
+            free: 985,
+            largest_free: 512,
+        })
+    }
+    fn kill(&mut self, _: &mut Call, server: &str) -> Result<(), Failure> {
+        self.note(format!("kill {server}"))
+    }
+    fn restart(&mut self, _: &mut Call, server: &str) -> Result<(), Failure> {
+        self.note(format!("restart {server}"))
+    }
+    fn log(&mut self, _: &mut Call, cursor: u64) -> Result<LogChunk, Failure> {
+        self.note(format!("log from {cursor}"))?;
+        let line = LogLine {
+            tsc: 77,
+            server: "net".into(),
+            level: Level::Warn,
+            text: "link down".into(),
+        };
+        Ok(LogChunk {
+            next: 5,
+            lost: 1,
+            lines: vec![line],
+        })
+    }
+    fn follow_log(&mut self, call: &mut Call) -> Result<(), Failure> {
+        self.note(format!("follow_log {:?}", call.cap(0)))
+    }
+    fn check_wx(&mut self, _: &mut Call, server: u64) -> Result<WriteExecute, Failure> {
+        self.note(format!("check_wx {server}"))?;
+        Ok(WriteExecute {
+            pages: 100,
+            violations: 1,
+            first: 0x40_0000,
+        })
+    }
+}
+
+impl vm_manager::Server for Example {
+    fn list(&mut self, _: &mut Call, first: u32) -> Result<Page<VmSummary>, Failure> {
+        self.note(format!("list {first}"))?;
+        let summary = VmSummary {
+            name: "debian".into(),
+            state: VmState::Failed,
+            memory: 256 << 20,
+            vcpus: 2,
+            overhead_pages: 400,
+            starts: 3,
+            started_tsc: 4,
+            reason: "triple fault".into(),
+        };
+        Ok(Page {
+            items: vec![summary],
+            next: None,
+        })
+    }
+    fn start(&mut self, _: &mut Call, name: &str) -> Result<(), Failure> {
+        self.note(format!("start {name}"))
+    }
+    fn stop(&mut self, _: &mut Call, name: &str) -> Result<(), Failure> {
+        self.note(format!("stop {name}"))
+    }
+    fn connect(&mut self, call: &mut Call, name: &str, service: VmService) -> Result<(), Failure> {
+        self.note(format!("connect {name} {service:?}"))?;
+        call.give(33);
+        Ok(())
+    }
+}
+
+impl vm_control::Server for Example {
+    fn info(&mut self, _: &mut Call) -> Result<VmInfo, Failure> {
+        self.note("info")?;
+        Ok(VmInfo {
+            state: RunState::Failed,
+            vcpus: vec![VcpuRunState::Halted, VcpuRunState::WaitForStart],
+            started_tsc: 1,
+            resets: 2,
+            report: "report".into(),
+        })
+    }
+    fn exits(&mut self, _: &mut Call, vcpu: u32) -> Result<VcpuExits, Failure> {
+        self.note(format!("exits {vcpu}"))?;
+        let exits = vec![ExitCount {
+            reason: 1,
+            count: 200,
+            ticks: 3000,
+        }];
+        Ok(VcpuExits {
+            exits,
+            in_kernel: 1,
+            doorbells: 2,
+            guest_ticks: 3,
+            injected: 4,
+        })
+    }
+    fn registers(&mut self, _: &mut Call, vcpu: u32) -> Result<Registers, Failure> {
+        self.note(format!("registers {vcpu}"))?;
+        let segment = SegmentRegister {
+            selector: 0x10,
+            attributes: 0xa09b,
+            limit: 0xffff_ffff,
+            base: 0x1000,
+        };
+        Ok(Registers {
+            state: VcpuRunState::Running,
+            gpr: core::array::from_fn(|index| index as u64),
+            rip: 0x100,
+            rflags: 2,
+            cr0: 0x8000_0011,
+            cr2: 3,
+            cr3: 0x1000,
+            cr4: 0x20,
+            cr8: 4,
+            efer: 0x500,
+            segments: [segment; 8],
+            gdtr: (5, 6),
+            idtr: (7, 8),
+            exit: 9,
+            code: vec![0xf4, 0xeb, 0xfe],
+        })
+    }
+    fn power_button(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("power_button")
+    }
+    fn reset(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("reset")
+    }
+    fn inject_nmi(&mut self, _: &mut Call, vcpu: u32) -> Result<(), Failure> {
+        self.note(format!("inject_nmi {vcpu}"))
+    }
+}
+
+impl vm_console::Server for Example {
+    fn attach(&mut self, call: &mut Call) -> Result<(), Failure> {
+        self.note(format!("attach {:?}", call.cap(0)))
+    }
+    fn detach(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("detach")
+    }
+    fn read(&mut self, _: &mut Call, cursor: u64) -> Result<ConsoleChunk, Failure> {
+        self.note(format!("read {cursor}"))?;
+        Ok(ConsoleChunk {
+            next: 300,
+            lost: 1,
+            data: b"login: ".to_vec(),
+        })
+    }
+    fn write(&mut self, _: &mut Call, data: &[u8]) -> Result<u32, Failure> {
+        self.note(format!("write {data:?}"))?;
+        Ok(data.len() as u32)
+    }
+}
+
+/// Gives a request to the interface that it names.
+pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
+    match interface_of(request) {
+        Some(1) => init::dispatch(server, call, request, reply),
+        Some(2) => supervisor::dispatch(server, call, request, reply),
+        Some(3) => vm_manager::dispatch(server, call, request, reply),
+        Some(4) => vm_control::dispatch(server, call, request, reply),
+        Some(5) => vm_console::dispatch(server, call, request, reply),
+        _ => unknown_operation(reply),
+    }
+}
+
+/// A server in the same process.
+#[derive(Default)]
+pub struct Loopback {
+    /// The server.
+    pub server: Example,
+    /// Last request and reply.
+    pub request: Vec<u8>,
+    /// Last reply.
+    pub reply: Vec<u8>,
+    /// Errors to give instead of delivering, first to last.
+    pub errors: VecDeque<Error>,
+    /// Deliveries that were tried.
+    pub attempts: usize,
+}
+
+impl Transport for &mut Loopback {
+    fn exchange(
+        &mut self,
+        send: &[u32],
+        _receive: u32,
+        receive_count: u32,
+        encode: &mut dyn FnMut(&mut [u8]) -> Result<usize, CallError>,
+        decode: &mut dyn FnMut(&[u8], Delivery),
+    ) -> Result<(), CallError> {
+        self.attempts += 1;
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let length = encode(&mut buffer)?;
+        self.request = buffer[..length].to_vec();
+        if let Some(error) = self.errors.pop_front() {
+            return Err(error.into());
+        }
+        let mut call = Call::new(7, 40, send.len());
+        let mut reply = vec![0; MAX_MESSAGE];
+        let length = dispatch(&mut self.server, &mut call, &self.request.clone(), &mut reply);
+        self.reply = reply[..length].to_vec();
+        assert!(
+            call.given().len() <= receive_count as usize || self.reply[0] != 0,
+            "more capabilities than the client offers slots for"
+        );
+        decode(
+            &self.reply,
+            Delivery {
+                bytes: length,
+                caps: call.given().len(),
+            },
+        );
+        Ok(())
+    }
+}
+
+/// What [`call_everything`] tells about each call: its name, the transport after it, and whether it succeeded.
+pub type Witness<'a> = &'a mut dyn FnMut(&str, &Loopback, bool);
+
+/// Calls every operation of every interface once. `see` is told of each.
+pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
+    macro_rules! call {
+        ($interface:ident.$operation:ident($($argument:expr),*)) => {
+            let ok = $interface::Client(&mut *loopback).$operation($($argument),*).is_ok();
+            see(concat!(stringify!($interface), ".", stringify!($operation)), loopback, ok);
+        };
+    }
+    call!(init.log(Level::Info, "hello"));
+    call!(init.exit(-2, "no disk"));
+    call!(init.panicked("lib.rs:1: oh"));
+    call!(init.ready());
+    call!(supervisor.system());
+    call!(supervisor.servers(300));
+    call!(supervisor.threads(2, 3));
+    call!(supervisor.capabilities(2, 17));
+    call!(supervisor.endpoints(4));
+    call!(supervisor.memory());
+    call!(supervisor.kill("net"));
+    call!(supervisor.restart("net"));
+    call!(supervisor.log(1000));
+    call!(supervisor.follow_log([21]));
+    call!(supervisor.check_wx(u64::MAX));
+    call!(vm_manager.list(0));
+    call!(vm_manager.start("debian"));
+    call!(vm_manager.stop("debian"));
+    call!(vm_manager.connect("debian", VmService::Console, Slots(50)));
+    call!(vm_control.info());
+    call!(vm_control.exits(1));
+    call!(vm_control.registers(1));
+    call!(vm_control.power_button());
+    call!(vm_control.reset());
+    call!(vm_control.inject_nmi(3));
+    call!(vm_console.attach([21]));
+    call!(vm_console.detach());
+    call!(vm_console.read(299));
+    call!(vm_console.write(b"ls\r"));
+}
