@@ -55,7 +55,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run gdb test unit system-tests lint bench clean
+.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run gdb test unit system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -136,12 +136,18 @@ gdb: image ## Boot and wait for gdb on port 1234 (gdb build/programs/kernel -ex 
 	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE) -s -S
 
 # --- Testing ------------------------------------------------------------------------------------------------------------------------------
-lint: ## Check formatting, and all code with clippy, as the host and as the machine would build it
+lint: fmt clippy clippy-freestanding ## Check formatting, and all code with clippy, as the host and as the machine would build it
+
+fmt:
 	$(call say,Checking the formatting)
 	@cargo fmt --all --check
+
+clippy:
 	$(call say,Checking with clippy: host)
-	@cargo clippy --workspace --all-targets $(FREESTANDING_ONLY) -- -D warnings
-	$(call say,Checking with clippy: kernel and servers)
+	@cargo clippy --workspace --all-targets --keep-going $(FREESTANDING_ONLY) -- -D warnings
+
+clippy-freestanding:
+	$(call say,Checking with clippy: kernel$(comma) guest$(comma) servers$(comma) VMM)
 	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(KERNEL_FLAGS)) -p tessera-kernel -- -D warnings
 	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(GUEST_FLAGS)) -p tessera-bare-guest -- -D warnings
 	@$(call cargo_freestanding,clippy,$(SERVER_TARGET),) $(SERVER_PACKAGES) -- -D warnings
