@@ -69,16 +69,30 @@ impl<H: Host> Vcpu<'_, H> {
         Ok(())
     }
 
-    /// On to the next instruction; the plain encoding of this one has `plain` bytes.
+    /// Length of the instruction that exited; its plain encoding has `plain` bytes. To be asked before the state is changed, since finding it out may
+    /// bring the guest's registers into the page anew.
     #[inline]
-    pub(super) fn advance(&mut self, host: &mut H, state: &mut VcpuState, plain: u64) {
-        let length = self.lengths.get(state, &self.machine.memory, plain, |state| host.sync(state));
+    pub(super) fn length(&mut self, host: &mut H, state: &mut VcpuState, plain: u64) -> u64 {
+        self.lengths.get(state, &self.machine.memory, plain, |state| host.sync(state))
+    }
+
+    /// On to the next instruction, when this one is done.
+    #[inline]
+    pub(super) fn skip(state: &mut VcpuState, length: u64) {
         state.rip = state.rip.wrapping_add(length);
         state.interrupt_shadow &= !1;
     }
 
+    /// Both at once, for instructions that change nothing else.
+    #[inline]
+    fn advance(&mut self, host: &mut H, state: &mut VcpuState, plain: u64) {
+        let length = self.length(host, state, plain);
+        Self::skip(state, length);
+    }
+
     #[inline]
     fn cpuid(&mut self, host: &mut H, state: &mut VcpuState) {
+        let length = self.length(host, state, 2);
         let (leaf, subleaf) = (state.gpr[gpr::RAX] as u32, state.gpr[gpr::RCX] as u32);
         let mut osxsave = false;
         if CpuidTable::depends_on_control_registers(leaf) {
@@ -91,7 +105,7 @@ impl<H: Host> Vcpu<'_, H> {
         state.gpr[gpr::RBX] = u64::from(ebx);
         state.gpr[gpr::RCX] = u64::from(ecx);
         state.gpr[gpr::RDX] = u64::from(edx);
-        self.advance(host, state, 2);
+        Self::skip(state, length);
     }
 
     #[inline]
@@ -152,9 +166,10 @@ impl<H: Host> Vcpu<'_, H> {
             self.raise(state, GENERAL_PROTECTION, Some(0));
             return;
         }
+        let length = self.length(host, state, 3);
         host.sync(state);
         state.xcr0 = value;
         state.dirty |= Dirty::CONTROL.bits();
-        self.advance(host, state, 3);
+        Self::skip(state, length);
     }
 }

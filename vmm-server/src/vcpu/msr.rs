@@ -121,12 +121,13 @@ const fn are_memory_types(value: u64, pat: bool) -> bool {
 impl<H: Host> Vcpu<'_, H> {
     #[inline]
     pub(super) fn read_msr_exit(&mut self, host: &mut H, state: &mut VcpuState) {
+        let length = self.length(host, state, 2);
         let number = state.gpr[gpr::RCX] as u32;
         match self.read_msr(host, state, number) {
             Ok(value) => {
                 state.gpr[gpr::RAX] = value & 0xffff_ffff;
                 state.gpr[gpr::RDX] = value >> 32;
-                self.advance(host, state, 2);
+                Self::skip(state, length);
             }
             Err(Refused) => {
                 self.log_refused(host, state, "read", number);
@@ -137,6 +138,7 @@ impl<H: Host> Vcpu<'_, H> {
 
     #[inline]
     pub(super) fn write_msr_exit(&mut self, host: &mut H, state: &mut VcpuState) {
+        let length = self.length(host, state, 2);
         let number = state.gpr[gpr::RCX] as u32;
         let value = state.gpr[gpr::RDX] << 32 | state.gpr[gpr::RAX] & 0xffff_ffff;
         let outcome = match number {
@@ -149,7 +151,7 @@ impl<H: Host> Vcpu<'_, H> {
             _ => self.write_msr(host, state, number, value),
         };
         match outcome {
-            Ok(()) => self.advance(host, state, 2),
+            Ok(()) => Self::skip(state, length),
             Err(Refused) => {
                 self.log_refused(host, state, "write", number);
                 self.raise(state, GENERAL_PROTECTION, Some(0));

@@ -34,6 +34,8 @@ struct Script {
     windows: Vec<u32>,
     slept_until: Vec<u64>,
     warnings: RefCell<Vec<String>>,
+    /// EFER, CR0 and XCR0 that the processor holds.
+    held: (u64, u64, u64),
 }
 
 impl Script {
@@ -65,6 +67,7 @@ impl Host for Script {
         self.injected.push(core::mem::take(&mut state.inject));
         self.deadlines.push(deadline);
         self.windows.push(state.request_window);
+        self.held = (state.efer, state.cr0, state.xcr0);
         state.dirty = 0;
         state.reason = ExitReason::Halt as u32;
         match self.steps.pop_front() {
@@ -73,7 +76,10 @@ impl Host for Script {
         }
     }
 
-    fn sync(&mut self, _state: &mut VcpuState) {}
+    /// What the processor holds replaces what was written to the page and not yet taken over.
+    fn sync(&mut self, state: &mut VcpuState) {
+        (state.efer, state.cr0, state.xcr0) = self.held;
+    }
 
     fn wait(&mut self, deadline: u64) {
         self.slept_until.push(deadline);
@@ -182,6 +188,24 @@ fn efer_hides_nothing_and_allows_no_svm() {
     let (_, state, script) = play(&machine, |_, _| (), Script::default().then(write_msr(0xc000_0080, 0xd01)).then(write_msr(0xc000_0080, 0x1d01)));
     assert_eq!(state.efer, 0xd01);
     assert_eq!(script.injected[2] & 0xff, 13, "EFER.SVME is refused");
+}
+
+#[test]
+fn what_a_write_changes_survives_the_look_for_the_instruction_length() {
+    let machine = machine(2);
+    let low = |step: Box<dyn Fn(&mut VcpuState)>| move |state: &mut VcpuState| {
+        // Code in the lower half, whose instruction lengths must be looked up.
+        state.rip = 0x9_a000;
+        step(state);
+    };
+    let xsetbv = |state: &mut VcpuState| {
+        state.reason = ExitReason::XSetBv as u32;
+        (state.gpr[gpr::RCX], state.gpr[gpr::RAX], state.gpr[gpr::RDX]) = (0, 7, 0);
+    };
+    let script = Script::default().then(low(Box::new(write_msr(0xc000_0080, 0xd01)))).then(low(Box::new(xsetbv)));
+    let (_, state, script) = play(&machine, |_, _| (), script);
+    assert_eq!((state.efer & 0xb01, state.xcr0), (0x901, 7));
+    assert!(script.steps.is_empty());
 }
 
 #[test]
