@@ -71,9 +71,9 @@ impl Session {
         self.editor.show(terminal);
     }
 
-    /// Device status report (ECMA-48, 8.3.35): a terminal that understands escape sequences answers "ready". A dumb one shows four characters, which the greeting overwrites.
+    /// Device status report (ECMA-48, 8.3.35): a terminal that understands escape sequences answers "ready". A dumb one shows a few characters, which are wiped at once.
     fn ask(&mut self, terminal: &mut dyn Terminal) {
-        terminal.write(b"\r\x1b[5n\r");
+        terminal.write(b"\r\x1b[5n\r     \r");
         for _ in 0..ANSWER {
             match terminal.read() {
                 Some(byte) => {

@@ -32,7 +32,7 @@ impl Command for Caps {
     }
 
     fn help(&self) -> &'static str {
-        "Lists what a server may reach; without an argument, how many capabilities of which kinds each server has.\nRIGHTS: r read or inspect, w write or control, x execute, s send (call, signal), v receive or wait, g grant (capabilities may travel). BADGE is the badge of an endpoint or notification, the address of mapped memory or the first port; OBJECT identifies what the capability names: equal numbers are the same object. COPIES counts the capabilities to it in the whole system."
+        "Lists what a server may reach; without an argument, how many capabilities of which kinds each server has.\nRIGHTS: r read or inspect, w write or control, x execute, s send (call, signal), v receive or wait, g grant (capabilities may travel). BADGE is the badge of an endpoint or notification, the address of mapped memory or the first port; OBJECT identifies what the capability names: equal numbers are the same object."
     }
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
@@ -99,7 +99,6 @@ fn one(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
         ("BADGE", Align::Right),
         ("SIZE", Align::Right),
         ("OBJECT", Align::Right),
-        ("COPIES", Align::Right),
         ("NAME", Align::Flexible),
     ]);
     for capability in &capabilities {
@@ -110,7 +109,6 @@ fn one(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
             badge(capability),
             size(capability),
             identity(capability.object),
-            capability.copies.to_string(),
             capability.name.clone(),
         ]);
     }

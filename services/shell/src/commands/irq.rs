@@ -34,7 +34,7 @@ impl Command for Irq {
     fn execute(&self, context: &mut Context<'_>, arguments: &[&str]) -> Result<(), Failure> {
         no_arguments(self, arguments)?;
         let mut table = Table::new(&[
-            ("VECTOR", Align::Right),
+            ("IRQ", Align::Right),
             ("SOURCE", Align::Left),
             ("CPU", Align::Right),
             ("COUNT", Align::Right),

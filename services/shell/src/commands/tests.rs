@@ -135,7 +135,7 @@ fn actions_reach_the_system() {
         ("vm reset debian", "reset debian"),
         ("vm power debian", "power debian"),
         ("vm nmi debian 1", "nmi debian 1"),
-        ("trace on", "mask 0x1ff"),
+        ("trace on", "mask 0xff"),
         ("trace on switch vm-exit", "mask 0x21"),
         ("trace off", "mask 0x0"),
         ("reboot -f", "Reboot"),
@@ -284,5 +284,18 @@ proptest! {
         let line = format!("{} {line}", COMMANDS[start].name());
         let _ = run_on(&mut host, &mut screen, &mut memory, &line);
         let _ = candidates(&mut host, &line);
+    }
+}
+
+#[test]
+fn looking_at_a_trace_pauses_it() {
+    for line in ["trace show", "trace show 3", "trace chrome"] {
+        let mut host = FakeHost::default();
+        let mut memory = Memory {
+            trace_mask: 5,
+            ..Memory::default()
+        };
+        run_on(&mut host, &mut Screen::default(), &mut memory, line).unwrap();
+        assert_eq!(host.done, ["mask 0x0", "mask 0x5"], "{line}");
     }
 }

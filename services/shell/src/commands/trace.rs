@@ -19,7 +19,7 @@ use core::time::Duration;
 use tessera_abi::{
     MAX_CPUS,
     object::ObjectKind,
-    trace::{EVENTS, NAMES, Record},
+    trace::{EVENTS, Event, NAMES, Record},
 };
 
 /// The command.
@@ -53,7 +53,7 @@ impl Command for Trace {
     }
 
     fn help(&self) -> &'static str {
-        "The kernel records events in a ring for each processor, which keeps the newest.\non: records the named events, or all; events: switch, call, reply, signal, interrupt, vm-exit, vm-entry, fault, syscall. IPC is a little slower meanwhile, and `ipc` gets latencies.\noff: stops. What was recorded stays readable.\nshow: the newest records of all processors in the order of time.\nlive: goes on showing new ones until Ctrl-C or q; what comes too fast is left out.\nchrome: everything as a Chrome trace between two marker lines. Save what stands between them in a file and open it in chrome://tracing or ui.perfetto.dev."
+        "The kernel records events in a ring for each processor, which keeps the newest.\non: records the named events, or all but syscall, which would drown the others; events: switch, call, reply, signal, interrupt, vm-exit, vm-entry, fault, syscall. IPC is a little slower meanwhile, and `ipc` gets latencies.\noff: stops. What was recorded stays readable.\nshow: the newest records of all processors in the order of time.\nlive: goes on showing new ones until Ctrl-C or q; what comes too fast is left out.\nchrome: everything as a Chrome trace between two marker lines. Save what stands between them in a file and open it in chrome://tracing or ui.perfetto.dev."
     }
 
     fn complete(&self, _host: &mut dyn Host, before: &[&str]) -> Vec<String> {
@@ -79,10 +79,13 @@ impl Command for Trace {
                     .line(&format!("Tracing is off; {} records are kept.", format::count(kept(context.host))));
                 Ok(())
             }
-            ["show"] => show(context, SHOWN),
-            ["show", records] => show(context, number(self, "the number of records", records)?),
+            ["show"] => paused(context, |context| show(context, SHOWN)),
+            ["show", records] => {
+                let records = number(self, "the number of records", records)?;
+                paused(context, |context| show(context, records))
+            }
             ["live"] => live(context),
-            ["chrome"] => chrome(context),
+            ["chrome"] => paused(context, chrome),
             [other, ..] => {
                 let known = suggest::nearest(other, ["on", "off", "show", "live", "chrome"]);
                 let what = format!("`trace` knows no `{}`", shorten(other));
@@ -150,7 +153,7 @@ fn on(context: &mut Context<'_>, events: &[&str]) -> Result<(), Failure> {
         mask |= 1 << bit;
     }
     if mask == 0 {
-        mask = (1 << EVENTS) - 1;
+        mask = ((1 << EVENTS) - 1) & !(1 << Event::Syscall as u64);
     }
     context.host.trace_mask(mask).doing("switch tracing on")?;
     context.memory.trace_mask = mask;
@@ -203,6 +206,18 @@ fn line(names: &Names, cpu: u32, record: &Record, boot: u64, hz: u64) -> String 
         format::stamp(record.tsc, boot, hz),
         arguments.join(", ")
     )
+}
+
+/// Keeps the kernel from recording while `work` reads: the shell's own questions would overwrite what it is to show.
+fn paused(context: &mut Context<'_>, work: impl FnOnce(&mut Context<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mask = context.memory.trace_mask;
+    if mask == 0 {
+        return work(context);
+    }
+    context.host.trace_mask(0).doing("pause tracing")?;
+    let outcome = work(context);
+    context.host.trace_mask(mask).doing("resume tracing")?;
+    outcome
 }
 
 fn show(context: &mut Context<'_>, count: u32) -> Result<(), Failure> {
@@ -264,10 +279,6 @@ fn live(context: &mut Context<'_>) -> Result<(), Failure> {
 
 fn chrome(context: &mut Context<'_>) -> Result<(), Failure> {
     let system = context.host.system().doing("read about the system")?;
-    // The shell's own printing would overwrite what it prints.
-    if context.memory.trace_mask != 0 {
-        context.host.trace_mask(0).doing("pause tracing")?;
-    }
     let names = names(context.host);
     context.out.text("-----BEGIN CHROME TRACE-----\n");
     let cpus: Vec<u32> = rings(context.host).map(|(cpu, _)| cpu).collect();
@@ -294,9 +305,6 @@ fn chrome(context: &mut Context<'_>) -> Result<(), Failure> {
         writer.finish();
     }
     context.out.text("-----END CHROME TRACE-----\n");
-    if context.memory.trace_mask != 0 {
-        context.host.trace_mask(context.memory.trace_mask).doing("resume tracing")?;
-    }
     if given_up {
         return Err(Failure::new(
             "the trace was given up; what was printed is incomplete",

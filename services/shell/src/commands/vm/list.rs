@@ -9,6 +9,7 @@ use crate::{
 use alloc::{
     format,
     string::{String, ToString},
+    vec::Vec,
 };
 use tessera_proto::{
     vm_control::{RunState, VcpuRunState},
@@ -40,9 +41,12 @@ pub fn list(context: &mut Context<'_>) -> Result<(), Failure> {
         ("OVERHEAD", Align::Right),
         ("STARTS", Align::Right),
         ("UPTIME", Align::Right),
-        ("LAST END", Align::Flexible),
     ]);
+    let mut ends = Vec::new();
     for vm in machines {
+        if vm.state != VmState::Running && !vm.reason.is_empty() {
+            ends.push(format!("{}: {}", vm.name, vm.reason));
+        }
         let (state, style) = state(vm.state);
         let runs = vm.state == VmState::Running;
         let up = format::nanoseconds(now.saturating_sub(vm.started_tsc), system.tsc_hz);
@@ -56,11 +60,13 @@ pub fn list(context: &mut Context<'_>) -> Result<(), Failure> {
                 if runs { format::pages(vm.overhead_pages) } else { String::new() },
                 vm.starts.to_string(),
                 if runs { format::duration(up) } else { String::new() },
-                vm.reason,
             ],
         );
     }
     table.print(&mut context.out);
+    for end in ends {
+        context.out.prose(&end, 2);
+    }
     Ok(())
 }
 
