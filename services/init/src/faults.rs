@@ -1,6 +1,6 @@
 //! What a fault message of the kernel says, for people.
 
-use alloc::{format, string::String};
+use alloc::{format, string::String, vec::Vec};
 use tessera_abi::fault::vector_name;
 
 /// A fault message: the six words of [`tessera_abi::fault`].
@@ -43,6 +43,22 @@ impl Fault {
     }
 }
 
+/// Names of the registers in the order in which the kernel gives them.
+const NAMES: [&str; 16] = [
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "flags",
+];
+
+/// General registers, four to a line.
+#[must_use]
+pub fn registers(values: &[u64; 16]) -> Vec<String> {
+    let pair = |(name, value): (&&str, &u64)| format!("{name:>5} {value:016x}");
+    NAMES
+        .chunks(4)
+        .zip(values.chunks(4))
+        .map(|(names, values)| names.iter().zip(values).map(pair).collect::<Vec<_>>().join(""))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +74,16 @@ mod tests {
         assert_eq!(
             text,
             "page fault: write at 0xdeadb000 not mapped, instruction 0x401234, stack 0x11ffff00"
+        );
+    }
+
+    #[test]
+    fn registers_stand_four_to_a_line() {
+        let lines = registers(&core::array::from_fn(|index| index as u64));
+        assert_eq!(lines.len(), 4);
+        assert_eq!(
+            lines[1],
+            "  rsi 0000000000000004  rdi 0000000000000005  rbp 0000000000000006   r8 0000000000000007"
         );
     }
 

@@ -10,12 +10,13 @@ use core::fmt::Write;
 use tessera_abi::boot::slot;
 use tessera_abi::syscall::{MAX_CAPS, MAX_MESSAGE, MessageInfo, NOTIFIED};
 use tessera_abi::{ABI_VERSION, Error, PAGE_SIZE};
-use tessera_init::faults::Fault;
+use tessera_init::faults::{Fault, registers as registers_of};
 use tessera_init::machine::Machine;
 use tessera_init::root::{End, Root};
 use tessera_init::{policy, service, window};
 use tessera_manifest::{FAULT_BADGE, Manifest, StartInfo};
 use tessera_proto::Call;
+use tessera_proto::init::Level;
 use tessera_rt::message::Message;
 use tessera_rt::text::Line;
 use tessera_rt::{CNode, Frame, IoPorts, ResetKind, Trace, Untyped, slots, stack};
@@ -24,6 +25,8 @@ tessera_rt::root_entry!(main);
 
 /// Pages of init's stack, as a power of two.
 const STACK_ORDER: u32 = 4;
+/// Longest manifest in bytes: init's heap has to hold it, decoded.
+const MAX_MANIFEST: u64 = 256 << 10;
 /// First serial port.
 const COM1: u16 = 0x3f8;
 
@@ -83,7 +86,11 @@ fn main() -> ! {
 
 fn run(machine: Machine) -> Infallible {
     let boot = window::boot_info();
-    let bytes = match window::read(Frame::new(slot::BUNDLE), boot.manifest_offset, boot.manifest_length.min(1 << 20)) {
+    let bytes = match window::read(
+        Frame::new(slot::BUNDLE),
+        boot.manifest_offset,
+        boot.manifest_length.min(MAX_MANIFEST),
+    ) {
         Ok(bytes) => bytes,
         Err(error) => give_up(error.text()),
     };
@@ -153,7 +160,11 @@ fn supervise(root: &mut Root) -> ! {
             }
             NOTIFIED => {}
             status => match Error::from_status(status) {
-                Some(Error::TimedOut | Error::CapTransfer | Error::BadState) => {}
+                Some(Error::TimedOut | Error::CapTransfer) => {}
+                // The reply still holds somebody: a fault of which nothing is known. It may try again.
+                Some(Error::BadState) => {
+                    let _ = root.reply.send(MessageInfo::new(0, 0), &mut words);
+                }
                 error => give_up(error.map_or("receiving fails", Error::text)),
             },
         }
@@ -164,5 +175,9 @@ fn supervise(root: &mut Root) -> ! {
 fn faulted(root: &mut Root, id: u64, message: &[u8]) {
     let Some(index) = root.index_of(id) else { return };
     let text = Fault::decode(message).map_or_else(|| "sent a malformed fault".into(), |fault| fault.text());
+    let registers = root.faulted_registers(index);
     root.end(index, &End::Fault(text));
+    for line in registers.iter().flat_map(registers_of) {
+        root.say(Level::Error, &line);
+    }
 }

@@ -82,6 +82,21 @@ impl Root {
         threads
     }
 
+    /// General registers of a server's first faulted thread.
+    #[must_use]
+    pub fn faulted_registers(&self, index: usize) -> Option<[u64; 16]> {
+        let table = self.servers[index].process.as_ref()?.cnode;
+        let faulted = |(_, _, status): &(u32, u64, ThreadStatus)| thread_state(status.state) == ThreadState::Faulted;
+        let (slot, ..) = Self::threads_in(table, 0).into_iter().find(faulted)?;
+        let scratch = slots::take().ok()?;
+        let registers = CNode::OWN
+            .copy(scratch, table, slot, Rights::READ, 0)
+            .and_then(|()| Thread::new(scratch).registers())
+            .ok();
+        slots::free(scratch);
+        registers
+    }
+
     fn server_info(&self, index: usize, record: &Record) -> ServerInfo {
         let server = &self.manifest.servers[record.server];
         let threads = record

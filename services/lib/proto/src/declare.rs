@@ -239,6 +239,7 @@ macro_rules! interface {
         }
 
         /// Decodes a request, has `server` carry it out, and encodes the answer into `reply` (which holds [`crate::MAX_MESSAGE`] bytes). Returns its length.
+        #[allow(clippy::needless_lifetimes)]
         pub fn dispatch<'a, S: Server + ?Sized>(server: &mut S, call: &mut $crate::Call, request: &'a [u8], reply: &mut [u8]) -> usize {
             match $crate::operation_of($number, request) {
                 $(Some($operation_number) => {
