@@ -20,7 +20,7 @@ use crate::object::vcpu::Vcpu;
 use crate::sched::dispatch;
 use crate::syscall::{fast::own_slot, ipc};
 use crate::trace;
-use crate::virt::{Exit, Nested, fpu};
+use crate::virt::{self, Exit, Nested, fpu};
 
 /// Status and `rdi`, in `rax` and `rdx`. A status of [`SWITCH`]: the thread's registers are stored, choose whom to resume.
 #[repr(C)]
@@ -115,7 +115,7 @@ fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
     lock::leave_shared(cpu);
     // SAFETY: area and page belong to this vCPU, interrupts are off, this processor was enabled at boot, the vCPU's extended state is in the registers, and the
     // nested tables map only frames that the guest space's owner holds. Neither goes away before this processor has answered at the kernel's door.
-    Ok(unsafe { (*vcpu.area()).run(&cpu.virt, vcpu.state(), nested) })
+    Ok(unsafe { virt::run(vcpu.area(), &cpu.virt, nested) })
 }
 
 /// The exit is the VMM's.

@@ -4,7 +4,7 @@
 //!
 //! 1. once, on the boot processor: [`detect`]; then on every processor: [`enable_cpu`];
 //! 2. per virtual processor: [`VcpuArea::init`], [`VcpuArea::reset_state`];
-//! 3. again and again: [`VcpuArea::run`], with [`fpu`] state loaded, interrupts off, and no lock held.
+//! 3. again and again: [`run`], with [`fpu`] state loaded, interrupts off, and no lock held.
 //!
 //! The shared page ([`VcpuState`]) is hostile: its owner may write any field at any moment from another processor. Every
 //! field is read once, through a volatile access, and checked before the processor sees it; nothing is read back from
@@ -169,7 +169,7 @@ pub struct Nested {
     pub generation: u64,
 }
 
-/// How [`VcpuArea::run`] ended.
+/// How [`run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Nothing for the VMM. A host interrupt may be pending: the caller opens an interrupt window (`sti; nop; cli`), looks whether
@@ -283,19 +283,6 @@ impl VcpuArea {
         unsafe { svm::state::store_full(&self.vmcb, &self.host, state) };
     }
 
-    /// Runs the guest until something happens that the hardware cannot or may not do by itself.
-    ///
-    /// On [`Exit::Guest`] the shared page holds what `abi::vcpu` promises for that exit, and the groups named in `dirty` were taken.
-    ///
-    /// # Safety
-    /// `state` points at the vCPU's shared page; interrupts are off; `cpu` belongs to this processor, on which [`enable_cpu`] succeeded; the area stays
-    /// where it was initialised; this vCPU's extended state is in the registers; `nested` maps only memory that the guest owns.
-    #[inline(always)]
-    pub unsafe fn run(&mut self, cpu: &CpuState, state: *mut VcpuState, nested: Nested) -> Exit {
-        // SAFETY: the caller's promise.
-        unsafe { svm::run::run(&mut self.vmcb, &mut self.host, cpu, state, nested) }
-    }
-
     /// The port access behind an [`ExitReason::Io`] exit, from the kernel's own copy: the shared page may have changed since.
     #[must_use]
     #[inline]
@@ -309,4 +296,18 @@ impl VcpuArea {
     pub fn memory_exit(&self) -> (u64, u64) {
         (self.vmcb.control.exit_info_2, svm::convert::memory_access(self.vmcb.control.exit_info_1))
     }
+}
+
+/// Runs the guest until something happens that the hardware cannot or may not do by itself.
+///
+/// On [`Exit::Guest`] the shared page holds what `abi::vcpu` promises for that exit, and the groups named in `dirty` were taken.
+///
+/// # Safety
+/// `area` was initialised where it stands and the vCPU's shared page follows it; interrupts are off; `cpu` belongs to this processor, on which [`enable_cpu`] succeeded; this vCPU's
+/// extended state is in the registers; `nested` maps only memory that the guest owns.
+#[cfg(target_os = "none")]
+#[inline(always)]
+pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested) -> Exit {
+    // SAFETY: the caller's promise.
+    unsafe { svm::run::run(area, cpu, nested) }
 }

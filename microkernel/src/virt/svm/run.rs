@@ -6,7 +6,7 @@
 use super::convert::{self, Interrupted, Invalid};
 use super::vmcb::{Vmcb, clean, code, intercept, tlb, virtual_interrupt};
 use super::{ALWAYS_INTERCEPTED, Cpu, CpuState, Host, machine, pending, state as registers};
-use crate::virt::{Exit, Nested, fpu, get, get_pair, put, put_pair};
+use crate::virt::{AREA_SIZE, Exit, Nested, VcpuArea, fpu, get, get_pair, put, put_pair};
 use core::arch::asm;
 use core::mem::offset_of;
 use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, gpr};
@@ -19,19 +19,27 @@ const DR6_STEP: u64 = 1 << 14;
 /// CPUID leaf of the extended state.
 const XSAVE_LEAF: u32 = 0xd;
 
-/// Byte offset of a general register in the shared page.
+/// Byte offset of a general register in the shared page, from the area.
 const fn offset(register: usize) -> usize {
-    offset_of!(VcpuState, gpr) + register * 8
+    AREA_SIZE + offset_of!(VcpuState, gpr) + register * 8
 }
 
-/// See [`crate::virt::VcpuArea::run`].
+/// The shared page: it follows the area.
+#[inline(always)]
+const fn page(area: *mut VcpuArea) -> *mut VcpuState {
+    area.wrapping_add(1).cast()
+}
+
+/// See [`crate::virt::run`].
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
-pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: &CpuState, state: *mut VcpuState, nested: Nested) -> Exit {
-    // SAFETY: this processor's own; interrupts are off, and no other reference to its inside lives across this call.
-    let this = unsafe { &mut *cpu.0.get() };
+pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested) -> Exit {
+    let state = page(area);
+    // SAFETY: this processor's own, and the caller's area; interrupts are off, and the references end before anything changes behind them.
+    let (this, host) = unsafe { (&*cpu.0.get(), &(*area).host) };
+    let host_save = this.host_save;
     let attention = get_pair!(state, dirty, inject)
         | get_pair!(state, request_window, request_nmi_window)
         | get_pair!(state, interrupt_shadow, vectoring)
@@ -40,49 +48,46 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: &CpuState, state: *mut 
         | (host.generation ^ nested.generation);
     if attention != 0 {
         // SAFETY: the caller's promise.
-        return unsafe { run_attentively(vmcb, host, this, state, nested) };
+        return unsafe { run_attentively(area, cpu, nested) };
     }
+    // From here on everything is reached through the pointer that comes out of the switch: nothing else lives in a register across it.
     // SAFETY: the VMCB is complete and its nested page tables reach only the guest's memory, by the caller's promise.
-    let exit_code = unsafe {
-        take_registers(vmcb, state);
-        world_switch(vmcb, host.vmcb_physical, this.host_save, state);
-        vmcb.control.exit_code as u32
-    };
-    if vmcb.control.exit_event as u32 & EVENT_VALID == 0 && vmcb.control.interrupt_state & 1 == 0 {
-        // The same first step in each arm: one jump leads there.
-        // SAFETY: the caller's promise.
-        unsafe {
-            match exit_code {
+    unsafe {
+        take_registers(area);
+        let area = world_switch(area, host_save);
+        let control = &(*area).vmcb.control;
+        if control.exit_event as u32 & EVENT_VALID == 0 && control.interrupt_state & 1 == 0 {
+            // The same first step in each arm: one jump leads there.
+            match control.exit_code as u32 {
                 code::IO => {
-                    store_registers(vmcb, state);
-                    return io(vmcb, host, state);
+                    store_registers(area);
+                    return io(area);
                 }
                 code::CPUID => {
-                    store_registers(vmcb, state);
-                    return cpuid(vmcb, host, state);
+                    store_registers(area);
+                    return cpuid(area);
                 }
                 code::MSR => {
-                    store_registers(vmcb, state);
-                    return msr(vmcb, host, state);
+                    store_registers(area);
+                    return msr(area);
                 }
                 code::HLT => {
-                    store_registers(vmcb, state);
-                    return plain(vmcb, host, state, ExitReason::Halt);
+                    store_registers(area);
+                    return plain(area, ExitReason::Halt);
                 }
                 code::VMMCALL => {
-                    store_registers(vmcb, state);
-                    return plain(vmcb, host, state, ExitReason::Hypercall);
+                    store_registers(area);
+                    return plain(area, ExitReason::Hypercall);
                 }
                 code::INTR => {
-                    store_registers(vmcb, state);
+                    store_registers(area);
                     return Exit::HostInterrupt;
                 }
                 _ => {}
             }
         }
+        exit_rarely(area)
     }
-    // SAFETY: the caller's promise.
-    unsafe { exit_rarely(vmcb, host, state) }
 }
 
 /// Takes the registers that both the page and the VMCB hold, for the entry.
@@ -90,11 +95,14 @@ pub unsafe fn run(vmcb: &mut Vmcb, host: &mut Host, cpu: &CpuState, state: *mut 
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn take_registers(vmcb: &mut Vmcb, state: *mut VcpuState) {
-    vmcb.save.rip = get!(state, rip);
-    vmcb.save.rflags = get!(state, rflags);
-    vmcb.save.rsp = get!(state, gpr[gpr::RSP]);
-    vmcb.save.rax = get!(state, gpr[gpr::RAX]);
+unsafe fn take_registers(area: *mut VcpuArea) {
+    let state = page(area);
+    // SAFETY: the caller's promise.
+    let save = unsafe { &mut (*area).vmcb.save };
+    save.rip = get!(state, rip);
+    save.rflags = get!(state, rflags);
+    save.rsp = get!(state, gpr[gpr::RSP]);
+    save.rax = get!(state, gpr[gpr::RAX]);
 }
 
 /// Stores what every exit stores.
@@ -102,7 +110,10 @@ unsafe fn take_registers(vmcb: &mut Vmcb, state: *mut VcpuState) {
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn store_registers(vmcb: &Vmcb, state: *mut VcpuState) {
+unsafe fn store_registers(area: *mut VcpuArea) {
+    let state = page(area);
+    // SAFETY: the caller's promise.
+    let vmcb = unsafe { &(*area).vmcb };
     put!(state, vmcb.save.rip, rip);
     put!(state, vmcb.save.rflags, rflags);
     put!(state, vmcb.save.rsp, gpr[gpr::RSP]);
@@ -116,7 +127,10 @@ unsafe fn store_registers(vmcb: &Vmcb, state: *mut VcpuState) {
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn plain(vmcb: &Vmcb, host: &Host, state: *mut VcpuState, reason: ExitReason) -> Exit {
+unsafe fn plain(area: *mut VcpuArea, reason: ExitReason) -> Exit {
+    let state = page(area);
+    // SAFETY: the caller's promise.
+    let (vmcb, host) = unsafe { (&(*area).vmcb, &(*area).host) };
     put_pair!(state, reason as u64, reason, instruction_length);
     if host.reports_next_rip && vmcb.control.next_rip != 0 {
         put!(state, vmcb.control.next_rip.wrapping_sub(vmcb.save.rip) as u32 & 0xf, instruction_length);
@@ -129,7 +143,10 @@ unsafe fn plain(vmcb: &Vmcb, host: &Host, state: *mut VcpuState, reason: ExitRea
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn io(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) -> Exit {
+unsafe fn io(area: *mut VcpuArea) -> Exit {
+    let state = page(area);
+    // SAFETY: the caller's promise.
+    let (vmcb, host) = unsafe { (&(*area).vmcb, &(*area).host) };
     let io = convert::io_exit(vmcb.control.exit_info_1, vmcb.control.exit_info_2);
     put!(state, io.access, info[0]);
     put!(state, io.next_rip, info[1]);
@@ -147,14 +164,27 @@ unsafe fn io(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) -> Exit {
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn cpuid(vmcb: &Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
-    if vmcb.save.rax as u32 == XSAVE_LEAF {
-        // The answer depends on XCR0, and some emulators let XSETBV pass unseen.
-        host.xcr0 = fpu::read_xcr0();
-        put!(state, host.xcr0, xcr0);
-    }
+unsafe fn cpuid(area: *mut VcpuArea) -> Exit {
     // SAFETY: the caller's promise.
-    unsafe { plain(vmcb, host, state, ExitReason::Cpuid) }
+    unsafe {
+        if (*area).vmcb.save.rax as u32 == XSAVE_LEAF {
+            note_xcr0(area);
+        }
+        plain(area, ExitReason::Cpuid)
+    }
+}
+
+/// The answer to `cpuid` depends on XCR0, and some emulators let XSETBV pass unseen.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+unsafe fn note_xcr0(area: *mut VcpuArea) {
+    let xcr0 = fpu::read_xcr0();
+    // SAFETY: the caller's promise.
+    unsafe { (*area).host.xcr0 = xcr0 };
+    put!(page(area), xcr0, xcr0);
 }
 
 /// `rdmsr`, `wrmsr`.
@@ -162,10 +192,12 @@ unsafe fn cpuid(vmcb: &Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn msr(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) -> Exit {
-    let reason = if vmcb.control.exit_info_1 & 1 == 0 { ExitReason::ReadMsr } else { ExitReason::WriteMsr };
+unsafe fn msr(area: *mut VcpuArea) -> Exit {
     // SAFETY: the caller's promise.
-    unsafe { plain(vmcb, host, state, reason) }
+    unsafe {
+        let reason = if (*area).vmcb.control.exit_info_1 & 1 == 0 { ExitReason::ReadMsr } else { ExitReason::WriteMsr };
+        plain(area, reason)
+    }
 }
 
 /// The long way through an entry and the exit after it: the page asks for something, or something is pending.
@@ -173,16 +205,17 @@ unsafe fn msr(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) -> Exit {
 /// # Safety
 /// As [`run`].
 #[inline(never)]
-unsafe fn run_attentively(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu, state: *mut VcpuState, nested: Nested) -> Exit {
+unsafe fn run_attentively(area: *mut VcpuArea, cpu: &CpuState, nested: Nested) -> Exit {
     // SAFETY: as in `run`.
     unsafe {
-        take_registers(vmcb, state);
-        if let Err(exit) = prepare(vmcb, host, this, state, nested) {
+        take_registers(area);
+        let this = &mut *cpu.0.get();
+        if let Err(exit) = prepare(&mut (*area).vmcb, &mut (*area).host, this, page(area), nested) {
             return exit;
         }
-        world_switch(vmcb, host.vmcb_physical, this.host_save, state);
-        vmcb.control.clean = clean::ALL;
-        exit_attentively(vmcb, host, state)
+        let area = world_switch(area, this.host_save);
+        (*area).vmcb.control.clean = clean::ALL;
+        exit_attentively(area)
     }
 }
 
@@ -191,9 +224,9 @@ unsafe fn run_attentively(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu, stat
 /// # Safety
 /// As [`run`].
 #[inline(never)]
-unsafe fn exit_rarely(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
+unsafe fn exit_rarely(area: *mut VcpuArea) -> Exit {
     // SAFETY: the caller's promise.
-    unsafe { exit_attentively(vmcb, host, state) }
+    unsafe { exit_attentively(area) }
 }
 
 /// The long way out: any exit.
@@ -201,33 +234,33 @@ unsafe fn exit_rarely(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn exit_attentively(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
-    let exit_code = vmcb.control.exit_code as u32;
-    // SAFETY: the caller's promise.
+unsafe fn exit_attentively(area: *mut VcpuArea) -> Exit {
+    let state = page(area);
+    // SAFETY: the caller's promise; the references end where the next function takes the area.
     unsafe {
+        let (vmcb, host) = (&mut (*area).vmcb, &mut (*area).host);
+        let exit_code = vmcb.control.exit_code as u32;
         if exit_code == code::INVALID {
             return entry_refused(vmcb, host, state);
         }
-        store_registers(vmcb, state);
-    }
-    // Whatever the page says of it at the next entry is taken, and nothing is taken while it says nothing.
-    let shadow = vmcb.control.interrupt_state as u32 & 1;
-    vmcb.control.interrupt_state = 0;
-    put!(state, shadow | host.nmi_blocked, interrupt_shadow);
-    // SAFETY: the caller's promise.
-    unsafe {
+        store_registers(area);
+        let (vmcb, host) = (&mut (*area).vmcb, &mut (*area).host);
+        // Whatever the page says of it at the next entry is taken, and nothing is taken while it says nothing.
+        let shadow = vmcb.control.interrupt_state as u32 & 1;
+        vmcb.control.interrupt_state = 0;
+        (&raw mut (*state).interrupt_shadow).write_volatile(shadow | host.nmi_blocked);
         if vmcb.control.exit_event as u32 & EVENT_VALID != 0 || host.pending != 0 {
             if let Some(exit) = finish(vmcb, host, state) {
                 return exit;
             }
         }
         match exit_code {
-            code::IO => io(vmcb, host, state),
-            code::CPUID => cpuid(vmcb, host, state),
-            code::MSR => msr(vmcb, host, state),
-            code::HLT => plain(vmcb, host, state, ExitReason::Halt),
+            code::IO => io(area),
+            code::CPUID => cpuid(area),
+            code::MSR => msr(area),
+            code::HLT => plain(area, ExitReason::Halt),
             _ => match rare_exit(vmcb, host, state, exit_code) {
-                Exit::Guest(reason) => plain(vmcb, host, state, reason),
+                Exit::Guest(reason) => plain(area, reason),
                 Exit::HostInterrupt => Exit::HostInterrupt,
             },
         }
@@ -237,9 +270,10 @@ unsafe fn exit_attentively(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuSta
 /// Swaps host and guest. All of the guest's general registers but RAX and RSP stand in the page; those two, and everything else, in the VMCB.
 ///
 /// # Safety
-/// `physical` and `host_save` are physical addresses of the valid VMCB and of this processor's save page.
+/// The area holds a valid VMCB, and `host_save` is the physical address of this processor's save page.
 #[inline(always)]
-unsafe fn world_switch(vmcb: &mut Vmcb, physical: u64, host_save: u64, state: *mut VcpuState) {
+unsafe fn world_switch(area: *mut VcpuArea, host_save: u64) -> *mut VcpuArea {
+    let after;
     // SAFETY: with GIF clear nothing interrupts the switch. VMSAVE and VMLOAD put FS, GS, TR, LDTR and the system-call MSRs aside and back, VMRUN and #VMEXIT the rest
     // but the general registers, which are stored below. IF is set while the guest runs, so that physical interrupts end the run (V_INTR_MASKING), and clear again
     // before GIF is set, so that they wait for the caller's window. No Rust code runs before the host's GS base is back.
@@ -252,7 +286,7 @@ unsafe fn world_switch(vmcb: &mut Vmcb, physical: u64, host_save: u64, state: *m
             "clgi",
             "sti",
             "vmsave rax",
-            "mov rax, rsi",
+            "mov rax, [rdi + {vmcb_physical}]",
             "vmload rax",
             "mov rcx, [rdi + {rcx}]",
             "mov rdx, [rdi + {rdx}]",
@@ -306,11 +340,11 @@ unsafe fn world_switch(vmcb: &mut Vmcb, physical: u64, host_save: u64, state: *m
             r13 = const offset(13),
             r14 = const offset(14),
             r15 = const offset(15),
+            vmcb_physical = const offset_of!(VcpuArea, host) + offset_of!(Host, vmcb_physical),
             inout("rax") host_save => _,
-            inout("rsi") physical => _,
-            inout("rdi") state => _,
-            // Not used, but tells the compiler that the VMCB changes.
-            inout("rcx") core::ptr::from_mut(vmcb) => _,
+            out("rsi") _,
+            inout("rdi") area => after,
+            out("rcx") _,
             out("rdx") _,
             out("r8") _,
             out("r9") _,
@@ -322,6 +356,7 @@ unsafe fn world_switch(vmcb: &mut Vmcb, physical: u64, host_save: u64, state: *m
             out("r15") _,
         );
     }
+    after
 }
 
 /// The long way into the guest. An error is an exit without an entry.
