@@ -18,7 +18,7 @@ use alloc::{
 use core::time::Duration;
 use tessera_abi::{
     MAX_CPUS,
-    object::ObjectKind,
+    object::{ObjectKind, Rights},
     trace::{EVENTS, Event, NAMES, Record},
 };
 
@@ -178,6 +178,13 @@ fn names(host: &mut dyn Host) -> Names {
             if !matches!(kind, Some(ObjectKind::Endpoint | ObjectKind::Notification | ObjectKind::Vcpu))
                 || names.iter().any(|(known, _)| *known == capability.object)
             {
+                continue;
+            }
+            if kind == Some(ObjectKind::Endpoint) && !Rights::from_bits_truncate(capability.rights).contains(Rights::RECEIVE) {
+                // An endpoint is named by who serves it; init's own, which all hold, by itself.
+                if capability.name == "init" {
+                    names.push((capability.object, "init".into()));
+                }
                 continue;
             }
             let own = if capability.name.is_empty() {
