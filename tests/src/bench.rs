@@ -1,1 +1,239 @@
-//! Reads and prints benchmark lines.
+//! Runs the benchmarks and reads their lines, `bench: NAME MEDIAN UNIT min MIN max MAX goal <=GOAL`.
+
+use crate::{
+    Context, Failure, Result,
+    context::Environment,
+    elf, ensure, fail,
+    image::Spec,
+    systems::{Probe, System},
+};
+use regex::Regex;
+use std::{fs, path::PathBuf, time::Duration};
+
+/// A figure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// `group.what`.
+    pub name: String,
+    /// Median.
+    pub median: u64,
+    /// Unit.
+    pub unit: String,
+    /// Smallest.
+    pub min: u64,
+    /// Largest.
+    pub max: u64,
+    /// Largest value that is good enough; none: only reported.
+    pub goal: Option<u64>,
+}
+
+impl Figure {
+    /// Reads a line.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let regex = Regex::new(r"^bench: (\S+) (\d+) (\S+) min (\d+) max (\d+)(?: goal (?:<=(\d+)|-))?$").ok()?;
+        let groups = regex.captures(line.trim())?;
+        let number = |index: usize| groups.get(index)?.as_str().parse().ok();
+        Some(Self {
+            name: groups[1].into(),
+            median: number(2)?,
+            unit: groups[3].into(),
+            min: number(4)?,
+            max: number(5)?,
+            goal: number(6),
+        })
+    }
+
+    /// A figure of one measurement.
+    #[must_use]
+    pub fn single(name: &str, value: u64, unit: &str, goal: Option<u64>) -> Self {
+        Self {
+            name: name.into(),
+            median: value,
+            unit: unit.into(),
+            min: value,
+            max: value,
+            goal,
+        }
+    }
+
+    /// The line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Self {
+            name,
+            median,
+            unit,
+            min,
+            max,
+            goal,
+        } = self;
+        let goal = goal.map_or("-".into(), |goal| format!("<={goal}"));
+        format!("bench: {name} {median} {unit} min {min} max {max} goal {goal}")
+    }
+
+    /// Whether it reaches its goal.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.goal.is_none_or(|goal| self.median <= goal)
+    }
+}
+
+/// Groups, and what measures them.
+type Group = (&'static str, fn(&Context) -> Result<Vec<Figure>>);
+const GROUPS: [Group; 4] = [("ipc", in_system), ("boot", boot), ("size", size), ("memory", memory)];
+
+/// Measures everything whose name begins with `prefix`. `figure` gets each as soon as it is known.
+pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figure)) -> Result<Vec<Figure>> {
+    let mut all = Vec::new();
+    let touches = |group: &str| group.starts_with(prefix) || prefix.starts_with(group);
+    for (group, measure) in GROUPS {
+        // The probe measures `ipc.*` and `virt.*` in one run.
+        if touches(group) || (group == "ipc" && touches("virt")) {
+            let name = format!("bench-{group}");
+            let context = Context::new(environment, &name, Duration::from_secs(900));
+            for found in measure(&context)?.into_iter().filter(|f| f.name.starts_with(prefix)) {
+                figure(&found);
+                all.push(found);
+            }
+        }
+    }
+    ensure!(
+        !all.is_empty(),
+        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.* and memory.*"
+    );
+    Ok(all)
+}
+
+/// Boots `system` with instructions counted and collects the probe's lines until its verdict.
+fn collect(context: &Context, system: System, icount: bool, role: &str) -> Result<Vec<Figure>> {
+    let mut config = context.config(&Spec::from(system))?;
+    (config.cpus, config.second_port, config.icount) = (1, true, icount);
+    let mut machine = context.start(&config)?;
+    let mut figures = Vec::new();
+    loop {
+        let line = machine.com2()?.expect_line(r"^(bench: .*|probe: .*)$")?.swap_remove(1);
+        if let Some(found) = Figure::parse(&line) {
+            figures.push(found);
+        } else if line.starts_with("bench: ") {
+            fail!("the probe printed a line that makes no sense: {line}");
+        } else if line.contains("FAILED") {
+            fail!("{line}");
+        } else if line == format!("probe: {role} ok") {
+            return Ok(figures);
+        }
+    }
+}
+
+fn in_system(context: &Context) -> Result<Vec<Figure>> {
+    let system = context
+        .product()?
+        .without_guests()
+        .probe(
+            Probe::new("echo", "echo")
+                .priority(32)
+                .cpu(0)
+                .grant("echo = { provide = \"echo\" }"),
+        )
+        .probe(
+            Probe::new("bench", "bench")
+                .priority(30)
+                .cpu(0)
+                .reports()
+                .grant("echo = { use = \"echo\" }"),
+        );
+    collect(context, system, true, "bench")
+}
+
+fn boot(context: &Context) -> Result<Vec<Figure>> {
+    let probe = Probe::new("boot-times", "boot-times debian")
+        .priority(46)
+        .reports()
+        .grant("supervisor = { use = \"init\" }")
+        .grant("vm_manager = { use = \"init\" }");
+    collect(context, context.product()?.probe(probe), true, "boot-times")
+}
+
+fn memory(context: &Context) -> Result<Vec<Figure>> {
+    let probe = Probe::new("lifecycle", "lifecycle debian 3")
+        .priority(46)
+        .reports()
+        .grant("supervisor = { use = \"init\" }")
+        .grant("vm_manager = { use = \"init\" }");
+    let text = System::product(&context.environment.root)?;
+    let mut config = context.config(&Spec::from(text.probe(probe)).set("vm.debian.autostart=false"))?;
+    (config.cpus, config.second_port) = (1, true);
+    let mut machine = context.start(&config)?;
+    let line = machine.com2()?.expect_line(r"^(bench: .*|probe: .*FAILED.*)$")?.swap_remove(1);
+    Figure::parse(&line).map(|figure| vec![figure]).ok_or(Failure(line))
+}
+
+/// Size of the kernel and of what an image holds beside guests.
+fn size(context: &Context) -> Result<Vec<Figure>> {
+    let programs = std::env::var_os("TESSERA_PROGRAMS").map_or_else(|| context.environment.root.join("build/programs"), PathBuf::from);
+    let kernel = fs::read(programs.join("kernel")).map_err(|e| Failure::new(format!("{}: {e}", programs.join("kernel").display())))?;
+    let (loaded, text) = elf::loaded(&kernel);
+    let bundle = context
+        .environment
+        .images
+        .bundle(&Spec::from(context.product()?.without_guests()))?;
+    let bundle = fs::metadata(bundle)?.len();
+    let kib = |bytes: u64| bytes.div_ceil(1024);
+    let payload = kib(loaded as u64 + bundle);
+    Ok(vec![
+        Figure::single("size.kernel", kib(loaded as u64), "KiB", Some(150)),
+        Figure::single("size.kernel-text", kib(text as u64), "KiB", Some(100)),
+        Figure::single("size.payload", payload, "KiB", Some(4096)),
+    ])
+}
+
+/// The figures as a table for people, with the commands that give them.
+#[must_use]
+pub fn table(figures: &[Figure]) -> String {
+    let mut text = String::from(
+        "# Benchmarks\n\n\
+         Instructions are counted by QEMU (`-icount shift=0,sleep=off`: one tick of the time stamp counter is one instruction), stubs of user level included, the cost of reading the counter subtracted.\n\
+         Each of these is the median of 128 runs, with the smallest and the largest. `boot.*` is in virtual milliseconds of one million instructions each, since power-on.\n\n\
+         `make bench` measures everything, `make bench ONLY=ipc` a part; `cargo run -p tessera-tests --bin bench -- --write docs/benchmarks.md` writes this page.\n\n\
+         | figure | median | unit | min | max | goal | |\n|---|---:|---|---:|---:|---:|---|\n",
+    );
+    for figure in figures {
+        let Figure {
+            name,
+            median,
+            unit,
+            min,
+            max,
+            goal,
+        } = figure;
+        let verdict = match goal {
+            Some(_) if figure.is_good() => "reached",
+            Some(_) => "**missed**",
+            None => "",
+        };
+        let goal = goal.map_or(String::new(), |goal| format!("≤ {goal}"));
+        text.push_str(&format!("| `{name}` | {median} | {unit} | {min} | {max} | {goal} | {verdict} |\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn goals_are_compared_with_the_median() {
+        let figure = Figure::parse("bench: ipc.null 45 instructions min 44 max 60 goal <=50").unwrap();
+        assert!(figure.is_good());
+        assert!(!Figure { median: 51, ..figure }.is_good());
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_read_back(median: u64, min: u64, max: u64, goal: Option<u64>) {
+            let figure = Figure { name: "a.b-c".into(), median, unit: "KiB".into(), min, max, goal };
+            prop_assert_eq!(Figure::parse(&figure.line()), Some(figure));
+        }
+    }
+}

@@ -88,7 +88,20 @@ impl Images {
         Ok(path)
     }
 
+    /// The boot bundle alone: what is in an image beside the kernel.
+    pub fn bundle(&self, spec: &Spec) -> Result<PathBuf> {
+        self.make(spec, &self.directory.join("bundle"), "bundle", "bundle")
+    }
+
     fn build(&self, spec: &Spec, output: &Path) -> Result<PathBuf> {
+        if spec.iso {
+            self.make(spec, output, "iso", "iso")
+        } else {
+            self.make(spec, output, "disk", "img")
+        }
+    }
+
+    fn make(&self, spec: &Spec, output: &Path, format: &str, wanted: &str) -> Result<PathBuf> {
         let _ = fs::remove_dir_all(output);
         fs::create_dir_all(output)?;
         let mut command = Command::new(&self.builder);
@@ -99,11 +112,7 @@ impl Images {
             .args(["build", "--quiet"])
             .arg("--system")
             .arg(&description);
-        command
-            .arg("--output")
-            .arg(output)
-            .arg("--format")
-            .arg(if spec.iso { "iso" } else { "disk" });
+        command.arg("--output").arg(output).arg("--format").arg(format);
         if let Some(programs) = std::env::var_os("TESSERA_PROGRAMS") {
             command.arg("--programs").arg(programs);
         }
@@ -122,7 +131,6 @@ impl Images {
                 String::from_utf8_lossy(&result.stderr).trim()
             );
         }
-        let wanted = if spec.iso { "iso" } else { "img" };
         fs::read_dir(output)?
             .filter_map(|e| e.ok().map(|e| e.path()))
             .find(|p| p.extension().is_some_and(|e| e == wanted))

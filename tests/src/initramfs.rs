@@ -1,6 +1,6 @@
 //! Initial RAM disks for guests: a `cpio` archive in the "newc" format (Linux Documentation/driver-api/early-userspace/buffer-format.rst), the same bytes each time.
 
-use crate::{Failure, Result};
+use crate::{Failure, Result, elf};
 use std::{fs, path::Path};
 
 /// Names under which busybox is called in the guest.
@@ -84,8 +84,8 @@ impl Archive {
 pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).map_err(|e| Failure::new(format!("cannot read {}: {e} (run `make setup`)", path.display())));
     let program = read(busybox)?;
-    // PT_INTERP (program header type 3) means a dynamic program, which finds no libraries in the guest.
-    if elf_has_interpreter(&program) {
+    // A dynamic program would find no libraries in the guest.
+    if elf::is_dynamic(&program) {
         return Err(Failure::new(format!(
             "{} is not a static program: install Debian's busybox-static",
             busybox.display()
@@ -111,17 +111,6 @@ pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
         archive.program(&format!("tests/{name}"), &read(&path)?);
     }
     Ok(archive.finish())
-}
-
-fn elf_has_interpreter(elf: &[u8]) -> bool {
-    let word = |at: usize, length: usize| {
-        elf.get(at..at + length)
-            .map(|b| b.iter().rev().fold(0usize, |v, &b| v << 8 | usize::from(b)))
-    };
-    let (Some(table), Some(size), Some(count)) = (word(32, 8), word(54, 2), word(56, 2)) else {
-        return false;
-    };
-    (0..count).any(|i| word(table.saturating_add(i * size), 4) == Some(3))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod cases;
 pub mod context;
+pub mod elf;
 pub mod failure;
 pub mod image;
 pub mod initramfs;

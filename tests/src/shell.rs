@@ -74,7 +74,13 @@ impl Host {
     /// Opens a guest's console and waits for `text` on it (from its scrollback or live).
     pub fn console(&mut self, vm: &str, text: &str) -> Result<String> {
         self.start_command(&format!("vm console {vm}"))?;
-        self.machine.serial.expect(text)
+        match self.machine.serial.expect_any(&[text, PROMPT])? {
+            (0, before) => Ok(before),
+            (_, answer) => Err(Failure::new(format!(
+                "the console of {vm} ended before '{text}': {}",
+                answer.trim()
+            ))),
+        }
     }
 
     /// Leaves a guest's console.

@@ -93,6 +93,13 @@ fn verdicts(host: &mut Host, last: &str) -> Result<usize> {
     }
 }
 
+/// The offender's name, within the bounds for names.
+fn server_name(offence: &str) -> String {
+    let mut name = format!("x-{offence}");
+    name.truncate(20);
+    name.trim_end_matches('-').to_owned()
+}
+
 fn offences(context: &Context) -> Result<Outcome> {
     let mut system = context
         .product()?
@@ -100,7 +107,7 @@ fn offences(context: &Context) -> Result<Outcome> {
         .relay()
         .probe(Probe::new("keep-secret", "offend keep-secret"));
     for (name, _) in OFFENCES {
-        system = system.probe(Probe::new(&format!("try-{name}"), &format!("offend {name}")));
+        system = system.probe(Probe::new(&server_name(name), &format!("offend {name}")));
     }
     let mut host = context.boot(&system.into(), |config| config.second_port = true)?;
     // The order in which they run is not fixed: each is looked for in everything that was logged.
@@ -112,7 +119,7 @@ fn offences(context: &Context) -> Result<Outcome> {
             fail!("{line}");
         }
         missing.retain(|(name, word)| {
-            let server = format!("try-{name}");
+            let server = server_name(name);
             // The line that init logs about the end: not the probe's own announcement.
             !all.lines()
                 .any(|l| l.contains(&server) && l.contains(word) && l.starts_with("log: init "))
@@ -122,7 +129,7 @@ fn offences(context: &Context) -> Result<Outcome> {
     ensure!(ps.contains("shell") && ps.contains("keep-secret"), "`ps` after all offences:\n{ps}");
     let log = host.neat_command("log")?;
     ensure!(
-        log.contains("try-exit") || log.contains("try-panic"),
+        log.contains("x-exit") || log.contains("x-panic"),
         "the shell's log does not say why servers ended:\n{log}"
     );
     Ok(Outcome::Passed)

@@ -12,7 +12,7 @@ use tessera_rt::abi::vcpu::VcpuState;
 use tessera_rt::abi::{Error, PAGE_SIZE, layout};
 use tessera_rt::{
     AddressSpace, CNode, Endpoint, GuestSpace, SchedContext, Thread, ThreadConfig, Untyped, Vcpu, manifest::slots as fixed, slots,
-    start_info, start::find, sys, time, vm,
+    start::find, start_info, sys, time, vm,
 };
 
 /// Threads that fuzz.

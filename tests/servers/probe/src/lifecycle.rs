@@ -52,7 +52,7 @@ pub fn boot_times(vm: &str) {
     let info = start_info();
     let print = |name: &str, tsc: u64| {
         let ms = time::from_ticks(tsc, 1000, info.tsc_hz);
-        line(format_args!("bench: boot.{name} {ms} ms min {ms} max {ms}"));
+        line(format_args!("bench: boot.{name} {ms} ms min {ms} max {ms} goal -"));
     };
     let mut system = supervisor::Client(start::connect("supervisor"));
     print("kernel", info.boot_tsc);

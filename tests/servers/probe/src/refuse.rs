@@ -6,7 +6,9 @@ use tessera_rt::abi::syscall::{FLAG_DEADLINE, MAX_CAPS, MAX_MESSAGE, Syscall};
 use tessera_rt::abi::{Error, layout};
 use tessera_rt::manifest::slots as fixed;
 use tessera_rt::sys::{self, Words};
-use tessera_rt::{AddressSpace, CNode, Endpoint, IoPorts, Reply, SchedContext, Thread, ThreadConfig, Untyped, slots, start::find, start_info};
+use tessera_rt::{
+    AddressSpace, CNode, Endpoint, IoPorts, Reply, SchedContext, Thread, ThreadConfig, Untyped, slots, start::find, start_info,
+};
 
 type Check = Result<(), alloc::string::String>;
 

@@ -55,8 +55,9 @@ pub fn run() {
 }
 
 fn note_signals(notification: Notification, frame: Frame, rounds: u64) {
-    let Ok(page) = vm::map(frame, Rights::READ | Rights::WRITE, 0) else {
-        return;
+    let page = match vm::map(frame, Rights::READ | Rights::WRITE, 0) {
+        Ok(page) => page,
+        Err(error) => return crate::report::line(format_args!("probe: echo FAILED to map the frame: {}", error.text())),
     };
     for _ in 0..rounds {
         let _ = notification.wait(None);

@@ -7,7 +7,7 @@ use tessera_probe::statistics::{SAMPLES, Summary};
 use tessera_rt::abi::object::{ObjectKind, Rights};
 use tessera_rt::abi::syscall::MessageInfo;
 use tessera_rt::abi::{Error, layout};
-use tessera_rt::{AddressSpace, CNode, Endpoint, SchedContext, Thread, ThreadConfig, Untyped, require, start_info, sys, vm};
+use tessera_rt::{AddressSpace, CNode, Endpoint, Notification, SchedContext, Thread, ThreadConfig, Untyped, require, slots, start_info, sys, vm};
 
 /// Runs the group.
 pub fn run(bench: &Bench) -> Result<(), Error> {
@@ -45,17 +45,25 @@ fn control(server: Endpoint, what: u64, count: u64, caps: &[u32]) -> Result<(), 
         .map(|_| ())
 }
 
+/// A Notification, and a capability that signals bit 0 of it.
+fn notification() -> Result<(Notification, Notification), Error> {
+    let notification = Untyped::OWN.notification()?;
+    let slot = slots::take()?;
+    CNode::OWN.copy(slot, CNode::OWN, notification.slot(), Rights::SEND, 1)?;
+    Ok((notification, Notification::new(slot)))
+}
+
 /// From before the signal to after the higher-priority thread's wait, in another process.
 fn signals(bench: &Bench, server: Endpoint) -> Result<(), Error> {
     const WARM: usize = 16;
-    let notification = Untyped::OWN.notification()?;
+    let (notification, signaller) = notification()?;
     let frame = Untyped::OWN.frame(1)?;
     let page = vm::map(frame, Rights::READ | Rights::WRITE, 0)?;
     control(server, echo::SIGNAL, (SAMPLES + WARM) as u64, &[notification.slot(), frame.slot()])?;
     let mut samples = [0; SAMPLES];
     for round in 0..SAMPLES + WARM {
         let start = sys::tsc();
-        notification.signal()?;
+        signaller.signal()?;
         // SAFETY: the page is mapped; the other side writes it.
         let woken = unsafe { page.as_ptr().cast::<u64>().read_volatile() };
         samples[round % SAMPLES] = woken.wrapping_sub(start);
@@ -86,7 +94,7 @@ extern "C" fn faulting(notification: u64) -> ! {
 fn faults(bench: &Bench, server: Endpoint) -> Result<(), Error> {
     let thread = Thread::new(Untyped::OWN.make(ObjectKind::Thread, 0)?);
     let context = SchedContext::new(Untyped::OWN.make(ObjectKind::SchedContext, 0)?);
-    let notification = Untyped::OWN.notification()?;
+    let (notification, signaller) = notification()?;
     let stack = vm::map(Untyped::OWN.frame(4)?, Rights::READ | Rights::WRITE, 0)?;
     control(server, echo::FAULT, 0, &[])?;
     thread.configure(&ThreadConfig {
@@ -100,7 +108,7 @@ fn faults(bench: &Bench, server: Endpoint) -> Result<(), Error> {
         utcb: layout::UTCB_BASE + 40 * layout::UTCB_STRIDE,
     })?;
     let entry = faulting as extern "C" fn(u64) -> ! as usize as u64;
-    thread.start(entry, stack.address + stack.length as u64 - 8, notification.slot().into())?;
+    thread.start(entry, stack.address + stack.length as u64 - 8, signaller.slot().into())?;
     while FINISHED.load(Ordering::Acquire) == 0 {
         notification.wait(None)?;
     }
