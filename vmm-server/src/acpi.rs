@@ -151,7 +151,10 @@ fn name(path: &str, value: &dyn Aml) -> Code {
 }
 
 fn device(path: &str, children: &[Code]) -> Code {
-    Code(bytes(&aml::Device::new(path.into(), children.iter().map(|child| child as &dyn Aml).collect())))
+    Code(bytes(&aml::Device::new(
+        path.into(),
+        children.iter().map(|child| child as &dyn Aml).collect(),
+    )))
 }
 
 fn resources(children: &[&dyn Aml]) -> Code {
@@ -181,8 +184,13 @@ fn dsdt() -> Vec<u8> {
         &AddressSpace::<u16>::new_io(0xd00, 0xffff, None),
         &AddressSpace::<u32>::new_memory(AddressSpaceCacheable::NotCacheable, true, 0xc000_0000, 0xfebf_ffff, None),
     ]);
-    let bridge =
-        [hardware_id("PNP0A03"), name("_UID", &aml::ZERO), name("_BBN", &aml::ZERO), windows, device("ISA_", &isa)];
+    let bridge = [
+        hardware_id("PNP0A03"),
+        name("_UID", &aml::ZERO),
+        name("_BBN", &aml::ZERO),
+        windows,
+        device("ISA_", &isa),
+    ];
     let bridge = device("PCI0", &bridge);
     let system_bus = aml::Scope::new("_SB_".into(), [&bridge as &dyn Aml].into());
     let mut table = Sdt::new(*b"DSDT", 36, 6, OEM, OEM_TABLE, 1);

@@ -13,8 +13,17 @@ impl Clock {
     /// A counter of `hz` ticks per second; time 0 is at the counter value `start`. Rates outside 1 MHz to 100 GHz are taken as 1 GHz.
     #[must_use]
     pub const fn new(hz: u64, start: u64) -> Self {
-        let hz = if hz < 1_000_000 || hz > 100_000_000_000 { 1_000_000_000 } else { hz };
-        Self { hz, ns_per_tick: ((1_000_000_000u128 << 32) / hz as u128) as u64, ticks_per_ns: (((hz as u128) << 32) / 1_000_000_000) as u64, start }
+        let hz = if hz < 1_000_000 || hz > 100_000_000_000 {
+            1_000_000_000
+        } else {
+            hz
+        };
+        Self {
+            hz,
+            ns_per_tick: ((1_000_000_000u128 << 32) / hz as u128) as u64,
+            ticks_per_ns: (((hz as u128) << 32) / 1_000_000_000) as u64,
+            start,
+        }
     }
 
     /// Ticks per second.
@@ -78,7 +87,11 @@ impl Clock {
         }
         // Shifting left after the division loses precision at rates above 1 GHz: divide anew with the shift known.
         let hz = self.hz as u128;
-        let exact = if shift < 0 { ((1_000_000_000u128 << 32) << -shift) / hz } else { ((1_000_000_000u128 << 32) >> shift) / hz };
+        let exact = if shift < 0 {
+            ((1_000_000_000u128 << 32) << -shift) / hz
+        } else {
+            ((1_000_000_000u128 << 32) >> shift) / hz
+        };
         (if exact > u32::MAX as u128 { u32::MAX } else { exact as u32 }, shift)
     }
 }

@@ -110,7 +110,12 @@ impl CpuidTable {
         };
         // Entry 0: all zeros, for leaves that are empty.
         table.push([0; 4], false);
-        let builder = Builder { policy, amd: is_amd(&host(0, 0)), last: host(0, 0)[0], host: &host };
+        let builder = Builder {
+            policy,
+            amd: is_amd(&host(0, 0)),
+            last: host(0, 0)[0],
+            host: &host,
+        };
         for leaf in 0..=LAST_BASIC {
             table.basic[leaf as usize] = table.add(&builder, leaf);
         }
@@ -128,7 +133,11 @@ impl CpuidTable {
     fn push(&mut self, registers: Registers, more: bool) -> u8 {
         let index = self.entries.len() as u8;
         // The table is sized for all leaves there are; one too many would answer zeros.
-        if self.entries.push(Entry { registers, more }).is_err() { 0 } else { index }
+        if self.entries.push(Entry { registers, more }).is_err() {
+            0
+        } else {
+            index
+        }
     }
 
     fn add<H: Fn(u32, u32) -> Registers>(&mut self, builder: &Builder<'_, H>, leaf: u32) -> u8 {
@@ -210,7 +219,11 @@ impl CpuidTable {
     }
 
     fn xsave_size(&self, xcr0: u64) -> u32 {
-        if xcr0 & XCR0_AVX != 0 { self.avx.0.saturating_add(self.avx.1).max(XSAVE_BASE) } else { XSAVE_BASE }
+        if xcr0 & XCR0_AVX != 0 {
+            self.avx.0.saturating_add(self.avx.1).max(XSAVE_BASE)
+        } else {
+            XSAVE_BASE
+        }
     }
 
     /// Whether `value` can be loaded into XCR0 (SDM volume 1, 13.3).
@@ -234,7 +247,11 @@ struct Builder<'a, H> {
 
 impl<H: Fn(u32, u32) -> Registers> Builder<'_, H> {
     fn host(&self, leaf: u32, subleaf: u32) -> Registers {
-        if leaf < HYPERVISOR && leaf > self.last { [0; 4] } else { (self.host)(leaf, subleaf) }
+        if leaf < HYPERVISOR && leaf > self.last {
+            [0; 4]
+        } else {
+            (self.host)(leaf, subleaf)
+        }
     }
 
     fn has_avx(&self) -> bool {
@@ -281,7 +298,12 @@ impl<H: Fn(u32, u32) -> Registers> Builder<'_, H> {
                 _ => [self.id_bits(), vcpus, 2 << 8 | 1, 0],
             },
             0xd => self.extended_state(subleaf, host),
-            HYPERVISOR => [LAST_HYPERVISOR, u32::from_le_bytes(*b"KVMK"), u32::from_le_bytes(*b"VMKV"), u32::from_le_bytes(*b"M\0\0\0")],
+            HYPERVISOR => [
+                LAST_HYPERVISOR,
+                u32::from_le_bytes(*b"KVMK"),
+                u32::from_le_bytes(*b"VMKV"),
+                u32::from_le_bytes(*b"M\0\0\0"),
+            ],
             0x4000_0001 => [KVM_FEATURES, 0, 0, 0],
             LAST_HYPERVISOR => [self.policy.tsc_khz, TIMER_KHZ, 0, 0],
             0x8000_0000 => [LAST_EXTENDED, ebx, ecx, edx],
@@ -323,7 +345,11 @@ impl<H: Fn(u32, u32) -> Registers> Builder<'_, H> {
         match subleaf {
             0 => {
                 let avx = self.host(0xd, 2);
-                let size = if self.has_avx() { avx[0].saturating_add(avx[1]).max(XSAVE_BASE) } else { XSAVE_BASE };
+                let size = if self.has_avx() {
+                    avx[0].saturating_add(avx[1]).max(XSAVE_BASE)
+                } else {
+                    XSAVE_BASE
+                };
                 [self.policy.xcr0 as u32, size, size, (self.policy.xcr0 >> 32) as u32]
             }
             // XSAVEOPT only: the compacted form would need sizes that follow XSS.
@@ -341,15 +367,28 @@ pub(crate) mod tests {
     /// A processor that claims everything.
     pub(crate) fn everything(leaf: u32, _subleaf: u32) -> Registers {
         match leaf {
-            0 => [0x1f, u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"cAMD"), u32::from_le_bytes(*b"enti")],
+            0 => [
+                0x1f,
+                u32::from_le_bytes(*b"Auth"),
+                u32::from_le_bytes(*b"cAMD"),
+                u32::from_le_bytes(*b"enti"),
+            ],
             0xd => [256, 576, u32::MAX, u32::MAX],
             0x8000_0000 => [0x8000_001f, 0, 0, 0],
             _ => [u32::MAX; 4],
         }
     }
 
-    const POLICY: Policy = Policy { vcpus: 4, tsc_khz: 2_000_000, xcr0: 7 };
-    const CURRENT: Current = Current { id: 2, osxsave: false, xcr0: 1 };
+    const POLICY: Policy = Policy {
+        vcpus: 4,
+        tsc_khz: 2_000_000,
+        xcr0: 7,
+    };
+    const CURRENT: Current = Current {
+        id: 2,
+        osxsave: false,
+        xcr0: 1,
+    };
 
     fn ask(table: &CpuidTable, leaf: u32, subleaf: u32) -> Registers {
         table.answer(leaf, subleaf, &CURRENT)

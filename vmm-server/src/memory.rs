@@ -33,7 +33,10 @@ impl GuestMemory {
     /// A guest without RAM.
     #[must_use]
     pub const fn new() -> Self {
-        Self { regions: Vec::new(), end: 0 }
+        Self {
+            regions: Vec::new(),
+            end: 0,
+        }
     }
 
     /// Appends `length` bytes of RAM, at guest-physical address [`Self::end`], that stand at `host` in this process.
@@ -45,8 +48,14 @@ impl GuestMemory {
     /// `host` must be valid for reads and writes of `length` bytes for as long as this value lives, and nothing in this process may
     /// hold a reference into it.
     pub unsafe fn push(&mut self, host: *mut u8, length: u64) -> Result<(), &'static str> {
-        let region = Region { start: self.end, length, host };
-        self.regions.push(region).map_err(|_| "the guest's RAM consists of too many frames")?;
+        let region = Region {
+            start: self.end,
+            length,
+            host,
+        };
+        self.regions
+            .push(region)
+            .map_err(|_| "the guest's RAM consists of too many frames")?;
         self.end += length;
         Ok(())
     }

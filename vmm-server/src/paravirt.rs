@@ -130,7 +130,11 @@ mod tests {
         let [shift, flags] = memory.read::<2>(0x11c).unwrap();
         assert_eq!(flags, STABLE);
         let ticks = 5_000_000_000u128;
-        let shifted = if (shift as i8) < 0 { ticks >> -(shift as i8) } else { ticks << shift };
+        let shifted = if (shift as i8) < 0 {
+            ticks >> -(shift as i8)
+        } else {
+            ticks << shift
+        };
         let ns = (shifted * u128::from(multiplier)) >> 32;
         assert!(ns.abs_diff(2_000_000_000) < 10);
     }

@@ -85,7 +85,10 @@ fn page() -> String {
 fn the_reference_page_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kernel.md");
     let page = page();
-    assert!(page.contains("`RETYPE` = `0`") && page.contains("`ServerDied` = 11") && page.contains("`Call` = 1"), "declarations are missing:\n{page}");
+    assert!(
+        page.contains("`RETYPE` = `0`") && page.contains("`ServerDied` = 11") && page.contains("`Call` = 1"),
+        "declarations are missing:\n{page}"
+    );
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &page).expect("docs/ can be written");
     }

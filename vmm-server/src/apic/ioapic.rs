@@ -39,7 +39,12 @@ impl IoApic {
     /// After power-on: all pins masked.
     #[must_use]
     pub const fn new() -> Self {
-        Self { select: 0, id: 0, entries: [MASKED; PINS], levels: 0 }
+        Self {
+            select: 0,
+            id: 0,
+            entries: [MASKED; PINS],
+            levels: 0,
+        }
     }
 
     /// Reads 32 bits at `offset` of the window.
@@ -78,7 +83,11 @@ impl IoApic {
         let pin = usize::from(self.select - 0x10) / 2;
         let entry = &mut self.entries[pin];
         let keep = *entry & REMOTE_IRR;
-        *entry = if self.select & 1 == 0 { *entry & !0xffff_ffff | u64::from(value) } else { *entry & 0xffff_ffff | u64::from(value) << 32 };
+        *entry = if self.select & 1 == 0 {
+            *entry & !0xffff_ffff | u64::from(value)
+        } else {
+            *entry & 0xffff_ffff | u64::from(value) << 32
+        };
         *entry = *entry & WRITABLE | if *entry & LEVEL != 0 { keep } else { 0 };
         // A level that waited behind the mask goes out now; an edge that came while masked is lost.
         if *entry & LEVEL != 0 && self.levels >> pin & 1 != 0 {

@@ -93,7 +93,10 @@ impl Lapic {
 
     /// INIT: everything but the base register returns to its power-on state (11.4.7.3).
     pub fn init(&mut self) {
-        *self = Self { base: self.base, ..Self::new(self.id, self.clock) };
+        *self = Self {
+            base: self.base,
+            ..Self::new(self.id, self.clock)
+        };
     }
 
     /// The base register.
@@ -228,7 +231,11 @@ impl Lapic {
     pub const fn end(&mut self) -> Effect {
         let Some(vector) = self.isr.highest() else { return Effect::None };
         self.isr.remove(vector);
-        if self.tmr.contains(vector) && self.spurious & 1 << 12 == 0 { Effect::EndLevel(vector) } else { Effect::None }
+        if self.tmr.contains(vector) && self.spurious & 1 << 12 == 0 {
+            Effect::EndLevel(vector)
+        } else {
+            Effect::None
+        }
     }
 
     /// Whether the paravirtual end of interrupt may stand in for the next one: exactly one vector in service, edge-triggered, and nothing else waiting.
@@ -351,7 +358,13 @@ impl Lapic {
             NEVER
         } else {
             let host = value.wrapping_sub(offset);
-            if (offset as i64) < 0 && host < value { NEVER - 1 } else if (offset as i64) > 0 && host > value { 0 } else { host.min(NEVER - 1) }
+            if (offset as i64) < 0 && host < value {
+                NEVER - 1
+            } else if (offset as i64) > 0 && host > value {
+                0
+            } else {
+                host.min(NEVER - 1)
+            }
         };
     }
 

@@ -170,7 +170,11 @@ fn interrupt_commands() {
     let mut lapic = enabled();
     lapic.write_page(0x310, 2 << 24, 0);
     assert_eq!(lapic.write_page(0x300, 0x41, 0), Effect::Ipi(2 << 56 | 0x41));
-    assert_eq!(lapic.write_page(0x300, 0x4500, 0), Effect::Ipi(2 << 56 | 0x4500), "INIT has no vector");
+    assert_eq!(
+        lapic.write_page(0x300, 0x4500, 0),
+        Effect::Ipi(2 << 56 | 0x4500),
+        "INIT has no vector"
+    );
     assert_eq!(lapic.write_page(0x300, 0x5, 0), Effect::None, "vector 5 cannot be sent");
     lapic.write_page(0x280, 0, 0);
     assert_eq!(lapic.read_page(0x280, 0), 1 << 5);

@@ -255,13 +255,19 @@ impl<K: Kick> Interrupts<K> {
 
     /// Delivers a message to those whom it is for. `from` is the sending vCPU, which needs no kick.
     pub fn send(&self, message: &Message, from: Option<usize>) {
-        let matching = (0..self.count).filter(|&index| self.matches(index, message)).fold(0u32, |set, index| set | 1 << index);
+        let matching = (0..self.count)
+            .filter(|&index| self.matches(index, message))
+            .fold(0u32, |set, index| set | 1 << index);
         self.deliver(matching, message, from);
     }
 
     /// Delivers a message to a set of vCPUs, one bit each, whatever its destination says.
     pub fn deliver(&self, set: u32, message: &Message, from: Option<usize>) {
-        let set = if message.delivery == Delivery::LowestPriority { self.one_of(set) } else { set };
+        let set = if message.delivery == Delivery::LowestPriority {
+            self.one_of(set)
+        } else {
+            set
+        };
         for index in (0..self.count).filter(|index| set >> index & 1 != 0) {
             let inbox = &self.inboxes[index];
             let fresh = match message.delivery {
@@ -338,7 +344,14 @@ pub(crate) mod tests {
     }
 
     fn fixed(destination: u32) -> Message {
-        Message { destination, logical: false, wide: false, delivery: Delivery::Fixed, vector: 0x41, level: false }
+        Message {
+            destination,
+            logical: false,
+            wide: false,
+            delivery: Delivery::Fixed,
+            vector: 0x41,
+            level: false,
+        }
     }
 
     fn receivers(interrupts: &Interrupts<Kicks>, message: &Message) -> std::vec::Vec<usize> {
@@ -358,8 +371,21 @@ pub(crate) mod tests {
         assert_eq!(receivers(&interrupts, &fixed(2)), [2]);
         assert_eq!(receivers(&interrupts, &fixed(0xff)), [0, 1, 2, 3]);
         assert_eq!(receivers(&interrupts, &fixed(9)), [0usize; 0]);
-        assert_eq!(receivers(&interrupts, &Message { wide: true, ..fixed(u32::MAX) }), [0, 1, 2, 3]);
-        assert_eq!(receivers(&interrupts, &Message { wide: true, ..fixed(0xff) }), [0usize; 0], "0xff is an ordinary x2APIC identity");
+        assert_eq!(
+            receivers(
+                &interrupts,
+                &Message {
+                    wide: true,
+                    ..fixed(u32::MAX)
+                }
+            ),
+            [0, 1, 2, 3]
+        );
+        assert_eq!(
+            receivers(&interrupts, &Message { wide: true, ..fixed(0xff) }),
+            [0usize; 0],
+            "0xff is an ordinary x2APIC identity"
+        );
     }
 
     #[test]
@@ -368,7 +394,10 @@ pub(crate) mod tests {
         for i in 0..4 {
             interrupts.inbox(i).set_destination(true, false, true, 1 << i);
         }
-        let logical = |destination| Message { logical: true, ..fixed(destination) };
+        let logical = |destination| Message {
+            logical: true,
+            ..fixed(destination)
+        };
         assert_eq!(receivers(&interrupts, &logical(0b1010)), [1, 3]);
         for (i, identity) in [0x11, 0x12, 0x21, 0x22].into_iter().enumerate() {
             interrupts.inbox(i).set_destination(true, false, false, identity);
@@ -378,14 +407,35 @@ pub(crate) mod tests {
         for i in 0..4 {
             interrupts.inbox(i).set_destination(true, true, false, 0);
         }
-        assert_eq!(receivers(&interrupts, &Message { wide: true, ..logical(0b0110) }), [1, 2]);
-        assert_eq!(receivers(&interrupts, &Message { wide: true, ..logical(0x1_0001) }), [0usize; 0]);
+        assert_eq!(
+            receivers(
+                &interrupts,
+                &Message {
+                    wide: true,
+                    ..logical(0b0110)
+                }
+            ),
+            [1, 2]
+        );
+        assert_eq!(
+            receivers(
+                &interrupts,
+                &Message {
+                    wide: true,
+                    ..logical(0x1_0001)
+                }
+            ),
+            [0usize; 0]
+        );
     }
 
     #[test]
     fn lowest_priority_takes_one_and_takes_turns() {
         let interrupts = Interrupts::new(4, Kicks::default());
-        let message = Message { delivery: Delivery::LowestPriority, ..fixed(0xff) };
+        let message = Message {
+            delivery: Delivery::LowestPriority,
+            ..fixed(0xff)
+        };
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..4 {
             let got = receivers(&interrupts, &message);
@@ -420,9 +470,18 @@ pub(crate) mod tests {
         let interrupts = Interrupts::new(1, Kicks::default());
         interrupts.send(&Message { level: true, ..fixed(0) }, None);
         let mut got = std::vec::Vec::new();
-        interrupts.inbox(0).take_vectors(|index, vectors, level| got.push((index, vectors, level)));
+        interrupts
+            .inbox(0)
+            .take_vectors(|index, vectors, level| got.push((index, vectors, level)));
         assert_eq!(got, [(1, 2, 2)]);
-        interrupts.send(&Message { delivery: Delivery::StartUp, vector: 0x9a, ..fixed(0) }, None);
+        interrupts.send(
+            &Message {
+                delivery: Delivery::StartUp,
+                vector: 0x9a,
+                ..fixed(0)
+            },
+            None,
+        );
         assert_eq!(interrupts.inbox(0).start_page(), 0x9a);
     }
 }

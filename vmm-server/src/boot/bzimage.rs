@@ -34,9 +34,16 @@ impl fmt::Display for ImageError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Truncated => formatter.write_str("the kernel file is shorter than its header says: copy it again"),
-            Self::NotBzImage => formatter.write_str("the kernel file is not a bzImage: take the vmlinuz that the distribution installs in /boot"),
+            Self::NotBzImage => {
+                formatter.write_str("the kernel file is not a bzImage: take the vmlinuz that the distribution installs in /boot")
+            }
             Self::TooOld(version) => {
-                write!(formatter, "the kernel speaks boot protocol {}.{:02}, at least 2.12 is needed: take Linux 3.8 or newer", version >> 8, version & 0xff)
+                write!(
+                    formatter,
+                    "the kernel speaks boot protocol {}.{:02}, at least 2.12 is needed: take Linux 3.8 or newer",
+                    version >> 8,
+                    version & 0xff
+                )
             }
             Self::NotLong => formatter.write_str("the kernel has no 64-bit entry point: take one for x86-64"),
             Self::Inconsistent => formatter.write_str("the kernel's header contradicts itself: copy the file again"),
@@ -163,7 +170,10 @@ pub(crate) mod tests {
         let file = file(0x1000, 0x20_0000);
         let image = BzImage::parse(&file).unwrap();
         assert_eq!(image.kernel.len(), 0x1000);
-        assert_eq!((image.preferred, image.init_size, image.alignment), (0x100_0000, 0x20_0000, 0x20_0000));
+        assert_eq!(
+            (image.preferred, image.init_size, image.alignment),
+            (0x100_0000, 0x20_0000, 0x20_0000)
+        );
         assert_eq!(image.header.len(), 0x26c - 0x1f1);
         assert_eq!(image.entry(0x100_0000), 0x100_0200);
     }

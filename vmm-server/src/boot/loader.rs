@@ -37,10 +37,16 @@ impl fmt::Display for LoadError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Image(error) => error.fmt(formatter),
-            Self::TooSmall(needed) => write!(formatter, "the guest's RAM is too small for its kernel and initial RAM disk: give it at least {} MiB", needed.div_ceil(1 << 20)),
+            Self::TooSmall(needed) => write!(
+                formatter,
+                "the guest's RAM is too small for its kernel and initial RAM disk: give it at least {} MiB",
+                needed.div_ceil(1 << 20)
+            ),
             Self::TooLarge => formatter.write_str("the guest's RAM would reach the addresses of its devices: give it 3072 MiB or less"),
             Self::CommandLine(most) => write!(formatter, "the kernel command line is too long: this kernel takes {most} bytes"),
-            Self::NoPlace => formatter.write_str("the kernel leaves no place for its initial RAM disk: give the guest more RAM or a smaller RAM disk"),
+            Self::NoPlace => {
+                formatter.write_str("the kernel leaves no place for its initial RAM disk: give the guest more RAM or a smaller RAM disk")
+            }
         }
     }
 }
@@ -71,7 +77,10 @@ pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &
     let initramfs_length = initramfs.len() as u64;
     let address = image.preferred;
     let too_small = LoadError::TooSmall(address.saturating_add(image.init_size).saturating_add(initramfs_length));
-    let kernel_end = address.checked_add(image.init_size).filter(|&kernel_end| kernel_end <= end).ok_or(too_small)?;
+    let kernel_end = address
+        .checked_add(image.init_size)
+        .filter(|&kernel_end| kernel_end <= end)
+        .ok_or(too_small)?;
     if address < layout::HIGH_START {
         return Err(LoadError::NoPlace);
     }
@@ -100,7 +109,11 @@ pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &
     write(params + 0x228, &(layout::COMMAND_LINE as u32).to_le_bytes())?;
     // acpi_rsdp_addr
     write(params + 0x070, &layout::ACPI.to_le_bytes())?;
-    let map = [(0, layout::LOW_END, RAM), (layout::LOW_END, layout::BIOS_END, RESERVED), (layout::HIGH_START, end, RAM)];
+    let map = [
+        (0, layout::LOW_END, RAM),
+        (layout::LOW_END, layout::BIOS_END, RESERVED),
+        (layout::HIGH_START, end, RAM),
+    ];
     const { assert!(3 <= MAX_ENTRIES) };
     write(params + 0x1e8, &[map.len() as u8])?;
     for (i, (start, end, kind)) in map.into_iter().enumerate() {
@@ -109,14 +122,26 @@ pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &
         write(entry + 8, &u64::to_le_bytes(end - start))?;
         write(entry + 16, &u32::to_le_bytes(kind))?;
     }
-    Ok(Loaded { entry: image.entry(address), initramfs: (disk, initramfs_length) })
+    Ok(Loaded {
+        entry: image.entry(address),
+        initramfs: (disk, initramfs_length),
+    })
 }
 
 /// As high as the kernel allows; in a small guest, between 1 MiB and the kernel.
 fn place_initramfs(image: &BzImage<'_>, length: u64, kernel: (u64, u64), end: u64) -> Option<u64> {
     let top = end.min(image.initramfs_max.saturating_add(1));
-    let high = top.checked_sub(length).map(|address| address & !0xfff).filter(|&address| address >= kernel.1);
-    let low = || kernel.0.checked_sub(length).map(|address| address & !0xfff).filter(|&address| address >= layout::HIGH_START);
+    let high = top
+        .checked_sub(length)
+        .map(|address| address & !0xfff)
+        .filter(|&address| address >= kernel.1);
+    let low = || {
+        kernel
+            .0
+            .checked_sub(length)
+            .map(|address| address & !0xfff)
+            .filter(|&address| address >= layout::HIGH_START)
+    };
     high.or_else(low)
 }
 
@@ -175,7 +200,10 @@ mod tests {
     fn says_what_does_not_fit() {
         let file = file(0x8000, 0x100_0000);
         assert!(matches!(load(&ram(&[24 << 20]), &file, &[], "", 1), Err(LoadError::TooSmall(needed)) if needed == 32 << 20));
-        assert_eq!(load(&ram(&[64 << 20]), &file, &[], &"x".repeat(3000), 1), Err(LoadError::CommandLine(2047)));
+        assert_eq!(
+            load(&ram(&[64 << 20]), &file, &[], &"x".repeat(3000), 1),
+            Err(LoadError::CommandLine(2047))
+        );
         // The RAM disk goes below the kernel when nothing is left above.
         let loaded = load(&ram(&[32 << 20]), &file, &[1; 100], "", 1).unwrap();
         assert_eq!(loaded.initramfs.0, 0x100_0000 - 4096);

@@ -21,11 +21,25 @@ const DR6: u64 = 0xffff_0ff0;
 const DR7: u64 = 0x400;
 
 const fn flat(selector: u16, attributes: u32) -> Segment {
-    Segment { selector, reserved: 0, attributes, limit: 0xffff_ffff, reserved2: 0, base: 0 }
+    Segment {
+        selector,
+        reserved: 0,
+        attributes,
+        limit: 0xffff_ffff,
+        reserved2: 0,
+        base: 0,
+    }
 }
 
 const fn real(selector: u16, attributes: u32) -> Segment {
-    Segment { selector, reserved: 0, attributes, limit: 0xffff, reserved2: 0, base: (selector as u64) << 4 }
+    Segment {
+        selector,
+        reserved: 0,
+        attributes,
+        limit: 0xffff,
+        reserved2: 0,
+        base: (selector as u64) << 4,
+    }
 }
 
 /// Everything as after power-on or INIT, starting at page `start_page` in real mode (SDM volume 3, table 10-1).
@@ -53,9 +67,19 @@ pub fn start_at_kernel(state: &mut VcpuState, entry: u64) {
     let data = flat(0x18, 0xc093);
     state.segments = [data; 8];
     state.segments[segment::CS] = flat(0x10, 0xa09b);
-    state.segments[segment::LDTR] = Segment { attributes: SEGMENT_UNUSABLE | 0x82, ..Segment::default() };
-    state.segments[segment::TR] = Segment { attributes: 0x8b, limit: 0x67, ..Segment::default() };
-    state.gdtr = Table { base: layout::GDT, limit: 4 * 8 - 1 };
+    state.segments[segment::LDTR] = Segment {
+        attributes: SEGMENT_UNUSABLE | 0x82,
+        ..Segment::default()
+    };
+    state.segments[segment::TR] = Segment {
+        attributes: 0x8b,
+        limit: 0x67,
+        ..Segment::default()
+    };
+    state.gdtr = Table {
+        base: layout::GDT,
+        limit: 4 * 8 - 1,
+    };
     state.idtr = Table { base: 0, limit: 0 };
 }
 

@@ -91,7 +91,9 @@ impl<C: Console> Chipset<C> {
             power::EVENT..power::END => self.power.read(port, width, now),
             power::RESET if width == 1 => self.power.read(port, width, now),
             pci::ADDRESS..=0xcff => self.pci.read(port, width),
-            _ => (0..u16::from(width)).fold(0, |value, i| value | u32::from(self.byte_read(port.wrapping_add(i), now)) << (i * 8)),
+            _ => (0..u16::from(width)).fold(0, |value, i| {
+                value | u32::from(self.byte_read(port.wrapping_add(i), now)) << (i * 8)
+            }),
         };
         self.settle(now, to);
         if width >= 4 { value } else { value & ((1 << (width * 8)) - 1) }
@@ -262,7 +264,16 @@ pub(crate) mod tests {
     #[test]
     fn timer_interrupt_through_the_8259() {
         let (mut board, to) = board();
-        for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0x21, 0xfe), (0x43, 0x34), (0x40, 0xa9), (0x40, 4)] {
+        for (port, value) in [
+            (0x20, 0x11),
+            (0x21, 0x30),
+            (0x21, 4),
+            (0x21, 1),
+            (0x21, 0xfe),
+            (0x43, 0x34),
+            (0x40, 0xa9),
+            (0x40, 4),
+        ] {
             board.port_write(port, 1, value, 0, &to);
         }
         let deadline = to.chipset_deadline();

@@ -26,7 +26,13 @@ pub struct Keyboard {
 
 impl Default for Keyboard {
     fn default() -> Self {
-        Self { output: None, configuration: 0x44, pending: 0, output_port: 3, last_was_command: false }
+        Self {
+            output: None,
+            configuration: 0x44,
+            pending: 0,
+            output_port: 3,
+            last_was_command: false,
+        }
     }
 }
 

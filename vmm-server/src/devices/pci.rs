@@ -62,7 +62,10 @@ impl Pci {
         if address & ENABLE == 0 || address >> 16 & 0xff != 0 || address >> 8 & 7 != 0 {
             return None;
         }
-        let function = self.functions.iter_mut().find(|function| u32::from(function.slot) == address >> 11 & 31)?;
+        let function = self
+            .functions
+            .iter_mut()
+            .find(|function| u32::from(function.slot) == address >> 11 & 31)?;
         Some((function, (address >> 2 & 63) as usize))
     }
 

@@ -104,7 +104,15 @@ impl Pic {
     fn command(&mut self, value: u8) {
         if value & 0x10 != 0 {
             // ICW1 starts initialisation; edges must come anew.
-            *self = Self { levels: self.levels, elcr: self.elcr, imr: 0, expect: 2, icw4: value & 1 != 0, single: value & 2 != 0, ..Self::new(self.elcr_mask) };
+            *self = Self {
+                levels: self.levels,
+                elcr: self.elcr,
+                imr: 0,
+                expect: 2,
+                icw4: value & 1 != 0,
+                single: value & 2 != 0,
+                ..Self::new(self.elcr_mask)
+            };
             self.irr = self.levels & self.elcr;
             return;
         }
@@ -196,7 +204,10 @@ impl PicPair {
     /// After power-on: everything masked.
     #[must_use]
     pub const fn new() -> Self {
-        Self { master: Pic::new(0xf8), slave: Pic::new(0xde) }
+        Self {
+            master: Pic::new(0xf8),
+            slave: Pic::new(0xde),
+        }
     }
 
     /// Sets interrupt line 0 to 15.
@@ -223,7 +234,9 @@ impl PicPair {
 
     /// The processor takes the interrupt: its vector. A request that went away meanwhile is spurious, input 7.
     pub fn acknowledge(&mut self) -> u8 {
-        let Some(input) = self.master.pending() else { return self.master.base | 7 };
+        let Some(input) = self.master.pending() else {
+            return self.master.base | 7;
+        };
         self.master.acknowledge(input);
         if input != 2 {
             return self.master.base | input;
@@ -274,7 +287,16 @@ mod tests {
 
     fn initialised() -> PicPair {
         let mut pic = PicPair::new();
-        for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0xa0, 0x11), (0xa1, 0x38), (0xa1, 2), (0xa1, 1)] {
+        for (port, value) in [
+            (0x20, 0x11),
+            (0x21, 0x30),
+            (0x21, 4),
+            (0x21, 1),
+            (0xa0, 0x11),
+            (0xa1, 0x38),
+            (0xa1, 2),
+            (0xa1, 1),
+        ] {
             pic.write(port, value);
         }
         pic

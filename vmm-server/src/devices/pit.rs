@@ -127,7 +127,11 @@ impl Channel {
         self.reload = self.decode(value);
         self.frozen = self.reload;
         // Modes 1 and 5 wait for the gate to rise.
-        self.start = if self.gate && self.mode != 1 && self.mode != 5 { Some(tick) } else { None };
+        self.start = if self.gate && self.mode != 1 && self.mode != 5 {
+            Some(tick)
+        } else {
+            None
+        };
     }
 
     fn set_gate(&mut self, gate: bool, tick: u64) {
@@ -142,7 +146,11 @@ impl Channel {
             (_, false) => {
                 if let Some(start) = self.start {
                     let elapsed = tick.saturating_sub(start).min(u64::from(self.reload));
-                    self.frozen = if self.is_periodic() { self.reload } else { self.reload - elapsed as u32 };
+                    self.frozen = if self.is_periodic() {
+                        self.reload
+                    } else {
+                        self.reload - elapsed as u32
+                    };
                 }
                 self.start = None;
             }
@@ -247,14 +255,22 @@ const fn tick_of(ns: u64) -> u64 {
 }
 
 const fn ns_of(tick: u64) -> u64 {
-    if tick == NEVER { NEVER } else { ((tick as u128 * 1_000_000_000).div_ceil(HZ as u128)) as u64 }
+    if tick == NEVER {
+        NEVER
+    } else {
+        ((tick as u128 * 1_000_000_000).div_ceil(HZ as u128)) as u64
+    }
 }
 
 impl Pit {
     /// After power-on: nothing counts.
     #[must_use]
     pub const fn new() -> Self {
-        Self { channels: [Channel::new(true), Channel::new(true), Channel::new(false)], speaker: false, next: NEVER }
+        Self {
+            channels: [Channel::new(true), Channel::new(true), Channel::new(false)],
+            speaker: false,
+            next: NEVER,
+        }
     }
 
     /// Reads a byte from 0x40 to 0x43 or 0x61.

@@ -88,20 +88,36 @@ impl Rtc {
         ram[0x0a] = 0x26;
         ram[0x0b] = B_24_HOURS;
         ram[0x0d] = D_VALID;
-        Self { index: 0, ram, offset: wall_clock, stopped: None, next_periodic: NEVER, next_update: NEVER }
+        Self {
+            index: 0,
+            ram,
+            offset: wall_clock,
+            stopped: None,
+            next_periodic: NEVER,
+            next_update: NEVER,
+        }
     }
 
     fn date(&self, now: u64) -> Date {
-        self.stopped.unwrap_or_else(|| Date::from_seconds(self.offset.wrapping_add(now / SECOND) & 0xff_ffff_ffff))
+        self.stopped
+            .unwrap_or_else(|| Date::from_seconds(self.offset.wrapping_add(now / SECOND) & 0xff_ffff_ffff))
     }
 
     fn encode(&self, value: u64) -> u8 {
-        if self.ram[0x0b] & B_BINARY != 0 { value as u8 } else { ((value / 10) << 4 | value % 10) as u8 }
+        if self.ram[0x0b] & B_BINARY != 0 {
+            value as u8
+        } else {
+            ((value / 10) << 4 | value % 10) as u8
+        }
     }
 
     fn decode(&self, value: u8) -> u64 {
         let value = u64::from(value);
-        if self.ram[0x0b] & B_BINARY != 0 { value } else { (value >> 4) * 10 + (value & 15) }
+        if self.ram[0x0b] & B_BINARY != 0 {
+            value
+        } else {
+            (value >> 4) * 10 + (value & 15)
+        }
     }
 
     fn encode_hour(&self, hour: u64) -> u8 {
@@ -135,7 +151,14 @@ impl Rtc {
             9 => self.encode(date.year % 100),
             CENTURY => self.encode(date.year / 100),
             // Update in progress: for the last 244 µs of each second.
-            0x0a => self.ram[0x0a] | if self.stopped.is_none() && now % SECOND >= SECOND - 244_000 { 0x80 } else { 0 },
+            0x0a => {
+                self.ram[0x0a]
+                    | if self.stopped.is_none() && now % SECOND >= SECOND - 244_000 {
+                        0x80
+                    } else {
+                        0
+                    }
+            }
             0x0c => {
                 let value = self.ram[0x0c];
                 self.ram[0x0c] = 0;
@@ -211,7 +234,11 @@ impl Rtc {
     fn schedule(&mut self, now: u64) {
         let running = self.ram[0x0a] & A_DIVIDER == 0x20;
         let control = self.ram[0x0b];
-        self.next_periodic = if running && control & PERIODIC != 0 { self.next_period(now) } else { NEVER };
+        self.next_periodic = if running && control & PERIODIC != 0 {
+            self.next_period(now)
+        } else {
+            NEVER
+        };
         let updates = running && self.stopped.is_none() && control & (UPDATE | ALARM) != 0;
         self.next_update = if updates { (now / SECOND + 1) * SECOND } else { NEVER };
     }

@@ -51,7 +51,11 @@ pub fn compute(operation: Operation, width: u8, a: u64, b: u64, flags: u64) -> (
         Operation::Sub | Operation::Sbb => {
             let borrow = if operation == Operation::Sbb { carry_in } else { 0 };
             let result = a.wrapping_sub(b).wrapping_sub(borrow) & mask;
-            (result, u128::from(a) < u128::from(b) + u128::from(borrow), (a ^ b) & (a ^ result) & sign != 0)
+            (
+                result,
+                u128::from(a) < u128::from(b) + u128::from(borrow),
+                (a ^ b) & (a ^ result) & sign != 0,
+            )
         }
         Operation::And => (a & b, false, false),
         Operation::Or => (a | b, false, false),
@@ -129,7 +133,11 @@ mod tests {
                         let logical = matches!(operation, Operation::And | Operation::Or | Operation::Xor);
                         let ignored = if logical { AF } else { 0 };
                         let ours = compute(operation, 1, a.into(), b.into(), before);
-                        assert_eq!((ours.0, ours.1 & !ignored), (result.into(), flags & STATUS & !ignored), "{operation:?} {a} {b} {carry}");
+                        assert_eq!(
+                            (ours.0, ours.1 & !ignored),
+                            (result.into(), flags & STATUS & !ignored),
+                            "{operation:?} {a} {b} {carry}"
+                        );
                     }
                 }
             }

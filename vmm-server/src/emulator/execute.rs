@@ -19,7 +19,13 @@ const BURST: u64 = 4096;
 /// What the guest gets instead, or why it must be stopped. A repeated string instruction that faults part-way has done the part before.
 pub fn emulate(state: &mut VcpuState, memory: &GuestMemory, bus: &mut impl Bus) -> Result<(), Fault> {
     let instruction = decode(state, memory)?;
-    let finished = Emulator { state, memory, bus, instruction }.execute()?;
+    let finished = Emulator {
+        state,
+        memory,
+        bus,
+        instruction,
+    }
+    .execute()?;
     if finished {
         advance(state, instruction.len() as u64);
     }
@@ -207,7 +213,11 @@ impl<B: Bus> Emulator<'_, B> {
         let immediate = is_immediate(self.instruction.op_kind(1));
         let number = self.read(1)?;
         let shift = 64 - 8 * u32::from(width);
-        let number = if immediate { number as i64 & (bits - 1) } else { (number << shift) as i64 >> shift };
+        let number = if immediate {
+            number as i64 & (bits - 1)
+        } else {
+            (number << shift) as i64 >> shift
+        };
         let bit = 1u64 << (number & (bits - 1));
         let is_test = self.instruction.mnemonic() == Mnemonic::Bt;
         let old = if self.is_memory(0) {
@@ -273,7 +283,11 @@ impl<B: Bus> Emulator<'_, B> {
     }
 
     pub(super) fn step_index(&mut self, register: usize, width: u8) {
-        let by = if self.state.rflags & DIRECTION != 0 { u64::from(width).wrapping_neg() } else { width.into() };
+        let by = if self.state.rflags & DIRECTION != 0 {
+            u64::from(width).wrapping_neg()
+        } else {
+            width.into()
+        };
         self.step_register(register, by);
     }
 
@@ -328,13 +342,19 @@ impl<B: Bus> Emulator<'_, B> {
     }
 
     fn write_physical(&mut self, address: u64, width: u8, value: u64) {
-        if self.memory.write_slice(address, &value.to_le_bytes()[..usize::from(width)]).is_none() {
+        if self
+            .memory
+            .write_slice(address, &value.to_le_bytes()[..usize::from(width)])
+            .is_none()
+        {
             self.bus.memory_write(address, width, value & mask(width));
         }
     }
 
     fn read_register(&self, register: Register) -> Result<u64, Fault> {
-        register_value(self.state, register).map(|value| value & mask_of(register)).ok_or(Fault::Unknown("a register that is not emulated"))
+        register_value(self.state, register)
+            .map(|value| value & mask_of(register))
+            .ok_or(Fault::Unknown("a register that is not emulated"))
     }
 
     fn write_register(&mut self, register: Register, value: u64) -> Result<(), Fault> {

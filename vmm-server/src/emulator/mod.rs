@@ -67,7 +67,11 @@ pub fn bitness(state: &VcpuState) -> u32 {
 /// Linear address of the instruction pointer.
 #[must_use]
 pub fn linear_rip(state: &VcpuState) -> u64 {
-    if bitness(state) == 64 { state.rip } else { state.segments[segment::CS].base.wrapping_add(state.rip) & 0xffff_ffff }
+    if bitness(state) == 64 {
+        state.rip
+    } else {
+        state.segments[segment::CS].base.wrapping_add(state.rip) & 0xffff_ffff
+    }
 }
 
 /// Reads instruction bytes at the instruction pointer, as many as there are up to 15.
@@ -83,7 +87,9 @@ pub fn fetch(state: &VcpuState, memory: &GuestMemory, bytes: &mut [u8; MAX_INSTR
         let in_page = (0x1000 - (address & 0xfff)) as usize;
         let part = in_page.min(MAX_INSTRUCTION - length);
         let read = match walker.translate(address, Access::FETCH) {
-            Ok(physical) => memory.read_slice(physical, &mut bytes[length..length + part]).ok_or(Fault::Unknown("code outside RAM")),
+            Ok(physical) => memory
+                .read_slice(physical, &mut bytes[length..length + part])
+                .ok_or(Fault::Unknown("code outside RAM")),
             Err(fault) => Err(fault),
         };
         match read {
@@ -103,7 +109,11 @@ pub fn decode(state: &VcpuState, memory: &GuestMemory) -> Result<Instruction, Fa
     let mut bytes = [0; MAX_INSTRUCTION];
     let length = fetch(state, memory, &mut bytes)?;
     let instruction = Decoder::with_ip(bitness(state), &bytes[..length], state.rip, DecoderOptions::NONE).decode();
-    if instruction.is_invalid() { Err(Fault::Exception(INVALID_OPCODE, None)) } else { Ok(instruction) }
+    if instruction.is_invalid() {
+        Err(Fault::Exception(INVALID_OPCODE, None))
+    } else {
+        Ok(instruction)
+    }
 }
 
 /// The instruction is done: on to the next.

@@ -24,7 +24,12 @@ pub fn string_io(state: &mut VcpuState, memory: &GuestMemory, bus: &mut impl Bus
     };
     let port = state.gpr[gpr::RDX] as u16;
     let mut stopped = false;
-    let mut emulator = Emulator { state, memory, bus, instruction };
+    let mut emulator = Emulator {
+        state,
+        memory,
+        bus,
+        instruction,
+    };
     let finished = emulator.repeat(|this| {
         if stopped {
             return Ok(());
@@ -55,7 +60,12 @@ impl<B: Bus> Emulator<'_, B> {
             .find(|&operand| {
                 matches!(
                     self.instruction.op_kind(operand),
-                    OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI | OpKind::MemoryESDI | OpKind::MemoryESEDI | OpKind::MemoryESRDI
+                    OpKind::MemorySegSI
+                        | OpKind::MemorySegESI
+                        | OpKind::MemorySegRSI
+                        | OpKind::MemoryESDI
+                        | OpKind::MemoryESEDI
+                        | OpKind::MemoryESRDI
                 )
             })
             .ok_or(Fault::Unknown("a string instruction without a string"))?;

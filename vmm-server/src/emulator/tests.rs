@@ -58,7 +58,10 @@ fn on_device(value: u64, code: &[u8], prepare: impl Fn(&mut VcpuState)) -> (Box<
     let (mut state, memory) = long();
     state.gpr[gpr::RBX] = DEVICE;
     prepare(&mut state);
-    let mut bus = Recorder { value, ..Recorder::default() };
+    let mut bus = Recorder {
+        value,
+        ..Recorder::default()
+    };
     run(&mut state, &memory, &mut bus, code).unwrap();
     assert_eq!(state.rip, 0x4_0000 + code.len() as u64);
     (state, bus)
@@ -71,13 +74,22 @@ fn loads() {
     assert_eq!(state.gpr[gpr::RAX], 0x1234_5678, "upper half cleared");
     assert_eq!(bus.log, [(false, DEVICE + 0x20, 4, 0)]);
     // mov al, [rbx]; mov ah, [rbx]; mov rax, [rbx]
-    assert_eq!(on_device(0x99, &[0x8a, 0x03], |state| state.gpr[gpr::RAX] = 0x1100).0.gpr[gpr::RAX], 0x1199);
-    assert_eq!(on_device(0x99, &[0x8a, 0x23], |state| state.gpr[gpr::RAX] = 0x11).0.gpr[gpr::RAX], 0x9911);
+    assert_eq!(
+        on_device(0x99, &[0x8a, 0x03], |state| state.gpr[gpr::RAX] = 0x1100).0.gpr[gpr::RAX],
+        0x1199
+    );
+    assert_eq!(
+        on_device(0x99, &[0x8a, 0x23], |state| state.gpr[gpr::RAX] = 0x11).0.gpr[gpr::RAX],
+        0x9911
+    );
     assert_eq!(on_device(u64::MAX, &[0x48, 0x8b, 0x03], |_| ()).0.gpr[gpr::RAX], u64::MAX);
     // movzx eax, byte [rbx]; movsx rax, byte [rbx]; movsxd rax, dword [rbx]
     assert_eq!(on_device(0xff80, &[0x0f, 0xb6, 0x03], |_| ()).0.gpr[gpr::RAX], 0x80);
     assert_eq!(on_device(0x80, &[0x48, 0x0f, 0xbe, 0x03], |_| ()).0.gpr[gpr::RAX] as i64, -128);
-    assert_eq!(on_device(0x8000_0000, &[0x48, 0x63, 0x03], |_| ()).0.gpr[gpr::RAX], 0xffff_ffff_8000_0000);
+    assert_eq!(
+        on_device(0x8000_0000, &[0x48, 0x63, 0x03], |_| ()).0.gpr[gpr::RAX],
+        0xffff_ffff_8000_0000
+    );
 }
 
 #[test]
@@ -107,7 +119,10 @@ fn arithmetic_on_memory() {
     assert_ne!(state.rflags & ZERO, 0);
     // test byte [rbx], 0x80; and eax, [rbx]
     assert_eq!(on_device(0x7f, &[0xf6, 0x03, 0x80], |_| ()).0.rflags & ZERO, ZERO);
-    assert_eq!(on_device(0xf0, &[0x23, 0x03], |state| state.gpr[gpr::RAX] = 0x3c).0.gpr[gpr::RAX], 0x30);
+    assert_eq!(
+        on_device(0xf0, &[0x23, 0x03], |state| state.gpr[gpr::RAX] = 0x3c).0.gpr[gpr::RAX],
+        0x30
+    );
     // xchg [rbx], eax
     let (state, bus) = on_device(7, &[0x87, 0x03], |state| state.gpr[gpr::RAX] = 9);
     assert_eq!((state.gpr[gpr::RAX], bus.value), (7, 9));
@@ -117,9 +132,13 @@ fn arithmetic_on_memory() {
     let (_, bus) = on_device(0, &[0x0f, 0xa3, 0x0b], |state| state.gpr[gpr::RCX] = 40);
     assert_eq!(bus.log, [(false, DEVICE + 4, 4, 0)]);
     // lock cmpxchg [rbx], ecx
-    let (state, bus) = on_device(5, &[0xf0, 0x0f, 0xb1, 0x0b], |state| (state.gpr[gpr::RAX], state.gpr[gpr::RCX]) = (5, 6));
+    let (state, bus) = on_device(5, &[0xf0, 0x0f, 0xb1, 0x0b], |state| {
+        (state.gpr[gpr::RAX], state.gpr[gpr::RCX]) = (5, 6)
+    });
     assert_eq!((state.rflags & ZERO, bus.value), (ZERO, 6));
-    let (state, bus) = on_device(8, &[0xf0, 0x0f, 0xb1, 0x0b], |state| (state.gpr[gpr::RAX], state.gpr[gpr::RCX]) = (5, 6));
+    let (state, bus) = on_device(8, &[0xf0, 0x0f, 0xb1, 0x0b], |state| {
+        (state.gpr[gpr::RAX], state.gpr[gpr::RCX]) = (5, 6)
+    });
     assert_eq!((state.rflags & ZERO, state.gpr[gpr::RAX], bus.value), (0, 8, 8));
     // inc byte [rbx], not dword [rbx]
     assert_eq!(on_device(0xff, &[0xfe, 0x03], |_| ()).1.value, 0);
@@ -134,7 +153,10 @@ fn strings() {
     (state.gpr[gpr::RSI], state.gpr[gpr::RDI], state.gpr[gpr::RCX]) = (0x5_0000, DEVICE, 2);
     run(&mut state, &memory, &mut bus, &[0xf3, 0xa5]).unwrap(); // rep movsd
     assert_eq!(bus.log, [(true, DEVICE, 4, 0x0403_0201), (true, DEVICE + 4, 4, 0x0807_0605)]);
-    assert_eq!((state.gpr[gpr::RCX], state.gpr[gpr::RSI], state.gpr[gpr::RDI]), (0, 0x5_0008, DEVICE + 8));
+    assert_eq!(
+        (state.gpr[gpr::RCX], state.gpr[gpr::RSI], state.gpr[gpr::RDI]),
+        (0, 0x5_0008, DEVICE + 8)
+    );
     // std; rep stosb stops after a burst and comes back.
     state.rflags |= DIRECTION;
     (state.gpr[gpr::RDI], state.gpr[gpr::RCX]) = (DEVICE + 0x10_0000, 5000);
@@ -142,7 +164,10 @@ fn strings() {
     run(&mut state, &memory, &mut bus, &[0xf3, 0xaa]).unwrap();
     assert_eq!((state.rip, state.gpr[gpr::RCX]), (rip, 5000 - BURST));
     emulate(&mut state, &memory, &mut bus).unwrap();
-    assert_eq!((state.rip, state.gpr[gpr::RCX], state.gpr[gpr::RDI]), (rip + 2, 0, DEVICE + 0x10_0000 - 5000));
+    assert_eq!(
+        (state.rip, state.gpr[gpr::RCX], state.gpr[gpr::RDI]),
+        (rip + 2, 0, DEVICE + 0x10_0000 - 5000)
+    );
 }
 
 #[test]
@@ -162,7 +187,10 @@ fn string_ports_cross_pages_and_fault_before_the_port() {
     memory.write_slice(state.rip, &[0x6c]).unwrap(); // insb
     state.gpr[gpr::RDI] = 1 << 40;
     let before = state.rip;
-    assert!(matches!(string_io(&mut state, &memory, &mut bus), Err(Fault::Page { error: 0, .. })));
+    assert!(matches!(
+        string_io(&mut state, &memory, &mut bus),
+        Err(Fault::Page { error: 0, .. })
+    ));
     assert_eq!((bus.ports.len(), state.rip), (3, before));
 }
 
@@ -173,7 +201,10 @@ fn real_mode_uses_segments() {
     start_in_real_mode(&mut state, 0x10);
     state.segments[segment::DS].base = 0x20_0000;
     state.gpr[gpr::RBX] = 0xff_0010;
-    let mut bus = Recorder { value: 0x55aa, ..Recorder::default() };
+    let mut bus = Recorder {
+        value: 0x55aa,
+        ..Recorder::default()
+    };
     run(&mut state, &memory, &mut bus, &[0x8b, 0x47, 0x02]).unwrap(); // mov ax, [bx+2]
     assert_eq!(bus.log, [(false, 0x20_0012, 2, 0)]);
     assert_eq!((state.gpr[gpr::RAX], state.rip), (0x55aa, 3));
@@ -185,7 +216,10 @@ fn unknown_and_invalid() {
     let mut bus = Recorder::default();
     state.gpr[gpr::RBX] = DEVICE;
     assert!(matches!(run(&mut state, &memory, &mut bus, &[0xff, 0x13]), Err(Fault::Unknown(_)))); // call [rbx]
-    assert_eq!(run(&mut state, &memory, &mut bus, &[0x0f, 0x0b, 0, 0]), Err(Fault::Unknown("an instruction without operands on device memory")));
+    assert_eq!(
+        run(&mut state, &memory, &mut bus, &[0x0f, 0x0b, 0, 0]),
+        Err(Fault::Unknown("an instruction without operands on device memory"))
+    );
     assert_eq!(run(&mut state, &memory, &mut bus, &[0x06, 0, 0]), Err(Fault::Exception(6, None)));
     assert!(bus.log.is_empty());
     assert_eq!(state.rip, 0x4_0000, "a refused instruction does not move on");

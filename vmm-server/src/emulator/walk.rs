@@ -58,13 +58,51 @@ struct Level {
 }
 
 const LONG: [Level; 4] = [
-    Level { shift: 39, bits: 9, leaf: false },
-    Level { shift: 30, bits: 9, leaf: true },
-    Level { shift: 21, bits: 9, leaf: true },
-    Level { shift: 12, bits: 9, leaf: true },
+    Level {
+        shift: 39,
+        bits: 9,
+        leaf: false,
+    },
+    Level {
+        shift: 30,
+        bits: 9,
+        leaf: true,
+    },
+    Level {
+        shift: 21,
+        bits: 9,
+        leaf: true,
+    },
+    Level {
+        shift: 12,
+        bits: 9,
+        leaf: true,
+    },
 ];
-const PAE: [Level; 2] = [Level { shift: 21, bits: 9, leaf: true }, Level { shift: 12, bits: 9, leaf: true }];
-const LEGACY: [Level; 2] = [Level { shift: 22, bits: 10, leaf: true }, Level { shift: 12, bits: 10, leaf: true }];
+const PAE: [Level; 2] = [
+    Level {
+        shift: 21,
+        bits: 9,
+        leaf: true,
+    },
+    Level {
+        shift: 12,
+        bits: 9,
+        leaf: true,
+    },
+];
+const LEGACY: [Level; 2] = [
+    Level {
+        shift: 22,
+        bits: 10,
+        leaf: true,
+    },
+    Level {
+        shift: 12,
+        bits: 10,
+        leaf: true,
+    },
+];
 
 impl<'a> Walker<'a> {
     /// Takes the paging mode from a full exit's state.
@@ -73,7 +111,15 @@ impl<'a> Walker<'a> {
         // The descriptor privilege level of SS is the current privilege level.
         let user = state.segments[segment::SS].attributes >> 5 & 3 == 3;
         let smap = state.cr4 & CR4_SMAP != 0 && state.rflags & RFLAGS_AC == 0;
-        Self { memory, cr0: state.cr0, cr3: state.cr3, cr4: state.cr4, efer: state.efer, user, smap }
+        Self {
+            memory,
+            cr0: state.cr0,
+            cr3: state.cr3,
+            cr4: state.cr4,
+            efer: state.efer,
+            user,
+            smap,
+        }
     }
 
     /// The guest-physical address of `linear`.
@@ -105,14 +151,21 @@ impl<'a> Walker<'a> {
     }
 
     fn read(&self, address: u64, size: u64) -> Result<u64, Fault> {
-        let value = if size == 8 { self.memory.read_u64(address) } else { self.memory.read_u32(address).map(u64::from) };
+        let value = if size == 8 {
+            self.memory.read_u64(address)
+        } else {
+            self.memory.read_u32(address).map(u64::from)
+        };
         value.ok_or(Fault::Unknown("page tables outside RAM"))
     }
 
     fn fault(&self, address: u64, access: Access, present: u32) -> Fault {
         let fetch_is_told = self.efer & EFER_NXE != 0 || self.cr4 & CR4_SMEP != 0;
         let kind = if access == Access::FETCH && !fetch_is_told { 0 } else { access.0 };
-        Fault::Page { address, error: present | kind | if self.user { 4 } else { 0 } }
+        Fault::Page {
+            address,
+            error: present | kind | if self.user { 4 } else { 0 },
+        }
     }
 
     fn walk(&self, root: u64, levels: &[Level], size: u64, linear: u64, access: Access, mut allowed: u64) -> Result<u64, Fault> {
@@ -139,7 +192,11 @@ impl<'a> Walker<'a> {
             self.mark(slot, entry, if access == Access::WRITE { ACCESSED | DIRTY } else { ACCESSED });
             let offset = (1u64 << level.shift) - 1;
             // A 4 MiB page has bits 32 to 39 of its address in bits 13 to 20 (PSE-36).
-            let base = if size == 4 && !last { entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32 } else { entry & ADDRESS };
+            let base = if size == 4 && !last {
+                entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32
+            } else {
+                entry & ADDRESS
+            };
             return Ok(base & !offset | linear & offset);
         }
         Err(Fault::Unknown("page tables without a last level"))
@@ -204,11 +261,27 @@ mod tests {
         let walker = Walker::new(&state, &memory);
         assert_eq!(walker.translate(0x3123, Access::READ), Ok(0x9123));
         assert_eq!(memory.read_u64(0x4018), Some(0x9000 | NO_EXECUTE | ACCESSED | 1));
-        assert_eq!(walker.translate(0x3123, Access::WRITE), Err(Fault::Page { address: 0x3123, error: 3 }));
-        assert_eq!(walker.translate(0x3123, Access::FETCH), Err(Fault::Page { address: 0x3123, error: 17 }));
-        assert_eq!(walker.translate(0x4000, Access::READ), Err(Fault::Page { address: 0x4000, error: 0 }));
+        assert_eq!(
+            walker.translate(0x3123, Access::WRITE),
+            Err(Fault::Page { address: 0x3123, error: 3 })
+        );
+        assert_eq!(
+            walker.translate(0x3123, Access::FETCH),
+            Err(Fault::Page {
+                address: 0x3123,
+                error: 17
+            })
+        );
+        assert_eq!(
+            walker.translate(0x4000, Access::READ),
+            Err(Fault::Page { address: 0x4000, error: 0 })
+        );
         assert_eq!(walker.translate(0x4234_5678, Access::WRITE), Ok(0x4234_5678), "1 GiB page");
-        assert_eq!(walker.translate(0x8000_0000_0000, Access::READ), Err(Fault::Exception(13, Some(0))), "not canonical");
+        assert_eq!(
+            walker.translate(0x8000_0000_0000, Access::READ),
+            Err(Fault::Exception(13, Some(0))),
+            "not canonical"
+        );
     }
 
     #[test]

@@ -20,15 +20,24 @@ pub struct RingConsole {
 impl RingConsole {
     /// Maps the rings.
     pub fn attach() -> Result<Self, &'static str> {
-        let map = |name| {
-            vm::map(Frame::new(require(name)), Rights::READ | Rights::WRITE, 0).map_err(|_| "a console ring cannot be mapped")
-        };
+        let map = |name| vm::map(Frame::new(require(name)), Rights::READ | Rights::WRITE, 0).map_err(|_| "a console ring cannot be mapped");
         let (output, input) = (map("console.output")?, map("console.input")?);
         // SAFETY: both mappings stay for the life of the process, and only these two use them.
-        let (writer, reader) =
-            unsafe { (Writer::attach(output.as_ptr(), output.length), Reader::attach(input.as_ptr(), input.length)) };
-        let (Some(output), Some(input)) = (writer, reader) else { return Err("a console ring is too small") };
-        Ok(Self { output, input, signal: Notification::new(require("vmx.signal")), unflushed: 0 })
+        let (writer, reader) = unsafe {
+            (
+                Writer::attach(output.as_ptr(), output.length),
+                Reader::attach(input.as_ptr(), input.length),
+            )
+        };
+        let (Some(output), Some(input)) = (writer, reader) else {
+            return Err("a console ring is too small");
+        };
+        Ok(Self {
+            output,
+            input,
+            signal: Notification::new(require("vmx.signal")),
+            unflushed: 0,
+        })
     }
 }
 

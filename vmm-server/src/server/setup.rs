@@ -1,8 +1,8 @@
 //! Puts the machine together from what init granted.
 
+use super::console::RingConsole;
 use super::control::{Control, File, VcpuHandle};
 use super::host::{Kernel, Threads};
-use super::console::RingConsole;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -11,7 +11,10 @@ use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::vcpu::VcpuState;
 use tessera_abi::{Error, PAGE_SIZE};
 use tessera_manifest::StartVm;
-use tessera_rt::{AddressSpace, CNode, Frame, GuestSpace, Notification, Thread, Untyped, Vcpu as VcpuCap, require, slots, start, start_info, sys, thread, vm};
+use tessera_rt::{
+    AddressSpace, CNode, Frame, GuestSpace, Notification, Thread, Untyped, Vcpu as VcpuCap, require, slots, start, start_info, sys, thread,
+    vm,
+};
 use tessera_vmm::MAX_VCPUS;
 use tessera_vmm::apic::Interrupts;
 use tessera_vmm::clock::Clock;
@@ -31,7 +34,9 @@ const WAKE: u64 = 1;
 /// A notification's capability for signalling: only one with a badge has bits to set.
 fn signaller(notification: Notification) -> Result<Notification, String> {
     let slot = slots::take().map_err(failed("a notification cannot be marked"))?;
-    CNode::OWN.copy(slot, CNode::OWN, notification.slot(), Rights::SEND, WAKE).map_err(failed("a notification cannot be marked"))?;
+    CNode::OWN
+        .copy(slot, CNode::OWN, notification.slot(), Rights::SEND, WAKE)
+        .map_err(failed("a notification cannot be marked"))?;
     Ok(Notification::new(slot))
 }
 
@@ -42,10 +47,16 @@ fn failed(what: &str) -> impl FnOnce(Error) -> String {
 /// Builds the machine; its processors wait.
 pub fn build() -> Result<Control, String> {
     let info = start_info();
-    let start_vm = info.vm.as_ref().ok_or("this server was started without a virtual machine: it is a template for init")?;
+    let start_vm = info
+        .vm
+        .as_ref()
+        .ok_or("this server was started without a virtual machine: it is a template for init")?;
     let vcpus = usize::try_from(start_vm.config.vcpus).unwrap_or(usize::MAX);
     if !(1..=MAX_VCPUS).contains(&vcpus) {
-        return Err(format!("{} virtual processors are not possible, 1 to {MAX_VCPUS} are", start_vm.config.vcpus));
+        return Err(format!(
+            "{} virtual processors are not possible, 1 to {MAX_VCPUS} are",
+            start_vm.config.vcpus
+        ));
     }
     let signal = Notification::new(require("vmm.signal"));
     Thread::FIRST.bind(Some(signal)).map_err(failed("vmm.signal cannot be bound"))?;
@@ -63,13 +74,22 @@ pub fn build() -> Result<Control, String> {
     for index in 0..vcpus {
         pages.push(make_vcpu(guest, index)?);
     }
-    let Some(&(_, first)) = pages.first() else { return Err("no vCPU".into()) };
+    let Some(&(_, first)) = pages.first() else {
+        return Err("no vCPU".into());
+    };
     // SAFETY: the page was just mapped by the kernel, and nobody else uses it yet.
     let xcr0 = unsafe { (*first.0).supported_xcr0 };
-    let cpuid = CpuidTable::new(&Policy { vcpus, tsc_khz: clock.khz(), xcr0 }, |leaf, subleaf| {
-        let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);
-        [answer.eax, answer.ebx, answer.ecx, answer.edx]
-    });
+    let cpuid = CpuidTable::new(
+        &Policy {
+            vcpus,
+            tsc_khz: clock.khz(),
+            xcr0,
+        },
+        |leaf, subleaf| {
+            let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+            [answer.eax, answer.ebx, answer.ecx, answer.edx]
+        },
+    );
     let machine: &'static Machine<Kernel> = Box::leak(Box::new(Machine::new(
         memory,
         Interrupts::new(vcpus, Threads),
@@ -88,7 +108,9 @@ pub fn build() -> Result<Control, String> {
 
 fn make_guest_space(vm: &StartVm) -> Result<GuestSpace, String> {
     let pool = TABLES + vm.config.memory.div_ceil(1 << 30);
-    let slot = Untyped::OWN.make(ObjectKind::GuestSpace, pool).map_err(failed("the nested page tables cannot be made"))?;
+    let slot = Untyped::OWN
+        .make(ObjectKind::GuestSpace, pool)
+        .map_err(failed("the nested page tables cannot be made"))?;
     Ok(GuestSpace::new(slot))
 }
 
@@ -102,7 +124,9 @@ fn map_ram(guest: GuestSpace) -> Result<GuestMemory, String> {
         let here = vm::map(frame, Rights::READ | Rights::WRITE, 0).map_err(failed("RAM cannot be mapped"))?;
         // A capability is mapped once.
         let copy = slots::take().map_err(failed("RAM cannot be mapped"))?;
-        CNode::OWN.copy(copy, CNode::OWN, grant.slot, Rights::all(), 0).map_err(failed("RAM cannot be mapped"))?;
+        CNode::OWN
+            .copy(copy, CNode::OWN, grant.slot, Rights::all(), 0)
+            .map_err(failed("RAM cannot be mapped"))?;
         Frame::new(copy)
             .map_guest(guest, memory.end(), Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)
             .map_err(failed("RAM cannot be mapped into the guest"))?;
@@ -135,7 +159,8 @@ fn make_vcpu(guest: GuestSpace, index: usize) -> Result<(VcpuCap, Page), String>
     let slot = Untyped::OWN.make(ObjectKind::Vcpu, 0).map_err(failed("a vCPU cannot be made"))?;
     let vcpu = VcpuCap::new(slot);
     let address = vm::take(PAGE_SIZE as u64, PAGE_SIZE as u64).map_err(failed("a vCPU's page cannot be mapped"))?;
-    vcpu.configure(guest, AddressSpace::OWN, address, index as u32).map_err(failed("this machine cannot run virtual processors"))?;
+    vcpu.configure(guest, AddressSpace::OWN, address, index as u32)
+        .map_err(failed("this machine cannot run virtual processors"))?;
     Ok((vcpu, Page(address as *mut VcpuState)))
 }
 
@@ -160,7 +185,11 @@ fn start_thread(
         let page = page;
         // SAFETY: mapped for the life of the process; this thread alone writes it, and the kernel while the thread is in a system call.
         let state = unsafe { &mut *page.0 };
-        let mut host = Kernel { vcpu, notification: handle.notification, control };
+        let mut host = Kernel {
+            vcpu,
+            notification: handle.notification,
+            control,
+        };
         Vcpu::new(machine, index).live(&mut host, state)
     })
     .map_err(failed("a vCPU's thread cannot be started"))?;

@@ -166,7 +166,10 @@ impl<H: Host> Vcpu<'_, H> {
         }
         self.withdraw_skip();
         let before = self.lapic.task_priority();
-        let effect = self.lapic.write_msr(number - number::X2APIC, value, H::now()).map_err(|_| Refused)?;
+        let effect = self
+            .lapic
+            .write_msr(number - number::X2APIC, value, H::now())
+            .map_err(|_| Refused)?;
         self.apply(effect);
         self.update_deadline();
         if self.lapic.task_priority() != before {
@@ -179,7 +182,10 @@ impl<H: Host> Vcpu<'_, H> {
     fn log_refused(&mut self, host: &H, state: &VcpuState, what: &str, number: u32) {
         if self.logged < MAX_LOGGED {
             self.logged += 1;
-            host.warn(format_args!("vCPU {}: {what} of MSR {number:#x} at {:#x} refused with #GP", self.index, state.rip));
+            host.warn(format_args!(
+                "vCPU {}: {what} of MSR {number:#x} at {:#x} refused with #GP",
+                self.index, state.rip
+            ));
         }
     }
 
@@ -203,11 +209,7 @@ impl<H: Host> Vcpu<'_, H> {
             // Some revision that needs no update.
             number::MICROCODE_REVISION => 0x0100_0065 << 32,
             // Present but empty: no banks of machine-check registers, nothing to identify or to debug.
-            number::MCG_CAP
-            | number::PLATFORM_ID
-            | number::EBL_CR_POWERON
-            | number::SMI_COUNT
-            | number::DEBUG_CONTROL => 0,
+            number::MCG_CAP | number::PLATFORM_ID | number::EBL_CR_POWERON | number::SMI_COUNT | number::DEBUG_CONTROL => 0,
             kvm::SYSTEM_TIME | kvm::SYSTEM_TIME_OLD => self.paravirt.system_time,
             kvm::WALL_CLOCK | kvm::WALL_CLOCK_OLD => self.paravirt.wall_clock,
             kvm::END_OF_INTERRUPT => self.paravirt.end_of_interrupt,
@@ -280,9 +282,7 @@ impl<H: Host> Vcpu<'_, H> {
                 self.msrs.hardware_configuration = value;
                 true
             }
-            kvm::SYSTEM_TIME | kvm::SYSTEM_TIME_OLD => {
-                self.paravirt.set_system_time(value, memory, &self.machine.clock, self.tsc_offset)
-            }
+            kvm::SYSTEM_TIME | kvm::SYSTEM_TIME_OLD => self.paravirt.set_system_time(value, memory, &self.machine.clock, self.tsc_offset),
             kvm::WALL_CLOCK | kvm::WALL_CLOCK_OLD => self.paravirt.set_wall_clock(value, memory, self.machine.wall_clock),
             kvm::END_OF_INTERRUPT => {
                 self.withdraw_skip();
@@ -371,7 +371,9 @@ impl<H: Host> Vcpu<'_, H> {
         state.tsc_offset = self.tsc_offset;
         state.dirty |= Dirty::TSC.bits();
         // The structure was in RAM when it was registered, and still is.
-        let _ = self.paravirt.update_system_time(&self.machine.memory, &self.machine.clock, self.tsc_offset);
+        let _ = self
+            .paravirt
+            .update_system_time(&self.machine.memory, &self.machine.clock, self.tsc_offset);
         let deadline = self.lapic.tsc_deadline();
         self.lapic.set_tsc_deadline(deadline, self.tsc_offset);
         self.update_deadline();

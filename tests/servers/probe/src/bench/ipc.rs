@@ -7,7 +7,9 @@ use tessera_probe::statistics::{SAMPLES, Summary};
 use tessera_rt::abi::object::{ObjectKind, Rights};
 use tessera_rt::abi::syscall::MessageInfo;
 use tessera_rt::abi::{Error, layout};
-use tessera_rt::{AddressSpace, CNode, Endpoint, Notification, SchedContext, Thread, ThreadConfig, Untyped, require, slots, start_info, sys, vm};
+use tessera_rt::{
+    AddressSpace, CNode, Endpoint, Notification, SchedContext, Thread, ThreadConfig, Untyped, require, slots, start_info, sys, vm,
+};
 
 /// Runs the group.
 pub fn run(bench: &Bench) -> Result<(), Error> {
