@@ -9,8 +9,7 @@ use crate::memory::GuestMemory;
 use alloc::string::String;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
-use spin::relax::RelaxStrategy;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tessera_abi::vcpu::{ExitReason, VcpuState};
 
 /// What a vCPU's thread needs from the system below. Static functions are the same for all threads.
@@ -19,8 +18,6 @@ pub trait Host {
     type Kick: Kick;
     /// The guest's serial line.
     type Console: Console;
-    /// What a thread does while it waits for a lock.
-    type Relax: RelaxStrategy;
 
     /// The host's time stamp counter.
     fn now() -> u64;
@@ -28,6 +25,8 @@ pub trait Host {
     fn run(&mut self, state: &mut VcpuState, deadline: u64) -> Run;
     /// Brings all of the guest's registers into `state`.
     fn sync(&mut self, state: &mut VcpuState);
+    /// Sleeps for some hundred microseconds: a lock's holder may be a thread of lower priority on this processor, which must get to run.
+    fn nap();
     /// Sleeps until the thread is kicked or the deadline passes.
     fn wait(&mut self, deadline: u64);
     /// Wakes the thread that decides about the whole machine.
@@ -110,7 +109,11 @@ pub struct Statistics {
 
 impl Default for Statistics {
     fn default() -> Self {
-        Self { exits: [const { AtomicU64::new(0) }; _], injected: AtomicU64::new(0), activity: AtomicU8::new(Activity::Parked as u8) }
+        Self {
+            exits: [const { AtomicU64::new(0) }; _],
+            injected: AtomicU64::new(0),
+            activity: AtomicU8::new(Activity::Parked as u8),
+        }
     }
 }
 
@@ -168,8 +171,7 @@ pub struct Machine<H: Host> {
     pub memory: GuestMemory,
     /// Inboxes of its processors.
     pub interrupts: Interrupts<H::Kick>,
-    /// Its devices.
-    pub chipset: SpinMutex<Chipset<H::Console>, H::Relax>,
+    chipset: SpinMutex<Chipset<H::Console>>,
     /// Rate of the TSC; guest time 0.
     pub clock: Clock,
     /// Its `cpuid`.
@@ -180,7 +182,23 @@ pub struct Machine<H: Host> {
     phase: AtomicU8,
     entry: AtomicU64,
     resets: AtomicU32,
-    report: SpinMutex<String, H::Relax>,
+    report: SpinMutex<String>,
+}
+
+/// Attempts to take a lock before its holder is given time.
+const SPINS: u32 = 100;
+
+/// Takes a lock. Threads have fixed priorities, so a waiter that only spins could keep the holder from ever running.
+fn lock<H: Host, T>(mutex: &SpinMutex<T>) -> SpinMutexGuard<'_, T> {
+    loop {
+        for _ in 0..SPINS {
+            if let Some(guard) = mutex.try_lock() {
+                return guard;
+            }
+            core::hint::spin_loop();
+        }
+        H::nap();
+    }
 }
 
 /// Longest report in bytes: it must fit into a message with the rest.
@@ -209,6 +227,12 @@ impl<H: Host> Machine<H> {
             resets: AtomicU32::new(0),
             report: SpinMutex::new(String::new()),
         }
+    }
+
+    /// Its devices.
+    #[inline]
+    pub fn chipset(&self) -> SpinMutexGuard<'_, Chipset<H::Console>> {
+        lock::<H, _>(&self.chipset)
     }
 
     /// Number of processors.
@@ -281,7 +305,7 @@ impl<H: Host> Machine<H> {
         let _ = text.write_fmt(report);
         text.truncate(text.floor_char_boundary(MAX_REPORT));
         {
-            let mut slot = self.report.lock();
+            let mut slot = lock::<H, _>(&self.report);
             if self.phase() == Phase::Running || self.phase() == Phase::Loading {
                 *slot = text;
             }
@@ -298,13 +322,15 @@ impl<H: Host> Machine<H> {
     /// Why the machine failed; empty if it did not.
     #[must_use]
     pub fn report(&self) -> String {
-        self.report.lock().clone()
+        lock::<H, _>(&self.report).clone()
     }
 
     /// Whether all processors are parked, so that the machine can be changed.
     #[must_use]
     pub fn is_parked(&self) -> bool {
-        self.statistics[..self.vcpus()].iter().all(|statistics| statistics.activity() == Activity::Parked)
+        self.statistics[..self.vcpus()]
+            .iter()
+            .all(|statistics| statistics.activity() == Activity::Parked)
     }
 
     /// Puts devices and inboxes into their power-on state. Only when parked.
@@ -314,7 +340,7 @@ impl<H: Host> Machine<H> {
             inbox.clear();
             inbox.set_destination(true, false, true, 0);
         }
-        self.chipset.lock().reset(self.clock.ns(now), &self.interrupts);
+        self.chipset().reset(self.clock.ns(now), &self.interrupts);
         self.resets.fetch_add(1, Ordering::Relaxed);
         self.phase.store(Phase::Loading as u8, Ordering::Release);
     }

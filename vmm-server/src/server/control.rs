@@ -45,15 +45,35 @@ pub struct Control {
 impl Control {
     /// A machine that is not loaded.
     pub fn new(machine: &'static Machine<Kernel>, vm: &'static StartVm, kernel: File, initramfs: File, vcpus: Vec<VcpuHandle>) -> Self {
-        Self { machine, vm, kernel, initramfs, vcpus, started: 0, failure_logged: false }
+        Self {
+            machine,
+            vm,
+            kernel,
+            initramfs,
+            vcpus,
+            started: 0,
+            failure_logged: false,
+        }
     }
 
     /// Puts the guest into its RAM and lets it run.
     pub fn load_and_start(&mut self) {
         let config = &self.vm.config;
-        match boot::load(&self.machine.memory, self.kernel.0, self.initramfs.0, &config.command_line, self.machine.vcpus()) {
+        match boot::load(
+            &self.machine.memory,
+            self.kernel.0,
+            self.initramfs.0,
+            &config.command_line,
+            self.machine.vcpus(),
+        ) {
             Ok(loaded) => {
-                log::info!("{}: {} MiB RAM, {} vCPU, entering the kernel at {:#x}", config.name, self.machine.memory.end() >> 20, self.machine.vcpus(), loaded.entry);
+                log::info!(
+                    "{}: {} MiB RAM, {} vCPU, entering the kernel at {:#x}",
+                    config.name,
+                    self.machine.memory.end() >> 20,
+                    self.machine.vcpus(),
+                    loaded.entry
+                );
                 self.started = sys::tsc();
                 self.machine.start(loaded.entry);
             }
@@ -75,7 +95,7 @@ impl Control {
     }
 
     fn look(&mut self) {
-        self.machine.chipset.lock().run(self.guest_now(), &self.machine.interrupts);
+        self.machine.chipset().run(self.guest_now(), &self.machine.interrupts);
         match self.machine.phase() {
             Phase::Failed => self.report(),
             Phase::PoweredOff => exit(0, "the guest switched itself off"),
@@ -95,9 +115,12 @@ impl Control {
     fn handle(&self, vcpu: u32) -> Result<(usize, &VcpuHandle), Failure> {
         let index = vcpu as usize;
         let handle = self.vcpus.get(index);
-        handle
-            .map(|handle| (index, handle))
-            .ok_or_else(|| Failure::new(FailureKind::NotFound, format_args!("the machine has {} virtual processors", self.vcpus.len())))
+        handle.map(|handle| (index, handle)).ok_or_else(|| {
+            Failure::new(
+                FailureKind::NotFound,
+                format_args!("the machine has {} virtual processors", self.vcpus.len()),
+            )
+        })
     }
 
     fn running(&self) -> Result<(), Failure> {
@@ -127,7 +150,9 @@ impl vm_control::Server for Control {
                 Phase::Failed => RunState::Failed,
                 Phase::PoweredOff => RunState::PoweredOff,
             },
-            vcpus: (0..self.machine.vcpus()).map(|index| run_state(self.machine.statistics(index).activity())).collect(),
+            vcpus: (0..self.machine.vcpus())
+                .map(|index| run_state(self.machine.statistics(index).activity()))
+                .collect(),
             started_tsc: self.started,
             resets: self.machine.resets(),
             report: self.machine.report(),
@@ -137,9 +162,16 @@ impl vm_control::Server for Control {
     fn exits(&mut self, _call: &mut Call, vcpu: u32) -> Result<VcpuExits, Failure> {
         let (index, handle) = self.handle(vcpu)?;
         let statistics = self.machine.statistics(index);
-        let kernel = handle.vcpu.info().map_err(|error| Failure::new(FailureKind::Internal, error.text()))?;
+        let kernel = handle
+            .vcpu
+            .info()
+            .map_err(|error| Failure::new(FailureKind::Internal, error.text()))?;
         let exits = (0..ExitReason::COUNT)
-            .map(|reason| ExitCount { reason: reason as u8, count: statistics.exits(reason), ticks: 0 })
+            .map(|reason| ExitCount {
+                reason: reason as u8,
+                count: statistics.exits(reason),
+                ticks: 0,
+            })
             .filter(|exit| exit.count > 0)
             .collect();
         Ok(VcpuExits {
@@ -183,7 +215,9 @@ impl vm_control::Server for Control {
 
     fn power_button(&mut self, _call: &mut Call) -> Result<(), Failure> {
         self.running()?;
-        self.machine.chipset.lock().press_power_button(self.guest_now(), &self.machine.interrupts);
+        self.machine
+            .chipset()
+            .press_power_button(self.guest_now(), &self.machine.interrupts);
         Ok(())
     }
 
@@ -197,7 +231,14 @@ impl vm_control::Server for Control {
     fn inject_nmi(&mut self, _call: &mut Call, vcpu: u32) -> Result<(), Failure> {
         self.running()?;
         let (index, _) = self.handle(vcpu)?;
-        let message = Message { destination: 0, logical: false, wide: true, delivery: Delivery::Nmi, vector: 2, level: false };
+        let message = Message {
+            destination: 0,
+            logical: false,
+            wide: true,
+            delivery: Delivery::Nmi,
+            vector: 2,
+            level: false,
+        };
         self.machine.interrupts.deliver(1 << index, &message, None);
         Ok(())
     }

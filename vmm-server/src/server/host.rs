@@ -3,7 +3,6 @@
 use super::RingConsole;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
-use spin::relax::RelaxStrategy;
 use tessera_abi::vcpu::VcpuState;
 use tessera_rt::{Notification, Vcpu, caps::RunOutcome, log, sys};
 use tessera_vmm::MAX_VCPUS;
@@ -35,17 +34,8 @@ impl Kick for Threads {
     }
 }
 
-/// Waiting for a lock: the holder may be a thread of lower priority on this processor, so spinning could last for ever.
-#[derive(Debug)]
-pub struct Nap;
-
-impl RelaxStrategy for Nap {
-    fn relax() {
-        /// TSC ticks: some microseconds, longer than any holder needs when it runs.
-        const NAP: u64 = 20_000;
-        let _ = sys::wait(0, Some(sys::tsc() + NAP));
-    }
-}
+/// TSC ticks of a nap. Much longer than the system call itself takes, or it would be over before it began and the holder would not get to run.
+const NAP: u64 = 1_000_000;
 
 /// One vCPU thread's view.
 pub struct Kernel {
@@ -67,11 +57,15 @@ fn expose(state: &mut VcpuState) {
 impl Host for Kernel {
     type Kick = Threads;
     type Console = RingConsole;
-    type Relax = Nap;
 
     #[inline(always)]
     fn now() -> u64 {
         sys::tsc()
+    }
+
+    #[cold]
+    fn nap() {
+        let _ = sys::wait(0, Some(sys::tsc() + NAP));
     }
 
     #[inline(always)]

@@ -99,7 +99,11 @@ impl<H: Host> Vcpu<'_, H> {
             host.sync(state);
             osxsave = state.cr4 & CR4_OSXSAVE != 0;
         }
-        let current = Current { id: self.index as u32, osxsave, xcr0: state.xcr0 };
+        let current = Current {
+            id: self.index as u32,
+            osxsave,
+            xcr0: state.xcr0,
+        };
         let [eax, ebx, ecx, edx] = self.machine.cpuid.answer(leaf, subleaf, &current);
         state.gpr[gpr::RAX] = u64::from(eax);
         state.gpr[gpr::RBX] = u64::from(ebx);
@@ -117,7 +121,7 @@ impl<H: Host> Vcpu<'_, H> {
         let (port, width) = (info as u16, (info >> IO_WIDTH_SHIFT) as u8 & 7);
         if info & IO_IN != 0 {
             let now = self.machine.clock.ns(H::now());
-            let value = self.machine.chipset.lock().port_read(port, width, now, &self.machine.interrupts);
+            let value = self.machine.chipset().port_read(port, width, now, &self.machine.interrupts);
             let keep = match width {
                 1 => !0xff,
                 2 => !0xffff,
@@ -128,7 +132,10 @@ impl<H: Host> Vcpu<'_, H> {
             *rax = *rax & keep | u64::from(value);
         } else if port != DELAY_PORT {
             let now = self.machine.clock.ns(H::now());
-            let request = self.machine.chipset.lock().port_write(port, width, state.gpr[gpr::RAX] as u32, now, &self.machine.interrupts);
+            let request = self
+                .machine
+                .chipset()
+                .port_write(port, width, state.gpr[gpr::RAX] as u32, now, &self.machine.interrupts);
             if let Some(request) = request {
                 self.machine.request(request);
                 self.attention = true;

@@ -31,7 +31,7 @@ impl<H: Host> Vcpu<'_, H> {
             if self.index == 0 {
                 let guest_now = self.machine.clock.ns(now);
                 if guest_now >= self.machine.interrupts.chipset_deadline() || events & Event::LOOK != 0 {
-                    self.machine.chipset.lock().run(guest_now, &self.machine.interrupts);
+                    self.machine.chipset().run(guest_now, &self.machine.interrupts);
                 }
             }
             if !self.inbox.is_empty() {
@@ -44,7 +44,11 @@ impl<H: Host> Vcpu<'_, H> {
                 break;
             }
             if self.deadline > now {
-                self.statistics.set_activity(if self.waiting_for_start { Activity::WaitForStart } else { Activity::Halted });
+                self.statistics.set_activity(if self.waiting_for_start {
+                    Activity::WaitForStart
+                } else {
+                    Activity::Halted
+                });
                 host.wait(self.deadline);
                 self.statistics.set_activity(Activity::Running);
             }
@@ -57,7 +61,8 @@ impl<H: Host> Vcpu<'_, H> {
     fn take(&mut self, events: u32, state: &mut VcpuState) {
         if events & Event::VECTORS != 0 {
             let lapic = &mut self.lapic;
-            self.inbox.take_vectors(|index, vectors, level| lapic.accept_word(index, vectors, level));
+            self.inbox
+                .take_vectors(|index, vectors, level| lapic.accept_word(index, vectors, level));
         }
         if events & Event::NMI != 0 {
             self.nmi_pending = true;
@@ -90,7 +95,8 @@ impl<H: Host> Vcpu<'_, H> {
     /// Makes the APIC's logical identity known to senders.
     pub(super) fn publish_destination(&self) {
         let (logical, flat) = self.lapic.logical();
-        self.inbox.set_destination(self.lapic.is_enabled(), self.lapic.is_x2apic(), flat, logical);
+        self.inbox
+            .set_destination(self.lapic.is_enabled(), self.lapic.is_x2apic(), flat, logical);
     }
 
     fn external(&self) -> bool {
@@ -148,7 +154,7 @@ impl<H: Host> Vcpu<'_, H> {
             return false;
         }
         let now = self.machine.clock.ns(H::now());
-        let vector = self.machine.chipset.lock().acknowledge(now, &self.machine.interrupts);
+        let vector = self.machine.chipset().acknowledge(now, &self.machine.interrupts);
         if let Some(vector) = vector {
             state.inject = EVENT_VALID | EVENT_INTERRUPT | u32::from(vector);
         }
@@ -188,7 +194,7 @@ impl<H: Host> Vcpu<'_, H> {
             Effect::None => (),
             Effect::Destination => self.publish_destination(),
             Effect::EndLevel(vector) => {
-                self.machine.chipset.lock().end_of_interrupt(vector, &self.machine.interrupts);
+                self.machine.chipset().end_of_interrupt(vector, &self.machine.interrupts);
             }
             Effect::Ipi(command) => self.send(command),
         }

@@ -63,7 +63,7 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
                 // Registers are 32 bits wide; parts of one can be read.
                 u64::from(self.vcpu.lapic.read_page(offset & !3, H::now())) >> ((offset & 3) * 8)
             }
-            None => self.vcpu.machine.chipset.lock().memory_read(address, width),
+            None => self.vcpu.machine.chipset().memory_read(address, width),
         }
     }
 
@@ -80,7 +80,7 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
             }
             None => {
                 let machine = self.vcpu.machine;
-                machine.chipset.lock().memory_write(address, width, value, &machine.interrupts);
+                machine.chipset().memory_write(address, width, value, &machine.interrupts);
             }
         }
     }
@@ -88,13 +88,13 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
     fn port_read(&mut self, port: u16, width: u8) -> u32 {
         let now = self.now();
         let machine = self.vcpu.machine;
-        machine.chipset.lock().port_read(port, width, now, &machine.interrupts)
+        machine.chipset().port_read(port, width, now, &machine.interrupts)
     }
 
     fn port_write(&mut self, port: u16, width: u8, value: u32) -> bool {
         let now = self.now();
         let machine = self.vcpu.machine;
-        let request = machine.chipset.lock().port_write(port, width, value, now, &machine.interrupts);
+        let request = machine.chipset().port_write(port, width, value, now, &machine.interrupts);
         if let Some(request) = request {
             machine.request(request);
             self.vcpu.attention = true;

@@ -48,19 +48,16 @@ impl Script {
     }
 }
 
-struct Spin;
-
-impl spin::RelaxStrategy for Spin {
-    fn relax() {}
-}
-
 impl Host for Script {
     type Kick = Kicks;
     type Console = Terminal;
-    type Relax = Spin;
 
     fn now() -> u64 {
         NOW.get()
+    }
+
+    fn nap() {
+        panic!("one thread never waits for itself");
     }
 
     fn run(&mut self, state: &mut VcpuState, deadline: u64) -> Run {
@@ -99,7 +96,14 @@ impl Host for Script {
 fn machine(vcpus: usize) -> Box<Machine<Script>> {
     NOW.set(1_000_000);
     let clock = Clock::new(1_000_000_000, 1_000_000);
-    let cpuid = CpuidTable::new(&Policy { vcpus, tsc_khz: clock.khz(), xcr0: 7 }, everything);
+    let cpuid = CpuidTable::new(
+        &Policy {
+            vcpus,
+            tsc_khz: clock.khz(),
+            xcr0: 7,
+        },
+        everything,
+    );
     let interrupts = Interrupts::new(vcpus, Kicks::default());
     let machine = Machine::new(ram(&[1 << 20]), interrupts, Terminal::default(), clock, cpuid, 1_700_000_000);
     machine.start(0xffff_ffff_8100_0000);
@@ -107,7 +111,11 @@ fn machine(vcpus: usize) -> Box<Machine<Script>> {
 }
 
 /// Runs a script on vCPU 0 after `prepare`, and gives everything back to be looked at.
-fn play<'m>(machine: &'m Machine<Script>, prepare: impl FnOnce(&mut Vcpu<'m, Script>, &mut VcpuState), mut script: Script) -> (Vcpu<'m, Script>, Box<VcpuState>, Script) {
+fn play<'m>(
+    machine: &'m Machine<Script>,
+    prepare: impl FnOnce(&mut Vcpu<'m, Script>, &mut VcpuState),
+    mut script: Script,
+) -> (Vcpu<'m, Script>, Box<VcpuState>, Script) {
     let mut state = blank();
     let mut vcpu = Vcpu::new(machine, 0);
     vcpu.power_on(&mut state);
@@ -148,10 +156,14 @@ const BASE: u64 = 0xffff_ffff_8100_0000;
 #[test]
 fn cpuid_answers_and_moves_on() {
     let machine = machine(2);
-    let (_, state, script) = play(&machine, |_, _| (), Script::default().then(|state| {
-        state.reason = ExitReason::Cpuid as u32;
-        state.gpr[gpr::RAX] = 0x4000_0000 | 0xffff_ffff_0000_0000;
-    }));
+    let (_, state, script) = play(
+        &machine,
+        |_, _| (),
+        Script::default().then(|state| {
+            state.reason = ExitReason::Cpuid as u32;
+            state.gpr[gpr::RAX] = 0x4000_0000 | 0xffff_ffff_0000_0000;
+        }),
+    );
     assert_eq!(state.gpr[gpr::RBX], u64::from(u32::from_le_bytes(*b"KVMK")));
     assert_eq!(state.rip, BASE + 2);
     assert_eq!(script.deadlines, [NEVER, NEVER]);
@@ -161,7 +173,9 @@ fn cpuid_answers_and_moves_on() {
 #[test]
 fn unknown_msrs_raise_gp_and_are_logged_a_few_times() {
     let machine = machine(1);
-    let script = (0..30).fold(Script::default(), |script, _| script.then(read_msr(0xdead)).then(write_msr(0xbeef, 1)));
+    let script = (0..30).fold(Script::default(), |script, _| {
+        script.then(read_msr(0xdead)).then(write_msr(0xbeef, 1))
+    });
     let (_, state, script) = play(&machine, |_, _| (), script);
     assert_eq!(state.rip, BASE, "the instruction did not complete");
     assert_eq!(script.injected[1], EVENT_VALID | EVENT_ERROR | EVENT_EXCEPTION | 13);
@@ -171,9 +185,16 @@ fn unknown_msrs_raise_gp_and_are_logged_a_few_times() {
 #[test]
 fn every_msr_number_is_survived() {
     let machine = machine(1);
-    for range in [0..0x1000, 0x4b56_4d00..0x4b56_4d10, 0xc000_0000..0xc000_0200, 0xc001_0000..0xc001_2000] {
+    for range in [
+        0..0x1000,
+        0x4b56_4d00..0x4b56_4d10,
+        0xc000_0000..0xc000_0200,
+        0xc001_0000..0xc001_2000,
+    ] {
         for value in [0, 1, u64::MAX, 0x1234_5678_9abc_def1] {
-            let script = range.clone().fold(Script::default(), |script, number| script.then(read_msr(number)).then(write_msr(number, value)));
+            let script = range.clone().fold(Script::default(), |script, number| {
+                script.then(read_msr(number)).then(write_msr(number, value))
+            });
             let (_, _, script) = play(&machine, ready, script);
             assert!(script.steps.is_empty() || machine.phase() != Phase::Running);
             machine.reset_devices(0);
@@ -185,7 +206,13 @@ fn every_msr_number_is_survived() {
 #[test]
 fn efer_hides_nothing_and_allows_no_svm() {
     let machine = machine(1);
-    let (_, state, script) = play(&machine, |_, _| (), Script::default().then(write_msr(0xc000_0080, 0xd01)).then(write_msr(0xc000_0080, 0x1d01)));
+    let (_, state, script) = play(
+        &machine,
+        |_, _| (),
+        Script::default()
+            .then(write_msr(0xc000_0080, 0xd01))
+            .then(write_msr(0xc000_0080, 0x1d01)),
+    );
     assert_eq!(state.efer, 0xd01);
     assert_eq!(script.injected[2] & 0xff, 13, "EFER.SVME is refused");
 }
@@ -193,16 +220,20 @@ fn efer_hides_nothing_and_allows_no_svm() {
 #[test]
 fn what_a_write_changes_survives_the_look_for_the_instruction_length() {
     let machine = machine(2);
-    let low = |step: Box<dyn Fn(&mut VcpuState)>| move |state: &mut VcpuState| {
-        // Code in the lower half, whose instruction lengths must be looked up.
-        state.rip = 0x9_a000;
-        step(state);
+    let low = |step: Box<dyn Fn(&mut VcpuState)>| {
+        move |state: &mut VcpuState| {
+            // Code in the lower half, whose instruction lengths must be looked up.
+            state.rip = 0x9_a000;
+            step(state);
+        }
     };
     let xsetbv = |state: &mut VcpuState| {
         state.reason = ExitReason::XSetBv as u32;
         (state.gpr[gpr::RCX], state.gpr[gpr::RAX], state.gpr[gpr::RDX]) = (0, 7, 0);
     };
-    let script = Script::default().then(low(Box::new(write_msr(0xc000_0080, 0xd01)))).then(low(Box::new(xsetbv)));
+    let script = Script::default()
+        .then(low(Box::new(write_msr(0xc000_0080, 0xd01))))
+        .then(low(Box::new(xsetbv)));
     let (_, state, script) = play(&machine, |_, _| (), script);
     assert_eq!((state.efer & 0xb01, state.xcr0), (0x901, 7));
     assert!(script.steps.is_empty());
@@ -244,7 +275,14 @@ fn interrupts_wait_for_the_window() {
             state.interrupt_shadow = 0;
             state.reason = ExitReason::InterruptWindow as u32;
         });
-    let message = Message { destination: 0, logical: false, wide: true, delivery: Delivery::Fixed, vector: 0x55, level: false };
+    let message = Message {
+        destination: 0,
+        logical: false,
+        wide: true,
+        delivery: Delivery::Fixed,
+        vector: 0x55,
+        level: false,
+    };
     let (_, _, script) = play(
         &machine,
         |vcpu, state| {
@@ -281,19 +319,37 @@ fn halts_until_the_timer() {
     let (_, state, script) = play(&machine, ready, script);
     assert_eq!(script.slept_until, [1_070_000]);
     assert_eq!(script.injected[3], EVENT_VALID | EVENT_INTERRUPT | 0xec);
-    assert_eq!(state.rip, BASE + 5, "wrmsr, wrmsr, hlt are 2, 2 and 1 bytes; the length of hlt is the plain one");
+    assert_eq!(
+        state.rip,
+        BASE + 5,
+        "wrmsr, wrmsr, hlt are 2, 2 and 1 bytes; the length of hlt is the plain one"
+    );
 }
 
 #[test]
 fn nmi_wakes_and_goes_first() {
     let machine = machine(1);
-    let message = Message { destination: 0, logical: false, wide: true, delivery: Delivery::Nmi, vector: 0, level: false };
+    let message = Message {
+        destination: 0,
+        logical: false,
+        wide: true,
+        delivery: Delivery::Nmi,
+        vector: 0,
+        level: false,
+    };
     let (_, _, script) = play(
         &machine,
         |vcpu, state| {
             ready(vcpu, state);
             machine.interrupts.send(&message, None);
-            machine.interrupts.send(&Message { delivery: Delivery::Fixed, vector: 0x44, ..message }, None);
+            machine.interrupts.send(
+                &Message {
+                    delivery: Delivery::Fixed,
+                    vector: 0x44,
+                    ..message
+                },
+                None,
+            );
         },
         Script::default().then(exit(ExitReason::InterruptWindow)),
     );
@@ -303,7 +359,14 @@ fn nmi_wakes_and_goes_first() {
 
 /// A guest with a page for the paravirtual end of interrupt takes an interrupt and then leaves by `step`.
 fn with_end_of_interrupt_page(machine: &Machine<Script>, step: impl FnOnce(&mut VcpuState) + 'static) -> bool {
-    let message = Message { destination: 0, logical: false, wide: true, delivery: Delivery::Fixed, vector: 0x44, level: false };
+    let message = Message {
+        destination: 0,
+        logical: false,
+        wide: true,
+        delivery: Delivery::Fixed,
+        vector: 0x44,
+        level: false,
+    };
     let prepare = |vcpu: &mut Vcpu<'_, Script>, state: &mut VcpuState| {
         ready(vcpu, state);
         assert!(vcpu.paravirt.set_end_of_interrupt(0x3001, &vcpu.machine.memory));
@@ -317,7 +380,11 @@ fn with_end_of_interrupt_page(machine: &Machine<Script>, step: impl FnOnce(&mut 
 fn paravirtual_end_of_interrupt_spares_the_write() {
     let machine = machine(1);
     assert!(with_end_of_interrupt_page(&machine, exit(ExitReason::Deadline)));
-    assert_eq!(machine.memory.read_u32(0x3000), Some(0), "the exit took the unused offer back: the guest must write");
+    assert_eq!(
+        machine.memory.read_u32(0x3000),
+        Some(0),
+        "the exit took the unused offer back: the guest must write"
+    );
     let machine: &'static Machine<Script> = Box::leak(self::machine(1));
     let in_service = with_end_of_interrupt_page(machine, |state| {
         assert_eq!(machine.memory.read_u32(0x3000), Some(1), "offered");
@@ -333,7 +400,14 @@ fn start_up_messages_bring_a_processor_up() {
     let mut state = blank();
     let mut vcpu = Vcpu::new(&machine, 1);
     vcpu.power_on(&mut state);
-    let to = |delivery, vector| Message { destination: 1, logical: false, wide: true, delivery, vector, level: false };
+    let to = |delivery, vector| Message {
+        destination: 1,
+        logical: false,
+        wide: true,
+        delivery,
+        vector,
+        level: false,
+    };
     machine.interrupts.send(&to(Delivery::Init, 0), Some(0));
     machine.interrupts.send(&to(Delivery::StartUp, 0x9a), Some(0));
     let mut script = Script::default();
@@ -352,10 +426,16 @@ fn interprocessor_interrupts_by_shorthand_and_destination() {
     assert!(vcpu.lapic.irr.is_empty());
     let vectors = |index: usize| {
         let mut all = Vec::new();
-        machine.interrupts.inbox(index).take_vectors(|word, vectors, _| all.extend((0..64).filter(|bit| vectors >> bit & 1 != 0).map(|bit| word * 64 + bit)));
+        machine
+            .interrupts
+            .inbox(index)
+            .take_vectors(|word, vectors, _| all.extend((0..64).filter(|bit| vectors >> bit & 1 != 0).map(|bit| word * 64 + bit)));
         all
     };
-    assert_eq!((vectors(1), vectors(2), vectors(3)), (Vec::from([0x41]), Vec::from([0x41]), Vec::from([0x41, 0x42])));
+    assert_eq!(
+        (vectors(1), vectors(2), vectors(3)),
+        (Vec::from([0x41]), Vec::from([0x41]), Vec::from([0x41, 0x42]))
+    );
 }
 
 #[test]
@@ -409,7 +489,10 @@ fn what_cannot_be_handled_stops_the_machine_with_a_report() {
 #[test]
 fn instructions_of_the_extensions_raise_ud() {
     let machine = machine(1);
-    let script = Script::default().then(exit(ExitReason::Virtualisation)).then(exit(ExitReason::Mwait)).then(exit(ExitReason::ReadPmc));
+    let script = Script::default()
+        .then(exit(ExitReason::Virtualisation))
+        .then(exit(ExitReason::Mwait))
+        .then(exit(ExitReason::ReadPmc));
     let (_, _, script) = play(&machine, |_, _| (), script);
     let events: Vec<_> = script.injected.iter().map(|event| event & 0xff).collect();
     assert_eq!(events, [0, 6, 6, 13]);
