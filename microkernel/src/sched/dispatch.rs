@@ -300,8 +300,7 @@ pub fn on_timer(cpu: &'static PerCpu) {
             _ => {
                 let exclusive = Exclusive::enter(cpu);
                 // Another processor may have ended the wait in between.
-                if thread_still_expired(cpu, thread, now) {
-                    crate::syscall::ipc::abort(&exclusive, thread, tessera_abi::Error::TimedOut);
+                if thread_still_expired(cpu, thread, now) && crate::syscall::ipc::abort(&exclusive, thread, tessera_abi::Error::TimedOut) {
                     wake(&exclusive, thread);
                 }
             }

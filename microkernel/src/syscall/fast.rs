@@ -132,7 +132,7 @@ pub extern "C" fn reply_recv(slot: u64, info: u64, second: u64, thread: Ref<Thre
     let Some(caller) = reply.caller.get() else {
         return decline(slot, info, second, thread);
     };
-    check!(!caller.slow_reply.get());
+    check!(!caller.slow_reply.get() && thread.receive_reply.get() == Some(reply));
     let queue = endpoint.receivers_at(cpu.receivers_offset.get());
     check!(queue.is_empty() && endpoint.callers.is_empty() && !cpu.run_queue.has_above(&caller));
     if let Some(notification) = thread.bound.get() {
@@ -140,10 +140,8 @@ pub extern "C" fn reply_recv(slot: u64, info: u64, second: u64, thread: Ref<Thre
     }
 
     reply.caller.set(None);
-    reply.receiver.set(Some(thread));
     caller.state.set(State::Ready);
     thread.state.set(State::Receiving);
-    thread.receive_reply.set(Some(reply));
     thread.fast_reply.set(Some(reply));
     thread.endpoint.set(Some(endpoint));
     thread.context.set(thread.own_context.get());

@@ -321,6 +321,22 @@ pub fn reply(exclusive: &Exclusive, thread: Ref<Thread>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Makes `reply` and `thread` each other's, and nobody else's: no end may leave a pointer behind.
+fn take_reply(thread: Ref<Thread>, reply: Ref<Reply>) {
+    if let Some(old) = thread.receive_reply.replace(Some(reply))
+        && old != reply
+        && old.receiver.get() == Some(thread)
+    {
+        old.receiver.set(None);
+    }
+    if let Some(other) = reply.receiver.replace(Some(thread))
+        && other != thread
+    {
+        other.receive_reply.set(None);
+        other.fast_reply.set(None);
+    }
+}
+
 /// `Recv`, and the second half of `ReplyRecv`.
 ///
 /// # Errors
@@ -344,8 +360,7 @@ pub fn receive(exclusive: &Exclusive, thread: Ref<Thread>, with_reply: bool) -> 
         dispatch::charge(exclusive.cpu(), timer::now());
         thread.context.set(thread.own_context.get());
     }
-    thread.receive_reply.set(Some(reply));
-    reply.receiver.set(Some(thread));
+    take_reply(thread, reply);
     if let Some(notification) = thread.bound.get() {
         let bits = notification.take();
         if bits != 0 {
