@@ -16,6 +16,7 @@ MEM ?= 2G
 # Further image-builder options, such as SET='--set vm.debian.vcpus=2'.
 SET ?=
 ONLY ?=
+GRAPH ?= docs/capabilities.svg
 
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
@@ -110,8 +111,8 @@ image: programs tools guests ## Build the disk image that boots through BIOS and
 iso: programs tools guests ## Build the hybrid ISO
 	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format iso $(SET)
 
-graph: tools ## Draw the capability graph as SVG
-	@$(HOST_BIN)/image-builder graph --system $(SYSTEM) --output $(BUILD)/capabilities.svg $(SET)
+graph: tools ## Draw the capability graph as SVG (GRAPH=docs/capabilities.svg)
+	@$(HOST_BIN)/image-builder graph --system $(SYSTEM) --output $(GRAPH) $(SET)
 
 check: tools ## Check system.toml
 	@$(HOST_BIN)/image-builder check --system $(SYSTEM) $(SET)
@@ -172,4 +173,4 @@ bench: setup image ## Measure (ONLY=PREFIX for a part)
 	@$(HOST_BIN)/bench $(if $(ONLY),--only $(ONLY))
 
 clean: ## Remove what was built, except the guests' packages
-	@rm -rf $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/debug $(FREESTANDING_TARGET_DIR) $(PROGRAMS) $(IMAGE) $(ISO) $(BUILD)/capabilities.svg
+	@rm -rf $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/debug $(FREESTANDING_TARGET_DIR) $(PROGRAMS) $(IMAGE) $(ISO)

@@ -134,3 +134,13 @@ fn the_drawing_is_well_formed_and_repeats() {
         assert!(texts.contains(&expected), "{expected}");
     }
 }
+
+#[test]
+fn the_drawing_in_the_documentation_is_of_the_delivered_system() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/capabilities.svg");
+    let kept = std::fs::read_to_string(path).expect("docs/capabilities.svg; `make graph` draws it");
+    assert!(
+        kept == Graph::new(&delivered()).to_svg(),
+        "docs/capabilities.svg is not of this system.toml: run `make graph`"
+    );
+}
