@@ -94,13 +94,6 @@ impl Arrangement {
     }
 }
 
-/// Finds an arrangement for all items in one block, in which no frame is cut.
-#[must_use]
-pub fn arrange_whole(items: &[Item]) -> Arrangement {
-    let pages = arrange(items).pages().next_power_of_two();
-    try_arrange(items, &order_of(items), pages).unwrap_or_default()
-}
-
 /// Finds an arrangement for all items.
 #[must_use]
 pub fn arrange(items: &[Item]) -> Arrangement {

@@ -121,7 +121,8 @@ fn supervise(root: &mut Root) -> ! {
     let mut words = [0; 6];
     loop {
         root.start_due();
-        let deadline = root.deadline();
+        let next = root.go_on();
+        let deadline = root.deadline().into_iter().chain(next).min();
         let mut message = Message::take();
         message.receive_caps(caps, MAX_CAPS as u32);
         let outcome = match pending.take() {
@@ -156,7 +157,9 @@ fn supervise(root: &mut Root) -> ! {
                     // BadSlot: it was kept.
                     let _ = CNode::OWN.delete(slot);
                 }
-                pending = Some((length, call));
+                if !call.is_deferred() {
+                    pending = Some((length, call));
+                }
             }
             NOTIFIED => {}
             status => match Error::from_status(status) {

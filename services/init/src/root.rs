@@ -5,7 +5,8 @@ use crate::buddy::Block;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::process::{Process, Spec};
-use crate::vm::Machines;
+use crate::vm::{Machines, Starting};
+use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
@@ -123,6 +124,10 @@ pub struct Root {
     pub lines: Vec<(u32, u32)>,
     /// Slots to empty when the present reply is sent.
     pub sent: Vec<u32>,
+    /// Machines whose start has begun.
+    pub starting: VecDeque<Starting>,
+    /// Replies to spare, for answers that come later.
+    pub replies: Vec<Reply>,
     /// Memory that init's own objects are made of.
     _own: Block,
 }
@@ -134,7 +139,9 @@ impl Root {
     /// The kernel's refusals: memory or slots are used up.
     pub fn new(mut machine: Machine, manifest: Manifest) -> Result<Self, Failure> {
         let trouble = |error| crate::process::trouble("making init's own objects")(error);
-        let bytes = size::ENDPOINT * (manifest.endpoints.len() + 1) + size::REPLY;
+        // One reply for the present call, and one for each machine that may be starting.
+        let replies = manifest.vms.len() + 1;
+        let bytes = size::ENDPOINT * (manifest.endpoints.len() + 1) + size::REPLY * replies;
         let order = (bytes as u64).div_ceil(4096).next_power_of_two().ilog2();
         let own = machine.take(order).ok_or(Failure::from(FailureKind::Exhausted))?;
         machine.own_pages += own.pages();
@@ -153,6 +160,9 @@ impl Root {
             });
         }
         let reply = Reply::new(make(ObjectKind::Reply)?);
+        let spare = (1..replies)
+            .map(|_| make(ObjectKind::Reply).map(Reply::new))
+            .collect::<Result<_, _>>()?;
         let mut servers = Vec::new();
         let mut record = |server: usize, name: String, vm: Option<usize>, cpus: u32| {
             let declared = &manifest.servers[server];
@@ -200,6 +210,8 @@ impl Root {
             endpoints,
             lines: vec![],
             sent: vec![],
+            starting: VecDeque::new(),
+            replies: spare,
             _own: own,
         })
     }

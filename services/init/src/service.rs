@@ -14,7 +14,7 @@ use tessera_proto::supervisor::{
 };
 use tessera_proto::vm_manager::{VmService, VmState, VmSummary};
 use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, supervisor, unknown_operation, vm_manager};
-use tessera_rt::{AddressSpace, CNode, Endpoint, Thread, ThreadStatus, Trace, slots, start_info, time};
+use tessera_rt::{AddressSpace, CNode, Endpoint, Thread, ThreadStatus, Trace, slots, start_info};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Number of init itself where servers are numbered.
@@ -454,9 +454,20 @@ impl vm_manager::Server for Root {
         ))
     }
 
-    fn start(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
+    fn start(&mut self, call: &mut Call, name: &str) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
-        self.start_vm(vm)
+        // There is one for each machine, and no machine starts twice at once.
+        let spare = self.replies.pop().ok_or(Failure::from(FailureKind::Exhausted))?;
+        if let Err(failure) = self.start_vm(vm) {
+            self.replies.push(spare);
+            return Err(failure);
+        }
+        // The present reply keeps the caller until the machine runs; the spare one takes its place.
+        if let Some(starting) = self.starting.back_mut() {
+            starting.reply = Some(core::mem::replace(&mut self.reply, spare));
+        }
+        call.defer();
+        Ok(())
     }
 
     fn stop(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
@@ -492,10 +503,4 @@ impl vm_manager::Server for Root {
         call.give(slot);
         Ok(())
     }
-}
-
-/// When init's loop wants to be woken although nothing came in.
-#[must_use]
-pub fn deadline(root: &Root) -> Option<u64> {
-    root.deadline().map(|at| at.max(time::now()))
 }

@@ -2,7 +2,7 @@
 //!
 //! A running machine owns its RAM, the console rings, two notifications and two endpoints. They outlive its VMX, which can be started again, and end with its VMM.
 
-use crate::arrange::{Item, arrange_whole};
+use crate::arrange::{Item, arrange};
 use crate::buddy::Block;
 use crate::grants::file_source;
 use crate::machine::Machine;
@@ -11,13 +11,15 @@ use crate::root::{End, Root};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
-use tessera_abi::PAGE_SIZE;
 use tessera_abi::object::{ObjectKind, Rights};
+use tessera_abi::syscall::MessageInfo;
+use tessera_abi::{Error, PAGE_SIZE};
 use tessera_manifest::{Manifest, Server, StartVm, Vm};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::VmState;
-use tessera_proto::{Failure, FailureKind};
-use tessera_rt::{CNode, Endpoint, Notification, Untyped, slots, time};
+use tessera_proto::{Call, Failure, FailureKind};
+use tessera_rt::message::Message;
+use tessera_rt::{CNode, Endpoint, Notification, Reply, Untyped, slots, time};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// RAM comes in frames of at most 2^this many pages (64 MiB), so that making one does not keep init away from others for long.
@@ -43,6 +45,8 @@ pub struct Running {
     slots: Vec<u32>,
     /// Frames of the RAM, in order: slot and bytes.
     frames: Vec<(u32, u64)>,
+    /// How many of them are there.
+    made: usize,
     cpus: Vec<u32>,
     /// Served by the VMM.
     pub control: Endpoint,
@@ -69,6 +73,15 @@ pub struct Entry {
     pub running: Option<Running>,
 }
 
+/// A machine whose RAM is being made, and who waits for it.
+#[derive(Debug)]
+pub struct Starting {
+    /// The machine.
+    pub vm: usize,
+    /// Holds whoever asked; `None` for a start at boot.
+    pub reply: Option<Reply>,
+}
+
 /// All virtual machines, in the manifest's order.
 #[derive(Debug)]
 pub struct Machines {
@@ -77,12 +90,14 @@ pub struct Machines {
 }
 
 impl Running {
-    fn make(machine: &mut Machine, config: &Vm) -> Result<Self, Failure> {
+    /// Takes the memory, and makes everything but the RAM of it.
+    fn reserve(machine: &mut Machine, config: &Vm) -> Result<Self, Failure> {
         let mut running = Self {
             ram: vec![],
             shared: vec![],
             slots: vec![],
             frames: vec![],
+            made: 0,
             cpus: vec![],
             control: Endpoint::new(0),
             console: Endpoint::new(0),
@@ -116,13 +131,6 @@ impl Running {
         self.ram = machine
             .take_pages(config.memory / PAGE, SMALLEST_FRAME, LARGEST_FRAME)
             .ok_or_else(|| exhausted(machine))?;
-        for index in 0..self.ram.len() {
-            let slot = self.slot()?;
-            let block = &self.ram[index];
-            let made = Untyped::new(block.slot).retype(ObjectKind::Frame, block.pages(), CNode::OWN, slot, 1);
-            self.frames.push((slot, block.pages() * PAGE));
-            made.map_err(trouble("making its RAM"))?;
-        }
         let items = [
             Item::new(ObjectKind::Endpoint, 0),
             Item::new(ObjectKind::Endpoint, 0),
@@ -145,8 +153,31 @@ impl Running {
         Ok(())
     }
 
+    /// Makes the next portion of the RAM, which the kernel zeroes. Answers true when all of it is there.
+    fn make_ram(&mut self) -> Result<bool, Failure> {
+        let Some(block) = self.ram.get(self.made) else { return Ok(true) };
+        let (memory, pages) = (Untyped::new(block.slot), block.pages());
+        // The slot of a frame that is in the making.
+        let slot = match self.frames.get(self.made) {
+            Some((slot, _)) => *slot,
+            None => {
+                let slot = self.slot()?;
+                self.frames.push((slot, pages * PAGE));
+                slot
+            }
+        };
+        match memory.retype_step(ObjectKind::Frame, pages, CNode::OWN, slot, 1) {
+            Err(Error::Again) => {}
+            outcome => {
+                outcome.map_err(trouble("making its RAM"))?;
+                self.made += 1;
+            }
+        }
+        Ok(self.made == self.ram.len())
+    }
+
     fn make_shared<const N: usize>(&mut self, machine: &mut Machine, items: &[Item; N]) -> Result<[u32; N], Failure> {
-        let arrangement = arrange_whole(items);
+        let arrangement = arrange(items);
         let mut made = [0; N];
         for pages in &arrangement.blocks {
             self.shared
@@ -310,19 +341,17 @@ impl Root {
             .ok_or_else(|| Failure::new(FailureKind::NotFound, format_args!("there is no virtual machine `{name}`")))
     }
 
-    /// Starts a machine: first what its processes share, then the processes.
+    /// Begins to start a machine: takes its memory. Its RAM is made bit by bit between other things, by [`Root::go_on`], which then starts its processes.
     ///
     /// # Errors
     /// It runs already, or memory is used up; nothing is left behind then.
     pub fn start_vm(&mut self, vm: usize) -> Result<(), Failure> {
-        let name = self.manifest.vms[vm].name.clone();
+        let config = &self.manifest.vms[vm];
         if self.machines.is_running(vm) {
-            return Err(Failure::new(
-                FailureKind::BadState,
-                format_args!("virtual machine {name} runs already"),
-            ));
+            let text = format_args!("virtual machine {} runs already", config.name);
+            return Err(Failure::new(FailureKind::BadState, text));
         }
-        let running = Running::make(&mut self.machine, &self.manifest.vms[vm])?;
+        let running = Running::reserve(&mut self.machine, config)?;
         let entry = &mut self.machines.entries[vm];
         entry.running = Some(running);
         entry.state = VmState::Running;
@@ -330,11 +359,56 @@ impl Root {
         entry.starts = entry.starts.saturating_add(1);
         entry.reason.clear();
         let line = format!(
-            "virtual machine {name} starts: {} MiB, {} vCPUs",
-            self.manifest.vms[vm].memory >> 20,
-            self.manifest.vms[vm].vcpus
+            "virtual machine {} starts: {} MiB, {} vCPUs",
+            config.name,
+            config.memory >> 20,
+            config.vcpus
         );
+        self.starting.push_back(Starting { vm, reply: None });
         self.say(Level::Info, &line);
+        Ok(())
+    }
+
+    /// Does the next bit of what is begun. Answers when the next one is due, as a TSC value: as much later as this one took, so that others get their turn.
+    pub fn go_on(&mut self) -> Option<u64> {
+        let vm = self.starting.front()?.vm;
+        let begin = time::now();
+        let made = match &mut self.machines.entries[vm].running {
+            Some(running) => running.make_ram(),
+            // Ended meanwhile; `end_vm` forgets the start too.
+            None => Err(FailureKind::BadState.into()),
+        };
+        let outcome = match made {
+            Ok(false) => {
+                let now = time::now();
+                return Some(now.saturating_add(now - begin));
+            }
+            Ok(true) => self.start_processes(vm),
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = &outcome {
+            self.end_vm(vm, VmState::Failed, &failure.to_string());
+        }
+        self.started(vm, &outcome);
+        Some(time::now())
+    }
+
+    /// Tells whoever waits for a machine's start how it went.
+    fn started(&mut self, vm: usize, outcome: &Result<(), Failure>) {
+        let Some(place) = self.starting.iter().position(|starting| starting.vm == vm) else {
+            return;
+        };
+        if let Some(reply) = self.starting.remove(place).and_then(|starting| starting.reply) {
+            let mut message = Message::take();
+            let length = tessera_proto::answer(&mut Call::default(), 0, outcome, message.bytes());
+            let mut words = message.load(length);
+            // BadState: the caller is gone, which is as good.
+            let _ = reply.send(MessageInfo::new(length, 0), &mut words);
+            self.replies.push(reply);
+        }
+    }
+
+    fn start_processes(&mut self, vm: usize) -> Result<(), Failure> {
         // VMX first: templates that are not the VMM are its helpers and should be there when the guest speaks.
         for last in [false, true] {
             for index in 0..self.servers.len() {
@@ -344,11 +418,8 @@ impl Root {
                 }
                 self.servers[index].restarts = 0;
                 self.servers[index].backoff = crate::backoff::Backoff::default();
-                if let Err(failure) = self.try_start(index) {
-                    let failure = Failure::new(failure.kind, format_args!("{}: {failure}", self.servers[index].name));
-                    self.end_vm(vm, VmState::Failed, &failure.to_string());
-                    return Err(failure);
-                }
+                self.try_start(index)
+                    .map_err(|failure| Failure::new(failure.kind, format_args!("{}: {failure}", self.servers[index].name)))?;
             }
         }
         Ok(())
@@ -377,6 +448,13 @@ impl Root {
         if let Some(running) = entry.running.take() {
             running.end(&mut self.machine);
         }
+        self.started(
+            vm,
+            &Err(Failure::new(
+                FailureKind::BadState,
+                format_args!("ended while it started: {reason}"),
+            )),
+        );
         let line = format!("virtual machine {} ended: {reason}", self.manifest.vms[vm].name);
         self.say(if state == VmState::Failed { Level::Error } else { Level::Info }, &line);
     }

@@ -77,6 +77,7 @@ pub struct Call {
     pub caps: usize,
     give: [u32; MAX_CAPS],
     given: usize,
+    deferred: bool,
 }
 
 impl Call {
@@ -89,7 +90,19 @@ impl Call {
             caps,
             give: [0; MAX_CAPS],
             given: 0,
+            deferred: false,
         }
+    }
+
+    /// The answer comes later: what the operation returns now is not sent. For servers with a loop of their own that keep the Reply.
+    pub fn defer(&mut self) {
+        self.deferred = true;
+    }
+
+    /// Whether the answer comes later.
+    #[must_use]
+    pub const fn is_deferred(&self) -> bool {
+        self.deferred
     }
 
     /// The slot of capability `index` of those that came with the request.

@@ -33,15 +33,23 @@ impl Untyped {
     /// # Errors
     /// `NoMemory`, `SlotOccupied`, `BadArgument`.
     pub fn retype(self, kind: ObjectKind, size: u64, table: CNode, to: u32, count: u32) -> Result<(), Error> {
-        let place = if table == CNode::OWN { 0 } else { table.slot() };
-        let words = [kind as u64, size, place.into(), to.into(), count.into()];
         loop {
-            match order(self.slot(), untyped::RETYPE, &words) {
+            match self.retype_step(kind, size, table, to, count) {
                 // Zeroing much memory goes in portions.
                 Err(Error::Again) => {}
                 other => return other,
             }
         }
+    }
+
+    /// As [`Self::retype`], but returns between the portions in which the kernel zeroes long memory, so that the caller can look after other things.
+    ///
+    /// # Errors
+    /// `Again`: there is more to zero. Otherwise as [`Self::retype`].
+    pub fn retype_step(self, kind: ObjectKind, size: u64, table: CNode, to: u32, count: u32) -> Result<(), Error> {
+        let place = if table == CNode::OWN { 0 } else { table.slot() };
+        let words = [kind as u64, size, place.into(), to.into(), count.into()];
+        order(self.slot(), untyped::RETYPE, &words)
     }
 
     /// Makes an object in a fresh slot and returns the slot.
