@@ -64,6 +64,8 @@ impl Session {
     /// Asks the terminal what it can, greets, and shows the first prompt.
     pub fn begin(&mut self, host: &mut dyn Host, terminal: &mut dyn Terminal) {
         self.ask(terminal);
+        // A shell that ended may have left tracing on; this one would not know, and IPC would stay slower than it must.
+        let _ = host.trace_mask(0);
         let mut context = self.context(host, terminal);
         if let Err(failure) = greet(&mut context) {
             complain(&mut context, &failure);

@@ -70,7 +70,7 @@ impl vm_console::Server for Console {
         })
     }
 
-    fn write<'a>(&mut self, _call: &mut Call, data: &'a [u8]) -> Result<u32, Failure> {
+    fn write(&mut self, _call: &mut Call, data: &[u8]) -> Result<u32, Failure> {
         let written = self.input.write(data);
         if written > 0 {
             // The VMM may be ending; init will say so.
