@@ -17,6 +17,9 @@ use tessera_proto::supervisor::ServerState;
 use tessera_proto::{Failure, FailureKind};
 use tessera_rt::{CNode, Endpoint, Notification, Reply, Untyped, slots, start_info, time};
 
+/// Callers that can wait at once to be connected to a machine that is starting.
+const WAITING: usize = 8;
+
 /// Why a server ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -139,8 +142,8 @@ impl Root {
     /// The kernel's refusals: memory or slots are used up.
     pub fn new(mut machine: Machine, manifest: Manifest) -> Result<Self, Failure> {
         let trouble = |error| crate::process::trouble("making init's own objects")(error);
-        // One reply for the present call, and one for each machine that may be starting.
-        let replies = manifest.vms.len() + 1;
+        // One reply for the present call, one for each machine that may be starting, and some for those who wait to be connected.
+        let replies = 1 + manifest.vms.len() + WAITING;
         let bytes = size::ENDPOINT * (manifest.endpoints.len() + 1) + size::REPLY * replies;
         let order = (bytes as u64).div_ceil(4096).next_power_of_two().ilog2();
         let own = machine.take(order).ok_or(Failure::from(FailureKind::Exhausted))?;

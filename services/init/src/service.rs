@@ -2,6 +2,7 @@
 
 use crate::process::trouble;
 use crate::root::{End, Record, Root};
+use crate::vm::Connect;
 use crate::window::boot_info;
 use alloc::string::{String, ToString};
 use alloc::{collections::BTreeSet, format, vec::Vec};
@@ -484,23 +485,26 @@ impl vm_manager::Server for Root {
 
     fn connect(&mut self, call: &mut Call, name: &str, service: VmService) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
-        let running = self.machines.entries[vm]
-            .running
-            .as_ref()
-            .ok_or_else(|| Failure::new(FailureKind::BadState, format_args!("virtual machine {name} does not run")))?;
-        let endpoint = match service {
-            VmService::Control => running.control,
-            VmService::Console => running.console,
-        };
-        let slot = slots::take().map_err(trouble("init has no slot left"))?;
-        let rights = Rights::SEND | Rights::GRANT;
-        if let Err(error) = CNode::OWN.copy(slot, CNode::OWN, endpoint.slot(), rights, call.badge) {
-            slots::free(slot);
-            return Err(trouble("connecting")(error));
+        if let Some(starting) = self.starting.iter_mut().find(|starting| starting.vm == vm) {
+            let busy = || {
+                Failure::new(
+                    FailureKind::Exhausted,
+                    format_args!("virtual machine {name} is starting: try again"),
+                )
+            };
+            let spare = self.replies.pop().ok_or_else(busy)?;
+            let reply = core::mem::replace(&mut self.reply, spare);
+            starting.connects.push(Connect {
+                reply,
+                badge: call.badge,
+                service,
+            });
+            call.defer();
+            return Ok(());
         }
+        self.connect_to(call, vm, service)?;
         // The reply takes a copy; this one goes when it is sent.
-        self.sent.push(slot);
-        call.give(slot);
+        self.sent.extend_from_slice(call.given());
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use tessera_abi::syscall::MessageInfo;
 use tessera_abi::{Error, PAGE_SIZE};
 use tessera_manifest::{Manifest, Server, StartVm, Vm};
 use tessera_proto::init::Level;
-use tessera_proto::vm_manager::VmState;
+use tessera_proto::vm_manager::{VmService, VmState};
 use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::message::Message;
 use tessera_rt::{CNode, Endpoint, Notification, Reply, Untyped, slots, time};
@@ -80,6 +80,19 @@ pub struct Starting {
     pub vm: usize,
     /// Holds whoever asked; `None` for a start at boot.
     pub reply: Option<Reply>,
+    /// Who wants to be connected as soon as it runs.
+    pub connects: Vec<Connect>,
+}
+
+/// Somebody who waits for a connection.
+#[derive(Debug)]
+pub struct Connect {
+    /// Holds the caller.
+    pub reply: Reply,
+    /// Who it is.
+    pub badge: u64,
+    /// To what.
+    pub service: VmService,
 }
 
 /// All virtual machines, in the manifest's order.
@@ -364,7 +377,11 @@ impl Root {
             config.memory >> 20,
             config.vcpus
         );
-        self.starting.push_back(Starting { vm, reply: None });
+        self.starting.push_back(Starting {
+            vm,
+            reply: None,
+            connects: vec![],
+        });
         self.say(Level::Info, &line);
         Ok(())
     }
@@ -398,14 +415,52 @@ impl Root {
         let Some(place) = self.starting.iter().position(|starting| starting.vm == vm) else {
             return;
         };
-        if let Some(reply) = self.starting.remove(place).and_then(|starting| starting.reply) {
-            let mut message = Message::take();
-            let length = tessera_proto::answer(&mut Call::default(), 0, outcome, message.bytes());
-            let mut words = message.load(length);
-            // BadState: the caller is gone, which is as good.
-            let _ = reply.send(MessageInfo::new(length, 0), &mut words);
-            self.replies.push(reply);
+        let Some(starting) = self.starting.remove(place) else { return };
+        if let Some(reply) = starting.reply {
+            self.answer_later(reply, &mut Call::default(), 0, outcome);
         }
+        for Connect { reply, badge, service } in starting.connects {
+            let mut call = Call::new(badge, 0, 0);
+            let connected = outcome.clone().and_then(|()| self.connect_to(&mut call, vm, service));
+            self.answer_later(reply, &mut call, 1, &connected);
+        }
+    }
+
+    /// Sends an answer that was put off, and has its Reply to spare again.
+    fn answer_later(&mut self, reply: Reply, call: &mut Call, gives: usize, result: &Result<(), Failure>) {
+        let mut message = Message::take();
+        let length = tessera_proto::answer(call, gives, result, message.bytes());
+        let given = message.send_caps(call.given());
+        let mut words = message.load(length);
+        // BadState: the caller is gone, which is as good.
+        let _ = reply.send(MessageInfo::new(length, given), &mut words);
+        drop(message);
+        self.replies.push(reply);
+        for slot in call.given() {
+            slots::free(*slot);
+        }
+    }
+
+    /// Has the reply to `call` take along an endpoint of a running machine's service, badged with the caller's number. The slot is to be freed when the reply is sent.
+    ///
+    /// # Errors
+    /// It does not run; no slot is left.
+    pub fn connect_to(&self, call: &mut Call, vm: usize, service: VmService) -> Result<(), Failure> {
+        let name = &self.manifest.vms[vm].name;
+        let stopped = || Failure::new(FailureKind::BadState, format_args!("virtual machine {name} does not run"));
+        let running = self.machines.entries[vm].running.as_ref().ok_or_else(stopped)?;
+        let endpoint = match service {
+            VmService::Control => running.control,
+            VmService::Console => running.console,
+        };
+        let slot = slots::take().map_err(trouble("init has no slot left"))?;
+        let rights = Rights::SEND | Rights::GRANT;
+        if let Err(error) = CNode::OWN.copy(slot, CNode::OWN, endpoint.slot(), rights, call.badge) {
+            slots::free(slot);
+            return Err(trouble("connecting")(error));
+        }
+        call.give(slot);
+        Ok(())
     }
 
     fn start_processes(&mut self, vm: usize) -> Result<(), Failure> {
