@@ -27,7 +27,7 @@ fn system_calls(context: &Context) -> Result<Outcome> {
         .memory("16 MiB")
         .reports()
         .grant("debug-port = { io-ports = \"0x80-0x8f\" }")
-        .grant("irq.statistics = \"irq-statistics\"");
+        .grant("irq-statistics = \"irq-statistics\"");
     let mut host = context.boot(&context.product()?.without_guests().probe(probe).into(), |config| {
         config.second_port = true
     })?;

@@ -115,7 +115,7 @@ fn build(world: Untyped, stacks: &[u64; WORKERS], seed: u64) -> Result<Names, (&
     let copy = |from: u32, to: u32| table.copy(to, CNode::OWN, from, Rights::all(), 0);
     copy(table.slot(), 17).map_err(named("copy of the table"))?;
     copy(fixed::ADDRESS_SPACE, 18).map_err(named("copy of the address space"))?;
-    for (index, name) in ["debug-port", "irq.statistics"].into_iter().enumerate() {
+    for (index, name) in ["debug-port", "irq-statistics"].into_iter().enumerate() {
         if let Some(grant) = find(name) {
             copy(grant.slot, 20 + index as u32).map_err(named("copy of a grant"))?;
         }
