@@ -60,8 +60,8 @@ pub fn bsp(context: &BootContext) -> ! {
         virt::Backend::None => klog!("virtualisation: none, virtual machines cannot run: {}", detection.reason),
         backend => klog!("virtualisation: {} ({})", backend.name(), detection.reason),
     }
-    for index in 0..context.cpu_count {
-        HOST_SAVE[index].store(allocate(1), core::sync::atomic::Ordering::Release);
+    for (index, page) in HOST_SAVE.iter().enumerate().take(context.cpu_count) {
+        page.store(allocate(1), core::sync::atomic::Ordering::Release);
         if let Some(cpu) = percpu::get(index) {
             trace::install(cpu, phys_to_virt(allocate(trace::RING_PAGES)));
         }

@@ -29,6 +29,9 @@ const CR3: usize = offset_of!(Thread, cr3);
 const BY_SYSCALL: usize = offset_of!(Thread, by_syscall);
 
 /// Entry of the `syscall` instruction; see `tessera_abi::syscall` for the registers.
+///
+/// # Safety
+/// Only the processor comes here, by that instruction, with the user's GS base in place.
 #[unsafe(naked)]
 pub unsafe extern "C" fn syscall_entry() {
     naked_asm!(
@@ -222,6 +225,9 @@ unsafe extern "C" fn resume_status() {
 }
 
 /// Resumes the thread in `rax` from its stored registers.
+///
+/// # Safety
+/// `rax` is this processor's current thread, shared mode is on, and nothing on the kernel stack is needed any more.
 #[unsafe(naked)]
 pub unsafe extern "C" fn return_to_user() {
     naked_asm!(

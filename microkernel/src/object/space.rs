@@ -128,9 +128,12 @@ impl Tables for Space {
 /// Spaces that can exist at once.
 const MAX_SPACES: usize = 1024;
 
+/// A space, and how many had the number before.
+type Entry = (Cell<Option<Ref<Space>>>, Cell<u32>);
+
 /// All spaces by number, so that a Frame can remember where it is mapped without a pointer that could outlive the space.
 pub struct SpaceTable {
-    entries: [(Cell<Option<Ref<Space>>>, Cell<u32>); MAX_SPACES],
+    entries: [Entry; MAX_SPACES],
 }
 
 // SAFETY: used in exclusive mode only, but for the table's address.

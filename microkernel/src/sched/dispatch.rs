@@ -166,6 +166,9 @@ pub fn schedule(cpu: &'static PerCpu) -> Ref<Thread> {
             return next;
         }
         cpu.current.set(None);
+        if let Some(previous) = previous {
+            trace::record(cpu, Event::Switch, previous.address(), 0);
+        }
         arm(cpu, now);
         // An idle processor holds no user translations, so spaces can end without asking it.
         let root = memory::kernel_pml4_phys();
