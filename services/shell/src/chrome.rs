@@ -135,7 +135,9 @@ impl<'a> Writer<'a> {
         let object = |identity| name_of(self.names, identity);
         let arguments = match record.event {
             event if event == Event::Switch as u64 => {
-                if let Some((since, thread)) = open.running.replace((record.tsc, record.b)) {
+                // Object 0 is the idle loop, which leaves a gap.
+                let next = (record.b != 0).then_some((record.tsc, record.b));
+                if let Some((since, thread)) = core::mem::replace(&mut open.running, next) {
                     let name = object(thread);
                     self.event(&name, 'X', cpu, since, Some(record.tsc), &[]);
                 }
@@ -255,7 +257,9 @@ mod tests {
         assert_eq!(events[2]["name"], "vmm.\"x\"");
         assert_eq!(events[2]["dur"], 2.0);
         assert_eq!(events[3]["args"]["caller"], "vmm.\"x\"");
-        assert_eq!(events[4]["name"], "idle");
+        // Nothing stands for idle time: the other processor's name follows.
+        assert_eq!(events[4]["ph"], "M");
+        assert_eq!(events.len(), 5);
     }
 
     proptest! {
