@@ -297,6 +297,9 @@ impl Root {
     /// # Errors
     /// Why it could not be made.
     pub fn try_start(&mut self, index: usize) -> Result<(), Failure> {
+        if self.servers[index].process.is_some() {
+            return Err(Failure::new(FailureKind::BadState, "it runs already"));
+        }
         let grants = self.resolve(index)?;
         let record = &self.servers[index];
         let server = &self.manifest.servers[record.server];
@@ -386,7 +389,8 @@ impl Root {
         let record = &self.servers[index];
         if let Some(vm) = record.vm {
             let vmm = self.machines.is_vmm(&self.manifest, record.server);
-            if vmm || !self.machines.is_running(vm) {
+            let starting = self.starting.iter().any(|starting| starting.vm == vm);
+            if vmm || starting || !self.machines.is_running(vm) {
                 return Err(Failure::new(
                     FailureKind::BadState,
                     format_args!("{} lives and dies with its virtual machine: stop and start that", record.name),

@@ -34,7 +34,7 @@ const INPUT_PAGES: u64 = 2;
 const SIGNAL: u64 = 1 << 63;
 /// Priority of vCPU threads, unless their VMM's own is lower.
 const VCPU_PRIORITY: u8 = 20;
-/// Names of the templates.
+/// Name of the template whose end is its machine's end.
 const VMM: &str = "vmm";
 
 /// What a running machine owns.
@@ -363,6 +363,10 @@ impl Root {
         if self.machines.is_running(vm) {
             let text = format_args!("virtual machine {} runs already", config.name);
             return Err(Failure::new(FailureKind::BadState, text));
+        }
+        if !self.manifest.servers.iter().any(|server| server.per_vm && server.name == VMM) {
+            let text = format_args!("the manifest has no template `{VMM}`, which runs virtual machines");
+            return Err(Failure::new(FailureKind::Unsupported, text));
         }
         let running = Running::reserve(&mut self.machine, config)?;
         let entry = &mut self.machines.entries[vm];

@@ -88,3 +88,40 @@ pub(crate) fn reclaim() {
     // SAFETY: as in `Message::take`.
     unsafe { (&raw mut (*sys::utcb()).reserved[LENT]).write(0) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What is loaded is the message, and nothing of what stood in the buffer before.
+        #[test]
+        fn nothing_of_an_earlier_message_goes_along(earlier in any::<[u8; 48]>(), bytes in proptest::collection::vec(any::<u8>(), 0..=48)) {
+            let mut message = Message::take();
+            message.bytes()[..48].copy_from_slice(&earlier);
+            message.bytes()[..bytes.len()].copy_from_slice(&bytes);
+            let words = message.load(bytes.len());
+            let mut expected = [0; 48];
+            expected[..bytes.len()].copy_from_slice(&bytes);
+            let loaded: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            prop_assert_eq!(&loaded[..], &expected[..]);
+        }
+
+        #[test]
+        fn stored_words_stand_before_the_rest(words in any::<[u64; 6]>(), rest in any::<u8>()) {
+            let mut message = Message::take();
+            message.bytes()[48] = rest;
+            message.store(&words);
+            prop_assert_eq!(message.load(48), words);
+            prop_assert_eq!(message.bytes()[48], rest);
+        }
+    }
+
+    #[test]
+    fn no_more_capabilities_are_sent_than_a_message_takes() {
+        let mut message = Message::take();
+        assert_eq!(message.send_caps(&[1, 2, 3, 4, 5, 6]), MAX_CAPS);
+        assert_eq!(message.send_caps(&[]), 0);
+    }
+}
