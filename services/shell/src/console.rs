@@ -5,6 +5,7 @@
 
 use crate::{
     commands::{Context, Doing, Failure},
+    host::Answer,
     terminal::Style,
 };
 use alloc::{collections::VecDeque, format, string::String};
@@ -28,18 +29,21 @@ struct Input {
     retries: u32,
 }
 
-/// Shows the console until Ctrl-] or until the machine ends.
+/// Shows the console until Ctrl-] or until the machine ends. One that does not answer yet, because its VMX is just being started or its processor is busy, is waited for.
 ///
 /// # Errors
 /// The console cannot be opened.
 pub fn attach(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
-    context.host.console_open(name).doing(&format!("open the console of {name}"))?;
+    let late = match context.host.console_open(name) {
+        Err(CallError::Kernel(Error::TimedOut)) => true,
+        opened => opened.doing(&format!("open the console of {name}")).map(|()| false)?,
+    };
     // Without the log, the end of the machine is noticed at the next key: no reason to give up.
     let _ = context.host.follow_log();
     context
         .out
         .styled_line(Style::Faint, &format!("Console of {name}; Ctrl-] returns to the shell."));
-    let ended = run(context, name);
+    let ended = run(context, name, late);
     context.host.console_close();
     if context.out.is_styled() {
         // The guest may have left a colour or a hidden cursor behind.
@@ -55,36 +59,48 @@ pub fn attach(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Passes bytes through; `None` when Ctrl-] was typed, else why the console closed.
-fn run(context: &mut Context<'_>, name: &str) -> Option<String> {
+/// Passes bytes through; `late` if attaching has yet to succeed. `None` when Ctrl-] was typed, else why the console closed.
+fn run(context: &mut Context<'_>, name: &str, late: bool) -> Option<String> {
     let mut cursor = 0;
     let mut input = Input::default();
+    let (mut attach, mut late) = (late, false);
     loop {
         // A guest that never stops printing must not keep Ctrl-] from being seen: input comes first after each chunk.
         if take_input(context, &mut input) {
             return None;
         }
-        if let Err(error) = offer(context, &mut input) {
-            return Some(reason(&error));
-        }
-        let chunk = match context.host.console_read(cursor) {
-            Ok(chunk) => chunk,
+        match exchange(context, name, &mut input, &mut cursor, &mut attach) {
+            // There may be more.
+            Ok(true) => continue,
+            Ok(false) => late = false,
+            Err(CallError::Kernel(Error::TimedOut)) => {
+                if !late {
+                    context.out.styled_line(Style::Faint, "(The console does not answer yet.)");
+                }
+                late = true;
+            }
             Err(error) => return Some(reason(&error)),
-        };
-        if chunk.next != cursor {
-            cursor = chunk.next;
-            context.out.terminal().write(&chunk.data);
-            continue;
         }
-        let timeout = (!input.pending.is_empty()).then_some(RETRY);
-        let wake = context.out.terminal().wait(timeout);
+        let wake = context.out.terminal().wait((late || !input.pending.is_empty()).then_some(RETRY));
         // A log line may mean that the VMX was started anew and has forgotten who listens, or that there is none any more.
-        if wake.event
-            && let Err(error) = context.host.console_open(name)
-        {
-            return Some(reason(&error));
-        }
+        attach |= wake.log || late;
     }
+}
+
+/// Attaches if that is due, sends what was typed, and prints what the guest printed; true if it printed something.
+fn exchange(context: &mut Context<'_>, name: &str, input: &mut Input, cursor: &mut u64, attach: &mut bool) -> Answer<bool> {
+    if *attach {
+        context.host.console_open(name)?;
+        *attach = false;
+    }
+    offer(context, input)?;
+    let chunk = context.host.console_read(*cursor)?;
+    if chunk.next == *cursor {
+        return Ok(false);
+    }
+    *cursor = chunk.next;
+    context.out.terminal().write(&chunk.data);
+    Ok(true)
 }
 
 /// Why a console closes.
@@ -109,13 +125,13 @@ fn take_input(context: &mut Context<'_>, input: &mut Input) -> bool {
 }
 
 /// Offers what was typed to the guest.
-fn offer(context: &mut Context<'_>, input: &mut Input) -> Result<(), CallError> {
+fn offer(context: &mut Context<'_>, input: &mut Input) -> Answer<()> {
     while !input.pending.is_empty() {
         let bytes = input.pending.make_contiguous();
         let piece = bytes.get(..bytes.len().min(MAX_DATA)).unwrap_or_default();
         let taken = match context.host.console_write(piece) {
-            // The VMX ended with the bytes: they may or may not have arrived. Typing them twice would be worse than losing them.
-            Err(CallError::Kernel(Error::ServerDied)) => piece.len(),
+            // The VMX ended with the bytes or is late: they may or may not have arrived. Typing them twice would be worse than losing them.
+            Err(CallError::Kernel(Error::ServerDied | Error::TimedOut)) => piece.len(),
             taken => taken?.min(piece.len()),
         };
         if taken == 0 {

@@ -86,3 +86,28 @@ fn a_guest_that_prints_without_end_can_be_left() {
     attach_to(&mut host, &mut screen);
     assert!(host.printed.is_empty());
 }
+
+#[test]
+fn a_console_that_is_late_is_waited_for_and_can_be_left() {
+    let mut host = FakeHost {
+        console_late: 3,
+        printed: b"up".to_vec(),
+        ..FakeHost::default()
+    };
+    let mut screen = Screen::default();
+    screen.later = [b"".to_vec(), b"".to_vec(), b"x".to_vec(), vec![LEAVE]].into();
+    attach_to(&mut host, &mut screen);
+    assert!(screen.text().contains("up"));
+    assert_eq!(host.typed, b"x");
+    assert_eq!(host.done.first().map(String::as_str), Some("open debian"));
+
+    let mut host = FakeHost {
+        console_late: u32::MAX,
+        ..FakeHost::default()
+    };
+    let mut screen = Screen::default();
+    screen.later = [b"".to_vec(), vec![LEAVE]].into();
+    attach_to(&mut host, &mut screen);
+    assert_eq!(screen.text().matches("does not answer yet").count(), 1);
+    assert!(screen.text().ends_with("Left the console of debian.\n"));
+}

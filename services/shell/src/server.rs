@@ -34,8 +34,10 @@ extern crate alloc;
 
 /// Bits of the shell's notification.
 const INPUT: u64 = 1;
-/// A guest printed, or the log grew.
-const EVENT: u64 = 2;
+/// The guest whose console is open has printed.
+const CONSOLE: u64 = 2;
+/// The log has grown.
+const LOG: u64 = 4;
 /// First port of COM1.
 const COM1: u16 = 0x3f8;
 /// More items than any list of the system has.
@@ -85,7 +87,8 @@ impl Terminal for Line {
         }
         Wake {
             input: bits & INPUT != 0,
-            event: bits & EVENT != 0,
+            console: bits & CONSOLE != 0,
+            log: bits & LOG != 0,
         }
     }
 }
@@ -97,8 +100,10 @@ struct Console {
 }
 
 struct System {
-    /// Sends [`EVENT`].
-    event: u32,
+    /// Notification that sends [`CONSOLE`].
+    printed: u32,
+    /// Notification that sends [`LOG`].
+    logged: u32,
     trace: Option<Trace>,
     irq: Option<IrqControl>,
     console: Option<Console>,
@@ -128,9 +133,10 @@ fn not_granted<T>(name: &str) -> Answer<T> {
 }
 
 impl System {
-    fn new(event: u32) -> Self {
+    fn new(printed: u32, logged: u32) -> Self {
         Self {
-            event,
+            printed,
+            logged,
             trace: grant("trace").map(Trace::new),
             irq: grant("irq-statistics").map(IrqControl::new),
             console: None,
@@ -222,7 +228,7 @@ impl Host for System {
     }
 
     fn follow_log(&mut self) -> Answer<()> {
-        self.supervisor.follow_log([self.event])
+        self.supervisor.follow_log([self.logged])
     }
 
     fn vms(&mut self) -> Answer<Vec<VmSummary>> {
@@ -270,8 +276,8 @@ impl Host for System {
                 slot,
             });
         }
-        let event = self.event;
-        self.open_console()?.attach([event])
+        let printed = self.printed;
+        self.open_console()?.attach([printed])
     }
 
     fn console_read(&mut self, cursor: u64) -> Answer<ConsoleChunk> {
@@ -364,6 +370,14 @@ fn signal(bit: u64) -> Result<u32, Error> {
     Ok(slot)
 }
 
+/// As [`signal`]; without a slot for it, output comes when a key is typed.
+fn wake(bit: u64) -> u32 {
+    signal(bit).unwrap_or_else(|error| {
+        log::error!("the shell cannot be woken: {}", error.text());
+        0
+    })
+}
+
 /// The program.
 pub fn run() {
     let irq = Irq::new(require("com1-irq"));
@@ -376,11 +390,7 @@ pub fn run() {
     let mut line = Line {
         serial: Serial::new(Com1 { ports, irq }),
     };
-    let event = signal(EVENT).unwrap_or_else(|error| {
-        log::error!("no notification for events: {}", error.text());
-        0
-    });
-    let mut system = System::new(event);
+    let mut system = System::new(wake(CONSOLE), wake(LOG));
     start::ready();
     Session::new().run(&mut system, &mut line);
 }

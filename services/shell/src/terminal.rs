@@ -11,8 +11,10 @@ pub const COLUMNS: usize = 80;
 pub struct Wake {
     /// The terminal may have input.
     pub input: bool,
-    /// Something that the host was asked to report: output of a guest, a line of the log.
-    pub event: bool,
+    /// The guest whose console is open has printed.
+    pub console: bool,
+    /// The log that is followed has grown.
+    pub log: bool,
 }
 
 /// A terminal on a line.

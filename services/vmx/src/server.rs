@@ -49,8 +49,6 @@ impl vm_console::Server for Console {
             )
         })?;
         self.attached = true;
-        // What was printed so far has to be read, too.
-        self.tell();
         Ok(())
     }
 

@@ -42,6 +42,8 @@ pub struct FakeHost {
     pub takes: VecDeque<usize>,
     /// After so many reads the machine is gone.
     pub console_reads: Option<u32>,
+    /// So many console calls time out first.
+    pub console_late: u32,
 }
 
 fn server(id: u64, name: &str) -> ServerInfo {
@@ -135,6 +137,7 @@ impl Default for FakeHost {
             typed: Vec::new(),
             takes: VecDeque::new(),
             console_reads: None,
+            console_late: 0,
         }
     }
 }
@@ -340,6 +343,10 @@ impl Host for FakeHost {
     }
 
     fn console_open(&mut self, name: &str) -> Answer<()> {
+        if let Some(rest) = self.console_late.checked_sub(1) {
+            self.console_late = rest;
+            return Err(Error::TimedOut.into());
+        }
         self.act(&format!("open {name}"))
     }
 

@@ -107,7 +107,8 @@ impl Terminal for Screen {
         );
         Wake {
             input: !self.input.is_empty(),
-            event: self.event,
+            console: false,
+            log: self.event,
         }
     }
 }
