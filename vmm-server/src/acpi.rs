@@ -203,7 +203,7 @@ fn dsdt() -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn table<'a>(image: &'a [u8], base: u64, address: u64) -> &'a [u8] {
+    fn table(image: &[u8], base: u64, address: u64) -> &[u8] {
         let start = (address - base) as usize;
         let length = u32::from_le_bytes(image[start + 4..start + 8].try_into().unwrap()) as usize;
         &image[start..start + length]
