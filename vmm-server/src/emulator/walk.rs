@@ -181,7 +181,8 @@ impl<'a> Walker<'a> {
             no_execute |= size == 8 && entry & NO_EXECUTE != 0 && self.efer & EFER_NXE != 0;
             let last = depth + 1 == levels.len();
             let large_allowed = level.leaf && (size == 8 || self.cr4 & CR4_PSE != 0);
-            if !last && !(large_allowed && entry & LARGE != 0) {
+            let leaf = last || (large_allowed && entry & LARGE != 0);
+            if !leaf {
                 self.mark(slot, entry, ACCESSED);
                 table = if size == 8 { entry & ADDRESS } else { entry & 0xffff_f000 };
                 continue;
@@ -208,7 +209,10 @@ impl<'a> Walker<'a> {
             return user_page && (access != Access::WRITE || allowed & WRITABLE != 0) && (access != Access::FETCH || !no_execute);
         }
         match access {
-            Access::FETCH => !no_execute && !(user_page && self.cr4 & CR4_SMEP != 0),
+            Access::FETCH => {
+                let kept_out = user_page && self.cr4 & CR4_SMEP != 0;
+                !no_execute && !kept_out
+            }
             Access::WRITE => (allowed & WRITABLE != 0 || self.cr0 & CR0_WP == 0) && !(user_page && self.smap),
             _ => !(user_page && self.smap),
         }
