@@ -262,9 +262,10 @@ impl supervisor::Server for Root {
     fn servers(&mut self, _call: &mut Call, first: u32) -> Result<Page<ServerInfo>, Failure> {
         let first = first as usize;
         let own = (first == 0).then(|| (0, self.own_info())).into_iter();
-        // A machine that does not run has no servers, only the names they would have.
+        // A machine that does not run yet or any more has no servers, only the names they would have.
+        let runs = |vm| self.machines.is_running(vm) && !self.starting.iter().any(|starting| starting.vm == vm);
         let others = self.servers.iter().enumerate().skip(first.saturating_sub(1));
-        let others = others.filter(|(_, record)| record.vm.is_none_or(|vm| self.machines.is_running(vm)));
+        let others = others.filter(|(_, record)| record.vm.is_none_or(runs));
         Ok(Page::fill(own.chain(
             others.map(|(index, record)| (index as u32 + 1, self.server_info(index, record))),
         )))

@@ -30,54 +30,61 @@ fn error_of(status: u64) -> Error {
     Error::from_status(status).unwrap_or(Error::BadState)
 }
 
-/// Any system call. `rax` is call number and flags; see [`tessera_abi::syscall`] for the rest.
+/// One system call with its words; `rdx` and `r8` as the caller says. What a call does not read is not loaded: on the way of a message every instruction counts.
 #[cfg(target_os = "tessera")]
-#[inline(always)]
-pub fn raw(rax: u64, rdi: u64, rsi: u64, rdx: u64, r8: u64, words: &mut Words) -> Outcome {
-    let (status, badge, info);
-    // SAFETY: the kernel changes no memory of ours other than the message buffer of this thread, which is only reached through `message`, and what
-    // the caller mapped by the call itself. Every register that the kernel changes is an output, or saved around the instruction: LLVM reserves rbx and rbp.
-    unsafe {
-        core::arch::asm!(
-            "push rbx",
-            "push rbp",
-            "mov rbx, r9",
-            "mov rbp, r10",
-            "syscall",
-            "mov r9, rbx",
-            "mov r10, rbp",
-            "pop rbp",
-            "pop rbx",
-            inlateout("rax") rax => status,
-            inlateout("rdi") rdi => badge,
-            inlateout("rsi") rsi => info,
-            inlateout("rdx") rdx => _,
-            inlateout("r8") r8 => _,
-            inlateout("r9") words[0] => words[0],
-            inlateout("r10") words[1] => words[1],
-            inlateout("r12") words[2] => words[2],
-            inlateout("r13") words[3] => words[3],
-            inlateout("r14") words[4] => words[4],
-            inlateout("r15") words[5] => words[5],
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    Outcome {
-        status,
-        badge,
-        info: MessageInfo(info),
-    }
+macro_rules! syscall {
+    ($rax:expr, $rdi:expr, $rsi:expr, $words:expr, $($operands:tt)*) => {{
+        let words: &mut Words = $words;
+        let (status, badge, info): (u64, u64, u64);
+        // SAFETY: the kernel changes no memory of ours other than the message buffer of this thread, which is only reached through `message`, and what
+        // the caller mapped by the call itself. Every register that the kernel changes is an output, or saved around the instruction: LLVM reserves rbx and rbp.
+        unsafe {
+            core::arch::asm!(
+                "push rbx",
+                "push rbp",
+                "mov rbx, r9",
+                "mov rbp, r10",
+                "syscall",
+                "mov r9, rbx",
+                "mov r10, rbp",
+                "pop rbp",
+                "pop rbx",
+                inlateout("rax") $rax => status,
+                inlateout("rdi") $rdi => badge,
+                inlateout("rsi") $rsi => info,
+                inlateout("r9") words[0] => words[0],
+                inlateout("r10") words[1] => words[1],
+                inlateout("r12") words[2] => words[2],
+                inlateout("r13") words[3] => words[3],
+                inlateout("r14") words[4] => words[4],
+                inlateout("r15") words[5] => words[5],
+                lateout("rcx") _,
+                lateout("r11") _,
+                $($operands)*
+            );
+        }
+        Outcome { status, badge, info: MessageInfo(info) }
+    }};
 }
 
 /// There is no kernel below a host test.
 #[cfg(not(target_os = "tessera"))]
-pub fn raw(_rax: u64, _rdi: u64, _rsi: u64, _rdx: u64, _r8: u64, _words: &mut Words) -> Outcome {
-    Outcome {
-        status: Error::Unsupported as u64,
-        badge: 0,
-        info: MessageInfo(0),
-    }
+macro_rules! syscall {
+    ($rax:expr, $rdi:expr, $rsi:expr, $words:expr, $($operands:tt)*) => {{
+        let _: (u64, u64, u64, &mut Words) = ($rax, $rdi, $rsi, $words);
+        Outcome {
+            status: Error::Unsupported as u64,
+            badge: 0,
+            info: MessageInfo(0),
+        }
+    }};
+}
+
+/// Any system call. `rax` is call number and flags; see [`tessera_abi::syscall`] for the rest.
+#[inline(always)]
+#[cfg_attr(not(target_os = "tessera"), allow(unused_variables))]
+pub fn raw(rax: u64, rdi: u64, rsi: u64, rdx: u64, r8: u64, words: &mut Words) -> Outcome {
+    syscall!(rax, rdi, rsi, words, inlateout("rdx") rdx => _, inlateout("r8") r8 => _)
 }
 
 /// A system call whose words mean nothing. The kernel may use their registers, so they are saved, but nothing is loaded or stored.
@@ -139,15 +146,21 @@ pub fn yield_now() {
 /// Sends `words` (and, past 48 bytes, the message buffer) to an endpoint and waits for the reply.
 #[inline(always)]
 pub fn call(endpoint: u32, info: MessageInfo, deadline: Option<u64>, words: &mut Words) -> Outcome {
-    let (rax, r8) = number(Syscall::Call, deadline);
-    raw(rax, endpoint.into(), info.0, 0, r8, words)
+    const CALL: u64 = Syscall::Call as u64;
+    match deadline {
+        Some(tsc) => raw(CALL | FLAG_DEADLINE, endpoint.into(), info.0, 0, tsc, words),
+        None => syscall!(CALL, u64::from(endpoint), info.0, words, lateout("rdx") _, lateout("r8") _),
+    }
 }
 
 /// Replies, then receives the next message.
 #[inline(always)]
 pub fn reply_recv(endpoint: u32, reply: u32, info: MessageInfo, deadline: Option<u64>, words: &mut Words) -> Outcome {
-    let (rax, r8) = number(Syscall::ReplyRecv, deadline);
-    raw(rax, endpoint.into(), info.0, reply.into(), r8, words)
+    const REPLY_RECV: u64 = Syscall::ReplyRecv as u64;
+    match deadline {
+        Some(tsc) => raw(REPLY_RECV | FLAG_DEADLINE, endpoint.into(), info.0, reply.into(), tsc, words),
+        None => syscall!(REPLY_RECV, u64::from(endpoint), info.0, words, inlateout("rdx") u64::from(reply) => _, lateout("r8") _),
+    }
 }
 
 /// Receives a message.
