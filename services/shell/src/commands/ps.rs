@@ -104,9 +104,10 @@ fn servers(context: &mut Context<'_>) -> Result<(), Failure> {
         ("MEMORY", Align::Right),
     ]);
     for server in &servers {
-        let before = earlier.iter().find(|(id, _)| *id == server.id).map_or(0, |(_, ticks)| *ticks);
-        // Less than before: it was started anew, and all its time is new.
-        let used = server.cpu_ticks.checked_sub(before).unwrap_or(server.cpu_ticks);
+        let known = earlier.iter().find(|(id, _)| *id == server.id && server.started_tsc <= since);
+        let before = known.map_or(0, |(_, ticks)| *ticks);
+        // All the time of one that was started since is new.
+        let used = server.cpu_ticks.saturating_sub(before);
         let (state, style) = server_state(server.state);
         table.styled_row(
             style,

@@ -195,11 +195,12 @@ fn shares_are_those_since_the_last_look() {
     host.now += 1_000_000 - 1000;
     host.servers[3].cpu_ticks += 500_000;
     // Started anew since: all its time is new.
-    host.servers[2].cpu_ticks = 100_000;
+    host.servers[2].cpu_ticks = 600_000;
+    host.servers[2].started_tsc = host.now;
     run_on(&mut host, &mut screen, &mut memory, "ps").unwrap();
     let text = screen.text();
     let shares: Vec<&str> = text.split_whitespace().filter(|word| word.ends_with('%')).collect();
-    assert_eq!(shares, ["0.0%", "0.0%", "10.0%", "50.0%"]);
+    assert_eq!(shares, ["0.0%", "0.0%", "60.0%", "50.0%"]);
 }
 
 #[test]
