@@ -272,10 +272,9 @@ fn bad_mappings() -> Check {
         "mapping over the stack",
         memory.map(AddressSpace::OWN, layout::STACK_TOP - 0x1000, read_write, 0)
     );
-    answers!(
+    refused!(
         "mapping W+X",
-        memory.map(AddressSpace::OWN, AREA, Rights::WRITE | Rights::EXECUTE, 0),
-        Error::WriteExecute
+        memory.map(AddressSpace::OWN, AREA, Rights::WRITE | Rights::EXECUTE, 0)
     );
     answers!(
         "mapping R+W+X",

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use core::fmt::{Arguments, Write};
-use tessera_rt::{IoPorts, Mutex, grant, log};
+use tessera_rt::{IoPorts, Mutex, grant, log, time};
 
 /// Divisor latch, line control, FIFO control and transmit registers of a 16550 (datasheet, table 2), from its base port.
 const BASE: u16 = 0x2f8;
@@ -44,4 +44,15 @@ fn print(ports: IoPorts, text: &str) {
         while ports.read_u8(BASE + 5).is_ok_and(|status| status & 0x20 == 0) {}
         out(0, byte);
     }
+}
+
+/// Waits until a byte comes in on the report port.
+pub fn wait_for_byte() {
+    let Some(slot) = grant("report") else { return };
+    let ports = IoPorts::new(slot);
+    while ports.read_u8(BASE + 5).is_ok_and(|status| status & 1 == 0) {
+        time::sleep_until(time::after(time::milliseconds(2)));
+    }
+    // What the byte says does not matter.
+    let _ = ports.read_u8(BASE);
 }

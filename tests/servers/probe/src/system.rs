@@ -1,6 +1,6 @@
 //! Questions to the Trace capability.
 
-use crate::report::{line, verdict};
+use crate::report::{line, verdict, wait_for_byte};
 use tessera_rt::caps::ResetKind;
 use tessera_rt::{AddressSpace, Trace, require};
 
@@ -27,9 +27,10 @@ pub fn write_execute() {
     }
 }
 
-/// Panics the kernel.
+/// Panics the kernel when told to.
 pub fn panic_kernel() {
-    line(format_args!("probe: panic next"));
+    line(format_args!("probe: panic waits"));
+    wait_for_byte();
     let answer = Trace::new(require("trace")).reset(ResetKind::Panic);
     verdict("panic", Some(format_args!("the kernel did not panic: {answer:?}")));
 }
