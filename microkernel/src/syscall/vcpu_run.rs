@@ -145,7 +145,14 @@ fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
                     trace_exit(cpu, vcpu, reason);
                 }
                 if space.doorbells_used.get() == 0 || !ring(cpu, vcpu, space, reason) {
-                    return finish(cpu, thread);
+                    return settle(cpu, thread, finish(cpu, thread));
+                }
+                // Signalling may have left shared mode for a moment, or made somebody more important ready.
+                if cpu.running_vcpu.get() != Some(vcpu) {
+                    return ended(cpu, thread);
+                }
+                if cpu.reschedule.get() {
+                    return preempt(cpu, thread, call);
                 }
             }
             Exit::HostInterrupt => {
@@ -157,10 +164,39 @@ fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
         exit = match enter(cpu, thread, vcpu, space) {
             Ok(exit) => exit,
             Err(bits) => {
-                return Outcome { status: NOTIFIED, value: bits };
+                return settle(cpu, thread, Outcome { status: NOTIFIED, value: bits });
             }
         };
     }
+}
+
+/// Others want the processor: the thread asks again when its turn comes.
+#[cold]
+#[inline(never)]
+fn preempt(cpu: &PerCpu, thread: Ref<Thread>, call: &Call) -> Outcome {
+    cpu.running_vcpu.set(None);
+    cpu.vcpu_deadline.set(u64::MAX);
+    thread.in_guest.store(0, Ordering::Release);
+    let regs = &thread.regs;
+    regs.rax.set(call.flags);
+    regs.rdi.set(call.slot);
+    regs.r8.set(call.deadline);
+    // `syscall` is two bytes long.
+    regs.rip.set(regs.rip.get().wrapping_sub(2));
+    SWITCH
+}
+
+/// The call is done; but if others want the processor meanwhile, its thread gets the result when its turn comes.
+#[inline(never)]
+fn settle(cpu: &PerCpu, thread: Ref<Thread>, outcome: Outcome) -> Outcome {
+    if !cpu.reschedule.get() {
+        return outcome;
+    }
+    let regs = &thread.regs;
+    regs.rax.set(outcome.status);
+    regs.rdi.set(outcome.value);
+    regs.rsi.set(0);
+    SWITCH
 }
 
 /// The vCPU was taken away while it ran, perhaps with its thread.
@@ -236,21 +272,10 @@ fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, c
     thread.in_guest.store(0, Ordering::Release);
     if call.deadline != u64::MAX && timer::now() >= call.deadline {
         leave(cpu, thread, vcpu, ExitReason::Deadline);
-        return Some(Outcome::EXIT);
+        return Some(settle(cpu, thread, Outcome::EXIT));
     }
     if cpu.reschedule.get() {
-        // Others want the processor: the thread asks again when its turn comes.
-        cpu.running_vcpu.set(None);
-        cpu.vcpu_deadline.set(u64::MAX);
-        let regs = &thread.regs;
-        regs.rax.set(call.flags);
-        regs.rdi.set(call.slot);
-        regs.rsi.set(0);
-        regs.rdx.set(0);
-        regs.r8.set(call.deadline);
-        // `syscall` is two bytes long.
-        regs.rip.set(regs.rip.get().wrapping_sub(2));
-        return Some(SWITCH);
+        return Some(preempt(cpu, thread, call));
     }
     if cpu.fpu_vcpu.get() != Some(vcpu) && prepare(cpu, thread, vcpu).is_err() {
         leave(cpu, thread, vcpu, ExitReason::Unknown);
@@ -293,8 +318,7 @@ fn ring(cpu: &'static PerCpu, vcpu: Ref<Vcpu>, space: Ref<Space>, reason: ExitRe
         vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
     }
     ipc::signal(cpu, notification, badge);
-    // Signalling may have left shared mode for a moment, or made somebody more important ready.
-    next.is_some() && cpu.running_vcpu.get() == Some(vcpu) && !cpu.reschedule.get()
+    next.is_some()
 }
 
 #[cold]
