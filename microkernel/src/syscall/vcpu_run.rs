@@ -67,14 +67,15 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     let exit = match enter(cpu, thread, vcpu, space) {
         Ok(exit) => exit,
         Err(bits) => {
-            return Outcome { status: NOTIFIED, value: bits };
+            return settle(cpu, thread, Outcome { status: NOTIFIED, value: bits });
         }
     };
     if let Exit::Guest(reason) = exit {
         lock::enter_shared(cpu);
         #[expect(clippy::collapsible_if, reason = "one branch each, the likeliest first: as one condition it would be computed")]
         if cpu.running_vcpu.get() == Some(vcpu) {
-            if cpu.slow.get() & SLOW_TRACE == 0 {
+            // Neither tracing nor somebody to give way to.
+            if cpu.slow.get() == 0 {
                 if space.doorbells_used.get() == 0 {
                     return finish(cpu, thread);
                 }
