@@ -72,7 +72,7 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     };
     if let Exit::Guest(reason) = exit {
         lock::enter_shared(cpu);
-        #[expect(clippy::collapsible_if, reason = "one branch each, the likeliest first: as one condition it would be computed")]
+        // One branch each, the likeliest first: as one condition it would be computed.
         if cpu.running_vcpu.get() == Some(vcpu) {
             // Neither tracing nor somebody to give way to.
             if cpu.slow.get() == 0 {
