@@ -1,7 +1,7 @@
 //! System calls that the kernel must refuse: forged slots, bad lengths, bad addresses, missing rights.
 
 use crate::report::verdict;
-use tessera_rt::abi::object::{ObjectKind, Rights, frame, thread};
+use tessera_rt::abi::object::{ObjectKind, Rights, thread};
 use tessera_rt::abi::syscall::{FLAG_DEADLINE, MAX_CAPS, MAX_MESSAGE, Syscall};
 use tessera_rt::abi::{Error, layout};
 use tessera_rt::manifest::slots as fixed;
@@ -281,7 +281,7 @@ fn bad_mappings() -> Check {
         memory.map(AddressSpace::OWN, AREA, read_write | Rights::EXECUTE, 0),
         Error::WriteExecute
     );
-    for flags in [1 << 11, 1 << 32, 1 << 63, frame::UNCACHED | frame::WRITE_COMBINING] {
+    for flags in [1 << 11, 1 << 32, 1 << 63] {
         refused!(
             alloc::format!("mapping with flags {flags:#x}"),
             memory.map(AddressSpace::OWN, AREA, read_write, flags)
