@@ -27,7 +27,7 @@ pub fn run(bench: &Bench) -> Result<(), Error> {
 fn calls(bench: &Bench, server: Endpoint, words: usize, goal: u64) {
     let info = MessageInfo::new(words * 8, 0);
     let name = match words {
-        64 => alloc::format!("ipc.call-reply-512-bytes"),
+        64 => alloc::string::String::from("ipc.call-reply-512-bytes"),
         _ => alloc::format!("ipc.call-reply-{words}-words"),
     };
     let mut message = [0; 6];
