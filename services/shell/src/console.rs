@@ -67,6 +67,8 @@ fn run(context: &mut Context<'_>, name: &str, late: bool) -> Option<String> {
     loop {
         // A guest that never stops printing must not keep Ctrl-] from being seen: input comes first after each chunk.
         if take_input(context, &mut input) {
+            // What was typed before Ctrl-] is still meant for the guest. It is offered once; a console that has just failed does not matter any more.
+            let _ = offer(context, &mut input);
             return None;
         }
         match exchange(context, name, &mut input, &mut cursor, &mut attach) {

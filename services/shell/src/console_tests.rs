@@ -27,7 +27,7 @@ fn scrollback_and_live_output_come_raw_and_keys_go_to_the_guest() {
     attach_to(&mut host, &mut screen);
     assert!(screen.text().contains("old \x1b[1mline\nnew"));
     assert!(screen.text().ends_with("Left the console of debian.\n"));
-    assert_eq!(host.typed, b"ls\r\x03");
+    assert_eq!(host.typed, b"ls\r\x03more");
     assert_eq!(host.done, ["open debian", "close"]);
     assert_eq!(screen.read_all(), b"ps");
 }
