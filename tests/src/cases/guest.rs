@@ -42,10 +42,11 @@ pub const CASES: &[Case] = &[
         run: |c| to_user_land(c, "generic", 4, 256),
     },
     Case {
-        name: "guest/memory-64-mib",
-        about: "a guest with 64 MiB reaches user land",
+        name: "guest/memory-72-mib",
+        // Its header asks for 51.5 MiB from 16 MiB on, so that it boots in less nowhere.
+        about: "Debian's kernel reaches user land in hardly more RAM than it asks for",
         minutes: 3,
-        run: |c| to_user_land(c, "cloud", 1, 64),
+        run: |c| to_user_land(c, "cloud", 1, 72),
     },
     Case {
         name: "guest/memory-1-gib",
@@ -98,7 +99,8 @@ fn to_user_land(context: &Context, kernel: &str, vcpus: u32, memory: u32) -> Res
     let mut host = context.boot(&system.into(), |config| config.memory = (memory * 3 / 2).max(1024))?;
     let (cpus, seen) = reaches_user_land(&mut host, "guest")?;
     ensure!(cpus == vcpus, "the guest sees {cpus} processors instead of {vcpus}");
-    let (least, most) = (u64::from(memory) * 1024 * 6 / 10, u64::from(memory) * 1024);
+    let share = if memory < 128 { 4 } else { 6 };
+    let (least, most) = (u64::from(memory) * 1024 * share / 10, u64::from(memory) * 1024);
     ensure!((least..=most).contains(&seen), "the guest sees {seen} KiB of {memory} MiB");
     if memory >= 1024 {
         let result = host.serial().expect_line("GUEST-MEMORY (.*)$")?;

@@ -34,6 +34,12 @@ pub const CASES: &[Case] = &[
         run: |c| comes_to_its_end(c, "privileged"),
     },
     Case {
+        name: "hostile/wrecks",
+        about: "guests bring their processors into states that make no sense",
+        minutes: 2,
+        run: wrecks,
+    },
+    Case {
         name: "hostile/hypercalls",
         about: "a guest makes every hypercall",
         minutes: 1,
@@ -125,6 +131,35 @@ fn ends_with_report(context: &Context, test: &str) -> Result<Outcome> {
         log.contains("rip") || log.contains("RIP"),
         "the log has no registers of the failed guest:\n{log}"
     );
+    host_is_well(&mut host)?;
+    Ok(Outcome::Passed)
+}
+
+/// Instructions of the bare guest's list `WRECKS`.
+const WRECKS: usize = 16;
+
+/// One machine for each, one after the other. What becomes of them is theirs; the host goes on.
+fn wrecks(context: &Context) -> Result<Outcome> {
+    let path = match context.guest_file("bare-guest") {
+        Ok(path) => path,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let mut neighbour = Guest::bare("none");
+    (neighbour.name, neighbour.autostart) = ("neighbour".into(), true);
+    let mut system: System = context.product()?.without_guests().file("bare-guest", &path).guest(&neighbour);
+    for number in 0..WRECKS {
+        system = system.guest(&Guest::bare(&format!("wreck-{number}")));
+    }
+    let mut host = context.boot(&system.into(), |_| ())?;
+    for number in 0..WRECKS {
+        let name = format!("wreck-{number}");
+        host.neat_command(&format!("vm start {name}"))?;
+        host.console(&name, "BARE wreck next")?;
+        host.leave_console()?;
+        host.neat_command(&format!("vm exits {name}"))?;
+        host_is_well(&mut host)?;
+        host.neat_command(&format!("vm stop {name}"))?;
+    }
     host_is_well(&mut host)?;
     Ok(Outcome::Passed)
 }

@@ -38,22 +38,14 @@ static ALL: &[(&str, extern "C" fn(u64))] = instructions! {
     "lldt bad": "mov eax, 0xfff8", "lldt ax";
     "ltr bad": "mov eax, 0xfff8", "ltr ax";
     "mov cr0 same": "mov rax, cr0", "mov cr0, rax";
-    "mov cr0 without PE": "mov rax, cr0", "and eax, 0xfffffffe", "mov cr0, rax";
-    "mov cr0 NW without CD": "mov rax, cr0", "or eax, 0x20000000", "and eax, 0xbfffffff", "mov cr0, rax";
-    "mov cr0 high bits": "mov rax, cr0", "bts rax, 40", "mov cr0, rax";
     "mov cr2": "mov rax, -1", "mov cr2, rax";
     "mov cr3 same": "mov rax, cr3", "mov cr3, rax";
-    "mov cr3 reserved": "mov rax, cr3", "bts rax, 62", "mov cr3, rax", "mov rax, cr3", "btr rax, 62", "mov cr3, rax";
     "mov cr4 same": "mov rax, cr4", "mov cr4, rax";
-    "mov cr4 reserved": "mov rax, cr4", "bts rax, 31", "mov cr4, rax";
-    "mov cr4 VMXE": "mov rax, cr4", "mov rdx, rax", "bts rax, 13", "mov cr4, rax", "mov cr4, rdx";
-    "mov cr4 without PAE": "mov rax, cr4", "and eax, 0xffffffdf", "mov cr4, rax";
     "mov cr8": "mov eax, 15", "mov cr8, rax", "xor eax, eax", "mov cr8, rax";
     "mov cr8 reserved": "mov eax, 16", "mov cr8, rax";
     "mov dr0": "mov rax, -1", "mov dr0, rax", "mov rax, dr0";
     "mov dr6": "mov rax, dr6", "mov dr6, rax";
     "mov dr7": "mov rax, dr7", "mov dr7, rax";
-    "mov dr7 reserved": "mov rax, -1", "mov dr7, rax";
     "invlpg": "invlpg [rdi]";
     "invpcid": "mov qword ptr [rdi], 0", "mov qword ptr [rdi + 8], 0", "mov eax, 2", "invpcid rax, [rdi]";
     "rdpmc": "xor ecx, ecx", "rdpmc";
@@ -92,25 +84,17 @@ static ALL: &[(&str, extern "C" fn(u64))] = instructions! {
     "vmfunc": "xor eax, eax", "vmfunc";
     "getsec": "xor eax, eax", ".byte 0x0f, 0x37";
     "encls": "xor eax, eax", ".byte 0x0f, 0x01, 0xcf";
-    "rsm": "rsm";
-    "syscall unset": "mov ecx, 0xc0000080", "rdmsr", "and eax, 0xfffffffe", "wrmsr", "syscall";
-    "sysenter unset": "sysenter";
-    "sysexit": "sysexit";
-    "iret to nowhere": "push 0", "push 0", "push 2", "push 0xfff8", "push 0", "iretq";
-    "far jump": "push 0x7777", "push 0", "retfq";
     "non-canonical read": "mov rax, 0x8000000000000000", "mov rax, [rax]";
     "non-canonical stack": "mov rcx, rsp", "mov rax, 0x7fffffffffffff00", "mov rsp, rax", "mov rsp, rcx";
     "divide by zero": "xor ecx, ecx", "div ecx";
     "lock on a register": ".byte 0xf0, 0x89, 0xc0";
     "fifteen prefixes": ".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x0f,0xa2";
     "cpuid with prefixes": "push rbx", "xor eax, eax", ".byte 0x66,0xf2,0x48,0x0f,0xa2", "pop rbx";
-    "hlt with prefixes and a trap flag": "pushfq", "or qword ptr [rsp], 0x100", "popfq", ".byte 0x66, 0xf4";
     "rdmsr with prefixes": "mov ecx, 0x10", ".byte 0xf3,0x66,0x0f,0x32";
     "in with prefixes": "mov edx, 0x3fd", ".byte 0x66,0x66,0xec";
     "ins to nowhere": "mov edx, 0x3fd", "mov rdi, 0x8000000000000000", "mov ecx, 16", "rep insb";
     "outs from nowhere": "mov edx, 0x80", "mov rsi, 0x8000000000000000", "mov ecx, 16", "rep outsb";
     "outs backwards": "mov edx, 0x80", "mov rsi, rdi", "mov ecx, 8", "std", "rep outsb", "cld";
-    "ins huge count": "mov edx, 0x3fd", "mov ecx, 0", "rep insd";
     "wrpkru": "xor eax, eax", "xor ecx, ecx", "xor edx, edx", ".byte 0x0f, 0x01, 0xef";
     "rdpkru": "xor ecx, ecx", ".byte 0x0f, 0x01, 0xee";
     "clac stac": "clac", "stac";
@@ -122,6 +106,26 @@ static ALL: &[(&str, extern "C" fn(u64))] = instructions! {
     "pconfig": "xor eax, eax", ".byte 0x0f, 0x01, 0xc5";
     "psmash": ".byte 0xf3, 0x0f, 0x01, 0xff";
     "pause a thousand times": "mov ecx, 1000", "2:", "pause", "loop 2b";
+};
+
+/// What leaves a state in which a processor, or an emulator that checks less, cannot go on: each is a test of its own, `wreck-N`, after which only the host has to be well.
+static WRECKS: &[(&str, extern "C" fn(u64))] = instructions! {
+    "hlt with prefixes and a trap flag": "pushfq", "or qword ptr [rsp], 0x100", "popfq", ".byte 0x66, 0xf4";
+    "ins huge count": "mov edx, 0x3fd", "mov ecx, 0", "rep insd";
+    "mov cr0 without PE": "mov rax, cr0", "and eax, 0xfffffffe", "mov cr0, rax";
+    "mov cr0 NW without CD": "mov rax, cr0", "or eax, 0x20000000", "and eax, 0xbfffffff", "mov cr0, rax";
+    "mov cr0 high bits": "mov rax, cr0", "bts rax, 40", "mov cr0, rax";
+    "mov cr3 reserved": "mov rax, cr3", "bts rax, 62", "mov cr3, rax", "mov rax, cr3", "btr rax, 62", "mov cr3, rax";
+    "mov cr4 reserved": "mov rax, cr4", "bts rax, 31", "mov cr4, rax";
+    "mov cr4 VMXE": "mov rax, cr4", "mov rdx, rax", "bts rax, 13", "mov cr4, rax", "mov cr4, rdx";
+    "mov cr4 without PAE": "mov rax, cr4", "and eax, 0xffffffdf", "mov cr4, rax";
+    "mov dr7 reserved": "mov rax, -1", "mov dr7, rax";
+    "rsm": "rsm";
+    "syscall unset": "mov ecx, 0xc0000080", "rdmsr", "and eax, 0xfffffffe", "wrmsr", "syscall";
+    "sysenter unset": "sysenter";
+    "sysexit": "sysexit";
+    "iret to nowhere": "push 0", "push 0", "push 2", "push 0xfff8", "push 0", "iretq";
+    "far jump": "push 0x7777", "push 0", "retfq";
 };
 
 static SCRATCH: crate::trap::Raw<[u64; 512]> = crate::trap::Raw::new([0; 512]);
@@ -142,6 +146,18 @@ pub fn privileged() {
         unsafe { asm!("push 2", "popfq") };
     }
     println!("BARE privileged end done {done} faulted {faults}");
+}
+
+/// Tries one of [`WRECKS`].
+pub fn wreck(number: &str) {
+    match number.parse::<usize>().ok().and_then(|index| WRECKS.get(index)) {
+        Some((name, code)) => {
+            println!("BARE wreck next {name}");
+            let fault = survive(*code, SCRATCH.get() as u64 & !63);
+            println!("BARE wreck-{number} end {name}: {fault:?}");
+        }
+        None => println!("BARE wreck-{number} none"),
+    }
 }
 
 /// Hypercalls with every small number and odd arguments.

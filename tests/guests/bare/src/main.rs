@@ -71,7 +71,10 @@ mod start {
             "spin" => loop {
                 core::hint::spin_loop();
             },
-            _ => println!("BARE {name} unknown"),
+            _ => match name.strip_prefix("wreck-") {
+                Some(number) => instructions::wreck(number),
+                None => println!("BARE {name} unknown"),
+            },
         }
     }
 
