@@ -76,7 +76,13 @@ pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &
     }
     let initramfs_length = initramfs.len() as u64;
     let address = image.preferred;
-    let too_small = LoadError::TooSmall(address.saturating_add(image.init_size).saturating_add(initramfs_length));
+    // A RAM disk that fits below the kernel takes nothing above it.
+    let above = if initramfs_length <= address.saturating_sub(layout::HIGH_START) {
+        0
+    } else {
+        initramfs_length
+    };
+    let too_small = LoadError::TooSmall(address.saturating_add(image.init_size).saturating_add(above));
     let kernel_end = address
         .checked_add(image.init_size)
         .filter(|&kernel_end| kernel_end <= end)
