@@ -3,9 +3,12 @@
 use super::Bench;
 use tessera_probe::statistics::{SAMPLES, Summary};
 use tessera_rt::abi::Error;
+use tessera_rt::abi::object::thread::NO_FPU;
 use tessera_rt::abi::object::{ObjectKind, Rights};
 use tessera_rt::abi::vcpu::{Dirty, ExitReason, Segment, VcpuState, segment};
-use tessera_rt::{AddressSpace, GuestSpace, Untyped, Vcpu, vm};
+use tessera_rt::{
+    AddressSpace, CNode, GuestSpace, Notification, RunOutcome, SchedContext, Thread, ThreadConfig, Untyped, Vcpu, slots, sys, vm,
+};
 
 /// Where the code stands in the guest.
 const CODE: usize = 0x1000;
@@ -43,9 +46,39 @@ pub fn run(bench: &Bench) -> Result<(), Error> {
 }
 
 struct Machine {
+    memory: *mut u8,
+    thread: Thread,
+    stack_top: u64,
+    work: alloc::boxed::Box<Work>,
+}
+
+/// What the driving thread needs.
+struct Work {
     vcpu: Vcpu,
     state: *mut VcpuState,
-    memory: *mut u8,
+    done: Notification,
+}
+
+/// Runs the guest to its `hlt`, handling exits as cheaply as a VMM can. As a VMM's thread it declares that it uses no FPU, so that the guest's extended state
+/// stays in the registers: nothing in here may be compiled to SSE instructions, hence numbers one by one and nothing else.
+extern "C" fn drive(work: *const Work) -> ! {
+    // SAFETY: the machine keeps its work as long as this thread runs.
+    let (vcpu, state, done) = unsafe { ((*work).vcpu, (*work).state, (*work).done) };
+    while let Ok(RunOutcome::Exit) = vcpu.run(None) {
+        // SAFETY: the state page is mapped, and the vCPU does not run while this thread looks.
+        unsafe {
+            match (&raw const (*state).reason).read_volatile() {
+                reason if reason == ExitReason::Cpuid as u32 => (*state).rip += 2,
+                reason if reason == ExitReason::Io as u32 => (*state).rip = (*state).info[1],
+                reason if reason == ExitReason::Hypercall as u32 => (*state).rip += 3,
+                _ => break,
+            }
+        }
+    }
+    let _ = done.signal();
+    loop {
+        let _ = sys::wait(0, None);
+    }
 }
 
 impl Machine {
@@ -59,16 +92,40 @@ impl Machine {
         let shared = frame.slice(0, 8, tessera_rt::CNode::OWN, slot, Rights::READ | Rights::WRITE | Rights::EXECUTE)?;
         shared.map_guest(guest, 0, Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)?;
         let memory = vm::map(frame, Rights::READ | Rights::WRITE, 0)?;
+        let thread = Thread::new(Untyped::OWN.make(ObjectKind::Thread, 0)?);
+        let sched_context = SchedContext::new(Untyped::OWN.make(ObjectKind::SchedContext, 0)?);
+        let here = Thread::FIRST.info()?;
+        thread.configure(&ThreadConfig {
+            cnode: CNode::OWN,
+            space: AddressSpace::OWN,
+            fault: None,
+            sched_context,
+            priority: here.priority,
+            cpu: here.cpu,
+            flags: NO_FPU,
+            utcb: vm::take(4096, 4096)?,
+        })?;
+        let stack = vm::map(Untyped::OWN.frame(4)?, Rights::READ | Rights::WRITE, 0)?;
+        let plain = Untyped::OWN.notification()?;
+        let slot = slots::take()?;
+        // Only a capability with a badge sets bits.
+        CNode::OWN.copy(slot, CNode::OWN, plain.slot(), Rights::all(), 1)?;
+        let done = Notification::new(slot);
         Ok(Self {
-            vcpu,
-            state: state as *mut VcpuState,
             memory: memory.as_ptr(),
+            thread,
+            stack_top: stack.address + stack.length as u64,
+            work: alloc::boxed::Box::new(Work {
+                vcpu,
+                state: state as *mut VcpuState,
+                done,
+            }),
         })
     }
 
     /// Runs the loop to its `hlt`, handling exits as cheaply as a VMM can.
     fn samples(&mut self, instruction: &[u8]) -> Result<[u64; SAMPLES], Error> {
-        let state = self.state;
+        let state = self.work.state;
         for (index, byte) in code(instruction).into_iter().enumerate() {
             // SAFETY: the guest's 32 KiB are mapped here, and the code is shorter than a page.
             unsafe { self.memory.add(CODE + index).write_volatile(byte) };
@@ -90,25 +147,15 @@ impl Machine {
             (*state).rflags = 2;
             (*state).dirty = Dirty::SEGMENTS.bits();
         }
-        loop {
-            self.vcpu.run(None)?;
-            // SAFETY: the vCPU does not run while this thread looks.
-            unsafe {
-                match (&raw const (*state).reason).read_volatile() {
-                    reason if reason == ExitReason::Cpuid as u32 => (*state).rip += 2,
-                    reason if reason == ExitReason::Io as u32 => (*state).rip = (*state).info[1],
-                    reason if reason == ExitReason::Hypercall as u32 => (*state).rip += 3,
-                    reason if reason == ExitReason::Halt as u32 => break,
-                    reason => {
-                        crate::report::line(format_args!(
-                            "probe: virt stopped at {:#x}: exit {reason} {:x?}",
-                            (*state).rip,
-                            (*state).info
-                        ));
-                        return Err(Error::BadState);
-                    }
-                }
-            }
+        self.thread
+            .start(drive as *const () as u64, self.stack_top - 8, &raw const *self.work as u64)?;
+        let _ = self.work.done.wait(None)?;
+        self.thread.stop()?;
+        // SAFETY: the vCPU does not run, and nobody else looks.
+        let (reason, rip, info) = unsafe { ((&raw const (*state).reason).read_volatile(), (*state).rip, (*state).info) };
+        if reason != ExitReason::Halt as u32 {
+            crate::report::line(format_args!("probe: virt stopped at {rip:#x}: exit {reason} {info:x?}"));
+            return Err(Error::BadState);
         }
         Ok(core::array::from_fn(|index| {
             // SAFETY: inside the guest's 32 KiB; the vCPU is halted.
