@@ -68,9 +68,3 @@ impl Endpoint {
         self.callers.insert(thread, |other| other.priority.get() < thread.priority.get());
     }
 }
-
-impl Default for Endpoint {
-    fn default() -> Self {
-        Self::new()
-    }
-}

@@ -71,9 +71,3 @@ impl Notification {
         self.waiter.store(thread.map_or(core::ptr::null_mut(), Ref::as_ptr), Ordering::SeqCst);
     }
 }
-
-impl Default for Notification {
-    fn default() -> Self {
-        Self::new()
-    }
-}

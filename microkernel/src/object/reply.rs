@@ -28,9 +28,3 @@ impl Reply {
         Self { header: Header::new(ObjectKind::Reply), caller: Cell::new(None), receiver: Cell::new(None) }
     }
 }
-
-impl Default for Reply {
-    fn default() -> Self {
-        Self::new()
-    }
-}

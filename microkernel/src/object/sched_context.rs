@@ -96,12 +96,6 @@ impl SchedContext {
     }
 }
 
-impl Default for SchedContext {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -295,12 +295,6 @@ impl Thread {
     }
 }
 
-impl Default for Thread {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// FXSAVE image after FNINIT with the default MXCSR.
 const fn initial_fpu() -> [u8; 512] {
     let mut area = [0; 512];

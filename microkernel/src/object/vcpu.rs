@@ -77,9 +77,3 @@ impl Vcpu {
         (core::ptr::from_ref(self) as usize + STATE_OFFSET) as *mut VcpuState
     }
 }
-
-impl Default for Vcpu {
-    fn default() -> Self {
-        Self::new()
-    }
-}

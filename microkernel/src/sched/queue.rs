@@ -128,12 +128,6 @@ impl Queue {
     }
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[inline(always)]
 fn next_of(thread: Ref<Thread>) -> Ref<Thread> {
     // A member's link is always set; a thread alone links to itself.

@@ -114,12 +114,6 @@ impl RunQueue {
     }
 }
 
-impl Default for RunQueue {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[inline]
 fn virtual_time(thread: &Thread) -> u64 {
     thread.context.get().map_or(0, |context| context.virtual_time.get())

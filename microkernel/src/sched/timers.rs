@@ -68,12 +68,6 @@ impl Timers {
     }
 }
 
-impl Default for Timers {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
