@@ -12,7 +12,7 @@ use crate::object::irq::{IRQS, MSI};
 use crate::object::notification::Notification;
 use crate::object::thread::Thread;
 use crate::sched::dispatch;
-use crate::syscall::ipc;
+use crate::syscall::{fast, ipc};
 use crate::trace;
 
 const DEVICE_NOT_AVAILABLE: u64 = 7;
@@ -47,6 +47,9 @@ fn exception(cpu: &'static PerCpu, thread: Ref<Thread>, number: u64, error: u64)
         u64::from(thread.priority.get()) | u64::from(thread.cpu.get()) << 8,
     ];
     trace::record(cpu, Event::Fault, thread.address(), number | address << 8);
+    if fast::fault(cpu, thread, words) {
+        return;
+    }
     let exclusive = Exclusive::enter(cpu);
     if cpu.current.get() == Some(thread) {
         ipc::fault(&exclusive, thread, words);

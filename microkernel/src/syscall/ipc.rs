@@ -7,7 +7,7 @@ use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::syscall::{FLAG_DEADLINE, MAX_CAPS, MessageInfo, NOTIFIED};
 use tessera_abi::trace::Event;
 
-use super::fast::{copy_rest, own_slot};
+use super::fast::{FAULT_MESSAGE, copy_rest, own_slot};
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::{apic, timer, vector};
 use crate::kref::Ref;
@@ -106,7 +106,7 @@ fn transfer(from: &Thread, to: &Thread, grant: bool) -> Result<MessageInfo, Erro
         for (source, target) in from.fault_words.iter().zip(&to.regs.words) {
             target.set(source.get());
         }
-        return Ok(MessageInfo::new(48, 0));
+        return Ok(FAULT_MESSAGE);
     } else {
         MessageInfo(from.regs.rsi.get())
     };
@@ -253,6 +253,17 @@ pub fn fault(exclusive: &Exclusive, thread: Ref<Thread>, words: [u64; 6]) {
     crate::klog!("a thread without a fault handler stopped: {name} at {rip:#x}, address {address:#x}, stack {rsp:#x}");
     thread.state.set(State::Faulted);
     dispatch::block_current(exclusive.cpu());
+}
+
+/// The current thread, which faulted, was to go on beyond user level: it stays where it is. Returns whom to resume.
+pub extern "C" fn stop_faulted() -> Ref<Thread> {
+    let cpu = percpu::this();
+    if let Some(thread) = cpu.current.get() {
+        thread.faulted.set(true);
+        thread.state.set(State::Faulted);
+        dispatch::block_current(cpu);
+    }
+    dispatch::next_thread(cpu)
 }
 
 /// Answers the caller that `reply` holds with the message of `thread`. Nobody there is no error: the caller may have given up.
