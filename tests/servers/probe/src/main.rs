@@ -25,6 +25,8 @@ extern crate alloc;
 #[cfg(target_os = "tessera")]
 mod bench;
 #[cfg(target_os = "tessera")]
+mod faults;
+#[cfg(target_os = "tessera")]
 mod fuzz;
 #[cfg(target_os = "tessera")]
 mod lifecycle;

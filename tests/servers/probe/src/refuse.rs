@@ -10,7 +10,8 @@ use tessera_rt::{
     AddressSpace, CNode, Endpoint, IoPorts, Reply, SchedContext, Thread, ThreadConfig, Untyped, slots, start::find, start_info,
 };
 
-type Check = Result<(), alloc::string::String>;
+/// What a check answers: nothing, or what it saw.
+pub type Check = Result<(), alloc::string::String>;
 
 macro_rules! refused {
     ($what:expr, $result:expr) => {
@@ -44,6 +45,7 @@ pub fn run() {
         ("bad-slices", bad_slices),
         ("foreign-ports", foreign_ports),
         ("bad-threads", bad_threads),
+        ("fault-replies", crate::faults::replies),
         ("bad-receive-slots", bad_receive_slots),
         ("bad-schedules", bad_schedules),
         ("reply-without-caller", reply_without_caller),
@@ -404,7 +406,8 @@ fn foreign_ports() -> Check {
     Ok(())
 }
 
-fn new_thread() -> Result<(Thread, SchedContext), Error> {
+/// A thread and a scheduling context, neither configured.
+pub fn new_thread() -> Result<(Thread, SchedContext), Error> {
     let thread = Thread::new(Untyped::OWN.make(ObjectKind::Thread, 0)?);
     let context = SchedContext::new(Untyped::OWN.make(ObjectKind::SchedContext, 0)?);
     Ok((thread, context))
