@@ -103,6 +103,7 @@ impl Activity {
 #[derive(Debug)]
 pub struct Statistics {
     exits: [AtomicU64; ExitReason::COUNT],
+    ticks: [AtomicU64; ExitReason::COUNT],
     injected: AtomicU64,
     activity: AtomicU8,
 }
@@ -111,32 +112,57 @@ impl Default for Statistics {
     fn default() -> Self {
         Self {
             exits: [const { AtomicU64::new(0) }; _],
+            ticks: [const { AtomicU64::new(0) }; _],
             injected: AtomicU64::new(0),
             activity: AtomicU8::new(Activity::Parked as u8),
         }
     }
 }
 
-/// Adds one to a counter that only this thread writes: no locked instruction is needed.
+/// Adds to a counter that only this thread writes: no locked instruction is needed. Returns what was there.
 #[inline]
-fn bump(counter: &AtomicU64) {
+fn add(counter: &AtomicU64, amount: u64) -> u64 {
     // Relaxed: a statistic.
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    let before = counter.load(Ordering::Relaxed);
+    counter.store(before.wrapping_add(amount), Ordering::Relaxed);
+    before
 }
 
+/// One exit in this many of a reason is timed: reading the time stamp counter twice would be dear on each.
+const TIMED_EVERY: u64 = 16;
+
 impl Statistics {
-    /// Counts an exit.
+    /// Counts an exit. Returns whether its handling is to be timed, for [`Self::add_time`].
     #[inline]
-    pub fn count_exit(&self, reason: u32) {
-        if let Some(counter) = self.exits.get(reason as usize) {
-            bump(counter);
+    pub fn count_exit(&self, reason: u32) -> bool {
+        self.exits
+            .get(reason as usize)
+            .is_some_and(|counter| add(counter, 1) % TIMED_EVERY == 0)
+    }
+
+    /// Accounts the TSC ticks that a timed exit took, for all those that were not.
+    pub fn add_time(&self, reason: u32, ticks: u64) {
+        if let Some(counter) = self.ticks.get(reason as usize) {
+            add(counter, ticks.saturating_mul(TIMED_EVERY));
         }
+    }
+
+    /// TSC ticks spent on exits for a reason: an estimate from samples.
+    #[must_use]
+    pub fn ticks(&self, reason: usize) -> u64 {
+        let (count, ticks) = (
+            self.exits(reason),
+            self.ticks.get(reason).map_or(0, |counter| counter.load(Ordering::Relaxed)),
+        );
+        // The last sample stands for exits that are still to come.
+        let sampled = count.div_ceil(TIMED_EVERY) * TIMED_EVERY;
+        (u128::from(ticks) * u128::from(count) / u128::from(sampled.max(1))) as u64
     }
 
     /// Counts an injected interrupt.
     #[inline]
     pub fn count_injection(&self) {
-        bump(&self.injected);
+        add(&self.injected, 1);
     }
 
     /// Exits for a reason.

@@ -170,7 +170,7 @@ impl vm_control::Server for Control {
             .map(|reason| ExitCount {
                 reason: reason as u8,
                 count: statistics.exits(reason),
-                ticks: 0,
+                ticks: statistics.ticks(reason),
             })
             .filter(|exit| exit.count > 0)
             .collect();

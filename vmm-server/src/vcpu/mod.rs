@@ -117,10 +117,14 @@ impl<'m, H: Host> Vcpu<'m, H> {
             }
             match host.run(state, self.deadline) {
                 Run::Exit => {
-                    self.statistics.count_exit(state.reason);
+                    let reason = state.reason;
+                    let began = self.statistics.count_exit(reason).then(H::now);
                     if let Err(stop) = self.handle(host, state) {
                         self.fail(host, state, stop);
                         return;
+                    }
+                    if let Some(began) = began {
+                        self.statistics.add_time(reason, H::now().wrapping_sub(began));
                     }
                 }
                 Run::Kicked => {

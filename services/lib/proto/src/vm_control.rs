@@ -53,7 +53,7 @@ pub struct ExitCount {
     pub reason: u8,
     /// Exits.
     pub count: u64,
-    /// TSC ticks spent on them in the VMM; 0 if not measured.
+    /// TSC ticks spent on them in the VMM: an estimate from one exit in 16; 0 if none was measured.
     pub ticks: u64,
 }
 

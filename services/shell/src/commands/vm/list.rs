@@ -43,7 +43,10 @@ pub fn list(context: &mut Context<'_>) -> Result<(), Failure> {
         ("UPTIME", Align::Right),
     ]);
     let mut ends = Vec::new();
-    for vm in machines {
+    for mut vm in machines {
+        if vm.state == VmState::Running {
+            look_inside(context, &mut vm);
+        }
         if vm.state != VmState::Running && !vm.reason.is_empty() {
             ends.push(format!("{}: {}", vm.name, vm.reason));
         }
@@ -68,6 +71,16 @@ pub fn list(context: &mut Context<'_>) -> Result<(), Failure> {
         context.out.prose(&end, 2);
     }
     Ok(())
+}
+
+/// A VMM outlives its guest's failure, so that the registers can be looked at: what init calls running may have stopped.
+fn look_inside(context: &mut Context<'_>, vm: &mut VmSummary) {
+    // A VMM that does not answer is about to end; init will say so.
+    let Ok(info) = context.host.vm_info(&vm.name) else { return };
+    if info.state == RunState::Failed {
+        vm.state = VmState::Failed;
+        vm.reason = info.report.lines().next().unwrap_or_default().into();
+    }
 }
 
 /// One machine from the inside.
