@@ -83,6 +83,86 @@ pub fn step(operation: Operation, width: u8, a: u64, flags: u64) -> (u64, u64) {
     (result, new & !CF | flags & CF)
 }
 
+/// A shift or rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shift {
+    /// SHL.
+    Left,
+    /// SHR.
+    Right,
+    /// SAR.
+    Arithmetic,
+    /// ROL.
+    RotateLeft,
+    /// ROR.
+    RotateRight,
+    /// RCL.
+    CarryLeft,
+    /// RCR.
+    CarryRight,
+}
+
+/// The result and the new flags register (SDM volume 2, SAL/SAR/SHL/SHR and RCL/RCR/ROL/ROR). A count of zero changes nothing.
+#[must_use]
+pub fn shift(operation: Shift, width: u8, value: u64, count: u64, flags: u64) -> (u64, u64) {
+    let mask = mask(width);
+    let sign = mask ^ mask >> 1;
+    let count = count & if width == 8 { 63 } else { 31 };
+    let mut value = value & mask;
+    if count == 0 {
+        return (value, flags);
+    }
+    let mut carry = flags & CF != 0;
+    for _ in 0..count {
+        let (low, high, before) = (value & 1 != 0, value & sign != 0, carry);
+        let (left, enters) = match operation {
+            Shift::Left => (true, false),
+            Shift::RotateLeft => (true, high),
+            Shift::CarryLeft => (true, before),
+            Shift::Right => (false, false),
+            Shift::Arithmetic => (false, high),
+            Shift::RotateRight => (false, low),
+            Shift::CarryRight => (false, before),
+        };
+        (value, carry) = match (left, enters) {
+            (true, enters) => (value << 1 & mask | u64::from(enters), high),
+            (false, true) => (value >> 1 | sign, low),
+            (false, false) => (value >> 1, low),
+        };
+    }
+    let set = |condition: bool, flag: u64| if condition { flag } else { 0 };
+    let overflow = match operation {
+        Shift::Left | Shift::RotateLeft | Shift::CarryLeft => (value & sign != 0) != carry,
+        _ => (value ^ value << 1) & sign != 0,
+    };
+    let moved = set(carry, CF) | set(overflow, OF);
+    let flags = match operation {
+        Shift::Left | Shift::Right | Shift::Arithmetic => {
+            let parity = (value as u8).count_ones() % 2 == 0;
+            flags & !STATUS | moved | set(parity, PF) | set(value == 0, ZF) | set(value & sign != 0, SF)
+        }
+        _ => flags & !(CF | OF) | moved,
+    };
+    (value, flags)
+}
+
+/// Whether a condition holds (SDM volume 1, appendix B); the condition as instructions encode it, 0 to 15.
+#[must_use]
+pub const fn holds(condition: u8, flags: u64) -> bool {
+    let less = (flags & SF != 0) != (flags & OF != 0);
+    let plain = match condition >> 1 {
+        0 => flags & OF != 0,
+        1 => flags & CF != 0,
+        2 => flags & ZF != 0,
+        3 => flags & (CF | ZF) != 0,
+        4 => flags & SF != 0,
+        5 => flags & PF != 0,
+        6 => less,
+        _ => less || flags & ZF != 0,
+    };
+    plain != (condition & 1 != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

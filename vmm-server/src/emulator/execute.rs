@@ -1,10 +1,10 @@
 //! One instruction with operands in registers, constants and memory.
 
-use super::alu::{Operation, compute, mask, step};
+use super::alu::{Operation, Shift, compute, holds, mask, shift, step};
 use super::walk::{Access, Walker};
 use super::{Bus, Fault, advance, bitness, decode};
 use crate::memory::GuestMemory;
-use iced_x86::{Instruction, MemorySize, Mnemonic, OpKind, Register};
+use iced_x86::{ConditionCode, Instruction, MemorySize, Mnemonic, OpKind, Register};
 use tessera_abi::vcpu::{VcpuState, gpr, segment};
 
 const DIRECTION: u64 = 1 << 10;
@@ -88,8 +88,14 @@ impl<B: Bus> Emulator<'_, B> {
             Mnemonic::Xadd => {
                 let (a, b) = (self.read(0)?, self.read(1)?);
                 let (result, flags) = compute(Operation::Add, width, a, b, self.state.rflags);
-                self.write(0, result)?;
-                self.write(1, a)?;
+                if self.is_memory(0) {
+                    self.write(0, result)?;
+                    self.write(1, a)?;
+                } else {
+                    // Of one register as both operands the sum stays.
+                    self.write(1, a)?;
+                    self.write(0, result)?;
+                }
                 self.state.rflags = flags;
             }
             Mnemonic::Cmpxchg => {
@@ -99,7 +105,10 @@ impl<B: Bus> Emulator<'_, B> {
                 if flags & ZERO != 0 {
                     self.write(0, new)?;
                 } else {
-                    self.write(0, old)?;
+                    // The processor writes memory either way, a register only when it changes.
+                    if self.is_memory(0) {
+                        self.write(0, old)?;
+                    }
                     self.write_register_of_width(gpr::RAX, width, old);
                 }
                 self.state.rflags = flags;
@@ -133,9 +142,77 @@ impl<B: Bus> Emulator<'_, B> {
                     Ok(())
                 });
             }
-            _ => return Err(Fault::Unknown("an instruction on device memory that is not emulated")),
+            Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => {
+                return self.repeat(|this| {
+                    this.binary(Operation::Sub, false)?;
+                    this.step_index(gpr::RSI, width);
+                    this.step_index(gpr::RDI, width);
+                    Ok(())
+                });
+            }
+            Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => {
+                return self.repeat(|this| {
+                    this.binary(Operation::Sub, false)?;
+                    this.step_index(gpr::RDI, width);
+                    Ok(())
+                });
+            }
+            Mnemonic::Shl | Mnemonic::Sal => self.shift(Shift::Left)?,
+            Mnemonic::Shr => self.shift(Shift::Right)?,
+            Mnemonic::Sar => self.shift(Shift::Arithmetic)?,
+            Mnemonic::Rol => self.shift(Shift::RotateLeft)?,
+            Mnemonic::Ror => self.shift(Shift::RotateRight)?,
+            Mnemonic::Rcl => self.shift(Shift::CarryLeft)?,
+            Mnemonic::Rcr => self.shift(Shift::CarryRight)?,
+            Mnemonic::Bsf | Mnemonic::Bsr => {
+                let value = self.read(1)?;
+                // With nothing to find the destination stays, as on every processor there is.
+                if value != 0 {
+                    let forward = self.instruction.mnemonic() == Mnemonic::Bsf;
+                    let bit = if forward { value.trailing_zeros() } else { value.ilog2() };
+                    self.write(0, bit.into())?;
+                }
+                self.state.rflags = self.state.rflags & !ZERO | if value == 0 { ZERO } else { 0 };
+            }
+            Mnemonic::Movbe => {
+                let value = self.read(1)?;
+                self.write(0, value.swap_bytes() >> (64 - 8 * u32::from(width)))?;
+            }
+            _ => match self.condition() {
+                Some((holds, true)) => self.write(0, holds.into())?,
+                // The source is read whether or not it is wanted, and 32 bits are written either way.
+                Some((holds, false)) => {
+                    let (old, new) = (self.read(0)?, self.read(1)?);
+                    self.write(0, if holds { new } else { old })?;
+                }
+                None => return Err(Fault::Unknown("an instruction on device memory that is not emulated")),
+            },
         }
         Ok(true)
+    }
+
+    fn shift(&mut self, operation: Shift) -> Result<(), Fault> {
+        let (value, count) = (self.read(0)?, self.read(1)?);
+        let (result, flags) = shift(operation, self.width()?, value, count, self.state.rflags);
+        self.write(0, result)?;
+        self.state.rflags = flags;
+        Ok(())
+    }
+
+    /// Of SETcc and CMOVcc: whether the condition holds, and whether it is SETcc.
+    fn condition(&self) -> Option<(bool, bool)> {
+        // iced counts from 1, in the order of the encoding.
+        let condition = match self.instruction.condition_code() {
+            ConditionCode::None => return None,
+            code => code as u8 - 1,
+        };
+        let sets = match self.instruction.op_count() {
+            1 => true,
+            2 => false,
+            _ => return None,
+        };
+        // Conditional branches take no memory operand.
+        (!sets || self.operand_width(0) == Ok(1)).then(|| (holds(condition, self.state.rflags), sets))
     }
 
     /// Width of the instruction: that of its first operand.
@@ -244,12 +321,20 @@ impl<B: Bus> Emulator<'_, B> {
             once(self)?;
             return Ok(true);
         }
+        use Mnemonic::{Cmpsb, Cmpsd, Cmpsq, Cmpsw, Scasb, Scasd, Scasq, Scasw};
+        let compares = matches!(
+            self.instruction.mnemonic(),
+            Cmpsb | Cmpsw | Cmpsd | Cmpsq | Scasb | Scasw | Scasd | Scasq
+        );
         for _ in 0..BURST {
             if self.state.gpr[gpr::RCX] & self.address_mask() == 0 {
                 return Ok(true);
             }
             once(self)?;
             self.step_register(gpr::RCX, u64::MAX);
+            if compares && (self.state.rflags & ZERO != 0) != self.instruction.has_rep_prefix() {
+                return Ok(true);
+            }
         }
         Ok(self.state.gpr[gpr::RCX] & self.address_mask() == 0)
     }

@@ -4,6 +4,8 @@
 
 mod alu;
 mod execute;
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod processor_tests;
 mod string;
 pub mod walk;
 
