@@ -7,10 +7,12 @@ mod execute;
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
 mod processor_tests;
 mod string;
+mod task_switch;
 pub mod walk;
 
 pub use execute::emulate;
 pub use string::string_io;
+pub use task_switch::{Source, Switch, task_switch};
 
 use crate::memory::GuestMemory;
 use iced_x86::{Decoder, DecoderOptions, Instruction};

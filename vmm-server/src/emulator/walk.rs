@@ -122,6 +122,16 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// As [`Self::new`], for the processor's own accesses to its tables.
+    #[must_use]
+    pub fn supervisor(state: &VcpuState, memory: &'a GuestMemory) -> Self {
+        Self {
+            user: false,
+            smap: false,
+            ..Self::new(state, memory)
+        }
+    }
+
     /// The guest-physical address of `linear`.
     ///
     /// # Errors

@@ -1,11 +1,12 @@
 //! One handler for each reason to leave the guest. The first few are on the hot path.
 
+use super::interrupts::{EVENT_TYPE, NMI_BLOCKED};
 use super::{Stop, Vcpu};
 use crate::cpuid::{CpuidTable, Current};
-use crate::emulator::{self, Fault, GENERAL_PROTECTION, INVALID_OPCODE};
+use crate::emulator::{self, Fault, GENERAL_PROTECTION, INVALID_OPCODE, Source, Switch};
 use crate::machine::Host;
 use crate::vcpu::memory::VcpuBus;
-use tessera_abi::vcpu::{Dirty, ExitReason, IO_IN, IO_STRING, IO_WIDTH_SHIFT, VcpuState, gpr};
+use tessera_abi::vcpu::{Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, ExitReason, IO_IN, IO_STRING, IO_WIDTH_SHIFT, VcpuState, gpr};
 
 const CR4_OSXSAVE: u64 = 1 << 18;
 /// Answer to an unknown hypercall (`-KVM_ENOSYS`).
@@ -61,7 +62,7 @@ impl<H: Host> Vcpu<'_, H> {
             ExitReason::Iret | ExitReason::None => (),
             ExitReason::Shutdown => return Err("triple fault: an exception could not be delivered, nor the double fault that followed"),
             ExitReason::EntryFailed => return Err("the processor refused to enter the guest with these registers"),
-            ExitReason::TaskSwitch => return Err("hardware task switch, which is not emulated"),
+            ExitReason::TaskSwitch => return self.task_switch(host, state),
             ExitReason::ControlRegister => return Err("control-register access that nobody asked to intercept"),
             ExitReason::Exception => return Err("exception that nobody asked to intercept"),
             _ => return Err("exit for a reason that is not known"),
@@ -165,6 +166,35 @@ impl<H: Host> Vcpu<'_, H> {
             Err(Fault::Unknown(what)) => return Err(what),
         }
         Ok(())
+    }
+
+    /// The event that went through a task gate is delivered with it.
+    fn task_switch(&mut self, host: &mut H, state: &mut VcpuState) -> Result<(), Stop> {
+        let source = match state.info[0] >> 32 {
+            0 => Source::Call,
+            1 => Source::Return,
+            2 => Source::Jump,
+            _ => Source::Gate,
+        };
+        let event = core::mem::take(&mut state.vectoring);
+        let (kind, vector) = (event & EVENT_TYPE, event & 0xff);
+        // `int3` and `into` are exceptions to AMD-V; both go on behind the instruction.
+        let instruction = source != Source::Gate || kind == EVENT_SOFTWARE || (kind == EVENT_EXCEPTION && matches!(vector, 3 | 4));
+        let length = if instruction { self.length(host, state, 2) } else { 0 };
+        match (source, kind) {
+            (Source::Return, _) => state.interrupt_shadow &= !NMI_BLOCKED,
+            (Source::Gate, EVENT_NMI) => state.interrupt_shadow |= NMI_BLOCKED,
+            _ => (),
+        }
+        let switch = Switch {
+            selector: state.info[0] as u16,
+            source,
+            error: (state.info[1] >> 32 & 1 != 0).then_some(state.info[1] as u32),
+            length,
+            external: !instruction,
+        };
+        let outcome = emulator::task_switch(state, &self.machine.memory, &switch);
+        self.settle(state, outcome)
     }
 
     fn set_extended_control(&mut self, host: &mut H, state: &mut VcpuState) {

@@ -10,8 +10,8 @@ use tessera_abi::vcpu::{
 
 const INTERRUPT_FLAG: u64 = 1 << 9;
 const SHADOW: u32 = 1;
-const NMI_BLOCKED: u32 = 2;
-const TYPE: u32 = 7 << 8;
+pub(super) const NMI_BLOCKED: u32 = 2;
+pub(super) const EVENT_TYPE: u32 = 7 << 8;
 /// How long an interrupt that only the task priority holds back may go unnoticed, in nanoseconds: the guest lowers the priority without an exit.
 const HOLD: u64 = 200_000;
 
@@ -165,7 +165,7 @@ impl<H: Host> Vcpu<'_, H> {
     fn inject_again(&mut self, state: &mut VcpuState) {
         state.inject = state.vectoring;
         state.inject_error = state.vectoring_error;
-        if state.vectoring & TYPE == EVENT_SOFTWARE && state.instruction_length == 0 {
+        if state.vectoring & EVENT_TYPE == EVENT_SOFTWARE && state.instruction_length == 0 {
             // Without its length, the instruction itself is executed again and raises the event anew.
             state.inject = 0;
         }

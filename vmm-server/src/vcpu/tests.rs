@@ -473,7 +473,6 @@ fn what_cannot_be_handled_stops_the_machine_with_a_report() {
     for (reason, words) in [
         (ExitReason::Shutdown, "triple fault"),
         (ExitReason::EntryFailed, "refused to enter"),
-        (ExitReason::TaskSwitch, "task switch"),
         (ExitReason::Unknown, "not known"),
     ] {
         let machine = machine(1);
@@ -496,6 +495,18 @@ fn instructions_of_the_extensions_raise_ud() {
     let (_, _, script) = play(&machine, |_, _| (), script);
     let events: Vec<_> = script.injected.iter().map(|event| event & 0xff).collect();
     assert_eq!(events, [0, 6, 6, 13]);
+}
+
+#[test]
+fn a_task_switch_to_nowhere_raises_gp_and_ends_the_event_behind_it() {
+    let machine = machine(1);
+    let gate = |state: &mut VcpuState| {
+        exit(ExitReason::TaskSwitch)(state);
+        state.info = [0x77 | 3 << 32, 0, 0, 0];
+        state.vectoring = EVENT_VALID | EVENT_INTERRUPT | 0x40;
+    };
+    let (_, _, script) = play(&machine, |_, _| (), Script::default().then(gate));
+    assert_eq!(script.injected[1], EVENT_VALID | EVENT_EXCEPTION | EVENT_ERROR | 13);
 }
 
 #[test]
