@@ -1,15 +1,16 @@
 //! From the boot code to init: everything that is left of the machine is made into capabilities, and the first thread starts.
 
-use tessera_abi::boot::{BootInfo, INIT_CNODE_BITS, MAX_UNTYPED, UntypedInfo, slot};
-use tessera_abi::bundle::{BundleHeader, MAGIC, MAX_SEGMENTS};
+use tessera_abi::PAGE_SIZE;
+use tessera_abi::boot::{Features, INIT_CNODE_BITS, MAX_UNTYPED, UntypedInfo, slot};
+use tessera_abi::bundle::BundleHeader;
 use tessera_abi::layout;
 use tessera_abi::object::{ObjectKind, Rights, size, thread as thread_op};
-use tessera_abi::{ABI_VERSION, PAGE_SIZE};
+use tessera_boot::bundle as bundle_header;
 
-use crate::arch::boot::BootContext;
-use crate::arch::memory::{copy_kernel_half, phys_to_virt};
+use crate::arch::boot::{BOOT_INFO_PAGES, BootContext};
+use crate::arch::memory::{copy_kernel_half, phys_to_virt, virt_to_phys};
 use crate::arch::percpu::{self, PerCpu};
-use crate::arch::{entry, log, smp};
+use crate::arch::{cpu, entry, log, smp};
 use crate::klog;
 use crate::kref::Ref;
 use crate::lock;
@@ -27,7 +28,6 @@ use crate::virt;
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Page tables that init's address space can have; the bundle alone may need one per 2 MiB.
 const INIT_POOL: u64 = 1024;
-const BOOT_INFO_PAGES: u64 = (size_of::<BootInfo>() as u64).div_ceil(PAGE);
 
 /// Address of init's thread.
 static INIT: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
@@ -46,13 +46,8 @@ fn prepare_cpu(cpu: &'static PerCpu) {
 }
 
 /// The boot processor, with every other one waiting to be let go.
-pub fn bsp(context: &BootContext) -> ! {
-    let allocate = |pages: u64| {
-        let base = context.allocator.borrow_mut().allocate(pages);
-        // SAFETY: the allocator gives out memory that is nobody else's, and the direct map covers it.
-        unsafe { phys_to_virt(base).write_bytes(0, (pages * PAGE) as usize) };
-        base
-    };
+pub fn bsp(context: &mut BootContext) -> ! {
+    let cpu_count = context.info.cpu_count as usize;
     dispatch::calibrate();
     virt::fpu::detect();
     let detection = virt::detect();
@@ -60,22 +55,22 @@ pub fn bsp(context: &BootContext) -> ! {
         virt::Backend::None => klog!("virtualisation: none, virtual machines cannot run: {}", detection.reason),
         backend => klog!("virtualisation: {} ({})", backend.name(), detection.reason),
     }
-    for (index, page) in HOST_SAVE.iter().enumerate().take(context.cpu_count) {
-        page.store(allocate(1), core::sync::atomic::Ordering::Release);
+    for (index, page) in HOST_SAVE.iter().enumerate().take(cpu_count) {
+        page.store(context.allocator.allocate(1), core::sync::atomic::Ordering::Release);
         if let Some(cpu) = percpu::get(index) {
-            trace::install(cpu, phys_to_virt(allocate(trace::RING_PAGES)));
+            trace::install(cpu, phys_to_virt(context.allocator.allocate(trace::RING_PAGES)));
         }
     }
-    let mut features = context.features;
-    features.set(tessera_abi::boot::Features::SVM, detection.backend == virt::Backend::Svm);
-    features.set(tessera_abi::boot::Features::VMX, detection.backend == virt::Backend::Vmx);
+    let mut features = cpu::features();
+    features.set(Features::SVM, detection.backend == virt::Backend::Svm);
+    features.set(Features::VMX, detection.backend == virt::Backend::Vmx);
     trace::set_features(features.bits());
     let cpu = percpu::this();
     enable_virtualisation(0);
     prepare_cpu(cpu);
     lock::enter_shared(cpu);
-    let thread = make_init(context, features.bits(), &allocate);
-    klog!("starting init on processor 0 of {}", context.cpu_count);
+    let thread = make_init(context, features.bits());
+    klog!("starting init on processor 0 of {cpu_count}");
     log::release_console();
     dispatch::wake_local(cpu, thread);
     smp::release();
@@ -100,48 +95,19 @@ pub fn ap(index: usize) -> ! {
     entry::start()
 }
 
-/// The bundle's header, checked.
-fn bundle_header(context: &BootContext) -> BundleHeader {
-    let length = context.bundle.end - context.bundle.base;
-    assert!(length >= PAGE, "the boot loader gave no bundle: the image is incomplete");
+fn make_init(context: &mut BootContext, features: u64) -> Ref<Thread> {
+    let BootContext { info, bundle, allocator, device_regions, panic_record } = context;
     // SAFETY: the bundle is at least a page of RAM that the boot code set aside; the header is plain numbers.
-    let header = unsafe { phys_to_virt(context.bundle.base).cast::<BundleHeader>().read_unaligned() };
-    assert!(header.magic == MAGIC, "the boot module is no Tessera bundle");
-    assert!(
-        header.abi_version == ABI_VERSION,
-        "the bundle is for version {} of the kernel interface, this kernel has {ABI_VERSION}: build both anew",
-        header.abi_version
-    );
-    let inside = |offset: u64, bytes: u64| offset.checked_add(bytes).is_some_and(|end| end <= length);
-    assert!(
-        header.length <= length && inside(header.manifest_offset, header.manifest_length) && header.segment_count as usize <= MAX_SEGMENTS,
-        "the bundle is cut short: {length} bytes were loaded of {}",
-        header.length
-    );
-    for segment in &header.segments[..header.segment_count as usize] {
-        let aligned = (segment.address | segment.offset | segment.length) % PAGE == 0;
-        assert!(
-            aligned
-                && inside(segment.offset, segment.length)
-                && segment.address >= layout::USER_BOTTOM
-                && segment.address < layout::USER_TOP,
-            "the bundle's init has a bad segment at {:#x}",
-            segment.address
-        );
-    }
-    header
-}
-
-fn make_init(context: &BootContext, features: u64, allocate: &dyn Fn(u64) -> u64) -> Ref<Thread> {
-    let header = bundle_header(context);
+    let header = unsafe { phys_to_virt(bundle.base).cast::<BundleHeader>().read_unaligned() };
+    let segments = bundle_header::segments(&header, bundle.length()).unwrap_or_else(|error| panic!("{}", error.text()));
 
     // The objects of the first process, out of memory that the kernel keeps: they never end.
     let table_pages = ((size::SLOT as u64) << INIT_CNODE_BITS) / PAGE;
-    let table = phys_to_virt(allocate(table_pages)).cast::<CNode>();
-    let space_memory = allocate(Space::pages(INIT_POOL));
+    let table = phys_to_virt(allocator.allocate(table_pages)).cast::<CNode>();
+    let space_memory = allocator.allocate(Space::pages(INIT_POOL));
     let space = phys_to_virt(space_memory).cast::<Space>();
-    let thread = phys_to_virt(allocate(2)).cast::<Thread>();
-    let sched = phys_to_virt(allocate(1)).cast::<SchedContext>();
+    let thread = phys_to_virt(allocator.allocate(2)).cast::<Thread>();
+    let sched = phys_to_virt(allocator.allocate(1)).cast::<SchedContext>();
     // SAFETY: fresh zeroed pages, large and aligned enough for each object.
     let (table, space, thread, sched) = unsafe {
         table.write(CNode::new(1 << INIT_CNODE_BITS));
@@ -175,13 +141,13 @@ fn make_init(context: &BootContext, features: u64, allocate: &dyn Fn(u64) -> u64
     put(slot::IRQ_CONTROL, plain(ObjectKind::IrqControl, 0, 0));
     put(slot::IO_PORTS, plain(ObjectKind::IoPorts, 0, 0x1_0000));
     put(slot::TRACE, plain(ObjectKind::Trace, 0, 0));
-    let bundle_pages = (context.bundle.end - context.bundle.base) / PAGE;
     let bundle_rights = Rights::READ | Rights::EXECUTE;
-    put(slot::BUNDLE, memory(ObjectKind::Frame, bundle_rights, FLAG_DEVICE, context.bundle.base, bundle_pages));
-    put(slot::KERNEL_LOG, read_only(context.log.base, (context.log.end - context.log.base) / PAGE));
-    put(slot::PANIC_RECORD, read_only(context.panic_record, 1));
+    put(slot::BUNDLE, memory(ObjectKind::Frame, bundle_rights, FLAG_DEVICE, bundle.base, bundle.pages()));
+    let log = log::region();
+    put(slot::KERNEL_LOG, read_only(log.base, log.pages()));
+    put(slot::PANIC_RECORD, read_only(*panic_record, 1));
     for cpu in percpu::all() {
-        let base = crate::arch::memory::virt_to_phys(cpu.trace_ring.get() as *const u8);
+        let base = virt_to_phys(cpu.trace_ring.get() as *const u8);
         put(slot::TRACE_RINGS + cpu.index.get() as u32, read_only(base, trace::RING_PAGES));
     }
 
@@ -191,15 +157,12 @@ fn make_init(context: &BootContext, features: u64, allocate: &dyn Fn(u64) -> u64
             panic!("cannot map init's memory at {address:#x}: {}", error.text());
         }
     };
-    for segment in &header.segments[..header.segment_count as usize] {
-        let rights = Rights::from_bits_truncate(segment.rights as u8) | Rights::READ;
-        assert!(!rights.contains(Rights::WRITE | Rights::EXECUTE), "the bundle's init has a segment that is writable and executable");
-        map(segment.address, context.bundle.base + segment.offset, segment.length / PAGE, rights);
+    for segment in segments {
+        map(segment.address, bundle.base + segment.offset, segment.length / PAGE, bundle_header::rights(segment));
     }
-    let info_page = allocate(BOOT_INFO_PAGES);
-    map(layout::START_INFO, info_page, BOOT_INFO_PAGES, Rights::READ);
+    map(layout::START_INFO, virt_to_phys(&raw const **info), BOOT_INFO_PAGES, Rights::READ);
     let buffer = layout::UTCB_BASE;
-    map(buffer, crate::arch::memory::virt_to_phys(thread.utcb().cast::<u8>()), 1, Rights::READ | Rights::WRITE);
+    map(buffer, virt_to_phys(thread.utcb().cast::<u8>()), 1, Rights::READ | Rights::WRITE);
     // SAFETY: the page behind the thread is its message buffer.
     unsafe { (*thread.utcb()).self_address = buffer };
 
@@ -224,29 +187,13 @@ fn make_init(context: &BootContext, features: u64, allocate: &dyn Fn(u64) -> u64
     thread.reset_registers(header.entry, 0, layout::START_INFO);
 
     // What is left of memory; nothing is allocated after this.
-    let mut info = BootInfo {
-        abi_version: ABI_VERSION,
-        cpu_count: context.cpu_count as u32,
-        tsc_hz: context.tsc_hz,
-        boot_tsc: context.boot_tsc,
-        features,
-        ram_bytes: context.ram_bytes,
-        kernel_bytes: 0,
-        rsdp: context.rsdp,
-        bundle_length: bundle_pages * PAGE,
-        manifest_offset: header.manifest_offset,
-        manifest_length: header.manifest_length,
-        wall_clock: context.wall_clock,
-        trace_ring_pages: trace::RING_PAGES as u32,
-        untyped_count: 0,
-        command_line: [0; 256],
-        untyped: [UntypedInfo::default(); MAX_UNTYPED],
-    };
-    let line = &context.command_line[..context.command_line.len().min(info.command_line.len() - 1)];
-    info.command_line[..line.len()].copy_from_slice(line);
-    let allocator = context.allocator.borrow();
+    info.features = features;
+    info.bundle_length = bundle.length();
+    info.manifest_offset = header.manifest_offset;
+    info.manifest_length = header.manifest_length;
+    info.trace_ring_pages = trace::RING_PAGES as u32;
     let free = allocator.free().as_slice().iter().map(|r| (*r, 0));
-    let devices = context.device_regions.as_slice().iter().map(|r| (*r, FLAG_DEVICE));
+    let devices = device_regions.as_slice().iter().map(|r| (*r, FLAG_DEVICE));
     let mut free_bytes = 0;
     for (region, flags) in free.chain(devices) {
         let mut base = region.base.next_multiple_of(PAGE);
@@ -263,8 +210,6 @@ fn make_init(context: &BootContext, features: u64, allocate: &dyn Fn(u64) -> u64
             }
         }
     }
-    info.kernel_bytes = context.ram_bytes.saturating_sub(free_bytes + bundle_pages * PAGE);
-    // SAFETY: the pages were allocated for this and are mapped read-only in init only.
-    unsafe { phys_to_virt(info_page).cast::<BootInfo>().write(info) };
+    info.kernel_bytes = info.ram_bytes.saturating_sub(free_bytes + info.bundle_length);
     thread
 }

@@ -5,16 +5,16 @@
 //! the loader said, the final page tables, the firmware's tables, this processor, the timers, the other processors.
 
 use core::arch::global_asm;
-use core::cell::RefCell;
 
-use tessera_abi::boot::Features;
+use tessera_abi::boot::BootInfo;
+use tessera_boot::acpi;
+use tessera_boot::memory_map::MemoryMap;
+use tessera_boot::multiboot2::{self, BootInformation};
+use tessera_boot::regions::{Region, RegionSet};
 
-use super::memory_map::MemoryMap;
-use super::multiboot2::{self, BootInformation, MAX_COMMAND_LINE};
-use super::regions::{Region, RegionSet};
-use super::{acpi, apic, clock, cpu, descriptors, ioapic, log, memory, panic, power, serial, smp, timer};
+use super::{apic, clock, cpu, descriptors, ioapic, memory, panic, power, serial, smp, timer};
 use crate::klog;
-use memory::BootAllocator;
+use memory::{BootAllocator, DirectMap};
 
 global_asm!(
     r#"
@@ -157,55 +157,27 @@ boot_stack_top:
 
     .section .bss.early_stack, "aw", @nobits
     .balign 16
-    .skip 32768
+    .skip 49152
 early_stack_top:
     .text
 "#
 );
 
+/// Pages that hold a `BootInfo`.
+pub const BOOT_INFO_PAGES: u64 = size_of::<BootInfo>().div_ceil(tessera_abi::PAGE_SIZE) as u64;
+
 /// What the boot found out, for the rest of the kernel to start from.
 pub struct BootContext {
-    /// Processors that run; they wait in `start_ap` from now on.
-    pub cpu_count: usize,
-    /// TSC ticks per second.
-    pub tsc_hz: u64,
-    /// TSC when the kernel was entered.
-    pub boot_tsc: u64,
-    /// Processor features in use; virtualisation is not looked at here.
-    pub features: Features,
-    /// RAM of the machine in bytes.
-    pub ram_bytes: u64,
+    /// What init will read; the rest of the kernel fills in what is not known yet.
+    pub info: &'static mut BootInfo,
     /// Physical addresses that are not RAM: device registers and the firmware's tables, whole pages.
     pub device_regions: RegionSet,
     /// The boot bundle; whole pages, in RAM, in no other list.
     pub bundle: Region,
-    /// Physical address of a page (in `device_regions`) with a copy of the ACPI root pointer, or 0.
-    pub rsdp: u64,
-    /// Command line.
-    pub command_line: heapless::Vec<u8, MAX_COMMAND_LINE>,
-    /// Seconds since 1970, or 0.
-    pub wall_clock: u64,
     /// Physical address of a page with what the last panic left: text that ends with a zero.
     pub panic_record: u64,
-    /// The kernel's log, in the kernel's image.
-    pub log: Region,
     /// Gives memory that the kernel keeps; what it has left in the end is free RAM.
-    pub allocator: RefCell<BootAllocator>,
-}
-
-impl BootContext {
-    /// The value of `key=value` on the command line; empty for a bare `key`.
-    #[must_use]
-    pub fn option(&self, key: &str) -> Option<&str> {
-        option(&self.command_line, key)
-    }
-}
-
-fn option<'a>(command_line: &'a [u8], key: &str) -> Option<&'a str> {
-    core::str::from_utf8(command_line).ok()?.split_ascii_whitespace().find_map(|word| {
-        let rest = word.strip_prefix(key)?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('=') }
-    })
+    pub allocator: BootAllocator,
 }
 
 /// Stops with one line that says why the system cannot start here.
@@ -233,18 +205,19 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
     cpu::enable();
 
     // SAFETY: the loader's information lies below 4 GiB, which the early tables map, and nothing writes there before it has been copied out.
-    let info = match unsafe { read_information(info) } {
-        Ok(info) => info,
-        Err(error) => refuse(error.text()),
-    };
+    let loaded = unsafe { loader_information(info) };
+    let mut info = BootInformation::default();
+    if let Err(error) = multiboot2::parse(loaded, &mut info) {
+        refuse(error.text());
+    }
     let Some((start, end)) = info.module else { refuse("the boot loader gave no bundle; add a `module2` line to its configuration") };
     let bundle = Region { base: start, end }.grown_to(tessera_abi::PAGE_SIZE as u64);
     if start != bundle.base {
         refuse("the bundle does not start on a page");
     }
-    panic::set_reboot(option(&info.command_line, "panic") == Some("reboot"));
+    panic::set_reboot(info.option("panic") == Some("reboot"));
 
-    let mut map = MemoryMap::new(&info.memory, memory::kernel_image(), bundle);
+    let mut map = MemoryMap::new(&info.memory, memory::kernel_image().region(), bundle);
     let mut allocator = BootAllocator::new(core::mem::take(&mut map.free));
     memory::build(&map, &mut allocator, features);
     if info.memory_dropped != 0 {
@@ -258,7 +231,8 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
         memory::copy_to_page(page, rsdp);
         page
     });
-    let machine = info.rsdp.as_ref().and_then(|rsdp| acpi::parse(&map, rsdp)).unwrap_or_else(|| {
+    let tables = DirectMap(&map);
+    let machine = info.rsdp.as_ref().and_then(|rsdp| acpi::parse(&tables, rsdp)).unwrap_or_else(|| {
         klog!("acpi: no usable tables; going on with one processor and no I/O interrupts");
         acpi::Machine { local_apic: 0xfee0_0000, ..acpi::Machine::default() }
     });
@@ -277,32 +251,27 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
     if rsdp != 0 {
         device_regions.add(Region::with_length(rsdp, tessera_abi::PAGE_SIZE as u64));
     }
-    let context = BootContext {
-        cpu_count,
-        tsc_hz,
-        boot_tsc,
-        features: cpu::features(),
-        ram_bytes: map.ram_bytes,
-        device_regions,
-        bundle,
-        rsdp,
-        command_line: info.command_line,
-        wall_clock,
-        panic_record,
-        log: log::region(),
-        allocator: RefCell::new(allocator),
-    };
-    descriptors::on_kernel_stack(&context)
+    // SAFETY: new zeroed pages, which is a valid value of plain numbers, and nobody else's.
+    let known = unsafe { &mut *memory::phys_to_virt(allocator.allocate(BOOT_INFO_PAGES)).cast::<BootInfo>() };
+    known.abi_version = tessera_abi::ABI_VERSION;
+    known.cpu_count = cpu_count as u32;
+    known.tsc_hz = tsc_hz;
+    known.boot_tsc = boot_tsc;
+    known.ram_bytes = map.ram_bytes;
+    known.rsdp = rsdp;
+    known.wall_clock = wall_clock;
+    // Its end stays zero: the line that was kept is shorter.
+    known.command_line[..info.command_line.len()].copy_from_slice(&info.command_line);
+    let mut context = BootContext { info: known, device_regions, bundle, panic_record, allocator };
+    descriptors::on_kernel_stack(&mut context)
 }
 
-/// Copies the loader's information out.
+/// The loader's information; empty if its size is impossible.
 ///
 /// # Safety
 /// `address` is what the loader gave, and is mapped.
-unsafe fn read_information(address: u32) -> Result<BootInformation, multiboot2::ParseError> {
+unsafe fn loader_information(address: u32) -> &'static [u8] {
     let start = memory::phys_to_virt(address.into()).cast_const();
     // SAFETY: the caller vouches for the memory; the size is read first and bounded.
-    let size = multiboot2::total_size(unsafe { core::slice::from_raw_parts(start, 8) }).ok_or(multiboot2::ParseError::BadSize)?;
-    // SAFETY: as above.
-    multiboot2::parse(unsafe { core::slice::from_raw_parts(start, size) })
+    unsafe { core::slice::from_raw_parts(start, multiboot2::total_size(core::slice::from_raw_parts(start, 8)).unwrap_or(0)) }
 }

@@ -2,10 +2,10 @@
 //!
 //! What CPUID says about the TSC is not believed: emulators and hypervisors claim what their host has.
 
+use tessera_boot::acpi::Machine;
+use tessera_boot::calendar::{self, Raw};
 use x86_64::instructions::port::Port;
 
-use super::acpi::Machine;
-use super::calendar::{self, Raw};
 use super::timer;
 use crate::klog;
 

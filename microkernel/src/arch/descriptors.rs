@@ -4,10 +4,10 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tessera_abi::{MAX_CPUS, PAGE_SIZE};
+use tessera_boot::paging::{PageSize, bits};
 
 use super::boot::BootContext;
 use super::memory::{self, BootAllocator, STACKS, Tables};
-use super::paging::{PageSize, bits};
 use super::percpu::PerCpu;
 use super::{cpu, entry, panic};
 
@@ -223,8 +223,8 @@ pub(super) fn start_cpu(index: usize, data: &'static PerCpu) {
 }
 
 /// Leaves the early stack for the first processor's own and goes on in the rest of the kernel.
-pub(super) fn on_kernel_stack(context: &BootContext) -> ! {
-    extern "C" fn enter(context: &'static BootContext) -> ! {
+pub(super) fn on_kernel_stack(context: &mut BootContext) -> ! {
+    extern "C" fn enter(context: &'static mut BootContext) -> ! {
         crate::start_bsp(context)
     }
     let top = super::percpu::this().kernel_stack.get();

@@ -2,9 +2,9 @@
 
 use heapless::Vec;
 use spin::{Mutex, Once};
+use tessera_boot::acpi::{IoApic, MAX_IOAPICS, Override};
 use x86_64::instructions::port::Port;
 
-use super::acpi::{self, MAX_IOAPICS, Override};
 use super::{apic, memory, vector};
 use crate::klog;
 
@@ -60,7 +60,7 @@ static CONTROLLERS: Mutex<Vec<Controller, MAX_IOAPICS>> = Mutex::new(Vec::new())
 static OVERRIDES: Once<Vec<Override, 16>> = Once::new();
 
 /// Masks everything: both legacy controllers and every line of the controllers found.
-pub(super) fn init(ioapics: &[acpi::IoApic], overrides: &Vec<Override, 16>) {
+pub(super) fn init(ioapics: &[IoApic], overrides: &Vec<Override, 16>) {
     mask_legacy();
     OVERRIDES.call_once(|| overrides.clone());
     let mut controllers = CONTROLLERS.lock();

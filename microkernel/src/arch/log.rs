@@ -5,8 +5,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
+use tessera_boot::regions::Region;
 
-use super::regions::Region;
 use super::ring::{LOG_BYTES, LogRing};
 use super::{memory, serial};
 

@@ -10,26 +10,22 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use tessera_abi::PAGE_SIZE;
 use tessera_abi::boot::Features;
-use tessera_abi::{LARGE_PAGE_SIZE, PAGE_SIZE};
+use tessera_boot::acpi::Physical;
+use tessera_boot::kernel_map::{self, Image};
+pub use tessera_boot::kernel_map::{KERNEL_VIRT, PHYS_MAP};
+use tessera_boot::memory_map::{FOUR_GIB, MemoryMap, ONE_MIB};
+use tessera_boot::paging::{self, PageSize, TableMemory, bits};
+use tessera_boot::regions::{Region, RegionSet};
 
-use super::acpi::Physical;
-use super::memory_map::{FOUR_GIB, MemoryMap, ONE_MIB, PHYS_LIMIT};
-use super::paging::{self, PageSize, TableMemory, bits};
-use super::regions::{Region, RegionSet};
 use super::{cpu, descriptors};
 use crate::object::page_tables;
 
-/// Physical memory appears here.
-pub const PHYS_MAP: u64 = 0xffff_8000_0000_0000;
 /// Kernel stacks.
 pub const STACKS: u64 = 0xffff_ff00_0000_0000;
-/// The kernel is linked here plus its physical address.
-pub const KERNEL_VIRT: u64 = 0xffff_ffff_8000_0000;
 
 const PAGE: u64 = PAGE_SIZE as u64;
-const LARGE: u64 = LARGE_PAGE_SIZE as u64;
-const HUGE: u64 = 1 << 30;
 static KERNEL_PML4: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" {
@@ -77,8 +73,15 @@ pub(super) fn boot_pml4_phys() -> u64 {
 
 /// The kernel's image in physical memory, with the boot part.
 #[must_use]
-pub fn kernel_image() -> Region {
-    Region { base: (&raw const __kernel_phys_start) as u64, end: kernel_virt_to_phys((&raw const __kernel_end) as u64) }
+pub fn kernel_image() -> Image {
+    let place = |symbol: *const u8| kernel_virt_to_phys(symbol as u64);
+    Image {
+        start: (&raw const __kernel_phys_start) as u64,
+        text: place(&raw const __text_start),
+        constants: place(&raw const __text_end),
+        data: place(&raw const __rodata_end),
+        end: place(&raw const __kernel_end),
+    }
 }
 
 /// Copies bytes to the start of a page in the direct map.
@@ -88,33 +91,27 @@ pub(super) fn copy_to_page(page: u64, bytes: &[u8]) {
     unsafe { phys_to_virt(page).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
 }
 
-impl Physical for MemoryMap {
+/// Firmware tables, read through the direct map.
+pub(super) struct DirectMap<'a>(pub(super) &'a MemoryMap);
+
+impl Physical for DirectMap<'_> {
     fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
         let region = Region { base: address, end: address.checked_add(length as u64)? };
-        // Old BIOSes keep tables in their ROM, which the map need not name.
-        let rom = Region { base: 0xa_0000, end: ONE_MIB };
-        if !self.known().contains(region) && region.intersection(rom) != region {
-            return None;
-        }
-        if region.end > FOUR_GIB && !self.cached().contains(region) {
-            return None;
-        }
-        // SAFETY: the direct map has the first 4 GiB and all cacheable memory; the firmware's tables lie outside free RAM, so nothing writes them.
-        Some(unsafe { core::slice::from_raw_parts(phys_to_virt(address), length) })
+        // SAFETY: the direct map shows what may hold tables, which lies outside free RAM, so nothing writes it.
+        self.0.may_hold_table(region).then(|| unsafe { core::slice::from_raw_parts(phys_to_virt(address), length) })
     }
 }
 
 /// Gives pages at boot, lowest first, and never takes any back. What it has left becomes user level's.
 pub struct BootAllocator {
     free: RegionSet,
-    given: u64,
 }
 
 impl BootAllocator {
     /// Starts with all free RAM.
     #[must_use]
     pub fn new(free: RegionSet) -> Self {
-        Self { free, given: 0 }
+        Self { free }
     }
 
     /// Zeroed pages, physically contiguous; their physical address. They lie below 4 GiB.
@@ -125,7 +122,6 @@ impl BootAllocator {
     pub fn allocate(&mut self, pages: u64) -> u64 {
         let below_4g = Region { base: ONE_MIB, end: FOUR_GIB };
         let base = self.free.take(pages * PAGE, PAGE, below_4g).expect("out of memory at boot: the machine has too little RAM below 4 GiB");
-        self.given += pages * PAGE;
         // SAFETY: the memory was free, is RAM, and is mapped by the early and by the final tables.
         unsafe { phys_to_virt(base).write_bytes(0, (pages * PAGE) as usize) };
         base
@@ -135,12 +131,6 @@ impl BootAllocator {
     #[must_use]
     pub fn free(&self) -> &RegionSet {
         &self.free
-    }
-
-    /// Bytes given out.
-    #[must_use]
-    pub fn given(&self) -> u64 {
-        self.given
     }
 }
 
@@ -173,56 +163,15 @@ pub(super) fn map(tables: &mut Tables<'_>, address: u64, physical: u64, size: Pa
     }
 }
 
-/// Rights of a page of the image, as page-table bits.
-fn image_rights(address: u64) -> u64 {
-    if address < (&raw const __text_end) as u64 {
-        0
-    } else if address < (&raw const __rodata_end) as u64 {
-        bits::NO_EXECUTE
-    } else {
-        bits::NO_EXECUTE | bits::WRITE
-    }
-}
-
 /// Builds the final page tables and loads them.
 pub fn build(map_of: &MemoryMap, allocator: &mut BootAllocator, features: Features) {
-    let data = bits::NO_EXECUTE | bits::WRITE;
     // Relaxed: one processor runs.
     KERNEL_PML4.store(allocator.allocate(1), Ordering::Relaxed);
     let tables = &mut Tables(allocator);
-
-    let text = (&raw const __text_start) as u64;
-    let image_end = (&raw const __kernel_end) as u64;
-    for address in (text..image_end).step_by(PAGE_SIZE) {
-        map(tables, address, kernel_virt_to_phys(address), PageSize::Small, image_rights(address));
-    }
-
-    let image = kernel_image();
-    let first_text = kernel_virt_to_phys(text);
-    for base in (0..FOUR_GIB).step_by(LARGE_PAGE_SIZE) {
-        let chunk = Region::with_length(base, LARGE);
-        if chunk.overlaps(image) {
-            for page in (chunk.base..chunk.end).step_by(PAGE_SIZE) {
-                let in_image = page >= first_text && page < image.end;
-                let rights = if in_image { image_rights(KERNEL_VIRT + page) | bits::NO_EXECUTE } else { data };
-                map(tables, PHYS_MAP + page, page, PageSize::Small, rights);
-            }
-        } else {
-            let caching = if map_of.cached().overlaps(chunk) { 0 } else { bits::UNCACHED };
-            map(tables, PHYS_MAP + base, base, PageSize::Large, data | caching);
-        }
-    }
-    let high = Region { base: FOUR_GIB, end: PHYS_LIMIT };
-    let mut next = FOUR_GIB;
-    for region in map_of.cached().as_slice() {
-        let region = region.intersection(high).grown_to(LARGE);
-        next = next.max(region.base);
-        while next < region.end {
-            let huge = features.contains(Features::PAGE_1G) && next.is_multiple_of(HUGE) && region.end - next >= HUGE;
-            let size = if huge { PageSize::Huge } else { PageSize::Large };
-            map(tables, PHYS_MAP + next, next, size, data);
-            next += size.bytes();
-        }
+    if let Err((address, error)) =
+        kernel_map::build(tables, kernel_pml4_phys(), &kernel_image(), map_of, features.contains(Features::PAGE_1G))
+    {
+        panic!("cannot map {address:#x} for the kernel: {error:?}");
     }
     // The stacks of all processors share this part; with their first page its entry in the root is there for good.
     descriptors::reserve_stacks(tables);

@@ -1,15 +1,6 @@
-//! The x86-64 machine: boot, processors, memory map, interrupt controllers, timers.
-//!
-//! The modules that only compute (tables of the firmware, page tables, regions, text ring) are plain Rust that the host tests; those that touch the
-//! machine are built for the kernel's target alone.
+//! The x86-64 machine: boot, processors, memory, interrupt controllers, timers. What only computes at boot (tables of the firmware, memory map, the kernel's own
+//! page tables) stands in `tessera-boot`.
 
-pub mod acpi;
-pub mod calendar;
-pub mod memory_map;
-pub mod multiboot2;
-pub mod paging;
-pub mod record;
-pub mod regions;
 pub mod ring;
 
 #[cfg(target_os = "none")]

@@ -6,8 +6,9 @@ use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use tessera_boot::panic_record::{self as record, MAX_TEXT, RECORD_BYTES};
+
 use super::memory::{self, BootAllocator};
-use super::record::{self, MAX_TEXT, RECORD_BYTES};
 use super::{apic, cpu, log, percpu, power, serial};
 
 /// 1 from the first panic on. The NMI entry reads it by name.

@@ -1,9 +1,9 @@
 //! Restarting and switching off.
 
 use spin::Once;
+use tessera_boot::acpi::{Machine, ResetRegister, SoftOff};
 use x86_64::instructions::port::Port;
 
-use super::acpi::{Machine, ResetRegister, SoftOff};
 use super::{cpu, memory, timer};
 
 #[derive(Clone, Copy)]

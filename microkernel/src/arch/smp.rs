@@ -7,10 +7,10 @@ use core::arch::{global_asm, naked_asm};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use tessera_abi::MAX_CPUS;
+use tessera_boot::acpi::Machine;
+use tessera_boot::memory_map::MemoryMap;
 
-use super::acpi::Machine;
 use super::memory::{self, BootAllocator};
-use super::memory_map::MemoryMap;
 use super::percpu::PerCpu;
 use super::{apic, cpu, descriptors, timer};
 use crate::klog;

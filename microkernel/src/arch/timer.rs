@@ -4,8 +4,8 @@ use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tessera_abi::boot::Features;
+use tessera_boot::acpi::Machine;
 
-use super::acpi::Machine;
 use super::{apic, clock, cpu};
 use crate::klog;
 

@@ -2,8 +2,7 @@
 
 use tessera_abi::Error;
 use tessera_abi::object::Rights;
-
-use crate::arch::paging::bits;
+use tessera_boot::paging::bits;
 
 /// Where tables come from and how they are reached.
 pub trait Tables {

@@ -4,6 +4,8 @@
 use heapless::Vec;
 use tessera_abi::MAX_CPUS;
 
+use crate::bytes::{u8_at, u16_at, u32_at, u64_at};
+
 /// Most IOAPICs.
 pub const MAX_IOAPICS: usize = 8;
 /// Most bytes of a table that are believed.
@@ -86,26 +88,6 @@ pub struct Machine {
     pub soft_off: Option<SoftOff>,
 }
 
-fn read<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()
-}
-
-fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
-    bytes.get(offset).copied()
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    read(bytes, offset).map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    read(bytes, offset).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    read(bytes, offset).map(u64::from_le_bytes)
-}
-
 fn sums_to_zero(bytes: &[u8]) -> bool {
     bytes.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte)) == 0
 }
@@ -120,6 +102,7 @@ fn table(memory: &impl Physical, address: u64) -> Option<&[u8]> {
 }
 
 /// Reads the tables that the root pointer leads to. A table that is missing or damaged leaves its fields empty; `None` if there is no usable root.
+#[inline(never)]
 pub fn parse(memory: &impl Physical, rsdp: &[u8]) -> Option<Machine> {
     if rsdp.get(..8)? != b"RSD PTR " || !sums_to_zero(rsdp.get(..20)?) {
         return None;
@@ -243,5 +226,4 @@ fn sleep_types(code: &[u8]) -> Option<(u8, u8)> {
 }
 
 #[cfg(test)]
-#[path = "acpi_tests.rs"]
 mod tests;

@@ -2,6 +2,8 @@
 
 use heapless::Vec;
 
+use crate::bytes::{u32_at, u64_at};
+
 /// Value of `eax` when a Multiboot2 loader starts the kernel.
 pub const BOOTLOADER_MAGIC: u32 = 0x36d7_6289;
 /// Most memory-map entries that are kept; a machine with more loses the last ones, which costs memory and nothing else if they are RAM.
@@ -80,14 +82,6 @@ pub struct BootInformation {
     pub rsdp: Option<Vec<u8, 36>>,
 }
 
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(offset..offset.checked_add(4)?)?.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(offset..offset.checked_add(8)?)?.try_into().ok()?))
-}
-
 /// The size that the information claims, from its first four bytes; `None` if it is impossible.
 #[must_use]
 pub fn total_size(header: &[u8]) -> Option<usize> {
@@ -95,14 +89,14 @@ pub fn total_size(header: &[u8]) -> Option<usize> {
     (8..=MAX_INFO).contains(&size).then_some(size)
 }
 
-/// Reads the information, `bytes` being all of it.
+/// Reads the information into `info`, which is empty; `bytes` are all of it. It is not returned, because it is large and the first stack is small.
 ///
 /// # Errors
 /// What makes it unusable. Fields inside a tag that are out of bounds make that tag count as absent.
-pub fn parse(bytes: &[u8]) -> Result<BootInformation, ParseError> {
+#[inline(never)]
+pub fn parse(bytes: &[u8], info: &mut BootInformation) -> Result<(), ParseError> {
     let size = total_size(bytes).ok_or(ParseError::BadSize)?;
     let bytes = bytes.get(..size).ok_or(ParseError::BadSize)?;
-    let mut info = BootInformation::default();
     let mut newer_rsdp = false;
     let mut offset = 8;
     while offset < bytes.len() {
@@ -124,7 +118,7 @@ pub fn parse(bytes: &[u8]) -> Result<BootInformation, ParseError> {
                     info.module = Some((start.into(), end.into()));
                 }
             }
-            TAG_MEMORY_MAP => read_memory_map(tag, &mut info),
+            TAG_MEMORY_MAP => read_memory_map(tag, info),
             TAG_ACPI_OLD if !newer_rsdp && tag.len() >= 8 + 20 => info.rsdp = Vec::from_slice(&tag[8..28]).ok(),
             TAG_ACPI_NEW if tag.len() >= 8 + 36 => {
                 info.rsdp = Vec::from_slice(&tag[8..44]).ok();
@@ -135,7 +129,18 @@ pub fn parse(bytes: &[u8]) -> Result<BootInformation, ParseError> {
         // Tags start at multiples of 8. No overflow: `length` is at most `MAX_INFO`.
         offset += length.next_multiple_of(8);
     }
-    if info.memory.is_empty() { Err(ParseError::NoMemoryMap) } else { Ok(info) }
+    if info.memory.is_empty() { Err(ParseError::NoMemoryMap) } else { Ok(()) }
+}
+
+impl BootInformation {
+    /// The value of `key=value` on the command line; empty for a bare `key`.
+    #[must_use]
+    pub fn option(&self, key: &str) -> Option<&str> {
+        core::str::from_utf8(&self.command_line).ok()?.split_ascii_whitespace().find_map(|word| {
+            let rest = word.strip_prefix(key)?;
+            if rest.is_empty() { Some(rest) } else { rest.strip_prefix('=') }
+        })
+    }
 }
 
 fn read_memory_map(tag: &[u8], info: &mut BootInformation) {
@@ -167,6 +172,11 @@ fn read_memory_map(tag: &[u8], info: &mut BootInformation) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn parse(bytes: &[u8]) -> Result<BootInformation, ParseError> {
+        let mut info = BootInformation::default();
+        super::parse(bytes, &mut info).map(|()| info)
+    }
 
     fn tag(kind: u32, body: &[u8]) -> std::vec::Vec<u8> {
         let mut bytes = kind.to_le_bytes().to_vec();
@@ -226,6 +236,17 @@ mod tests {
                 MemoryEntry { base: 0x7fe_0000, length: 0x1000, kind: MemoryKind::AcpiTables },
             ]
         );
+    }
+
+    #[test]
+    fn finds_options() {
+        let info = BootInformation {
+            command_line: Vec::from_slice(b"panicky=no panic=reboot quiet \xc3\xa4=1").unwrap(),
+            ..BootInformation::default()
+        };
+        assert_eq!((info.option("panic"), info.option("quiet"), info.option("reboot")), (Some("reboot"), Some(""), None));
+        let broken = BootInformation { command_line: Vec::from_slice(b"panic=reboot \xff").unwrap(), ..BootInformation::default() };
+        assert_eq!(broken.option("panic"), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod bits {
     pub const WRITE: u64 = 1 << 1;
     /// User mode may use it.
     pub const USER: u64 = 1 << 2;
-    /// Selects the page attribute: write-combining as [`crate::arch::cpu`] sets PAT.
+    /// Selects the page attribute: write-combining, as the kernel sets PAT.
     pub const PWT: u64 = 1 << 3;
     /// Selects the page attribute, with PWT: uncached.
     pub const PCD: u64 = 1 << 4;
@@ -116,18 +116,18 @@ pub fn map(memory: &mut impl TableMemory, root: u64, address: u64, physical: u64
     Ok(())
 }
 
+/// Page tables in a vector, for tests.
 #[cfg(test)]
-mod tests {
+pub(crate) mod simulated {
     use super::*;
-    use proptest::prelude::*;
 
-    struct Simulated {
+    pub struct Simulated {
         tables: Vec<[u64; 512]>,
         limit: usize,
     }
 
     impl Simulated {
-        fn new(limit: usize) -> Self {
+        pub fn new(limit: usize) -> Self {
             Self { tables: vec![[0; 512]], limit }
         }
     }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     /// The leaf that maps `address`, with its size; `None` if nothing is mapped there.
-    fn look_up(memory: &Simulated, root: u64, address: u64) -> Option<(u64, PageSize)> {
+    pub fn look_up(memory: &Simulated, root: u64, address: u64) -> Option<(u64, PageSize)> {
         let mut table = root;
         for (shift, size) in [(39, None), (30, Some(PageSize::Huge)), (21, Some(PageSize::Large)), (12, Some(PageSize::Small))] {
             let entry = memory.read(table, (address >> shift & 511) as usize);
@@ -162,6 +162,13 @@ mod tests {
         }
         None
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::simulated::{Simulated, look_up};
+    use super::*;
+    use proptest::prelude::*;
 
     const DATA: u64 = bits::WRITE | bits::NO_EXECUTE;
 

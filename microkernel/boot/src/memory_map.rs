@@ -1,8 +1,8 @@
 //! The firmware's memory map, sorted out: what is RAM, what is free, where devices may be.
 
-use super::acpi::Machine;
-use super::multiboot2::{MemoryEntry, MemoryKind};
-use super::regions::{Region, RegionSet};
+use crate::acpi::Machine;
+use crate::multiboot2::{MemoryEntry, MemoryKind};
+use crate::regions::{Region, RegionSet};
 
 /// The end of what 32 bits reach; the direct map has everything below.
 pub const FOUR_GIB: u64 = 4 << 30;
@@ -26,6 +26,7 @@ pub struct MemoryMap {
     pub free: RegionSet,
     ram: RegionSet,
     cached: RegionSet,
+    /// Everything that the firmware named.
     known: RegionSet,
     /// RAM in bytes.
     pub ram_bytes: u64,
@@ -36,6 +37,7 @@ pub struct MemoryMap {
 impl MemoryMap {
     /// Sorts the entries. Where they overlap, what is not available wins. `image` and `bundle` are in use.
     #[must_use]
+    #[inline(never)]
     pub fn new(entries: &[MemoryEntry], image: Region, bundle: Region) -> Self {
         let [mut ram, mut cached, mut known] = [const { RegionSet::new() }; 3];
         let all = Region { base: 0, end: PHYS_LIMIT };
@@ -70,15 +72,19 @@ impl MemoryMap {
         &self.cached
     }
 
-    /// Everything that the firmware named.
+    /// Whether the firmware may have a table in `region`, and the kernel's direct map shows it: the first 4 GiB and cacheable memory.
     #[must_use]
-    pub fn known(&self) -> &RegionSet {
-        &self.known
+    pub fn may_hold_table(&self, region: Region) -> bool {
+        // Old BIOSes keep tables in their ROM, which the map need not name.
+        let rom = Region { base: ISA_DEVICES, end: ONE_MIB };
+        let named = self.known.contains(region) || region.intersection(rom) == region;
+        named && (region.end <= FOUR_GIB || self.cached.contains(region))
     }
 
     /// Where devices may be: what is not RAM below 4 GiB, and above RAM up to [`DEVICE_LIMIT`] or the processor's last address. The interrupt controllers are left
     /// out; they are the kernel's.
     #[must_use]
+    #[inline(never)]
     pub fn device_regions(&self, machine: &Machine, physical_bits: u32) -> RegionSet {
         let mut devices = RegionSet::new();
         devices.add(Region { base: ISA_DEVICES, end: FOUR_GIB });
@@ -105,7 +111,7 @@ impl MemoryMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::acpi::IoApic;
+    use crate::acpi::IoApic;
     use proptest::prelude::*;
 
     const IMAGE: Region = Region { base: 0x20_0000, end: 0x24_5000 };
@@ -163,6 +169,14 @@ mod tests {
         let map = MemoryMap::new(&pc(), IMAGE, Region { base: 0x1f_0000, end: 0x20_0000 });
         assert_eq!(map.record_page, None);
         assert!(!map.free.overlaps(Region { base: 0x1f_0000, end: 0x20_0000 }));
+    }
+
+    #[test]
+    fn tables_stand_in_named_memory() {
+        let map = MemoryMap::new(&pc(), IMAGE, Region { base: 0x30_0000, end: 0x70_0000 });
+        let table = |base, length| map.may_hold_table(Region::with_length(base, length));
+        assert!(table(0xbffe_0000, 0x1000) && table(0xe_0000, 36) && table(0x1_0000_0000, 36));
+        assert!(!table(0xc000_0000, 36) && !table(0xbfff_f000, 0x1001) && !table(0x9_ff00, 0x200) && !table(u64::MAX - 3, 36));
     }
 
     #[test]
