@@ -4,19 +4,22 @@
 //! the developer's machine too; what touches the machine is built for the kernel's target alone.
 #![cfg_attr(not(test), no_std)]
 
-pub mod arch;
 pub mod kref;
+pub mod log_ring;
 pub mod object;
 pub mod sched;
-pub mod syscall;
 pub mod virt;
 
+#[cfg(target_os = "none")]
+pub mod arch;
 #[cfg(target_os = "none")]
 pub mod interrupt;
 #[cfg(target_os = "none")]
 pub mod lock;
 #[cfg(target_os = "none")]
 pub mod start;
+#[cfg(target_os = "none")]
+pub mod syscall;
 #[cfg(target_os = "none")]
 pub mod trace;
 

@@ -61,15 +61,16 @@ pub fn bsp(context: &mut BootContext) -> ! {
             trace::install(cpu, phys_to_virt(context.allocator.allocate(trace::RING_PAGES)));
         }
     }
-    let mut features = cpu::features();
-    features.set(Features::SVM, detection.backend == virt::Backend::Svm);
-    features.set(Features::VMX, detection.backend == virt::Backend::Vmx);
-    trace::set_features(features.bits());
+    cpu::add_features(match detection.backend {
+        virt::Backend::Svm => Features::SVM,
+        virt::Backend::Vmx => Features::VMX,
+        virt::Backend::None => Features::empty(),
+    });
     let cpu = percpu::this();
     enable_virtualisation(0);
     prepare_cpu(cpu);
     lock::enter_shared(cpu);
-    let thread = make_init(context, features.bits());
+    let thread = make_init(context);
     klog!("starting init on processor 0 of {cpu_count}");
     log::release_console();
     dispatch::wake_local(cpu, thread);
@@ -95,7 +96,7 @@ pub fn ap(index: usize) -> ! {
     entry::start()
 }
 
-fn make_init(context: &mut BootContext, features: u64) -> Ref<Thread> {
+fn make_init(context: &mut BootContext) -> Ref<Thread> {
     let BootContext { info, bundle, allocator, device_regions, panic_record } = context;
     // SAFETY: the bundle is at least a page of RAM that the boot code set aside; the header is plain numbers.
     let header = unsafe { phys_to_virt(bundle.base).cast::<BundleHeader>().read_unaligned() };
@@ -176,7 +177,7 @@ fn make_init(context: &mut BootContext, features: u64) -> Ref<Thread> {
     }
     thread.mapped_in.set(space.identity.get());
     thread.utcb_address.set(buffer);
-    thread.cnode.set(table.first());
+    thread.cnode.set(table.address());
     thread.cnode_slots.set(1 << INIT_CNODE_BITS);
     thread.cr3.set(space.root.get());
     thread.own_context.set(Some(sched));
@@ -187,7 +188,7 @@ fn make_init(context: &mut BootContext, features: u64) -> Ref<Thread> {
     thread.reset_registers(header.entry, 0, layout::START_INFO);
 
     // What is left of memory; nothing is allocated after this.
-    info.features = features;
+    info.features = cpu::features().bits();
     info.bundle_length = bundle.length();
     info.manifest_offset = header.manifest_offset;
     info.manifest_length = header.manifest_length;

@@ -1,6 +1,6 @@
 //! Trace rings: one per processor, in memory that the kernel keeps and whoever holds the frame may read.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 use tessera_abi::trace::{Event, Record, RingHeader};
 
@@ -9,19 +9,6 @@ use crate::lock::SLOW_TRACE;
 
 /// Pages of each ring.
 pub const RING_PAGES: u64 = 8;
-
-static FEATURES: AtomicU64 = AtomicU64::new(0);
-
-/// Remembers the processors' features for those who ask.
-pub fn set_features(features: u64) {
-    // Relaxed: written once at boot, before user level exists.
-    FEATURES.store(features, Ordering::Relaxed);
-}
-
-/// The processors' features.
-pub fn features() -> u64 {
-    FEATURES.load(Ordering::Relaxed)
-}
 
 /// Prepares the ring of a processor in the zeroed memory at `address`.
 pub fn install(cpu: &PerCpu, address: *mut u8) {

@@ -7,10 +7,11 @@
 use bitflags::bitflags;
 
 /// What a capability names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ObjectKind {
     /// An empty slot.
+    #[default]
     Null = 0,
     /// Memory that objects can be made of.
     Untyped = 1,
@@ -99,7 +100,7 @@ impl ObjectKind {
 
 bitflags! {
     /// Rights of a capability. A bit means what the kind says; the names below are per kind.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Rights: u8 {
         /// Frame: map readable. Thread, CNode, SchedContext, Endpoint, Vcpu, spaces: ask for information.
         const READ = 1;

@@ -9,6 +9,7 @@
 pub mod acpi;
 pub mod bundle;
 pub mod calendar;
+pub mod features;
 pub mod kernel_map;
 pub mod memory_map;
 pub mod multiboot2;

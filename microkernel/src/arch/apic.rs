@@ -1,8 +1,7 @@
 //! The processor's own interrupt controller, as xAPIC (registers in memory) or x2APIC (registers as MSRs).
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tessera_abi::MAX_CPUS;
 use tessera_abi::boot::Features;
 
 use super::{cpu, memory, percpu, vector};
@@ -50,8 +49,6 @@ const PATIENCE: u32 = 1_000_000;
 static READY: AtomicBool = AtomicBool::new(false);
 static X2APIC: AtomicBool = AtomicBool::new(false);
 static REGISTERS: AtomicU64 = AtomicU64::new(0);
-static IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(u32::MAX) }; MAX_CPUS];
-static STARTED: AtomicUsize = AtomicUsize::new(0);
 
 // Relaxed throughout: mode, address and identities are written at boot before the processors that read them run.
 
@@ -95,13 +92,13 @@ pub(super) fn init_boot(address: u64) {
     // Leaving x2APIC mode is not possible without a reset, so a firmware that turned it on has decided.
     X2APIC.store(cpu::features().contains(Features::X2APIC) || base & BASE_X2APIC != 0, Ordering::Relaxed);
     REGISTERS.store(address, Ordering::Relaxed);
-    init_cpu(0);
+    init_cpu();
     READY.store(true, Ordering::Release);
     klog!("apic: {}, identity {}", if x2apic() { "x2APIC" } else { "xAPIC" }, id());
 }
 
-/// Enables the running processor's APIC with everything masked, and enters its identity as processor `index`.
-pub(super) fn init_cpu(index: usize) {
+/// Enables the running processor's APIC with everything masked, and enters its identity.
+pub(super) fn init_cpu() {
     // SAFETY: the register exists; the address stays what the firmware chose.
     unsafe {
         let base = cpu::rdmsr(MSR_APIC_BASE);
@@ -129,13 +126,10 @@ pub(super) fn init_cpu(index: usize) {
         }
         eoi();
     }
-    IDS[index].store(id(), Ordering::Relaxed);
-    STARTED.fetch_max(index + 1, Ordering::Relaxed);
     percpu::this().arch.apic_id.store(id(), Ordering::Relaxed);
 }
 
 /// Identity of the running processor.
-#[must_use]
 #[inline(never)]
 pub fn id() -> u32 {
     let value = read(register::ID);
@@ -143,19 +137,17 @@ pub fn id() -> u32 {
 }
 
 /// Identity of processor `index`, if it runs.
-#[must_use]
 pub fn id_of(index: usize) -> Option<u32> {
-    IDS.get(index).map(|id| id.load(Ordering::Relaxed)).filter(|&id| id != u32::MAX)
+    percpu::get(index).map(|cpu| cpu.arch.apic_id.load(Ordering::Relaxed)).filter(|&id| id != u32::MAX)
 }
 
 /// Number of the running processor, by its identity; 0 while there is only the first. For panics, which trust no other register.
-#[must_use]
 pub fn cpu_index() -> usize {
     if !READY.load(Ordering::Acquire) {
         return 0;
     }
     let id = id();
-    IDS.iter().position(|one| one.load(Ordering::Relaxed) == id).unwrap_or(0)
+    percpu::all().position(|cpu| cpu.arch.apic_id.load(Ordering::Relaxed) == id).unwrap_or(0)
 }
 
 /// Ends the interrupt that is being handled.
@@ -199,7 +191,6 @@ pub fn send_ipi(cpu_index: usize, vector: u8) {
 
 /// Address and data with which a device sends `vector` to processor `cpu_index` (Intel SDM volume 3, 11.11): fixed delivery, edge-triggered. A processor whose identity does
 /// not fit into 8 bits cannot be reached this way; the first one is taken then.
-#[must_use]
 pub fn message(cpu_index: usize, vector: u8) -> (u64, u32) {
     let target = id_of(cpu_index).filter(|&id| id < 0xff).or(id_of(0)).unwrap_or(0);
     (0xfee0_0000 | u64::from(target & 0xff) << 12, vector.into())
@@ -208,7 +199,7 @@ pub fn message(cpu_index: usize, vector: u8) -> (u64, u32) {
 /// Stops all other processors for a panic, by NMI.
 pub(super) fn stop_others() {
     // A processor that is being started is not yet among them and has no NMI handler; it stays in its start.
-    if READY.load(Ordering::Acquire) && STARTED.load(Ordering::Relaxed) > 1 {
+    if READY.load(Ordering::Acquire) && percpu::count() > 1 {
         command(0, LEVEL_ASSERT | DELIVER_NMI | ALL_BUT_SELF);
     }
 }

@@ -1,10 +1,16 @@
 //! Each processor's descriptor tables and stacks, and the steps that make a processor part of the system.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::AtomicU32;
 
 use tessera_abi::{MAX_CPUS, PAGE_SIZE};
 use tessera_boot::paging::{PageSize, bits};
+use x86_64::VirtAddr;
+use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
+use x86_64::instructions::tables::{lgdt, lidt, load_tss};
+use x86_64::structures::DescriptorTablePointer;
+use x86_64::structures::gdt::SegmentSelector;
+use x86_64::structures::tss::TaskStateSegment;
 
 use super::boot::BootContext;
 use super::memory::{self, BootAllocator, STACKS, Tables};
@@ -22,30 +28,13 @@ const STRIDE: u64 = 64 * 1024;
 const IST_VECTORS: [(usize, unsafe extern "C" fn()); 3] =
     [(8, panic::double_fault_entry), (2, panic::nmi_entry), (18, panic::machine_check_entry)];
 
-/// Task state segment (Intel SDM volume 3, 8.7).
-#[repr(C, packed(4))]
-struct Tss {
-    reserved0: u32,
-    rsp: [u64; 3],
-    reserved1: u64,
-    ist: [u64; 7],
-    reserved2: u64,
-    reserved3: u16,
-    /// Past the limit: user level has no ports.
-    io_map: u16,
-}
-
-const _: () = assert!(size_of::<Tss>() == 104);
-
 /// The architecture's part of a processor's data.
 #[repr(C)]
 pub struct ArchCpu {
     gdt: UnsafeCell<[u64; 8]>,
-    tss: UnsafeCell<Tss>,
-    /// APIC identity.
+    tss: UnsafeCell<TaskStateSegment>,
+    /// APIC identity, `u32::MAX` before it is known.
     pub apic_id: AtomicU32,
-    /// Top of the kernel stack.
-    pub stack_top: AtomicU64,
 }
 
 // SAFETY: the tables are written before their processor loads them, by the one processor that runs the boot, and only by hardware afterwards.
@@ -53,10 +42,10 @@ unsafe impl Sync for ArchCpu {}
 
 impl ArchCpu {
     /// Empty tables.
-    #[must_use]
     pub const fn new() -> Self {
-        let tss = Tss { reserved0: 0, rsp: [0; 3], reserved1: 0, ist: [0; 7], reserved2: 0, reserved3: 0, io_map: size_of::<Tss>() as u16 };
-        Self { gdt: UnsafeCell::new([0; 8]), tss: UnsafeCell::new(tss), apic_id: AtomicU32::new(0), stack_top: AtomicU64::new(0) }
+        // Its map of ports lies past its limit: user level has none.
+        let tss = UnsafeCell::new(TaskStateSegment::new());
+        Self { gdt: UnsafeCell::new([0; 8]), tss, apic_id: AtomicU32::new(u32::MAX) }
     }
 
     /// Fills the tables in.
@@ -67,10 +56,10 @@ impl ArchCpu {
         let tss = self.tss.get() as u64;
         // SAFETY: nobody else has a reference, as the caller vouches.
         unsafe {
-            (*self.tss.get()).rsp[0] = stack_top;
-            let mut all = [0; 7];
-            all[..3].copy_from_slice(&ist);
-            (*self.tss.get()).ist = all;
+            (*self.tss.get()).privilege_stack_table = [VirtAddr::new(stack_top); 3];
+            let [first, second, third] = ist.map(VirtAddr::new);
+            let unused = VirtAddr::zero();
+            (*self.tss.get()).interrupt_stack_table = [first, second, third, unused, unused, unused, unused];
             *self.gdt.get() = [
                 0,
                 0x00af_9b00_0000_ffff,
@@ -78,13 +67,11 @@ impl ArchCpu {
                 0x00cf_f300_0000_ffff,
                 0x00af_fb00_0000_ffff,
                 // Available 64-bit TSS: base in three pieces, limit.
-                0x0000_8900_0000_0000 | (tss & 0x00ff_ffff) << 16 | (tss >> 24 & 0xff) << 56 | (size_of::<Tss>() as u64 - 1),
+                0x0000_8900_0000_0000 | (tss & 0x00ff_ffff) << 16 | (tss >> 24 & 0xff) << 56 | (size_of::<TaskStateSegment>() as u64 - 1),
                 tss >> 32,
                 0,
             ];
         }
-        // Relaxed: the processor that will read it is started afterwards, which orders.
-        self.stack_top.store(stack_top, Ordering::Relaxed);
     }
 
     /// Loads the tables into the running processor.
@@ -92,33 +79,20 @@ impl ArchCpu {
     /// # Safety
     /// They are filled in, and belong to this processor. GS base is lost.
     unsafe fn load(&'static self) {
-        let gdt = Pointer { limit: 8 * 8 - 1, base: self.gdt.get() as u64 };
-        let idt = Pointer { limit: (256 * size_of::<Gate>() - 1) as u16, base: IDT.0.get() as u64 };
-        // SAFETY: both tables live forever; the selectors are those of `fill`.
+        let gdt = DescriptorTablePointer { limit: 8 * 8 - 1, base: VirtAddr::from_ptr(self.gdt.get()) };
+        let idt = DescriptorTablePointer { limit: (256 * size_of::<Gate>() - 1) as u16, base: VirtAddr::from_ptr(IDT.0.get()) };
+        // SAFETY: both tables live forever; the selectors are those of `fill`. No local table is left from the boot loader.
         unsafe {
-            core::arch::asm!(
-                "lgdt [{gdt}]",
-                "push {cs}",
-                "lea {scratch}, [rip + 2f]",
-                "push {scratch}",
-                "retfq",
-                "2:",
-                "mov ss, {ss:x}",
-                "xor {scratch:e}, {scratch:e}",
-                "mov ds, {scratch:x}",
-                "mov es, {scratch:x}",
-                "mov fs, {scratch:x}",
-                "mov gs, {scratch:x}",
-                "lldt {scratch:x}",
-                "ltr {tss:x}",
-                "lidt [{idt}]",
-                gdt = in(reg) &raw const gdt,
-                idt = in(reg) &raw const idt,
-                cs = in(reg) u64::from(cpu::KERNEL_CS),
-                ss = in(reg) u64::from(cpu::KERNEL_SS),
-                tss = in(reg) u64::from(cpu::TSS),
-                scratch = out(reg) _,
-            );
+            lgdt(&gdt);
+            CS::set_reg(SegmentSelector(cpu::KERNEL_CS));
+            SS::set_reg(SegmentSelector(cpu::KERNEL_SS));
+            DS::set_reg(SegmentSelector::NULL);
+            ES::set_reg(SegmentSelector::NULL);
+            FS::set_reg(SegmentSelector::NULL);
+            GS::set_reg(SegmentSelector::NULL);
+            core::arch::asm!("lldt {:x}", in(reg) 0, options(nostack, preserves_flags));
+            load_tss(SegmentSelector(cpu::TSS));
+            lidt(&idt);
         }
     }
 }
@@ -127,12 +101,6 @@ impl Default for ArchCpu {
     fn default() -> Self {
         Self::new()
     }
-}
-
-#[repr(C, packed)]
-struct Pointer {
-    limit: u16,
-    base: u64,
 }
 
 /// Interrupt gate (Intel SDM volume 3, 6.14.1).

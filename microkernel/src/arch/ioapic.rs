@@ -100,7 +100,6 @@ fn mask_legacy() {
 }
 
 /// One past the highest line of all controllers; there may be gaps.
-#[must_use]
 pub fn count() -> u32 {
     CONTROLLERS.lock().iter().map(|controller| controller.first.saturating_add(controller.lines)).max().unwrap_or(0)
 }
@@ -142,7 +141,6 @@ pub fn unmask(gsi: u32) {
 }
 
 /// Where ISA line `line` arrives: global line, level-triggered, active low. Without an override of the firmware's it is the line itself, edge-triggered, active high.
-#[must_use]
 pub fn isa_to_gsi(line: u8) -> (u32, bool, bool) {
     let found = OVERRIDES.get().and_then(|overrides| overrides.iter().find(|entry| entry.line == line));
     found.map_or((line.into(), false, false), |entry| (entry.gsi, entry.level, entry.active_low))

@@ -1,23 +1,16 @@
 //! The kernel's log: a ring that init may read as a frame. While the machine boots, lines also go to the serial port.
 
-use core::cell::UnsafeCell;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::Mutex;
 use tessera_boot::regions::Region;
 
-use super::ring::{LOG_BYTES, LogRing};
 use super::{memory, serial};
+use crate::log_ring::{LOG_BYTES, LogRing};
 
-/// The ring stands alone, so that it fills whole pages.
-struct Ring(UnsafeCell<LogRing>);
-
-// SAFETY: the ring is only touched by whoever holds `LOCK`.
-unsafe impl Sync for Ring {}
-
-static RING: Ring = Ring(UnsafeCell::new(LogRing::new()));
-static LOCK: Mutex<()> = Mutex::new(());
+/// The ring fills whole pages; the lock stands in one of its own.
+static RING: Mutex<LogRing> = Mutex::new(LogRing::new());
 static CONSOLE_IS_OURS: AtomicBool = AtomicBool::new(true);
 
 /// Writes a line to the kernel's log.
@@ -43,9 +36,8 @@ impl fmt::Write for Sink<'_> {
 #[cold]
 #[inline(never)]
 pub fn line(text: fmt::Arguments<'_>) {
-    let _guard = LOCK.lock();
-    // SAFETY: the lock is held.
-    let mut sink = Sink(unsafe { &mut *RING.0.get() });
+    let mut ring = RING.lock();
+    let mut sink = Sink(&mut ring);
     // The sink never fails.
     let _ = fmt::Write::write_fmt(&mut sink, text);
     let _ = fmt::Write::write_str(&mut sink, "\n");
@@ -57,15 +49,13 @@ pub fn release_console() {
 }
 
 /// Where the log lies in physical memory: whole pages that begin with a `LogHeader`.
-#[must_use]
 pub fn region() -> Region {
-    Region::with_length(memory::kernel_virt_to_phys(RING.0.get() as u64), LOG_BYTES as u64)
+    Region::with_length(memory::kernel_virt_to_phys(core::ptr::from_ref(&*RING.lock()) as u64), LOG_BYTES as u64)
 }
 
 /// Calls `take` with the newest bytes, at most `limit`. Nothing if the log is being written, which a panic may have interrupted.
 pub fn for_each_recent(limit: usize, mut take: impl FnMut(u8)) {
-    if let Some(_guard) = LOCK.try_lock() {
-        // SAFETY: the lock is held.
-        unsafe { &*RING.0.get() }.tail(limit).for_each(&mut take);
+    if let Some(ring) = RING.try_lock() {
+        ring.tail(limit).for_each(&mut take);
     }
 }

@@ -39,28 +39,24 @@ unsafe extern "C" {
 
 /// Where a physical address appears in the direct map.
 #[inline(always)]
-#[must_use]
 pub const fn phys_to_virt(physical: u64) -> *mut u8 {
     (PHYS_MAP + physical) as *mut u8
 }
 
 /// The physical address behind a pointer into the direct map.
 #[inline(always)]
-#[must_use]
 pub fn virt_to_phys<T>(pointer: *const T) -> u64 {
     (pointer as u64).wrapping_sub(PHYS_MAP)
 }
 
 /// The physical address behind an address in the kernel's image or in the direct map.
 #[inline]
-#[must_use]
 pub const fn kernel_virt_to_phys(address: u64) -> u64 {
     if address >= KERNEL_VIRT { address - KERNEL_VIRT } else { address.wrapping_sub(PHYS_MAP) }
 }
 
 /// The kernel's own page-table root; its lower half is empty.
 #[inline(always)]
-#[must_use]
 pub fn kernel_pml4_phys() -> u64 {
     // Relaxed: written once, before other processors run.
     KERNEL_PML4.load(Ordering::Relaxed)
@@ -72,7 +68,6 @@ pub(super) fn boot_pml4_phys() -> u64 {
 }
 
 /// The kernel's image in physical memory, with the boot part.
-#[must_use]
 pub fn kernel_image() -> Image {
     let place = |symbol: *const u8| kernel_virt_to_phys(symbol as u64);
     Image {
@@ -109,7 +104,6 @@ pub struct BootAllocator {
 
 impl BootAllocator {
     /// Starts with all free RAM.
-    #[must_use]
     pub fn new(free: RegionSet) -> Self {
         Self { free }
     }
@@ -128,7 +122,6 @@ impl BootAllocator {
     }
 
     /// What is left.
-    #[must_use]
     pub fn free(&self) -> &RegionSet {
         &self.free
     }
@@ -209,7 +202,6 @@ impl page_tables::Tables for Finished {
 }
 
 /// Looks through the kernel's page tables: pages, pages that are writable and executable, address of the first of those.
-#[must_use]
 pub fn check_write_execute() -> (u64, u64, u64) {
     page_tables::check_write_execute(&Finished, kernel_pml4_phys(), 0..512)
 }

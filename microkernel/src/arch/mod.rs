@@ -1,37 +1,20 @@
 //! The x86-64 machine: boot, processors, memory, interrupt controllers, timers. What only computes at boot (tables of the firmware, memory map, the kernel's own
 //! page tables) stands in `tessera-boot`.
 
-pub mod ring;
-
-#[cfg(target_os = "none")]
 pub mod apic;
-#[cfg(target_os = "none")]
 pub mod boot;
-#[cfg(target_os = "none")]
 pub mod clock;
-#[cfg(target_os = "none")]
 pub mod cpu;
-#[cfg(target_os = "none")]
 pub mod descriptors;
-#[cfg(target_os = "none")]
 pub mod entry;
-#[cfg(target_os = "none")]
 pub mod ioapic;
-#[cfg(target_os = "none")]
 pub mod log;
-#[cfg(target_os = "none")]
 pub mod memory;
-#[cfg(target_os = "none")]
 pub mod panic;
-#[cfg(target_os = "none")]
 pub mod percpu;
-#[cfg(target_os = "none")]
 pub mod power;
-#[cfg(target_os = "none")]
 pub mod serial;
-#[cfg(target_os = "none")]
 pub mod smp;
-#[cfg(target_os = "none")]
 pub mod timer;
 
 /// Interrupt vectors.

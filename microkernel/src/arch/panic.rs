@@ -1,12 +1,13 @@
 //! The kernel's end: it says why on the serial port, leaves a record that survives a warm restart, and stops.
 
 use core::arch::naked_asm;
-use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use spin::Mutex;
 use tessera_boot::panic_record::{self as record, MAX_TEXT, RECORD_BYTES};
+use x86_64::registers::control::Cr2;
 
 use super::memory::{self, BootAllocator};
 use super::{apic, cpu, log, percpu, power, serial};
@@ -17,14 +18,8 @@ static KERNEL_PANICKING: AtomicU8 = AtomicU8::new(0);
 static REBOOT: AtomicBool = AtomicBool::new(false);
 static RECORD_PAGE: AtomicU64 = AtomicU64::new(0);
 
-struct Text {
-    bytes: UnsafeCell<[u8; MAX_TEXT]>,
-}
-
-// SAFETY: only the processor that set `KERNEL_PANICKING` touches the bytes.
-unsafe impl Sync for Text {}
-
-static TEXT: Text = Text { bytes: UnsafeCell::new([0; MAX_TEXT]) };
+/// Locked by the processor that set `KERNEL_PANICKING`, and never again.
+static TEXT: Mutex<[u8; MAX_TEXT]> = Mutex::new([0; MAX_TEXT]);
 
 /// Text that is sent at once and kept for the record.
 struct Report<'a> {
@@ -86,9 +81,8 @@ fn finish(describe: &dyn Fn(&mut Report<'_>) -> fmt::Result) -> ! {
         cpu::halt_loop();
     }
     apic::stop_others();
-    // SAFETY: see above; nobody else is here.
-    let bytes = unsafe { &mut *TEXT.bytes.get() };
-    let mut report = Report { bytes, length: 0 };
+    let mut text = TEXT.lock();
+    let mut report = Report { bytes: &mut text, length: 0 };
     // A report never fails; what does not fit is still sent.
     serial::send(b"\n");
     let _ = write!(report, "kernel panic on processor {}: ", apic::cpu_index());
@@ -163,7 +157,7 @@ extern "C" fn fatal(frame: &Frame) -> ! {
         let name = tessera_abi::fault::vector_name(frame.vector as u8);
         writeln!(report, "{name}, error {:#x}", frame.error)?;
         writeln!(report, "  rip {:#018x} cs {:#x} rflags {:#x}", frame.rip, frame.cs, frame.rflags)?;
-        writeln!(report, "  rsp {:#018x} ss {:#x} cr2 {:#018x}", frame.rsp, frame.ss, cpu::read_cr2())?;
+        writeln!(report, "  rsp {:#018x} ss {:#x} cr2 {:#018x}", frame.rsp, frame.ss, Cr2::read_raw())?;
         for (row, names) in
             [["r15", "r14", "r13"], ["r12", "r11", "r10"], ["r9", "r8", "rbp"], ["rdi", "rsi", "rdx"], ["rcx", "rbx", "rax"]]
                 .iter()

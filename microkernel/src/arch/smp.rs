@@ -111,7 +111,7 @@ extern "C" fn ap_start(data: &'static PerCpu) -> ! {
     let index = data.index.get();
     cpu::enable();
     descriptors::start_cpu(index, data);
-    apic::init_cpu(index);
+    apic::init_cpu();
     timer::init_cpu();
     // Release: the first processor sees all of the above when it sees the number.
     ARRIVED.store(index, Ordering::Release);

@@ -20,14 +20,12 @@ static USE_DEADLINE: AtomicBool = AtomicBool::new(false);
 
 /// TSC ticks per second.
 #[inline]
-#[must_use]
 pub fn tsc_hz() -> u64 {
     TSC_HZ.load(Ordering::Relaxed)
 }
 
 /// The TSC.
 #[inline(always)]
-#[must_use]
 pub fn now() -> u64 {
     // SAFETY: every processor has it.
     unsafe { _rdtsc() }
@@ -96,10 +94,4 @@ pub fn cancel() {
     } else {
         apic::timer_count(0);
     }
-}
-
-/// Seconds since 1970 by the real-time clock, 0 if it shows no date.
-#[must_use]
-pub fn wall_clock() -> u64 {
-    clock::wall_clock(0)
 }

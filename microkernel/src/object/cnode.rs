@@ -23,13 +23,11 @@ const _: () = assert!(size_of::<CNode>() == size_of::<Slot>());
 
 impl CNode {
     /// A table of `slots` slots, its own place among them; the others are zeroed memory behind it.
-    #[must_use]
     pub const fn new(slots: u32) -> Self {
         Self { header: Header::new(ObjectKind::CNode), slots: Cell::new(slots), progress: Cell::new(0) }
     }
 
     /// Where slot 0 would stand.
-    #[must_use]
     pub fn first(&self) -> *const Slot {
         core::ptr::from_ref(self).cast()
     }
@@ -48,7 +46,6 @@ impl CNode {
 }
 
 /// Whether copies of a capability may exist. Memory that objects are made of has one owner.
-#[must_use]
 pub fn is_copyable(slot: &Slot) -> bool {
     !matches!(slot.kind(), ObjectKind::Null | ObjectKind::Untyped)
 }

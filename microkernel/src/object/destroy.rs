@@ -200,7 +200,7 @@ fn thread_slot_emptied(exclusive: &Exclusive, thread: Ref<Thread>, slot: &Slot) 
     } else if core::ptr::eq(slot, &slots.cspace) {
         stop_thread(exclusive, thread);
         thread.cnode_slots.set(0);
-        thread.cnode.set(core::ptr::null());
+        thread.cnode.set(0);
     } else if core::ptr::eq(slot, &slots.vspace) {
         stop_thread(exclusive, thread);
         thread.cr3.set(memory::kernel_pml4_phys());
@@ -284,7 +284,6 @@ fn end(exclusive: &Exclusive, cap: &Cap) {
             _ => {}
         }
     }
-    header.dying.set(true);
     header.next.set(GRAVEYARD.0.replace(Some(header)));
 }
 

@@ -13,6 +13,7 @@ use crate::sched::queue::Queue;
 /// An endpoint. Callers that found no receiver wait in one queue, the highest priority first; receivers wait in one queue per processor, so that a call takes
 /// one on its own processor without asking anyone.
 #[repr(C)]
+#[derive(Default)]
 pub struct Endpoint {
     /// Header.
     pub header: Header,
@@ -32,20 +33,11 @@ const _: () = assert!(size_of::<Endpoint>() <= size::ENDPOINT);
 
 impl Endpoint {
     /// One where nobody waits.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            header: Header::new(ObjectKind::Endpoint),
-            callers: Queue::new(),
-            calls: Cell::new(0),
-            latency: Cell::new(0),
-            measured: Cell::new(0),
-            receivers: [const { Queue::new() }; MAX_CPUS],
-        }
+    pub fn new() -> Self {
+        Self { header: Header::new(ObjectKind::Endpoint), ..Self::default() }
     }
 
     /// Offset of the queue of processor `index`.
-    #[must_use]
     pub const fn receivers_offset(index: usize) -> u64 {
         assert!(index < MAX_CPUS);
         (core::mem::offset_of!(Self, receivers) + index * size_of::<Queue>()) as u64

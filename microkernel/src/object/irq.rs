@@ -51,7 +51,6 @@ pub static IRQS: IrqTable = IrqTable {
 
 impl IrqTable {
     /// The entry of vector index `index` (0 is vector 0x20).
-    #[must_use]
     pub fn get(&self, index: u64) -> Option<&Irq> {
         self.entries.get(usize::try_from(index).ok()?)
     }
@@ -82,7 +81,6 @@ impl IrqTable {
     }
 
     /// The entry in which a slot stands.
-    #[must_use]
     pub fn owner(&self, slot: &Slot) -> Option<&Irq> {
         self.entries.iter().find(|e| core::ptr::eq(&e.notification, slot))
     }

@@ -24,23 +24,21 @@ use slot::Cap;
 
 /// First bytes of every object that capabilities are counted for. Read as a [`slot::Slot`] it is an empty one, which is what a capability table's slot 0 must be.
 #[repr(C)]
+#[derive(Default)]
 pub struct Header {
     zero: u32,
     /// Capabilities to the object.
     pub references: Cell<u32>,
     /// What it is.
     pub kind: ObjectKind,
-    /// It waits for its end.
-    pub dying: Cell<bool>,
     /// Next of the objects that wait for their end.
     pub next: Cell<Option<Ref<Header>>>,
 }
 
 impl Header {
     /// For a new object, to which its maker will hand out one capability.
-    #[must_use]
     pub const fn new(kind: ObjectKind) -> Self {
-        Self { zero: 0, references: Cell::new(0), kind, dying: Cell::new(false), next: Cell::new(None) }
+        Self { zero: 0, references: Cell::new(0), kind, next: Cell::new(None) }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::kref::Ref;
 
 /// A notification. One thread may wait for it, and one may be bound to it.
 #[repr(C)]
+#[derive(Default)]
 pub struct Notification {
     /// Header.
     pub header: Header,
@@ -26,14 +27,8 @@ const _: () = assert!(size_of::<Notification>() <= size::NOTIFICATION);
 
 impl Notification {
     /// One with no bits and no thread.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            header: Header::new(ObjectKind::Notification),
-            bits: AtomicU64::new(0),
-            waiter: AtomicPtr::new(core::ptr::null_mut()),
-            bound: Cell::new(None),
-        }
+    pub fn new() -> Self {
+        Self { header: Header::new(ObjectKind::Notification), ..Self::default() }
     }
 
     /// Sets bits. Whoever sets them looks for the waiter afterwards, and whoever becomes the waiter looks for bits afterwards: both orders are
@@ -45,7 +40,6 @@ impl Notification {
 
     /// Whether there are bits.
     #[inline(always)]
-    #[must_use]
     pub fn is_set(&self) -> bool {
         self.bits.load(Ordering::SeqCst) != 0
     }
@@ -58,7 +52,6 @@ impl Notification {
 
     /// The thread that waits.
     #[inline(always)]
-    #[must_use]
     pub fn waiter(&self) -> Option<Ref<Thread>> {
         let pointer = self.waiter.load(Ordering::SeqCst);
         // SAFETY: not null, and only `set_waiter` stores here, from a live reference that destroying the thread takes out again.

@@ -1,7 +1,7 @@
 //! The page tables of address spaces and guests: four levels, 4 KiB and 2 MiB pages, tables from the space's own pool.
 
 use tessera_abi::Error;
-use tessera_abi::object::Rights;
+use tessera_abi::object::{Rights, frame as op};
 use tessera_boot::paging::bits;
 
 /// Where tables come from and how they are reached.
@@ -27,6 +27,18 @@ pub enum Caching {
     WriteCombining,
 }
 
+impl Caching {
+    /// From the flags of `Frame` `MAP`; `None` if both are set.
+    pub fn from_flags(flags: u64) -> Option<Self> {
+        match flags {
+            0 => Some(Self::Normal),
+            op::UNCACHED => Some(Self::Uncached),
+            op::WRITE_COMBINING => Some(Self::WriteCombining),
+            _ => None,
+        }
+    }
+}
+
 /// What to map.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping {
@@ -42,6 +54,14 @@ pub struct Mapping {
     pub caching: Caching,
     /// Only 4 KiB pages.
     pub small: bool,
+}
+
+impl Mapping {
+    /// A page of a kernel object that its holder reads and writes too.
+    pub const fn shared_page(address: u64, physical: u64) -> Self {
+        let rights = Rights::READ.union(Rights::WRITE);
+        Self { address, physical, pages: 1, rights, caching: Caching::Normal, small: true }
+    }
 }
 
 /// Most leaf entries that one operation writes, so that it ends soon.
@@ -297,6 +317,13 @@ mod tests {
         assert_eq!(look_up(&memory, Memory::ROOT, 0x40_3000), None);
         unmap(&memory, Memory::ROOT, 0x1f_f000, 1 + 512 + 3);
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn memory_is_cached_in_one_way() {
+        assert_eq!(Caching::from_flags(op::UNCACHED), Some(Caching::Uncached));
+        assert_eq!(Caching::from_flags(op::WRITE_COMBINING), Some(Caching::WriteCombining));
+        assert_eq!(Caching::from_flags(op::UNCACHED | op::WRITE_COMBINING), None);
     }
 
     #[test]

@@ -23,7 +23,6 @@ const _: () = assert!(size_of::<Reply>() <= size::REPLY);
 
 impl Reply {
     /// One that holds nobody.
-    #[must_use]
     pub const fn new() -> Self {
         Self { header: Header::new(ObjectKind::Reply), caller: Cell::new(None), receiver: Cell::new(None) }
     }

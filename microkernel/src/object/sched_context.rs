@@ -10,6 +10,7 @@ use crate::kref::Ref;
 
 /// A scheduling context. Times are in TSC ticks.
 #[repr(C)]
+#[derive(Default)]
 pub struct SchedContext {
     /// Header.
     pub header: Header,
@@ -39,21 +40,9 @@ const _: () = assert!(size_of::<SchedContext>() <= size::SCHED_CONTEXT);
 
 impl SchedContext {
     /// One with no limit and normal weight.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            header: Header::new(ObjectKind::SchedContext),
-            budget: Cell::new(0),
-            period: Cell::new(0),
-            weight: Cell::new(op::NORMAL_WEIGHT),
-            virtual_time: Cell::new(0),
-            consumed: Cell::new(0),
-            used: Cell::new(0),
-            period_start: Cell::new(0),
-            throttled: Cell::new(0),
-            owner: Cell::new(None),
-            borrower: Cell::new(None),
-        }
+    pub fn new() -> Self {
+        let header = Header::new(ObjectKind::SchedContext);
+        Self { header, weight: Cell::new(op::NORMAL_WEIGHT), ..Self::default() }
     }
 
     /// Charges `ticks` that ended at `now`. Returns whether the budget is used up.

@@ -42,13 +42,11 @@ impl Cap {
     pub const NULL: Self = Self { kind: ObjectKind::Null, rights: Rights::empty(), flags: 0, extra: 0, object: 0, badge: 0, space: 0 };
 
     /// A capability with all rights to an object that has a header.
-    #[must_use]
     pub const fn object(kind: ObjectKind, address: u64, extra: u32) -> Self {
         Self { kind, rights: Rights::all(), flags: 0, extra, object: address, badge: 0, space: 0 }
     }
 
     /// Whether the object starts with a [`super::Header`] that counts capabilities.
-    #[must_use]
     pub const fn is_counted(&self) -> bool {
         matches!(
             self.kind,
@@ -67,6 +65,7 @@ impl Cap {
 
 /// A slot.
 #[repr(C, align(64))]
+#[derive(Default)]
 pub struct Slot {
     kind: Cell<ObjectKind>,
     rights: Cell<u8>,
@@ -85,7 +84,6 @@ const _: () = assert!(size_of::<Slot>() == tessera_abi::object::size::SLOT);
 
 impl Slot {
     /// An empty slot. All-zero memory is one too.
-    #[must_use]
     pub const fn new() -> Self {
         Self {
             kind: Cell::new(ObjectKind::Null),
@@ -104,21 +102,18 @@ impl Slot {
 
     /// What is in it.
     #[inline(always)]
-    #[must_use]
     pub fn kind(&self) -> ObjectKind {
         self.kind.get()
     }
 
     /// Whether nothing is in it.
     #[inline(always)]
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kind.get() == ObjectKind::Null
     }
 
     /// Rights of what is in it.
     #[inline(always)]
-    #[must_use]
     pub fn rights(&self) -> Rights {
         // Slots are only written from `Rights`.
         Rights::from_bits_retain(self.rights.get())
@@ -126,33 +121,28 @@ impl Slot {
 
     /// Whether it holds a `kind` with at least `rights`: the check of the fast path.
     #[inline(always)]
-    #[must_use]
     pub fn is(&self, kind: ObjectKind, rights: Rights) -> bool {
         self.kind.get() == kind && self.rights.get() & rights.bits() == rights.bits()
     }
 
     /// Object field.
     #[inline(always)]
-    #[must_use]
     pub fn object(&self) -> u64 {
         self.object.get()
     }
 
     /// Badge field.
     #[inline(always)]
-    #[must_use]
     pub fn badge(&self) -> u64 {
         self.badge.get()
     }
 
     /// Whether it stands inside an object.
-    #[must_use]
     pub fn is_embedded(&self) -> bool {
         self.flags.get() & FLAG_EMBEDDED != 0
     }
 
     /// The capability in it.
-    #[must_use]
     pub fn cap(&self) -> Cap {
         Cap {
             kind: self.kind.get(),
@@ -209,14 +199,7 @@ impl Slot {
         self.flags.set(FLAG_EMBEDDED);
     }
 
-    /// The slot this one was derived from.
-    #[must_use]
-    pub fn parent(&self) -> Option<Ref<Slot>> {
-        self.parent.get()
-    }
-
     /// A slot that was derived from this one, if there is any.
-    #[must_use]
     pub fn child(&self) -> Option<Ref<Slot>> {
         self.child.get()
     }
@@ -255,15 +238,20 @@ impl Slot {
         }
     }
 
-    fn unlink(&self) {
+    /// Makes whoever comes before this slot (or is its parent) name `following`, and whoever comes after it name `preceding`.
+    fn refer(&self, following: Option<Ref<Slot>>, preceding: Option<Ref<Slot>>) {
         match (self.previous.get(), self.parent.get()) {
-            (Some(previous), _) => previous.next.set(self.next.get()),
-            (None, Some(parent)) => parent.child.set(self.next.get()),
+            (Some(previous), _) => previous.next.set(following),
+            (None, Some(parent)) => parent.child.set(following),
             (None, None) => {}
         }
         if let Some(next) = self.next.get() {
-            next.previous.set(self.previous.get());
+            next.previous.set(preceding);
         }
+    }
+
+    fn unlink(&self) {
+        self.refer(self.next.get(), self.previous.get());
         self.previous.set(None);
         self.next.set(None);
         self.parent.set(None);
@@ -299,14 +287,7 @@ impl Slot {
         destination.previous.set(self.previous.take());
         destination.next.set(self.next.take());
         destination.child.set(self.child.take());
-        match (destination.previous.get(), destination.parent.get()) {
-            (Some(previous), _) => previous.next.set(Some(me)),
-            (None, Some(parent)) => parent.child.set(Some(me)),
-            (None, None) => {}
-        }
-        if let Some(next) = destination.next.get() {
-            next.previous.set(Some(me));
-        }
+        destination.refer(Some(me), Some(me));
         let mut child = destination.child.get();
         while let Some(c) = child {
             c.parent.set(Some(me));
@@ -317,26 +298,12 @@ impl Slot {
     }
 
     /// The deepest first descendant: what revoking deletes next. `None` if there are no descendants.
-    #[must_use]
     pub fn leaf(&self) -> Option<Ref<Slot>> {
         let mut leaf = self.child.get()?;
         while let Some(deeper) = leaf.child.get() {
             leaf = deeper;
         }
         Some(leaf)
-    }
-
-    /// Whether `self` is a descendant of `other`.
-    #[must_use]
-    pub fn descends_from(&self, other: &Slot) -> bool {
-        let mut at = self.parent.get();
-        while let Some(slot) = at {
-            if core::ptr::eq(slot.as_ptr(), other) {
-                return true;
-            }
-            at = slot.parent.get();
-        }
-        false
     }
 }
 
@@ -346,6 +313,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::vec::Vec;
+
+    fn descends_from(slot: &Slot, other: &Slot) -> bool {
+        core::iter::successors(slot.parent.get(), |at| at.parent.get()).any(|at| core::ptr::eq(at.as_ptr(), other))
+    }
 
     fn memory(pages: u32) -> Cap {
         Cap { kind: ObjectKind::Frame, rights: Rights::all(), flags: 0, extra: pages, object: 0x1000, badge: 0, space: 0 }
@@ -378,7 +349,7 @@ mod tests {
     fn check(slots: &[Slot], model: &Model) {
         for (i, slot) in slots.iter().enumerate() {
             assert_eq!(slot.is_empty(), model.parent[i].is_none(), "slot {i}");
-            let parent = slot.parent().map(|p| slots.iter().position(|s| core::ptr::eq(s, p.as_ptr())).unwrap());
+            let parent = slot.parent.get().map(|p| slots.iter().position(|s| core::ptr::eq(s, p.as_ptr())).unwrap());
             assert_eq!(parent, model.parent[i].flatten(), "parent of {i}");
             // Every sibling list is doubly linked and names its parent.
             let mut child = slot.child();
@@ -427,7 +398,7 @@ mod tests {
                     }
                     Step::Revoke(at) => {
                         while let Some(leaf) = slots[at].leaf() {
-                            prop_assert!(leaf.descends_from(&slots[at]));
+                            prop_assert!(descends_from(&leaf, &slots[at]));
                             leaf.remove();
                         }
                         loop {

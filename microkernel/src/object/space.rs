@@ -15,6 +15,7 @@ pub const MAX_POOL: usize = 2048;
 
 /// A guest's write that signals a notification.
 #[repr(C)]
+#[derive(Default)]
 pub struct Doorbell {
     /// Port or guest-physical address.
     pub address: Cell<u64>,
@@ -26,6 +27,7 @@ pub struct Doorbell {
 
 /// The first page of the object; the root table follows, then the pool.
 #[repr(C)]
+#[derive(Default)]
 pub struct Space {
     /// Header: kind `AddressSpace` or `GuestSpace`.
     pub header: Header,
@@ -52,24 +54,12 @@ const _: () = assert!(size_of::<Space>() <= 4096);
 
 impl Space {
     /// A space whose root and pool lie behind it.
-    #[must_use]
     pub fn new(kind: ObjectKind, root: u64, pool: u32) -> Self {
-        Self {
-            header: Header::new(kind),
-            root: Cell::new(root),
-            pool: Cell::new(pool),
-            used: Cell::new(0),
-            identity: Cell::new(0),
-            generation: Cell::new(1),
-            doorbells_used: Cell::new(0),
-            bitmap: [const { Cell::new(0) }; MAX_POOL / 64],
-            doorbells: [const { Doorbell { address: Cell::new(0), kind: Cell::new(0), length: Cell::new(0) } }; op::MAX_DOORBELLS],
-            doorbell_slots: [const { Slot::new() }; op::MAX_DOORBELLS],
-        }
+        let (root, pool, generation) = (Cell::new(root), Cell::new(pool), Cell::new(1));
+        Self { header: Header::new(kind), root, pool, generation, ..Self::default() }
     }
 
     /// Pages that a space with `pool` pages takes.
-    #[must_use]
     pub const fn pages(pool: u64) -> u64 {
         pool + 2
     }
@@ -164,7 +154,6 @@ impl SpaceTable {
     }
 
     /// The space of an identity, if it still exists.
-    #[must_use]
     pub fn find(&self, identity: u64) -> Option<Ref<Space>> {
         let (entry, generation) = self.entries.get((identity >> 32) as usize)?;
         entry.get().filter(|_| generation.get() == identity as u32)

@@ -46,10 +46,11 @@ pub struct Registers {
 }
 
 /// What a thread is doing; what user level sees is [`op::ThreadState`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
     /// Not started, or stopped.
+    #[default]
     Stopped,
     /// In the run queue, or current.
     Ready,
@@ -73,6 +74,7 @@ pub struct FpuArea(pub UnsafeCell<[u8; 512]>);
 
 /// Slots that a thread holds.
 #[repr(C)]
+#[derive(Default)]
 pub struct ThreadSlots {
     /// Capability table.
     pub cspace: Slot,
@@ -88,6 +90,7 @@ pub struct ThreadSlots {
 
 /// A thread. Its message buffer is the page after it.
 #[repr(C)]
+#[derive(Default)]
 pub struct Thread {
     /// Header.
     pub header: Header,
@@ -100,7 +103,7 @@ pub struct Thread {
     /// Page-table root.
     pub cr3: Cell<u64>,
     /// First slot of its capability table.
-    pub cnode: Cell<*const Slot>,
+    pub cnode: Cell<u64>,
     /// Slots of the table; 0 without one.
     pub cnode_slots: Cell<u64>,
     /// What it is doing.
@@ -174,55 +177,16 @@ const _: () = assert!(size::THREAD == 2 * 4096);
 
 impl Thread {
     /// A stopped thread with nothing.
-    #[must_use]
     pub fn new() -> Self {
-        Self {
-            header: Header::new(ObjectKind::Thread),
-            regs: Registers::default(),
-            utcb_address: Cell::new(0),
-            mapped_in: Cell::new(0),
-            cr3: Cell::new(0),
-            cnode: Cell::new(core::ptr::null()),
-            cnode_slots: Cell::new(0),
-            state: Cell::new(State::Stopped),
-            above: Cell::new(!1),
-            priority: Cell::new(0),
-            cpu: Cell::new(0),
-            flags: Cell::new(0),
-            by_syscall: Cell::new(false),
-            faulted: Cell::new(false),
-            timed: Cell::new(false),
-            queued: Cell::new(false),
-            call_rights: Cell::new(Rights::empty()),
-            own_context: Cell::new(None),
-            context: Cell::new(None),
-            fast_reply: Cell::new(None),
-            slow_reply: Cell::new(false),
-            receive_reply: Cell::new(None),
-            held_by: Cell::new(None),
-            endpoint: Cell::new(None),
-            waits_for: Cell::new(None),
-            bound: Cell::new(None),
-            badge: Cell::new(0),
-            in_guest: core::sync::atomic::AtomicU32::new(0),
-            fault_words: [const { Cell::new(0) }; 6],
-            queue_next: Cell::new(None),
-            queue_previous: Cell::new(None),
-            timer_next: Cell::new(None),
-            timer_previous: Cell::new(None),
-            deadline: Cell::new(0),
-            called_at: Cell::new(0),
-            consumed: Cell::new(0),
-            switches: Cell::new(0),
-            slots: ThreadSlots {
-                cspace: Slot::new(),
-                vspace: Slot::new(),
-                fault: Slot::new(),
-                sched: Slot::new(),
-                notification: Slot::new(),
-            },
-            fpu: FpuArea(UnsafeCell::new(initial_fpu())),
-        }
+        let new = Self { header: Header::new(ObjectKind::Thread), ..Self::default() };
+        new.set_priority(0);
+        new
+    }
+
+    /// Slot 0 of its capability table; null without one.
+    #[inline(always)]
+    pub fn table(&self) -> *const Slot {
+        self.cnode.get() as *const Slot
     }
 
     /// Marks its slots as standing inside an object. Done once it is in its place.
@@ -292,6 +256,12 @@ impl Thread {
             State::Faulted => op::ThreadState::Faulted,
             State::Throttled => op::ThreadState::Throttled,
         }
+    }
+}
+
+impl Default for FpuArea {
+    fn default() -> Self {
+        Self(UnsafeCell::new(initial_fpu()))
     }
 }
 

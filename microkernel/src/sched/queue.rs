@@ -7,27 +7,25 @@ use crate::object::thread::Thread;
 
 /// A list of threads; a thread is in one at most.
 #[repr(transparent)]
+#[derive(Default)]
 pub struct Queue {
     head: Cell<Option<Ref<Thread>>>,
 }
 
 impl Queue {
     /// An empty list.
-    #[must_use]
     pub const fn new() -> Self {
         Self { head: Cell::new(None) }
     }
 
     /// The first thread.
     #[inline(always)]
-    #[must_use]
     pub fn head(&self) -> Option<Ref<Thread>> {
         self.head.get()
     }
 
     /// Whether nobody is in it.
     #[inline(always)]
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.head.get().is_none()
     }

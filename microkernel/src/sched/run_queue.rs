@@ -33,7 +33,6 @@ pub struct RunQueue {
 
 impl RunQueue {
     /// An empty one.
-    #[must_use]
     pub const fn new() -> Self {
         Self {
             ready: Cell::new(0),
@@ -50,13 +49,11 @@ impl RunQueue {
 
     /// Whether somebody of more than `thread`'s priority is ready.
     #[inline(always)]
-    #[must_use]
     pub fn has_above(&self, thread: &Thread) -> bool {
         self.ready.get() & thread.above.get() != 0
     }
 
     /// Whether a thread of exactly `priority` is ready.
-    #[must_use]
     pub fn has_equal(&self, priority: u8) -> bool {
         self.ready.get() >> (priority & 63) & 1 != 0
     }

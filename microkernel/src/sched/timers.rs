@@ -12,7 +12,6 @@ pub struct Timers {
 
 impl Timers {
     /// An empty list.
-    #[must_use]
     pub const fn new() -> Self {
         Self { head: Cell::new(None) }
     }
@@ -56,13 +55,11 @@ impl Timers {
 
     /// The earliest deadline, or `u64::MAX`.
     #[inline(always)]
-    #[must_use]
     pub fn next(&self) -> u64 {
         self.head.get().map_or(u64::MAX, |thread| thread.deadline.get())
     }
 
     /// The first thread whose deadline is not after `now`, left in the list.
-    #[must_use]
     pub fn expired(&self, now: u64) -> Option<Ref<Thread>> {
         self.head.get().filter(|thread| thread.deadline.get() <= now)
     }

@@ -31,7 +31,7 @@ pub fn own_slot(thread: &Thread, index: u64) -> Option<&Slot> {
         return None;
     }
     // SAFETY: the table has `cnode_slots` slots from `cnode` on and lives while the thread holds its capability.
-    Some(unsafe { &*thread.cnode.get().add(index as usize) })
+    Some(unsafe { &*thread.table().add(index as usize) })
 }
 
 /// Copies what of a message does not travel in registers.
@@ -111,7 +111,7 @@ pub extern "C" fn call(slot: u64, info: u64, _second: u64, thread: Ref<Thread>, 
     check!(info <= MAX_MESSAGE as u64);
     check!(slot < thread.cnode_slots.get());
     // SAFETY: as in `own_slot`.
-    let cap = unsafe { &*thread.cnode.get().add(slot as usize) };
+    let cap = unsafe { &*thread.table().add(slot as usize) };
     check!(cap.is(ObjectKind::Endpoint, Rights::SEND));
     // SAFETY: an Endpoint capability names a live endpoint.
     let endpoint: Ref<Endpoint> = unsafe { Ref::new(cap.object() as *mut Endpoint) };
@@ -151,7 +151,7 @@ fn reply_recv_to<const FAULTED: bool>(slot: u64, info: u64, second: u64, thread:
     check!(info <= if FAULTED { REGISTER_BYTES } else { MAX_MESSAGE } as u64);
     check!(slot < thread.cnode_slots.get() && second < thread.cnode_slots.get());
     // SAFETY: as in `own_slot`, for both.
-    let (cap, reply_cap) = unsafe { (&*thread.cnode.get().add(slot as usize), &*thread.cnode.get().add(second as usize)) };
+    let (cap, reply_cap) = unsafe { (&*thread.table().add(slot as usize), &*thread.table().add(second as usize)) };
     check!(cap.is(ObjectKind::Endpoint, Rights::RECEIVE) && reply_cap.kind() == ObjectKind::Reply);
     // SAFETY: the capabilities name live objects of these kinds.
     let (endpoint, reply): (Ref<Endpoint>, Ref<Reply>) =

@@ -46,6 +46,7 @@ fn map(request: &Request<'_>) -> Result<Results, Error> {
     }
     let space: Ref<Space> = request.object(space_slot, kind, Rights::WRITE)?;
     let rights = Rights::from_bits_truncate((flags & 7) as u8);
+    let caching = Caching::from_flags(flags & (op::UNCACHED | op::WRITE_COMBINING)).ok_or(Error::BadArgument)?;
     if flags & !(7 | op::UNCACHED | op::WRITE_COMBINING | op::SMALL_PAGES) != 0 || !rights.contains(Rights::READ) {
         return Err(Error::BadArgument);
     }
@@ -58,13 +59,6 @@ fn map(request: &Request<'_>) -> Result<Results, Error> {
     if kind == ObjectKind::AddressSpace && rights.contains(Rights::WRITE | Rights::EXECUTE) {
         return Err(Error::WriteExecute);
     }
-    let caching = if flags & op::UNCACHED != 0 {
-        Caching::Uncached
-    } else if flags & op::WRITE_COMBINING != 0 {
-        Caching::WriteCombining
-    } else {
-        Caching::Normal
-    };
     let small = flags & op::SMALL_PAGES != 0;
     let mapping = Mapping { address, physical: cap.object, pages: u64::from(cap.extra), rights, caching, small };
     page_tables::map(&*space, space.root.get(), &mapping)?;

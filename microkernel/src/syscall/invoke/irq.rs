@@ -3,10 +3,11 @@
 use tessera_abi::Error;
 use tessera_abi::object::{ObjectKind, Rights, irq as op, irq_control as control};
 
-use super::{Request, Results, replace};
+use super::{Request, Results};
 use crate::arch::{apic, ioapic, percpu, vector};
 use crate::object::cnode;
 use crate::object::count;
+use crate::object::destroy;
 use crate::object::irq::{IRQS, Irq, MSI};
 use crate::object::slot::Cap;
 
@@ -66,7 +67,7 @@ fn line(request: &Request<'_>) -> Result<Results, Error> {
 }
 
 fn give(request: &Request<'_>, vector: u64, table: u64, index: u64) -> Result<Results, Error> {
-    let cap = Cap { kind: ObjectKind::Irq, rights: Rights::all(), flags: 0, extra: 0, object: vector, badge: 0, space: 0 };
+    let cap = Cap { kind: ObjectKind::Irq, rights: Rights::all(), object: vector, ..Cap::NULL };
     request.destination(table, index)?.insert(&cap, Some(request.slot))?;
     count(&cap, 1);
     Ok([vector, 0, 0, 0, 0, 0])
@@ -79,7 +80,7 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     match request.operation {
         op::BIND => {
             let source = request.own(request.words[0])?.require(ObjectKind::Notification, Rights::SEND)?;
-            replace(request.exclusive, &irq.notification);
+            destroy::delete(request.exclusive, &irq.notification);
             cnode::copy(source, &irq.notification, Rights::SEND, 0)?;
             unmask(irq);
             Ok([0; 6])

@@ -18,7 +18,6 @@ use super::fast::own_slot;
 use crate::kref::Ref;
 use crate::lock::Exclusive;
 use crate::object::cnode::CNode;
-use crate::object::destroy;
 use crate::object::endpoint::Endpoint;
 use crate::object::slot::Slot;
 use crate::object::thread::Thread;
@@ -131,9 +130,4 @@ fn endpoint_info(request: &Request<'_>) -> Result<Results, Error> {
     let target: Ref<Endpoint> = request.target();
     let receivers: usize = target.receivers.iter().map(|q| q.iter().count()).sum();
     Ok([target.calls.get(), target.callers.iter().count() as u64, receivers as u64, target.latency.get(), target.measured.get(), 0])
-}
-
-/// Deletes what a slot holds on behalf of an operation that replaces it.
-pub fn replace(exclusive: &Exclusive, slot: &Slot) {
-    destroy::delete(exclusive, slot);
 }

@@ -3,9 +3,10 @@
 use tessera_abi::Error;
 use tessera_abi::object::{ObjectKind, Rights, space as op};
 
-use super::{Request, Results, replace};
+use super::{Request, Results};
 use crate::kref::Ref;
 use crate::object::cnode;
+use crate::object::destroy;
 use crate::object::page_tables;
 use crate::object::space::Space;
 
@@ -49,7 +50,7 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             if kind > 1 {
                 return Err(Error::BadArgument);
             }
-            replace(request.exclusive, space.doorbell(kind as u32, address, 0).ok_or(Error::NotMapped)?);
+            destroy::delete(request.exclusive, space.doorbell(kind as u32, address, 0).ok_or(Error::NotMapped)?);
             Ok([0; 6])
         }
         _ => Err(Error::UnknownOperation),

@@ -4,14 +4,14 @@ use tessera_abi::layout::{USER_BOTTOM, USER_TOP};
 use tessera_abi::object::{ObjectKind, Rights, thread as op};
 use tessera_abi::{Error, PAGE_SIZE};
 
-use super::{Request, Results, replace};
+use super::{Request, Results};
 use crate::arch::memory::virt_to_phys;
 use crate::arch::percpu;
 use crate::kref::Ref;
 use crate::object::cnode::{self, CNode};
 use crate::object::destroy;
 use crate::object::notification::Notification;
-use crate::object::page_tables::{self, Caching, Mapping};
+use crate::object::page_tables::{self, Mapping};
 use crate::object::sched_context::SchedContext;
 use crate::object::slot::Slot;
 use crate::object::space::Space;
@@ -86,20 +86,12 @@ fn configure(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Erro
     if context_object.owner.get().is_some_and(|owner| owner != thread) {
         return Err(Error::BadState);
     }
-    let mapping = Mapping {
-        address: buffer,
-        physical: virt_to_phys(thread.utcb()),
-        pages: 1,
-        rights: Rights::READ | Rights::WRITE,
-        caching: Caching::Normal,
-        small: true,
-    };
     destroy::unmap_utcb(request.exclusive, thread);
-    page_tables::map(&*space_object, space_object.root.get(), &mapping)?;
+    page_tables::map(&*space_object, space_object.root.get(), &Mapping::shared_page(buffer, virt_to_phys(thread.utcb())))?;
 
     let slots = &thread.slots;
     for slot in [&slots.cspace, &slots.vspace, &slots.fault, &slots.sched] {
-        replace(request.exclusive, slot);
+        destroy::delete(request.exclusive, slot);
     }
     let take = |from: u64, to: &Slot| -> Result<(), Error> {
         if from == 0 { Ok(()) } else { cnode::copy(request.own(from)?, to, Rights::all(), 0) }
@@ -113,7 +105,7 @@ fn configure(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Erro
     thread.utcb_address.set(buffer);
     // SAFETY: the buffer is the page behind the thread; user level may write it too, which harms nobody else.
     unsafe { (&raw mut (*thread.utcb()).self_address).write_volatile(buffer) };
-    thread.cnode.set(table_object.first());
+    thread.cnode.set(table_object.address());
     thread.cnode_slots.set(u64::from(table_object.slots.get()));
     thread.cr3.set(space_object.root.get());
     thread.own_context.set(Some(context_object));
@@ -184,12 +176,12 @@ fn bind(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Error> {
         if notification.bound.get().is_some_and(|bound| bound != thread) {
             return Err(Error::BadState);
         }
-        replace(request.exclusive, slot);
+        destroy::delete(request.exclusive, slot);
         cnode::copy(request.own(wanted)?, slot, Rights::all(), 0)?;
         notification.bound.set(Some(thread));
         thread.bound.set(Some(notification));
     } else {
-        replace(request.exclusive, slot);
+        destroy::delete(request.exclusive, slot);
     }
     Ok([0; 6])
 }

@@ -5,7 +5,7 @@ use tessera_abi::object::{ObjectKind, Rights, trace as op};
 use tessera_abi::trace::EVENTS;
 
 use super::{Request, Results};
-use crate::arch::{memory, percpu, power, timer};
+use crate::arch::{cpu, memory, percpu, power, timer};
 use crate::kref::Ref;
 use crate::object::page_tables;
 use crate::object::space::Space;
@@ -41,7 +41,7 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
         }
         op::MACHINE => {
             request.rights(Rights::READ)?;
-            Ok([trace::features(), timer::tsc_hz(), percpu::count() as u64, virt::backend() as u64, virt::backend_features(), 0])
+            Ok([cpu::features().bits(), timer::tsc_hz(), percpu::count() as u64, virt::backend() as u64, virt::backend_features(), 0])
         }
         op::CHECK_WX => {
             request.rights(Rights::READ)?;

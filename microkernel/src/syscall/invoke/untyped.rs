@@ -4,7 +4,7 @@ use tessera_abi::object::{ObjectKind, Rights, size, untyped as op};
 use tessera_abi::{Error, PAGE_SIZE};
 
 use super::{Request, Results};
-use crate::arch::memory::{phys_to_virt, virt_to_phys};
+use crate::arch::memory::{copy_kernel_half, phys_to_virt, virt_to_phys};
 use crate::kref::Ref;
 use crate::object::cnode::CNode;
 use crate::object::destroy;
@@ -20,6 +20,8 @@ use crate::object::{Header, count};
 use crate::virt;
 
 const PAGE: u64 = PAGE_SIZE as u64;
+/// What may be done with memory that can be mapped.
+const FRAME_RIGHTS: Rights = Rights::READ.union(Rights::WRITE).union(Rights::EXECUTE);
 /// Objects that one call makes at most.
 const MAX_COUNT: u64 = 64;
 /// Bytes that one call zeroes before it lets others run.
@@ -45,37 +47,19 @@ fn used(slot: &Slot) -> u64 {
 /// Size and alignment in bytes of an object.
 fn layout(kind: ObjectKind, argument: u64) -> Result<(u64, u64), Error> {
     let fixed = |bytes: usize| if argument == 0 { Ok((bytes as u64, (bytes as u64).next_power_of_two())) } else { Err(Error::BadArgument) };
+    let within = |most: u64| if (1..=most).contains(&argument) { Ok(argument) } else { Err(Error::BadArgument) };
     match kind {
-        ObjectKind::Untyped | ObjectKind::Frame => {
-            if argument == 0 || argument > u64::from(u32::MAX) {
-                return Err(Error::BadArgument);
-            }
-            // Large memory is aligned for large pages.
-            Ok((argument * PAGE, if argument >= 512 { 512 * PAGE } else { PAGE }))
-        }
-        ObjectKind::CNode => {
-            if !(1..=u64::from(size::CNODE_MAX_BITS)).contains(&argument) {
-                return Err(Error::BadArgument);
-            }
-            Ok(((size::SLOT as u64) << argument, size::SLOT as u64))
-        }
-        ObjectKind::AddressSpace | ObjectKind::GuestSpace => {
-            if !(1..=MAX_POOL as u64).contains(&argument) {
-                return Err(Error::BadArgument);
-            }
-            Ok((Space::pages(argument) * PAGE, PAGE))
-        }
+        // Large memory is aligned for large pages.
+        ObjectKind::Untyped | ObjectKind::Frame => Ok((within(u32::MAX.into())? * PAGE, if argument >= 512 { 512 * PAGE } else { PAGE })),
+        ObjectKind::CNode => Ok(((size::SLOT as u64) << within(size::CNODE_MAX_BITS.into())?, size::SLOT as u64)),
+        ObjectKind::AddressSpace | ObjectKind::GuestSpace => Ok((Space::pages(within(MAX_POOL as u64)?) * PAGE, PAGE)),
         ObjectKind::Thread => fixed(size::THREAD),
         ObjectKind::SchedContext => fixed(size::SCHED_CONTEXT),
         ObjectKind::Endpoint => fixed(size::ENDPOINT),
         ObjectKind::Reply => fixed(size::REPLY),
         ObjectKind::Notification => fixed(size::NOTIFICATION),
-        ObjectKind::Vcpu => {
-            if virt::backend() == virt::Backend::None {
-                return Err(Error::Unsupported);
-            }
-            fixed(size::VCPU).map(|(bytes, _)| (bytes, PAGE))
-        }
+        ObjectKind::Vcpu if virt::backend() == virt::Backend::None => Err(Error::Unsupported),
+        ObjectKind::Vcpu => fixed(size::VCPU).map(|(bytes, _)| (bytes, PAGE)),
         _ => Err(Error::BadArgument),
     }
 }
@@ -140,65 +124,49 @@ fn zero(slot: &Slot, start: u64, end: u64) -> bool {
 fn make(source: &Slot, destination: &Slot, kind: ObjectKind, argument: u64, physical: u64, device: bool) -> Result<(), Error> {
     let pointer = phys_to_virt(physical);
     let flags = if device { FLAG_DEVICE } else { 0 };
+    if matches!(kind, ObjectKind::Untyped | ObjectKind::Frame) {
+        let rights = if kind == ObjectKind::Frame { FRAME_RIGHTS } else { Rights::all() };
+        return destination.insert(&Cap { kind, rights, flags, extra: argument as u32, object: physical, ..Cap::NULL }, Some(source));
+    }
+    let mut extra = 0;
     // SAFETY: the memory is unused, zeroed, large enough and aligned for the object (`layout`); each object is written whole before anyone knows of it.
-    let cap = unsafe {
+    unsafe {
         match kind {
-            ObjectKind::Untyped | ObjectKind::Frame => {
-                let mut rights = Rights::all();
-                if kind == ObjectKind::Frame {
-                    rights = Rights::READ | Rights::WRITE | Rights::EXECUTE;
-                }
-                Cap { kind, rights, flags, extra: argument as u32, object: physical, badge: 0, space: 0 }
-            }
             ObjectKind::CNode => {
-                pointer.cast::<CNode>().write(CNode::new(1 << argument));
-                Cap::object(kind, pointer as u64, 1 << argument)
+                extra = 1 << argument;
+                pointer.cast::<CNode>().write(CNode::new(extra));
             }
             ObjectKind::AddressSpace | ObjectKind::GuestSpace => {
-                let space = pointer.cast::<Space>();
-                space.write(Space::new(kind, physical + PAGE, argument as u32));
-                let space = Ref::new(space);
+                extra = argument as u32;
+                pointer.cast::<Space>().write(Space::new(kind, physical + PAGE, extra));
+                let space: Ref<Space> = Ref::new(pointer.cast());
                 SPACES.enter(space)?;
                 for slot in &space.doorbell_slots {
                     slot.embed();
                 }
                 if kind == ObjectKind::AddressSpace {
-                    crate::arch::memory::copy_kernel_half(pointer.add(PAGE_SIZE).cast());
+                    copy_kernel_half(pointer.add(PAGE_SIZE).cast());
                 }
-                Cap::object(kind, pointer as u64, argument as u32)
             }
             ObjectKind::Thread => {
                 pointer.cast::<Thread>().write(Thread::new());
                 (*pointer.cast::<Thread>()).embed_slots();
-                Cap::object(kind, pointer as u64, 0)
             }
-            ObjectKind::SchedContext => {
-                pointer.cast::<SchedContext>().write(SchedContext::new());
-                Cap::object(kind, pointer as u64, 0)
-            }
-            ObjectKind::Endpoint => {
-                pointer.cast::<Endpoint>().write(Endpoint::new());
-                Cap::object(kind, pointer as u64, 0)
-            }
-            ObjectKind::Reply => {
-                pointer.cast::<Reply>().write(Reply::new());
-                Cap::object(kind, pointer as u64, 0)
-            }
-            ObjectKind::Notification => {
-                pointer.cast::<Notification>().write(Notification::new());
-                Cap::object(kind, pointer as u64, 0)
-            }
+            ObjectKind::SchedContext => pointer.cast::<SchedContext>().write(SchedContext::new()),
+            ObjectKind::Endpoint => pointer.cast::<Endpoint>().write(Endpoint::new()),
+            ObjectKind::Reply => pointer.cast::<Reply>().write(Reply::new()),
+            ObjectKind::Notification => pointer.cast::<Notification>().write(Notification::new()),
             ObjectKind::Vcpu => {
                 pointer.cast::<Vcpu>().write(Vcpu::new());
                 let vcpu: Ref<Vcpu> = Ref::new(pointer.cast());
                 vcpu.space.embed();
                 (*vcpu.area()).init(virt_to_phys(vcpu.area()))?;
                 (*vcpu.area()).reset_state(vcpu.state());
-                Cap::object(kind, pointer as u64, 0)
             }
             _ => return Err(Error::BadArgument),
         }
-    };
+    }
+    let cap = Cap::object(kind, pointer as u64, extra);
     destination.insert(&cap, Some(source))?;
     count(&cap, 1);
     Ok(())
@@ -215,15 +183,8 @@ fn frame_at(request: &Request<'_>) -> Result<Results, Error> {
     {
         return Err(Error::BadArgument);
     }
-    let frame = Cap {
-        kind: ObjectKind::Frame,
-        rights: Rights::READ | Rights::WRITE | Rights::EXECUTE,
-        flags: FLAG_DEVICE,
-        extra: pages as u32,
-        object: cap.object + offset,
-        badge: 0,
-        space: 0,
-    };
+    let (flags, extra, object) = (FLAG_DEVICE, pages as u32, cap.object + offset);
+    let frame = Cap { kind: ObjectKind::Frame, rights: FRAME_RIGHTS, flags, extra, object, ..Cap::NULL };
     request.destination(table, index)?.insert(&frame, Some(request.slot))?;
     Ok([frame.object, 0, 0, 0, 0, 0])
 }

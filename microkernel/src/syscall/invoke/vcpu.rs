@@ -4,12 +4,13 @@ use tessera_abi::layout::{USER_BOTTOM, USER_TOP};
 use tessera_abi::object::{ObjectKind, Rights, vcpu as op};
 use tessera_abi::{Error, PAGE_SIZE};
 
-use super::{Request, Results, replace};
+use super::{Request, Results};
 use crate::arch::memory::virt_to_phys;
 use crate::arch::percpu;
 use crate::kref::Ref;
 use crate::object::cnode;
-use crate::object::page_tables::{self, Caching, Mapping};
+use crate::object::destroy;
+use crate::object::page_tables::{self, Mapping};
 use crate::object::space::Space;
 use crate::object::vcpu::Vcpu;
 
@@ -47,16 +48,8 @@ fn configure(request: &Request<'_>, vcpu: Ref<Vcpu>) -> Result<Results, Error> {
     }
     let guest_slot = request.own(guest)?.require(ObjectKind::GuestSpace, Rights::WRITE)?;
     let space: Ref<Space> = request.object(space, ObjectKind::AddressSpace, Rights::WRITE)?;
-    let mapping = Mapping {
-        address,
-        physical: virt_to_phys(vcpu.state()),
-        pages: 1,
-        rights: Rights::READ | Rights::WRITE,
-        caching: Caching::Normal,
-        small: true,
-    };
-    page_tables::map(&*space, space.root.get(), &mapping)?;
-    replace(request.exclusive, &vcpu.space);
+    page_tables::map(&*space, space.root.get(), &Mapping::shared_page(address, virt_to_phys(vcpu.state())))?;
+    destroy::delete(request.exclusive, &vcpu.space);
     cnode::copy(guest_slot, &vcpu.space, Rights::all(), 0)?;
     vcpu.mapped_in.set(space.identity.get());
     vcpu.mapped_at.set(address);

@@ -18,7 +18,6 @@ const _: () = assert!(size_of::<LogRing>() == LOG_BYTES);
 
 impl LogRing {
     /// An empty log. All of it is zero, so that it takes no room in the kernel's file; the capacity is written with the first text.
-    #[must_use]
     pub const fn new() -> Self {
         Self { header: LogHeader { written: 0, capacity: 0 }, text: [0; CAPACITY] }
     }
