@@ -8,7 +8,7 @@ use crate::arch::percpu::{self, PerCpu};
 use crate::arch::{apic, ioapic, vector};
 use crate::kref::Ref;
 use crate::lock::{self, Exclusive};
-use crate::object::irq::{IRQS, MSI};
+use crate::object::irq::{IRQS, Irq, MSI};
 use crate::object::notification::Notification;
 use crate::object::thread::Thread;
 use crate::sched::dispatch;
@@ -110,15 +110,28 @@ fn interrupt(cpu: &'static PerCpu, number: u8) {
 fn device(cpu: &'static PerCpu, index: u8) {
     let Some(irq) = IRQS.get(u64::from(index)) else { return };
     irq.count.set(irq.count.get() + 1);
-    irq.masked.set(true);
-    if irq.line.get() != MSI {
-        ioapic::mask(irq.line.get() as u32);
-    }
+    mask(irq);
     apic::eoi();
     let slot = &irq.notification;
     if !slot.is_empty() {
         // SAFETY: the capability names a live notification.
         let notification: Ref<Notification> = unsafe { Ref::new(slot.object() as *mut Notification) };
         ipc::signal(cpu, notification, slot.badge());
+    }
+}
+
+/// Holds an interrupt back until it is acknowledged. One that a message signals comes all the same: only its device can hold it back.
+pub fn mask(irq: &Irq) {
+    irq.masked.set(true);
+    if irq.line.get() != MSI {
+        ioapic::mask(irq.line.get() as u32);
+    }
+}
+
+/// Lets an interrupt through.
+pub fn unmask(irq: &Irq) {
+    irq.masked.set(false);
+    if irq.line.get() != MSI {
+        ioapic::unmask(irq.line.get() as u32);
     }
 }

@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::{apic, cpu as arch_cpu, memory, vector};
+use crate::sched::dispatch;
 
 /// 1 while a writer waits or works. The entry code reads it by name.
 #[unsafe(no_mangle)]
@@ -111,8 +112,7 @@ impl Exclusive {
 
     /// Makes `other` look at its run queue soon.
     pub fn reschedule(&self, other: &PerCpu) {
-        other.reschedule.set(true);
-        other.slow.set(other.slow.get() | SLOW_RESCHEDULE);
+        dispatch::ask_reschedule(other);
         if !core::ptr::eq(other, self.cpu) {
             apic::send_ipi(other.index.get(), vector::RESCHEDULE);
         }

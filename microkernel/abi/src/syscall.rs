@@ -28,7 +28,7 @@ pub enum Syscall {
     Recv = 3,
     /// Replies through the Reply in `rdi`, without waiting.
     Reply = 4,
-    /// Sets the bits of a Notification capability's badge.
+    /// Sets the bits of a Notification capability's badge; one without a badge (0) sets none, and wakes nobody.
     Signal = 5,
     /// Waits for bits of a Notification and takes them all. Slot 0: only sleeps until the deadline.
     Wait = 6,
@@ -40,6 +40,27 @@ pub enum Syscall {
     Invoke = 9,
     /// Gives the processor to others of the same priority.
     Yield = 10,
+}
+
+impl Syscall {
+    /// The system call with this number.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            0 => Self::Null,
+            1 => Self::Call,
+            2 => Self::ReplyRecv,
+            3 => Self::Recv,
+            4 => Self::Reply,
+            5 => Self::Signal,
+            6 => Self::Wait,
+            7 => Self::Poll,
+            8 => Self::VcpuRun,
+            9 => Self::Invoke,
+            10 => Self::Yield,
+            _ => return None,
+        })
+    }
 }
 
 /// Flag in bits 8 and up of `rax`: `r8` holds a deadline, as an absolute TSC value. For `Recv` and `Wait`, a deadline of 0 polls.

@@ -52,7 +52,6 @@ static REGISTERS: AtomicU64 = AtomicU64::new(0);
 
 // Relaxed throughout: mode, address and identities are written at boot before the processors that read them run.
 
-#[inline]
 fn x2apic() -> bool {
     X2APIC.load(Ordering::Relaxed)
 }
@@ -151,7 +150,6 @@ pub fn cpu_index() -> usize {
 }
 
 /// Ends the interrupt that is being handled.
-#[inline]
 pub fn eoi() {
     write_here(register::EOI, 0);
 }
@@ -182,7 +180,6 @@ fn wait_for_delivery() {
 }
 
 /// Interrupts processor `cpu_index` with `vector`. Nothing happens if it does not run.
-#[inline]
 pub fn send_ipi(cpu_index: usize, vector: u8) {
     if let Some(target) = id_of(cpu_index) {
         command(target, LEVEL_ASSERT | u32::from(vector));
@@ -229,7 +226,6 @@ pub(super) fn timer_use_one_shot() {
 }
 
 /// Starts the countdown; 0 stops it.
-#[inline]
 pub(super) fn timer_count(count: u32) {
     write_here(register::INITIAL_COUNT, count);
 }

@@ -8,11 +8,12 @@ use core::arch::global_asm;
 
 use tessera_abi::boot::BootInfo;
 use tessera_boot::acpi;
+use tessera_boot::clock;
 use tessera_boot::memory_map::MemoryMap;
 use tessera_boot::multiboot2::{self, BootInformation};
 use tessera_boot::regions::{Region, RegionSet};
 
-use super::{apic, clock, cpu, descriptors, ioapic, memory, panic, power, serial, smp, timer};
+use super::{apic, cpu, descriptors, ioapic, memory, panic, power, serial, smp, timer};
 use crate::klog;
 use memory::{BootAllocator, DirectMap};
 
@@ -242,7 +243,7 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
     apic::init_boot(machine.local_apic);
     ioapic::init(&machine.ioapics, &machine.overrides);
     let tsc_hz = timer::calibrate(&machine);
-    let wall_clock = clock::wall_clock(machine.century);
+    let wall_clock = clock::wall_clock(machine.century, &timer::Clocks);
     let cpu_count = smp::start_all(&machine, &map, &mut allocator);
     memory::retire_boot_tables();
     klog!("cpu: {cpu_count} running, TSC {}.{:03} MHz, features {:?}", tsc_hz / 1_000_000, tsc_hz / 1000 % 1000, cpu::features());

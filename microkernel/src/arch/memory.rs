@@ -50,7 +50,6 @@ pub fn virt_to_phys<T>(pointer: *const T) -> u64 {
 }
 
 /// The physical address behind an address in the kernel's image or in the direct map.
-#[inline]
 pub const fn kernel_virt_to_phys(address: u64) -> u64 {
     if address >= KERNEL_VIRT { address - KERNEL_VIRT } else { address.wrapping_sub(PHYS_MAP) }
 }

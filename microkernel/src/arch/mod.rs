@@ -3,7 +3,6 @@
 
 pub mod apic;
 pub mod boot;
-pub mod clock;
 pub mod cpu;
 pub mod descriptors;
 pub mod entry;

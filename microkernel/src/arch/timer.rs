@@ -5,8 +5,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tessera_abi::boot::Features;
 use tessera_boot::acpi::Machine;
+use tessera_boot::clock::{self, Hardware};
+use x86_64::instructions::port::Port;
 
-use super::{apic, clock, cpu};
+use super::{apic, cpu};
 use crate::klog;
 
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
@@ -44,11 +46,39 @@ pub fn busy_wait_us(microseconds: u64) {
     }
 }
 
+/// The clocks of this machine.
+pub(super) struct Clocks;
+
+impl Hardware for Clocks {
+    fn read(&self, port: u16) -> u8 {
+        // SAFETY: the ports are those of timers and clock, which affect no memory.
+        unsafe { Port::new(port).read() }
+    }
+
+    fn read_pm_timer(&self, port: u16) -> u32 {
+        // SAFETY: reading the ACPI timer has no effect.
+        unsafe { Port::new(port).read() }
+    }
+
+    fn write(&self, port: u16, value: u8) {
+        // SAFETY: as in `read`.
+        unsafe { Port::new(port).write(value) }
+    }
+
+    fn tsc(&self) -> u64 {
+        now()
+    }
+
+    fn timer(&self) -> u32 {
+        apic::timer_current()
+    }
+}
+
 /// Measures the TSC and the APIC timer against a clock of known speed, and prepares the first processor's timer.
 pub(super) fn calibrate(machine: &Machine) -> u64 {
     apic::timer_use_one_shot();
     apic::timer_count(u32::MAX);
-    let measured = clock::measure(machine, apic::timer_current);
+    let measured = clock::measure(machine, &Clocks).expect("the machine has no clock to measure the processor's against");
     apic::timer_count(0);
     TSC_HZ.store(measured.tsc_hz, Ordering::Relaxed);
     TIMER_SCALE.store(((u128::from(measured.timer_hz) << 32) / u128::from(measured.tsc_hz)) as u64, Ordering::Relaxed);

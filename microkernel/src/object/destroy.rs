@@ -11,7 +11,7 @@ use tessera_abi::object::ObjectKind;
 
 use super::cnode::CNode;
 use super::endpoint::Endpoint;
-use super::irq::{IRQS, MSI};
+use super::irq::IRQS;
 use super::notification::Notification;
 use super::page_tables;
 use super::reply::Reply;
@@ -21,7 +21,8 @@ use super::space::{SPACES, Space};
 use super::thread::{State, Thread};
 use super::vcpu::Vcpu;
 use super::{Header, count};
-use crate::arch::{ioapic, memory, percpu};
+use crate::arch::{memory, percpu};
+use crate::interrupt;
 use crate::kref::Ref;
 use crate::lock::Exclusive;
 use crate::sched::dispatch;
@@ -140,8 +141,13 @@ pub fn unmap_frame(exclusive: &Exclusive, slot: &Slot) {
         return;
     }
     slot.set_mapping(None);
-    if let Some(space) = SPACES.find(cap.space) {
-        page_tables::unmap(&*space, space.root.get(), cap.badge, u64::from(cap.extra));
+    unmap(exclusive, cap.space, cap.badge, u64::from(cap.extra));
+}
+
+/// Takes pages at `address` out of the space with this identity, if it still lives.
+fn unmap(exclusive: &Exclusive, space: u64, address: u64, pages: u64) {
+    if let Some(space) = SPACES.find(space) {
+        page_tables::unmap(&*space, space.root.get(), address, pages);
         flush(exclusive, &space);
     }
 }
@@ -160,10 +166,7 @@ pub fn flush(exclusive: &Exclusive, space: &Space) {
 /// A slot inside an object lost its capability, by revocation from elsewhere or by the object's own end.
 fn embedded_slot_emptied(exclusive: &Exclusive, slot: &Slot) {
     if let Some(irq) = IRQS.owner(slot) {
-        if irq.line.get() != MSI {
-            ioapic::mask(irq.line.get() as u32);
-            irq.masked.set(true);
-        }
+        interrupt::mask(irq);
         return;
     }
     // Objects with slots of their own start the page that the slot is in.
@@ -262,9 +265,7 @@ fn take_from_processor(exclusive: &Exclusive, vcpu: Ref<Vcpu>) {
 fn end(exclusive: &Exclusive, cap: &Cap) {
     if cap.kind == ObjectKind::Irq {
         if let Some(irq) = IRQS.get(cap.object) {
-            if irq.line.get() != MSI {
-                ioapic::mask(irq.line.get() as u32);
-            }
+            interrupt::mask(irq);
             delete(exclusive, &irq.notification);
         }
         return;
@@ -295,10 +296,8 @@ fn end_thread(exclusive: &Exclusive, thread: Ref<Thread>) {
         }
     }
     release_context(thread);
+    forget_fpu(thread);
     for cpu in percpu::all() {
-        if cpu.fpu_thread.get() == Some(thread) {
-            cpu.fpu_thread.set(None);
-        }
         if let Some(vcpu) = cpu.fpu_vcpu.get()
             && vcpu.thread.get() == Some(thread)
         {
@@ -308,28 +307,35 @@ fn end_thread(exclusive: &Exclusive, thread: Ref<Thread>) {
     unmap_utcb(exclusive, thread);
 }
 
+/// The thread begins anew or ends: what a processor still holds of its extended state is worthless.
+pub fn forget_fpu(thread: Ref<Thread>) {
+    for cpu in percpu::all().filter(|cpu| cpu.fpu_thread.get() == Some(thread)) {
+        cpu.fpu_thread.set(None);
+    }
+}
+
 /// Takes a thread's message buffer out of the space it is mapped in.
 pub fn unmap_utcb(exclusive: &Exclusive, thread: Ref<Thread>) {
-    if let Some(space) = SPACES.find(thread.mapped_in.replace(0)) {
-        page_tables::unmap(&*space, space.root.get(), thread.utcb_address.get(), 1);
-        flush(exclusive, &space);
+    unmap(exclusive, thread.mapped_in.replace(0), thread.utcb_address.get(), 1);
+}
+
+/// Ends what a thread waits for with an error.
+fn abort(exclusive: &Exclusive, thread: Ref<Thread>, error: Error) {
+    if ipc::abort(exclusive, thread, error) {
+        dispatch::wake(exclusive, thread);
     }
 }
 
 fn end_endpoint(exclusive: &Exclusive, endpoint: Ref<Endpoint>) {
     let waiting = || endpoint.callers.head().or_else(|| endpoint.receivers.iter().find_map(|q| q.head()));
     while let Some(thread) = waiting() {
-        if ipc::abort(exclusive, thread, Error::Deleted) {
-            dispatch::wake(exclusive, thread);
-        }
+        abort(exclusive, thread, Error::Deleted);
     }
 }
 
 fn end_notification(exclusive: &Exclusive, notification: Ref<Notification>) {
-    if let Some(thread) = notification.waiter()
-        && ipc::abort(exclusive, thread, Error::Deleted)
-    {
-        dispatch::wake(exclusive, thread);
+    if let Some(thread) = notification.waiter() {
+        abort(exclusive, thread, Error::Deleted);
     }
     notification.set_waiter(None);
     if let Some(thread) = notification.bound.take() {
@@ -344,18 +350,15 @@ fn end_notification(exclusive: &Exclusive, notification: Ref<Notification>) {
 
 fn end_reply(exclusive: &Exclusive, reply: Ref<Reply>) {
     if let Some(caller) = reply.caller.get() {
-        let awake = ipc::abort(exclusive, caller, Error::ServerDied);
-        if awake {
-            dispatch::wake(exclusive, caller);
-        }
+        abort(exclusive, caller, Error::ServerDied);
     }
     if let Some(receiver) = reply.receiver.take()
         && receiver.receive_reply.get() == Some(reply)
     {
         receiver.receive_reply.set(None);
         receiver.fast_reply.set(None);
-        if receiver.state.get() == State::Receiving && ipc::abort(exclusive, receiver, Error::Deleted) {
-            dispatch::wake(exclusive, receiver);
+        if receiver.state.get() == State::Receiving {
+            abort(exclusive, receiver, Error::Deleted);
         }
     }
 }
@@ -376,8 +379,5 @@ fn end_space(exclusive: &Exclusive, space: Ref<Space>) {
 
 fn end_vcpu(exclusive: &Exclusive, vcpu: Ref<Vcpu>) {
     take_from_processor(exclusive, vcpu);
-    if let Some(space) = SPACES.find(vcpu.mapped_in.get()) {
-        page_tables::unmap(&*space, space.root.get(), vcpu.mapped_at.get(), 1);
-        flush(exclusive, &space);
-    }
+    unmap(exclusive, vcpu.mapped_in.get(), vcpu.mapped_at.get(), 1);
 }

@@ -159,7 +159,6 @@ impl Slot {
     ///
     /// # Errors
     /// `BadSlot` if empty, `WrongKind`, `NoRight`.
-    #[inline]
     pub fn require(&self, kind: ObjectKind, rights: Rights) -> Result<&Self, Error> {
         if self.kind.get() != kind {
             return Err(if self.is_empty() { Error::BadSlot } else { Error::WrongKind });

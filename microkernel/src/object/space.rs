@@ -65,7 +65,6 @@ impl Space {
     }
 
     /// The notification of the doorbell at a port or address, for an access of `length` bytes (0: any).
-    #[inline]
     pub fn doorbell(&self, kind: u32, address: u64, length: u64) -> Option<&Slot> {
         let mut pairs = self.doorbells.iter().zip(&self.doorbell_slots);
         let (_, slot) = pairs.find(|(d, slot)| {

@@ -55,7 +55,7 @@ fn throttle(cpu: &PerCpu, thread: Ref<Thread>, context: Ref<SchedContext>) {
     ask_reschedule(cpu);
 }
 
-/// Makes the running processor choose again before it leaves the kernel.
+/// Makes a processor choose again before it leaves the kernel: the running one, or in exclusive mode any.
 #[inline]
 pub fn ask_reschedule(cpu: &PerCpu) {
     cpu.reschedule.set(true);

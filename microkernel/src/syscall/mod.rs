@@ -18,16 +18,6 @@ use crate::object::thread::Thread;
 use crate::sched::dispatch as scheduler;
 use crate::trace;
 
-const CALL: u64 = Syscall::Call as u64;
-const REPLY_RECV: u64 = Syscall::ReplyRecv as u64;
-const RECV: u64 = Syscall::Recv as u64;
-const REPLY: u64 = Syscall::Reply as u64;
-const SIGNAL: u64 = Syscall::Signal as u64;
-const WAIT: u64 = Syscall::Wait as u64;
-const POLL: u64 = Syscall::Poll as u64;
-const INVOKE: u64 = Syscall::Invoke as u64;
-const YIELD: u64 = Syscall::Yield as u64;
-
 /// Every system call that no fast path took. The current thread's registers are stored; shared mode is on. Returns whom to resume.
 pub extern "C" fn dispatch() -> Ref<Thread> {
     let cpu = percpu::this();
@@ -63,37 +53,38 @@ fn signal(cpu: &'static PerCpu, thread: Ref<Thread>) -> Result<(), Error> {
 
 #[inline(always)]
 fn run(cpu: &'static PerCpu, thread: Ref<Thread>) -> Result<(), Error> {
-    let number = thread.regs.rax.get() & 0xff;
-    if thread.regs.rax.get() == SIGNAL {
+    if thread.regs.rax.get() == Syscall::Signal as u64 {
         return signal(cpu, thread);
     }
     if thread.regs.rax.get() >> 9 != 0 {
         return Err(Error::UnknownOperation);
     }
-    match number {
-        SIGNAL => signal(cpu, thread),
-        WAIT => ipc::wait(cpu, thread, true),
-        POLL => ipc::wait(cpu, thread, false),
-        YIELD => {
+    let call = Syscall::from_number(thread.regs.rax.get() & 0xff).ok_or(Error::UnknownOperation)?;
+    match call {
+        Syscall::Signal => signal(cpu, thread),
+        Syscall::Wait => ipc::wait(cpu, thread, true),
+        Syscall::Poll => ipc::wait(cpu, thread, false),
+        Syscall::Yield => {
             thread.set_status(0);
             cpu.run_queue.slice_end.set(0);
             scheduler::ask_reschedule(cpu);
             Ok(())
         }
-        CALL | REPLY_RECV | RECV | REPLY | INVOKE => {
+        // The entry code answers the first and calls the second itself; they come here with flags that they do not have.
+        Syscall::Null | Syscall::VcpuRun => Err(Error::UnknownOperation),
+        _ => {
             let exclusive = Exclusive::enter(cpu);
             // While this processor waited, another may have ended the thread.
             if cpu.current.get() != Some(thread) {
                 return Ok(());
             }
-            match number {
-                CALL => ipc::call(&exclusive, thread),
-                REPLY_RECV => ipc::receive(&exclusive, thread, true),
-                RECV => ipc::receive(&exclusive, thread, false),
-                REPLY => ipc::reply(&exclusive, thread),
+            match call {
+                Syscall::Call => ipc::call(&exclusive, thread),
+                Syscall::ReplyRecv => ipc::receive(&exclusive, thread, true),
+                Syscall::Recv => ipc::receive(&exclusive, thread, false),
+                Syscall::Reply => ipc::reply(&exclusive, thread),
                 _ => invoke::invoke(&exclusive, thread),
             }
         }
-        _ => Err(Error::UnknownOperation),
     }
 }

@@ -13,9 +13,9 @@ use crate::object::slot::Slot;
 pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     let table: Ref<CNode> = request.target();
     let [first, second, mask, badge, source_table, _] = request.words;
+    request.rights_by_operation(&[op::DESCRIBE, op::NEXT_USED, op::INFO])?;
     match request.operation {
         op::COPY | op::MOVE => {
-            request.rights(Rights::WRITE)?;
             let target = table.slot(first)?;
             let source = source(request, source_table, second)?;
             if request.operation == op::MOVE {
@@ -26,19 +26,16 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             Ok([0; 6])
         }
         op::DELETE => {
-            request.rights(Rights::WRITE)?;
             destroy::delete(request.exclusive, table.slot(first)?);
             // What the object held goes now or, portion by portion, when memory is needed.
             let _ = destroy::bury(request.exclusive);
             Ok([0; 6])
         }
         op::REVOKE => {
-            request.rights(Rights::WRITE)?;
             destroy::revoke(request.exclusive, table.slot(first)?)?;
             Ok([0; 6])
         }
         op::DESCRIBE => {
-            request.rights(Rights::READ)?;
             let slot = table.slot(first)?;
             let cap = slot.cap();
             let references = count(&cap, 0).unwrap_or(0);
@@ -47,15 +44,11 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             Ok([cap.kind as u64, u64::from(cap.rights.bits()), shown, identity, u64::from(cap.extra), u64::from(references)])
         }
         op::NEXT_USED => {
-            request.rights(Rights::READ)?;
             let slots = u64::from(table.slots.get());
             let found = (first.max(1)..slots).find(|i| table.slot(*i).is_ok_and(|s| !s.is_empty()));
             Ok([found.unwrap_or(slots), 0, 0, 0, 0, 0])
         }
-        op::INFO => {
-            request.rights(Rights::READ)?;
-            Ok([u64::from(table.slots.get()), 0, 0, 0, 0, 0])
-        }
+        op::INFO => Ok([u64::from(table.slots.get()), 0, 0, 0, 0, 0]),
         _ => Err(Error::UnknownOperation),
     }
 }

@@ -5,20 +5,18 @@ use tessera_abi::object::{ObjectKind, Rights, irq as op, irq_control as control}
 
 use super::{Request, Results};
 use crate::arch::{apic, ioapic, percpu, vector};
+use crate::interrupt;
 use crate::object::cnode;
 use crate::object::count;
 use crate::object::destroy;
-use crate::object::irq::{IRQS, Irq, MSI};
+use crate::object::irq::{IRQS, MSI};
 use crate::object::slot::Cap;
 
 pub fn invoke_control(request: &Request<'_>) -> Result<Results, Error> {
+    request.rights_by_operation(&[control::INFO])?;
     match request.operation {
-        control::LINE => {
-            request.rights(Rights::WRITE)?;
-            line(request)
-        }
+        control::LINE => line(request),
         control::MSI => {
-            request.rights(Rights::WRITE)?;
             let [cpu, table, index, ..] = request.words;
             let cpu = u8::try_from(cpu).ok().filter(|c| percpu::get(usize::from(*c)).is_some()).ok_or(Error::Unsupported)?;
             if !request.destination(table, index)?.is_empty() {
@@ -28,7 +26,6 @@ pub fn invoke_control(request: &Request<'_>) -> Result<Results, Error> {
             give(request, vector, table, index)
         }
         control::INFO => {
-            request.rights(Rights::READ)?;
             let irq = IRQS.get(request.words[0]).ok_or(Error::BadArgument)?;
             Ok([
                 u64::from(irq.references.get() != 0),
@@ -82,14 +79,14 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             let source = request.own(request.words[0])?.require(ObjectKind::Notification, Rights::SEND)?;
             destroy::delete(request.exclusive, &irq.notification);
             cnode::copy(source, &irq.notification, Rights::SEND, 0)?;
-            unmask(irq);
+            interrupt::unmask(irq);
             Ok([0; 6])
         }
         op::ACK => {
             if irq.notification.is_empty() {
                 return Err(Error::BadState);
             }
-            unmask(irq);
+            interrupt::unmask(irq);
             Ok([0; 6])
         }
         op::MESSAGE => {
@@ -100,12 +97,5 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             Ok([address, u64::from(data), 0, 0, 0, 0])
         }
         _ => Err(Error::UnknownOperation),
-    }
-}
-
-fn unmask(irq: &Irq) {
-    irq.masked.set(false);
-    if irq.line.get() != MSI {
-        ioapic::unmask(irq.line.get() as u32);
     }
 }

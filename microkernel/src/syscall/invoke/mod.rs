@@ -48,6 +48,14 @@ impl Request<'_> {
         if self.slot.rights().contains(rights) { Ok(()) } else { Err(Error::NoRight) }
     }
 
+    /// Checks for `READ` if the operation is one of `reading`, else for `WRITE`.
+    ///
+    /// # Errors
+    /// `NoRight`.
+    pub fn rights_by_operation(&self, reading: &[u64]) -> Result<(), Error> {
+        self.rights(if reading.contains(&self.operation) { Rights::READ } else { Rights::WRITE })
+    }
+
     /// A slot of the caller's own table.
     ///
     /// # Errors

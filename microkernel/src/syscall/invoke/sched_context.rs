@@ -1,7 +1,7 @@
 //! Operations on scheduling contexts.
 
 use tessera_abi::Error;
-use tessera_abi::object::{Rights, sched_context as op};
+use tessera_abi::object::sched_context as op;
 
 use super::{Request, Results};
 use crate::arch::timer;
@@ -17,9 +17,9 @@ const MIN_BUDGET_US: u64 = 50;
 pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     let context: Ref<SchedContext> = request.target();
     let per_us = (timer::tsc_hz() / 1_000_000).max(1);
+    request.rights_by_operation(&[op::INFO])?;
     match request.operation {
         op::CONFIGURE => {
-            request.rights(Rights::WRITE)?;
             let [budget, period, weight, ..] = request.words;
             let limited = budget != 0;
             if !(1..=10_000).contains(&weight) || limited && (budget < MIN_BUDGET_US || period < budget || period > MAX_PERIOD_US) {
@@ -36,17 +36,14 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             context.period_start.set(now);
             Ok([0; 6])
         }
-        op::INFO => {
-            request.rights(Rights::READ)?;
-            Ok([
-                context.budget.get() / per_us,
-                context.period.get() / per_us,
-                context.weight.get(),
-                context.consumed.get(),
-                context.throttled.get(),
-                0,
-            ])
-        }
+        op::INFO => Ok([
+            context.budget.get() / per_us,
+            context.period.get() / per_us,
+            context.weight.get(),
+            context.consumed.get(),
+            context.throttled.get(),
+            0,
+        ]),
         _ => Err(Error::UnknownOperation),
     }
 }

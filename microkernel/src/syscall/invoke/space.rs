@@ -14,13 +14,10 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     let space: Ref<Space> = request.target();
     let is_guest = request.slot.kind() == ObjectKind::GuestSpace;
     let [kind, address, length, notification, ..] = request.words;
+    request.rights_by_operation(&[op::INFO, op::LOOKUP])?;
     match request.operation {
-        op::INFO => {
-            request.rights(Rights::READ)?;
-            Ok([u64::from(space.pool.get()), u64::from(space.used.get()), space.identity.get() >> 32, 0, 0, 0])
-        }
+        op::INFO => Ok([u64::from(space.pool.get()), u64::from(space.used.get()), space.identity.get() >> 32, 0, 0, 0]),
         op::LOOKUP => {
-            request.rights(Rights::READ)?;
             if kind >= 1 << 47 {
                 return Err(Error::BadArgument);
             }
@@ -28,7 +25,6 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             Ok([physical, u64::from(rights.bits()), size, 0, 0, 0])
         }
         op::DOORBELL if is_guest => {
-            request.rights(Rights::WRITE)?;
             if kind > 1 || !matches!(length, 0 | 1 | 2 | 4 | 8) || kind == 0 && address > 0xffff {
                 return Err(Error::BadArgument);
             }
@@ -46,7 +42,6 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             Ok([0; 6])
         }
         op::DOORBELL_REMOVE if is_guest => {
-            request.rights(Rights::WRITE)?;
             if kind > 1 {
                 return Err(Error::BadArgument);
             }

@@ -20,24 +20,17 @@ use crate::sched::dispatch;
 
 pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     let thread: Ref<Thread> = request.target();
+    request.rights_by_operation(&[op::INFO, op::REGISTERS])?;
     match request.operation {
-        op::CONFIGURE => request.rights(Rights::WRITE).and_then(|()| configure(request, thread)),
-        op::START => request.rights(Rights::WRITE).and_then(|()| start(request, thread)),
+        op::CONFIGURE => configure(request, thread),
+        op::START => start(request, thread),
         op::STOP => {
-            request.rights(Rights::WRITE)?;
             destroy::stop_thread(request.exclusive, thread);
             Ok([0; 6])
         }
-        op::SET_PRIORITY => {
-            request.rights(Rights::WRITE)?;
-            set_priority(request, thread)
-        }
-        op::BIND => {
-            request.rights(Rights::WRITE)?;
-            bind(request, thread)
-        }
+        op::SET_PRIORITY => set_priority(request, thread),
+        op::BIND => bind(request, thread),
         op::INFO => {
-            request.rights(Rights::READ)?;
             if let Some(cpu) = percpu::get(usize::from(thread.cpu.get()))
                 && cpu.current.get() == Some(thread)
                 && core::ptr::eq(cpu, request.exclusive.cpu())
@@ -53,10 +46,7 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
                 thread.regs.rsp.get(),
             ])
         }
-        op::REGISTERS => {
-            request.rights(Rights::READ)?;
-            registers(request, thread)
-        }
+        op::REGISTERS => registers(request, thread),
         _ => Err(Error::UnknownOperation),
     }
 }
@@ -113,21 +103,12 @@ fn configure(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Erro
     context_object.owner.set(Some(thread));
     context_object.borrower.set(Some(thread));
     if thread.cpu.get() != cpu {
-        forget_fpu(thread);
+        destroy::forget_fpu(thread);
     }
     thread.set_priority(priority);
     thread.cpu.set(cpu);
     thread.flags.set(flags as u8);
     Ok([0; 6])
-}
-
-/// The thread begins anew: what a processor still holds of its extended state is worthless.
-fn forget_fpu(thread: Ref<Thread>) {
-    for cpu in percpu::all() {
-        if cpu.fpu_thread.get() == Some(thread) {
-            cpu.fpu_thread.set(None);
-        }
-    }
 }
 
 fn start(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Error> {
@@ -142,7 +123,7 @@ fn start(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Error> {
     if !(USER_BOTTOM..USER_TOP).contains(&rip) || rsp > USER_TOP {
         return Err(Error::BadArgument);
     }
-    forget_fpu(thread);
+    destroy::forget_fpu(thread);
     thread.reset_registers(rip, rsp, argument);
     dispatch::wake(request.exclusive, thread);
     Ok([0; 6])

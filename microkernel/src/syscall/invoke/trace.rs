@@ -14,9 +14,9 @@ use crate::virt;
 
 pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     let [first, ..] = request.words;
+    request.rights_by_operation(&[op::CPU_INFO, op::MACHINE, op::CHECK_WX])?;
     match request.operation {
         op::SET_MASK => {
-            request.rights(Rights::WRITE)?;
             if first >> EVENTS != 0 {
                 return Err(Error::BadArgument);
             }
@@ -24,7 +24,6 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             Ok([0; 6])
         }
         op::CPU_INFO => {
-            request.rights(Rights::READ)?;
             let cpu = usize::try_from(first).ok().and_then(percpu::get).ok_or(Error::BadArgument)?;
             let queue = &cpu.run_queue;
             let now = timer::now();
@@ -40,11 +39,9 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             ])
         }
         op::MACHINE => {
-            request.rights(Rights::READ)?;
             Ok([cpu::features().bits(), timer::tsc_hz(), percpu::count() as u64, virt::backend() as u64, virt::backend_features(), 0])
         }
         op::CHECK_WX => {
-            request.rights(Rights::READ)?;
             let (pages, violations, address) = if first == 0 {
                 memory::check_write_execute()
             } else {
@@ -53,15 +50,12 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             };
             Ok([pages, violations, address, 0, 0, 0])
         }
-        op::MACHINE_RESET => {
-            request.rights(Rights::WRITE)?;
-            match first {
-                0 => power::reset(),
-                1 => power::power_off(),
-                2 => panic!("asked for by the holder of the Trace capability"),
-                _ => Err(Error::BadArgument),
-            }
-        }
+        op::MACHINE_RESET => match first {
+            0 => power::reset(),
+            1 => power::power_off(),
+            2 => panic!("asked for by the holder of the Trace capability"),
+            _ => Err(Error::BadArgument),
+        },
         _ => Err(Error::UnknownOperation),
     }
 }

@@ -16,13 +16,10 @@ use crate::object::vcpu::Vcpu;
 
 pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     let vcpu: Ref<Vcpu> = request.target();
+    request.rights_by_operation(&[op::INFO])?;
     match request.operation {
-        op::CONFIGURE => {
-            request.rights(Rights::WRITE)?;
-            configure(request, vcpu)
-        }
+        op::CONFIGURE => configure(request, vcpu),
         op::SYNC => {
-            request.rights(Rights::WRITE)?;
             if percpu::all().any(|cpu| cpu.running_vcpu.get() == Some(vcpu)) {
                 return Err(Error::BadState);
             }
@@ -30,10 +27,7 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             unsafe { (*vcpu.area()).store_full(vcpu.state()) };
             Ok([0; 6])
         }
-        op::INFO => {
-            request.rights(Rights::READ)?;
-            Ok([vcpu.runs.get(), vcpu.internal_exits.get(), vcpu.doorbells.get(), vcpu.guest_ticks.get(), 0, 0])
-        }
+        op::INFO => Ok([vcpu.runs.get(), vcpu.internal_exits.get(), vcpu.doorbells.get(), vcpu.guest_ticks.get(), 0, 0]),
         _ => Err(Error::UnknownOperation),
     }
 }
