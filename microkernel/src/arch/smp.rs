@@ -4,7 +4,7 @@
 //! the final tables. They are started one at a time, because the trampoline's parameters are for one.
 
 use core::arch::{global_asm, naked_asm};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tessera_abi::MAX_CPUS;
 use tessera_boot::acpi::Machine;
@@ -98,7 +98,16 @@ struct Parameters {
 /// Time for a processor to arrive, generous for emulators on busy hosts.
 const PATIENCE_MS: u64 = 2000;
 
+/// Rounds in which a processor's TSC is compared with the first one's.
+const TSC_ROUNDS: u32 = 16;
+
+/// The processor that came up last and answers for its TSC; the last that may go on; the last that is ready.
 static ARRIVED: AtomicUsize = AtomicUsize::new(0);
+static ADMITTED: AtomicUsize = AtomicUsize::new(0);
+static READY: AtomicUsize = AtomicUsize::new(0);
+/// The processor that is asked for its TSC, or 0, and its answer.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+static ANSWER: AtomicU64 = AtomicU64::new(0);
 static GO: AtomicUsize = AtomicUsize::new(0);
 
 /// First instructions at the kernel's own address, still on the early tables.
@@ -109,12 +118,20 @@ unsafe extern "C" fn ap_entry() -> ! {
 
 extern "C" fn ap_start(data: &'static PerCpu) -> ! {
     let index = data.index.get();
+    ARRIVED.store(index, Ordering::Release);
+    while ADMITTED.load(Ordering::Acquire) != index {
+        if ASKED.load(Ordering::Acquire) == index {
+            ANSWER.store(timer::now(), Ordering::Relaxed);
+            // Release: the answer is there when the question is gone.
+            ASKED.store(0, Ordering::Release);
+        }
+    }
     cpu::enable();
     descriptors::start_cpu(index, data);
     apic::init_cpu();
     timer::init_cpu();
     // Release: the first processor sees all of the above when it sees the number.
-    ARRIVED.store(index, Ordering::Release);
+    READY.store(index, Ordering::Release);
     while GO.load(Ordering::Acquire) == 0 {
         core::hint::spin_loop();
     }
@@ -140,11 +157,13 @@ pub(super) fn start_all(machine: &Machine, map: &MemoryMap, allocator: &mut Boot
     unsafe { place.copy_from_nonoverlapping(start, length) };
     // SAFETY: the parameters are the trampoline's last bytes.
     let parameters = unsafe { place.add(length - size_of::<Parameters>()).cast::<Parameters>() };
+    // Data and stacks of the next number. They serve the next processor if one does not start.
+    let mut next = None;
     for id in others {
         if count == MAX_CPUS {
             break;
         }
-        let data = descriptors::allocate(count, allocator);
+        let data = *next.get_or_insert_with(|| descriptors::allocate(count, allocator));
         data.index.set(count);
         let values = Parameters {
             cr3: memory::boot_pml4_phys(),
@@ -155,13 +174,23 @@ pub(super) fn start_all(machine: &Machine, map: &MemoryMap, allocator: &mut Boot
         };
         // SAFETY: see above. No other processor reads them now: each one before has arrived, or was reset.
         unsafe { parameters.write_unaligned(values) };
-        if start_one(id, page, count) {
-            count += 1;
+        let problem = if !start_one(id, page, count) {
+            "does not start"
+        } else if tsc_difference(count) > timer::tsc_hz() / 1_000_000 {
+            // Deadlines and accounts are TSC values that processors hand to each other.
+            "is left alone, because its TSC differs from the first one's"
         } else {
-            // Reset, it waits for a start that never comes, and cannot arrive late with another's stack.
-            apic::send_init(id);
-            klog!("cpu: the processor with APIC identity {id} does not start");
-        }
+            ADMITTED.store(count, Ordering::Release);
+            while READY.load(Ordering::Acquire) != count {
+                core::hint::spin_loop();
+            }
+            count += 1;
+            next = None;
+            continue;
+        };
+        // Reset, it waits for a start that never comes, and cannot arrive late with another's stack.
+        apic::send_init(id);
+        klog!("cpu: the processor with APIC identity {id} {problem}");
     }
     if machine.processors_dropped != 0 {
         klog!("cpu: {} more processors are left alone", machine.processors_dropped);
@@ -189,6 +218,21 @@ fn start_one(id: u32, page: u64, index: usize) -> bool {
         core::hint::spin_loop();
     }
     true
+}
+
+/// Ticks by which the TSC of a processor that has arrived certainly differs from this one's.
+fn tsc_difference(index: usize) -> u64 {
+    let mut difference = 0;
+    for _ in 0..TSC_ROUNDS {
+        let before = timer::now();
+        ASKED.store(index, Ordering::Release);
+        while ASKED.load(Ordering::Acquire) != 0 {
+            core::hint::spin_loop();
+        }
+        let (answer, after) = (ANSWER.load(Ordering::Relaxed), timer::now());
+        difference = difference.max(before.saturating_sub(answer)).max(answer.saturating_sub(after));
+    }
+    difference
 }
 
 /// Lets the started processors go on into `start_ap`.
