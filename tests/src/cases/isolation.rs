@@ -4,7 +4,7 @@ use super::Case;
 use crate::{
     Context, Outcome, Result, ensure, fail,
     shell::Host,
-    systems::{Probe, System},
+    systems::{Guest, Probe, System},
 };
 
 /// The tests of this file.
@@ -188,9 +188,23 @@ fn flood(context: &Context) -> Result<Outcome> {
 
 fn write_execute(context: &Context) -> Result<Outcome> {
     let probe = Probe::new("wx", "wx").reports().grant("trace = \"trace\"");
-    let mut host = context.boot(&context.product()?.without_guests().probe(probe).into(), |config| {
-        config.second_port = true
-    })?;
+    // With a machine, so that its monitor and its console are there.
+    let system = context.product()?.without_machines().guest(&Guest::debian("one", "")).probe(probe);
+    let mut host = context.boot(&system.into(), |config| config.second_port = true)?;
     ensure!(verdicts(&mut host, "wx-server")? == 2, "a check is missing");
+    host.poll_command("vm list", |text| text.lines().any(|l| l.contains("one") && l.contains("running")))?;
+    let check = host.neat_command("mem check")?;
+    for name in ["kernel", "init", "shell", "wx", "vmm.one", "vmx.one"] {
+        let row = check.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let Some(row) = row else {
+            fail!("`mem check` leaves out {name}:\n{check}")
+        };
+        let numbers: Vec<&str> = row.split_whitespace().skip(1).collect();
+        ensure!(
+            numbers.first().is_some_and(|pages| *pages != "0") && numbers.get(1) == Some(&"0"),
+            "`mem check`:\n{check}"
+        );
+    }
+    ensure!(check.contains("No page is writable and executable."), "`mem check`:\n{check}");
     Ok(Outcome::Passed)
 }
