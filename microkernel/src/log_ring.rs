@@ -38,12 +38,6 @@ impl LogRing {
     }
 }
 
-impl Default for LogRing {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -137,7 +137,7 @@ impl Statistics {
     pub fn count_exit(&self, reason: u32) -> bool {
         self.exits
             .get(reason as usize)
-            .is_some_and(|counter| add(counter, 1) % TIMED_EVERY == 0)
+            .is_some_and(|counter| add(counter, 1).is_multiple_of(TIMED_EVERY))
     }
 
     /// Accounts the TSC ticks that a timed exit took, for all those that were not.

@@ -97,12 +97,6 @@ impl ArchCpu {
     }
 }
 
-impl Default for ArchCpu {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Interrupt gate (Intel SDM volume 3, 6.14.1).
 #[derive(Clone, Copy)]
 #[repr(C)]

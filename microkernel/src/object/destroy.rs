@@ -290,10 +290,10 @@ fn end(exclusive: &Exclusive, cap: &Cap) {
 
 fn end_thread(exclusive: &Exclusive, thread: Ref<Thread>) {
     stop_thread(exclusive, thread);
-    if let Some(reply) = thread.receive_reply.take() {
-        if reply.receiver.get() == Some(thread) {
-            reply.receiver.set(None);
-        }
+    if let Some(reply) = thread.receive_reply.take()
+        && reply.receiver.get() == Some(thread)
+    {
+        reply.receiver.set(None);
     }
     release_context(thread);
     forget_fpu(thread);

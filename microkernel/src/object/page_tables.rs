@@ -115,7 +115,7 @@ pub fn map(tables: &impl Tables, root: u64, mapping: &Mapping) -> Result<(), Err
     while done < mapping.pages {
         let address = mapping.address + done * 4096;
         let physical = mapping.physical + done * 4096;
-        let large = !mapping.small && (address | physical) % (LARGE_PAGES * 4096) == 0 && mapping.pages - done >= LARGE_PAGES;
+        let large = !mapping.small && (address | physical).is_multiple_of(LARGE_PAGES * 4096) && mapping.pages - done >= LARGE_PAGES;
         leaves += 1;
         let result = if leaves > MAX_LEAVES { Err(Error::BadArgument) } else { map_leaf(tables, root, address, physical, flags, large) };
         if let Err(error) = result {
@@ -156,7 +156,7 @@ pub fn unmap(tables: &impl Tables, root: u64, address: u64, pages: u64) {
         tables.write(table, position, 0);
         let next = at + size;
         // A table can only have become empty when its last entry of the range is gone.
-        if next >= end || next % (LARGE_PAGES * 4096) == 0 {
+        if next >= end || next.is_multiple_of(LARGE_PAGES * 4096) {
             prune(tables, root, at);
         }
         at = next;
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(map(&memory, Memory::ROOT, &mapping(0x3000, 0xa000, 4)), Err(Error::AlreadyMapped));
         assert_eq!(look_up(&memory, Memory::ROOT, 0x3000), None);
         assert_eq!(look_up(&memory, Memory::ROOT, 0x5000).unwrap().0, 0x9000);
-        assert_eq!(map(&memory, Memory::ROOT, &mapping(0x8000_0000_00, 0xa000, 1)), Err(Error::NoMemory));
+        assert_eq!(map(&memory, Memory::ROOT, &mapping(0x80_0000_0000, 0xa000, 1)), Err(Error::NoMemory));
         assert_eq!(memory.used(), 3);
     }
 

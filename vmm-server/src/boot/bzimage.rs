@@ -125,7 +125,7 @@ impl<'a> BzImage<'a> {
             initramfs_max: u64::from(u32_at(file, 0x22c).ok_or(ImageError::Truncated)?),
             command_line_max: u64::from(u32_at(file, 0x238).ok_or(ImageError::Truncated)?),
         };
-        if !alignment.is_power_of_two() || alignment < 4096 || (kernel.len() as u64) < ENTRY_64 || image.preferred % 4096 != 0 {
+        if !alignment.is_power_of_two() || alignment < 4096 || (kernel.len() as u64) < ENTRY_64 || !image.preferred.is_multiple_of(4096) {
             return Err(ImageError::Inconsistent);
         }
         Ok(image)

@@ -156,7 +156,7 @@ fn write_page_tables(memory: &GuestMemory) -> Option<()> {
     const TABLE: u64 = 3; // present, writable
     const PAGE: u64 = 0x83; // and large
     let root = layout::PAGE_TABLES;
-    memory.write_slice(root, &(root + 0x1000 | TABLE).to_le_bytes())?;
+    memory.write_slice(root, &((root + 0x1000) | TABLE).to_le_bytes())?;
     for i in 0..4 {
         let directory = root + 0x2000 + i * 0x1000;
         memory.write_slice(root + 0x1000 + i * 8, &(directory | TABLE).to_le_bytes())?;

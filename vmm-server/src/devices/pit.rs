@@ -81,7 +81,7 @@ impl Channel {
             return count as u16;
         }
         let count = count % 10000;
-        ((count / 1000) << 12 | (count / 100 % 10) << 8 | (count / 10 % 10) << 4 | count % 10) as u16
+        ((count / 1000) << 12 | (count / 100 % 10) << 8 | (count / 10 % 10) << 4 | (count % 10)) as u16
     }
 
     fn decode(&self, value: u16) -> u32 {

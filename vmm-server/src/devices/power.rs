@@ -108,7 +108,7 @@ impl Power {
             return u64::MAX;
         }
         let ticks = (u128::from(now) * u128::from(TIMER_HZ) / 1_000_000_000) as u64;
-        let next = (ticks >> 23) + 1 << 23;
+        let next = ((ticks >> 23) + 1) << 23;
         (u128::from(next) * 1_000_000_000).div_ceil(u128::from(TIMER_HZ)) as u64
     }
 

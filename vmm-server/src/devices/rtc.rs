@@ -107,7 +107,7 @@ impl Rtc {
         if self.ram[0x0b] & B_BINARY != 0 {
             value as u8
         } else {
-            ((value / 10) << 4 | value % 10) as u8
+            ((value / 10) << 4 | (value % 10)) as u8
         }
     }
 
@@ -124,7 +124,7 @@ impl Rtc {
         if self.ram[0x0b] & B_24_HOURS != 0 {
             return self.encode(hour);
         }
-        let twelve = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let twelve = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
         self.encode(twelve) | if hour >= 12 { 0x80 } else { 0 }
     }
 

@@ -68,7 +68,7 @@ pub fn compute(operation: Operation, width: u8, a: u64, b: u64, flags: u64) -> (
     };
     let set = |condition: bool, flag: u64| if condition { flag } else { 0 };
     let new = set(carry, CF)
-        | set((result as u8).count_ones() % 2 == 0, PF)
+        | set((result as u8).count_ones().is_multiple_of(2), PF)
         | set(half, AF)
         | set(result == 0, ZF)
         | set(result & sign != 0, SF)
@@ -138,7 +138,7 @@ pub fn shift(operation: Shift, width: u8, value: u64, count: u64, flags: u64) ->
     let moved = set(carry, CF) | set(overflow, OF);
     let flags = match operation {
         Shift::Left | Shift::Right | Shift::Arithmetic => {
-            let parity = (value as u8).count_ones() % 2 == 0;
+            let parity = (value as u8).count_ones().is_multiple_of(2);
             flags & !STATUS | moved | set(parity, PF) | set(value == 0, ZF) | set(value & sign != 0, SF)
         }
         _ => flags & !(CF | OF) | moved,

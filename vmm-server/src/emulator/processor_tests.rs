@@ -538,13 +538,9 @@ impl Pair {
         let care = !undefined(&instruction, &gpr) & (STATUS | DIRECTION);
         let mut difference = String::new();
         use std::fmt::Write as _;
-        for register in 0..16 {
-            if self.state.gpr[register] != expected[register] {
-                let _ = write!(
-                    difference,
-                    " r{register} {:#x} instead of {:#x}",
-                    self.state.gpr[register], expected[register]
-                );
+        for (register, (found, expected)) in self.state.gpr.iter().zip(&expected).enumerate() {
+            if found != expected {
+                let _ = write!(difference, " r{register} {found:#x} instead of {expected:#x}");
             }
         }
         if (self.state.rflags ^ context.flags) & care != 0 {

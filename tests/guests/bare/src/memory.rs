@@ -50,7 +50,7 @@ pub fn walk() {
         look(i << 21, false);
     }
     println!("BARE memory next hole");
-    for i in 0..0x1_0000_0000u64 - 0xc000_0000 >> 16 {
+    for i in 0..(0x1_0000_0000u64 - 0xc000_0000) >> 16 {
         let physical = 0xc000_0000 + (i << 16);
         // The interrupt controllers have a test of their own.
         let controller = (0xfec0_0000..0xfef0_0000).contains(&physical);

@@ -72,26 +72,26 @@ pub const WINDOW: u64 = 512 << 30;
 pub fn install() {
     crate::serial::Com1::initialise();
     let idt = IDT.get();
-    for vector in 0..256 {
+    // SAFETY: single-threaded; the table is not loaded yet.
+    for (vector, gate) in unsafe { &mut *idt }.iter_mut().enumerate() {
         // SAFETY: only the address is taken.
         let handler = unsafe { core::ptr::addr_of!(vectors[vector]) } as u64;
         let low = handler & 0xffff | 0x10 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
-        // SAFETY: single-threaded; the table is not loaded yet.
-        unsafe { (*idt)[vector] = [low, handler >> 32] };
+        *gate = [low, handler >> 32];
     }
     let tables = TABLES.get() as u64;
     let table = |i: u64| (tables + i * 4096) as *mut [u64; 512];
     // SAFETY: the tables are this program's, and not loaded yet.
     unsafe {
-        (*table(0))[0] = tables + 4096 | 7;
-        (*table(0))[1] = tables + 6 * 4096 | 7;
+        (*table(0))[0] = (tables + 4096) | 7;
+        (*table(0))[1] = (tables + 6 * 4096) | 7;
         for i in 0..4 {
-            (*table(1))[i] = tables + (2 + i as u64) * 4096 | 7;
+            (*table(1))[i] = (tables + (2 + i as u64) * 4096) | 7;
             for j in 0..512 {
-                (*table(2 + i as u64))[j] = ((i as u64) << 30) + ((j as u64) << 21) | 0x83;
+                (*table(2 + i as u64))[j] = (((i as u64) << 30) + ((j as u64) << 21)) | 0x83;
             }
         }
-        (*table(6))[0] = tables + 7 * 4096 | 7;
+        (*table(6))[0] = (tables + 7 * 4096) | 7;
     }
     let pointer = Pointer {
         limit: 4095,

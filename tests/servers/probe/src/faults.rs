@@ -31,7 +31,7 @@ fn start_faulting(handler: Endpoint, badge: u64, area: u64) -> Result<Thread, te
         sched_context: context,
         // It has its turn when the handler waits, and so its fault takes the path within one processor.
         priority: start_info().priority,
-        cpu: Thread::new(fixed::THREAD).info()?.cpu.into(),
+        cpu: Thread::new(fixed::THREAD).info()?.cpu,
         flags: 0,
         utcb: area,
     })?;

@@ -12,6 +12,8 @@ use tessera_rt::{
 
 /// What a check answers: nothing, or what it saw.
 pub type Check = Result<(), alloc::string::String>;
+/// A check with its name.
+type Named = (&'static str, fn() -> Check);
 
 macro_rules! refused {
     ($what:expr, $result:expr) => {
@@ -33,7 +35,7 @@ macro_rules! answers {
 
 /// Runs all checks.
 pub fn run() {
-    let checks: &[(&str, fn() -> Check)] = &[
+    let checks: &[Named] = &[
         ("forged-slots", forged_slots),
         ("unknown-system-calls", unknown_system_calls),
         ("bad-message-lengths", bad_message_lengths),
