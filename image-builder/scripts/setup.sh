@@ -15,9 +15,10 @@ toolchain() { "$(dirname "$0")/toolchain.sh"; }
 # sh's `command -v` finds programs of /usr/sbin only for root; these are where Debian puts them.
 PATH=$PATH:/usr/sbin:/sbin
 
-# The compiler for kernel and servers: any that has its library sources.
-toolchain >/dev/null 2>&1 || missing="$missing rustc-web cargo-web rust-web-src"
-if [ -x /usr/bin/rustc ] && toolchain 2>/dev/null | grep -qx 'TOOLCHAIN_PATH=/usr/bin'; then
+# The compiler for kernel and servers: any that has its library sources. Debian's has its lints and its formatter beside it, in the same version.
+if ! toolchain >/dev/null 2>&1; then
+    missing="$missing rustc-web cargo-web rust-web-src rust-web-clippy rustfmt-web"
+elif toolchain | grep -qx 'TOOLCHAIN_PATH=/usr/bin'; then
     need rust-web-clippy test -x /usr/bin/cargo-clippy
     need rustfmt-web test -x /usr/bin/rustfmt
 fi
@@ -37,12 +38,10 @@ need xz-utils have xz
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "Installing:$missing"
-        # Old package lists name versions that are gone, so a failure is answered by new lists and one more try.
+        # Old package lists name versions that are gone, or a compiler that is too old.
+        apt-get update -q
         # shellcheck disable=SC2086 # a list of words
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing || {
-            apt-get update -q
-            DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
-        }
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
     else
         echo "setup.sh: these packages are missing, install them as root and run 'make setup' again:" >&2
         echo "  apt-get install$missing" >&2
