@@ -535,6 +535,12 @@ impl Pair {
         let context = &self.native.context;
         let mut expected = context.gpr;
         expected[gpr::RSP] = gpr[gpr::RSP];
+        if repeats_zero_times_with_32_bit_addresses(&instruction, &gpr) {
+            // Intel's processors clear the upper halves, AMD's leave them.
+            for register in [gpr::RCX, gpr::RSI, gpr::RDI] {
+                expected[register] = expected[register] & 0xffff_ffff | self.state.gpr[register] & !0xffff_ffff;
+            }
+        }
         let care = !undefined(&instruction, &gpr) & (STATUS | DIRECTION);
         let mut difference = String::new();
         use std::fmt::Write as _;
@@ -572,6 +578,13 @@ impl Pair {
             instruction.code()
         )))
     }
+}
+
+/// A repeated string instruction that is not carried out once, while addresses, and so the count, are 32 bits wide.
+fn repeats_zero_times_with_32_bit_addresses(instruction: &Instruction, gpr: &[u64; 16]) -> bool {
+    let wide = |kind| matches!(kind, OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI);
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    repeats && gpr[gpr::RCX] as u32 == 0 && instruction.op_kinds().any(wide)
 }
 
 #[test]
