@@ -15,7 +15,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arch::percpu::{self, PerCpu};
 use crate::arch::{apic, cpu as arch_cpu, memory, vector};
+use crate::object::vcpu::Vcpu;
 use crate::sched::dispatch;
+use crate::virt;
 
 /// 1 while a writer waits or works. The entry code reads it by name.
 #[unsafe(no_mangle)]
@@ -30,6 +32,7 @@ pub fn answer(cpu: &PerCpu) {
         arch_cpu::write_cr3(root);
         cpu.active_cr3.set(root);
         cpu.shootdowns.set(cpu.shootdowns.get() + 1);
+        virt::give_up(&cpu.virt);
         cpu.stop_request.store(0, Ordering::Release);
     }
 }
@@ -101,12 +104,23 @@ impl Exclusive {
             let root = memory::kernel_pml4_phys();
             arch_cpu::write_cr3(root);
             other.active_cr3.set(root);
+            virt::give_up(&other.virt);
             return;
         }
         other.stop_request.store(1, Ordering::Release);
         apic::send_ipi(other.index.get(), vector::SHOOTDOWN);
         while other.stop_request.load(Ordering::Acquire) != 0 {
             core::hint::spin_loop();
+        }
+    }
+
+    /// Makes the processor that ran `vcpu` let go of what the hardware keeps of it outside its memory.
+    pub fn give_up(&self, vcpu: &Vcpu) {
+        // SAFETY: the area belongs to this vCPU, and the kernel is owned.
+        let vmcs = unsafe { (*vcpu.area()).vmcs() };
+        if let (Some(vmcs), Some(home)) = (vmcs, vcpu.cpu.get().and_then(|cpu| percpu::get(cpu.into()))) {
+            home.virt.ask_to_give_up(vmcs);
+            self.stop(home);
         }
     }
 

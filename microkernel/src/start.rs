@@ -52,7 +52,7 @@ pub fn bsp(context: &mut BootContext) -> ! {
     virt::fpu::detect();
     let detection = virt::detect();
     match detection.backend {
-        virt::Backend::None => klog!("virtualisation: none, virtual machines cannot run: {}", detection.reason),
+        virt::Backend::None => klog!("virtualisation: {}; virtual machines cannot run", detection.reason),
         backend => klog!("virtualisation: {} ({})", backend.name(), detection.reason),
     }
     for (index, page) in HOST_SAVE.iter().enumerate().take(cpu_count) {

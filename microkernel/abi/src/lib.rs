@@ -15,6 +15,7 @@ pub mod syscall;
 pub mod trace;
 pub mod utcb;
 pub mod vcpu;
+pub mod virt;
 
 pub use error::Error;
 

@@ -314,7 +314,7 @@ pub mod trace {
     pub const SET_MASK: u64 = 0;
     /// `w0` processor. Results: `w0` APIC identity, `w1` idle TSC ticks, `w2` interrupts, `w3` context switches, `w4` current TSC, `w5` shoot-downs. `BadArgument` past the last.
     pub const CPU_INFO: u64 = 1;
-    /// Results: `w0` features of the processors (see [`crate::boot::Features`]), `w1` TSC ticks per second, `w2` number of processors, `w3` virtualisation backend (0 none, 1 VT-x, 2 AMD-V), `w4` features of the backend.
+    /// Results: `w0` features of the processors (see [`crate::boot::Features`]), `w1` TSC ticks per second, `w2` number of processors, `w3` virtualisation backend (0 none, 1 VT-x, 2 AMD-V), `w4` features of the backend that were found, `w5` those in use ([`crate::virt::VirtFeatures`]).
     pub const MACHINE: u64 = 2;
     /// Looks through a space's page tables for pages that are writable and executable. `w0` 0: the kernel's, else a slot with an AddressSpace. Results: `w0` pages looked at, `w1` violations, `w2` first violating address.
     pub const CHECK_WX: u64 = 3;

@@ -10,6 +10,7 @@ pub mod acpi;
 pub mod bundle;
 pub mod calendar;
 pub mod clock;
+pub mod extended;
 pub mod features;
 pub mod kernel_map;
 pub mod memory_map;
@@ -17,5 +18,7 @@ pub mod multiboot2;
 pub mod paging;
 pub mod panic_record;
 pub mod regions;
+pub mod svm;
+pub mod vmx;
 
 mod bytes;

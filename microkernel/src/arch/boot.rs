@@ -6,7 +6,7 @@
 
 use core::arch::global_asm;
 
-use tessera_abi::boot::BootInfo;
+use tessera_abi::boot::{BootInfo, Features};
 use tessera_boot::acpi;
 use tessera_boot::clock;
 use tessera_boot::memory_map::MemoryMap;
@@ -246,7 +246,7 @@ extern "C" fn bsp_entry(magic: u32, info: u32) -> ! {
     let wall_clock = clock::wall_clock(machine.century, &timer::Clocks);
     let cpu_count = smp::start_all(&machine, &map, &mut allocator);
     memory::retire_boot_tables();
-    klog!("cpu: {cpu_count} running, TSC {}.{:03} MHz, features {:?}", tsc_hz / 1_000_000, tsc_hz / 1000 % 1000, cpu::features());
+    klog!("cpu: {cpu_count} running, TSC {}.{:03} MHz, features{}", tsc_hz / 1_000_000, tsc_hz / 1000 % 1000, Names(cpu::features()));
 
     let mut device_regions = map.device_regions(&machine, cpu::physical_bits());
     if rsdp != 0 {
@@ -275,4 +275,16 @@ unsafe fn loader_information(address: u32) -> &'static [u8] {
     let start = memory::phys_to_virt(address.into()).cast_const();
     // SAFETY: the caller vouches for the memory; the size is read first and bounded.
     unsafe { core::slice::from_raw_parts(start, multiboot2::total_size(core::slice::from_raw_parts(start, 8)).unwrap_or(0)) }
+}
+
+/// Names of features, each behind a blank.
+struct Names(Features);
+
+impl core::fmt::Display for Names {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter_names().try_for_each(|(name, _)| {
+            formatter.write_str(" ")?;
+            formatter.write_str(name)
+        })
+    }
 }

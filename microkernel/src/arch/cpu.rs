@@ -49,7 +49,7 @@ pub fn add_features(features: Features) {
 }
 
 /// A CPUID leaf as `[eax, ebx, ecx, edx]`; zero where the processor has none.
-fn leaf(number: u32) -> [u32; 4] {
+pub fn leaf(number: u32) -> [u32; 4] {
     if __cpuid(number & 0x8000_0000).eax < number {
         return [0; 4];
     }

@@ -74,6 +74,11 @@ impl ArchCpu {
         }
     }
 
+    /// Address of the task state segment.
+    pub fn tss(&self) -> u64 {
+        self.tss.get() as u64
+    }
+
     /// Loads the tables into the running processor.
     ///
     /// # Safety

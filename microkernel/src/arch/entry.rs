@@ -28,6 +28,47 @@ const UTCB: usize = offset_of!(Thread, utcb_address);
 const CR3: usize = offset_of!(Thread, cr3);
 const BY_SYSCALL: usize = offset_of!(Thread, by_syscall);
 
+/// Stores the message words into the thread that the register names.
+macro_rules! store_words {
+    ($thread:literal) => {
+        concat!(
+            "mov [",
+            $thread,
+            " + {words}], rbx; mov [",
+            $thread,
+            " + {words} + 8], rbp; mov [",
+            $thread,
+            " + {words} + 16], r12; ",
+            "mov [",
+            $thread,
+            " + {words} + 24], r13; mov [",
+            $thread,
+            " + {words} + 32], r14; mov [",
+            $thread,
+            " + {words} + 40], r15"
+        )
+    };
+}
+
+/// Loads the page tables of the thread that the second register names, through the first, unless they are loaded. Label 1 is taken.
+macro_rules! load_cr3 {
+    ($root:literal, $thread:literal) => {
+        concat!(
+            "mov ",
+            $root,
+            ", [",
+            $thread,
+            " + {cr3}]; cmp ",
+            $root,
+            ", gs:[40]; je 1f; mov gs:[40], ",
+            $root,
+            "; mov cr3, ",
+            $root,
+            "; 1:"
+        )
+    };
+}
+
 /// Entry of the `syscall` instruction; see `tessera_abi::syscall` for the registers.
 ///
 /// # Safety
@@ -125,12 +166,7 @@ pub unsafe extern "C" fn syscall_entry() {
         "jz 12f",
         // It will make the call again, for which it needs all its arguments back.
         "mov byte ptr [rcx + {by_syscall}], 0",
-        "mov [rcx + {words}], rbx",
-        "mov [rcx + {words} + 8], rbp",
-        "mov [rcx + {words} + 16], r12",
-        "mov [rcx + {words} + 24], r13",
-        "mov [rcx + {words} + 32], r14",
-        "mov [rcx + {words} + 40], r15",
+        store_words!("rcx"),
         "12:",
         "call {next}",
         "jmp {return_to_user}",
@@ -143,12 +179,7 @@ pub unsafe extern "C" fn syscall_entry() {
         "mov [rcx + {r8}], r8",
         "10:",
         "mov byte ptr [rcx + {by_syscall}], 1",
-        "mov [rcx + {words}], rbx",
-        "mov [rcx + {words} + 8], rbp",
-        "mov [rcx + {words} + 16], r12",
-        "mov [rcx + {words} + 24], r13",
-        "mov [rcx + {words} + 32], r14",
-        "mov [rcx + {words} + 40], r15",
+        store_words!("rcx"),
         "mov rsp, gs:[16]",
         "call {slow}",
         "jmp {return_to_user}",
@@ -192,12 +223,7 @@ pub unsafe extern "C" fn syscall_entry() {
 #[unsafe(naked)]
 unsafe extern "C" fn resume() {
     naked_asm!(
-        "mov rcx, [rax + {cr3}]",
-        "cmp rcx, gs:[40]",
-        "je 1f",
-        "mov gs:[40], rcx",
-        "mov cr3, rcx",
-        "1:",
+        load_cr3!("rcx", "rax"),
         "mov rcx, [rax + {rip}]",
         "mov r11, [rax + {rflags}]",
         "mov r8, [rax + {utcb}]",
@@ -220,12 +246,7 @@ unsafe extern "C" fn resume() {
 #[unsafe(naked)]
 unsafe extern "C" fn resume_status() {
     naked_asm!(
-        "mov rdx, [rcx + {cr3}]",
-        "cmp rdx, gs:[40]",
-        "je 1f",
-        "mov gs:[40], rdx",
-        "mov cr3, rdx",
-        "1:",
+        load_cr3!("rdx", "rcx"),
         "mov r11, [rcx + {rflags}]",
         "mov r8, [rcx + {utcb}]",
         "mov rsp, [rcx + {rsp}]",
@@ -250,12 +271,7 @@ unsafe extern "C" fn resume_status() {
 #[unsafe(naked)]
 pub unsafe extern "C" fn return_to_user() {
     naked_asm!(
-        "mov rcx, [rax + {cr3}]",
-        "cmp rcx, gs:[40]",
-        "je 1f",
-        "mov gs:[40], rcx",
-        "mov cr3, rcx",
-        "1:",
+        load_cr3!("rcx", "rax"),
         "mov r8, [rax + {utcb}]",
         "wrfsbase r8",
         "mov rbx, [rax + {words}]",
@@ -320,12 +336,7 @@ unsafe extern "C" fn vector_common() {
         "mov [rax + {r9}], r9",
         "mov [rax + {r10}], r10",
         "mov [rax + {r11}], r11",
-        "mov [rax + {words}], rbx",
-        "mov [rax + {words} + 8], rbp",
-        "mov [rax + {words} + 16], r12",
-        "mov [rax + {words} + 24], r13",
-        "mov [rax + {words} + 32], r14",
-        "mov [rax + {words} + 40], r15",
+        store_words!("rax"),
         "pop rcx",
         "mov [rax + {rax}], rcx",
         "pop rdi", // vector

@@ -87,7 +87,7 @@ pub static TRACE_MASK: AtomicU64 = AtomicU64::new(0);
 impl PerCpu {
     /// An empty one, to be placed by the boot code.
     #[must_use]
-    pub const fn new(arch: ArchCpu) -> Self {
+    pub fn new(arch: ArchCpu) -> Self {
         Self {
             self_pointer: Cell::new(0),
             receivers_offset: Cell::new(0),

@@ -242,6 +242,7 @@ pub fn stop_thread(exclusive: &Exclusive, thread: Ref<Thread>) {
 }
 
 fn take_from_processor(exclusive: &Exclusive, vcpu: Ref<Vcpu>) {
+    exclusive.give_up(&vcpu);
     for cpu in percpu::all() {
         if cpu.running_vcpu.get() == Some(vcpu) {
             exclusive.stop(cpu);

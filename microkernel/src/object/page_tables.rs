@@ -14,6 +14,20 @@ pub trait Tables {
     fn allocate(&self) -> Option<u64>;
     /// Takes a table back; all its entries are zero.
     fn free(&self, table: u64);
+    /// What the hardware that walks them expects.
+    fn format(&self) -> Format {
+        Format { extended: false, huge: false }
+    }
+}
+
+/// What kind of tables they are. Presence, the right to write, the size of a page and addresses stand in the same bits in all, and entries that name a table hold
+/// the same value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// VT-x's extended page tables (Intel SDM volume 3, 29.3.2): the right to execute and the caching have bits of their own.
+    pub extended: bool,
+    /// There are pages of 1 GiB.
+    pub huge: bool,
 }
 
 /// How a page is cached.
@@ -68,9 +82,22 @@ impl Mapping {
 pub const MAX_LEAVES: u64 = 1 << 16;
 
 const LARGE_PAGES: u64 = 512;
+const HUGE_PAGES: u64 = 512 * 512;
+/// The right to execute in extended tables.
+const EXTENDED_EXECUTE: u64 = 1 << 2;
 const TABLE_FLAGS: u64 = bits::PRESENT | bits::WRITE | bits::USER;
 
-fn leaf_flags(mapping: &Mapping) -> u64 {
+fn leaf_flags(mapping: &Mapping, format: Format) -> u64 {
+    if format.extended {
+        let write = if mapping.rights.contains(Rights::WRITE) { bits::WRITE } else { 0 };
+        let execute = if mapping.rights.contains(Rights::EXECUTE) { EXTENDED_EXECUTE } else { 0 };
+        let kind = match mapping.caching {
+            Caching::Normal => 6,
+            Caching::Uncached => 0,
+            Caching::WriteCombining => 1,
+        };
+        return bits::PRESENT | write | execute | kind << 3;
+    }
     let mut flags = bits::PRESENT | bits::USER;
     if mapping.rights.contains(Rights::WRITE) {
         flags |= bits::WRITE;
@@ -109,33 +136,45 @@ fn descend(tables: &impl Tables, table: u64, at: usize) -> Result<u64, Error> {
 /// # Errors
 /// `AlreadyMapped`, `NoMemory`, `BadArgument` (too long for one operation); nothing is mapped then.
 pub fn map(tables: &impl Tables, root: u64, mapping: &Mapping) -> Result<(), Error> {
-    let flags = leaf_flags(mapping);
+    let format = tables.format();
+    let flags = leaf_flags(mapping, format);
     let mut done = 0;
     let mut leaves = 0;
     while done < mapping.pages {
         let address = mapping.address + done * 4096;
         let physical = mapping.physical + done * 4096;
-        let large = !mapping.small && (address | physical).is_multiple_of(LARGE_PAGES * 4096) && mapping.pages - done >= LARGE_PAGES;
+        let fits = |pages: u64| !mapping.small && (address | physical).is_multiple_of(pages * 4096) && mapping.pages - done >= pages;
+        let pages = if format.huge && fits(HUGE_PAGES) {
+            HUGE_PAGES
+        } else if fits(LARGE_PAGES) {
+            LARGE_PAGES
+        } else {
+            1
+        };
         leaves += 1;
-        let result = if leaves > MAX_LEAVES { Err(Error::BadArgument) } else { map_leaf(tables, root, address, physical, flags, large) };
+        let result = if leaves > MAX_LEAVES { Err(Error::BadArgument) } else { map_leaf(tables, root, address, physical, flags, pages) };
         if let Err(error) = result {
             // Tables that were made on the way and hold nothing go with this.
             unmap(tables, root, mapping.address, done);
             prune(tables, root, address);
             return Err(error);
         }
-        done += if large { LARGE_PAGES } else { 1 };
+        done += pages;
     }
     Ok(())
 }
 
-fn map_leaf(tables: &impl Tables, root: u64, address: u64, physical: u64, flags: u64, large: bool) -> Result<(), Error> {
+fn map_leaf(tables: &impl Tables, root: u64, address: u64, physical: u64, flags: u64, pages: u64) -> Result<(), Error> {
     let pointers = descend(tables, root, index(address, 39))?;
-    let directory = descend(tables, pointers, index(address, 30))?;
-    let (table, at, size) = if large {
-        (directory, index(address, 21), bits::LARGE)
+    let (table, at, size) = if pages == HUGE_PAGES {
+        (pointers, index(address, 30), bits::LARGE)
     } else {
-        (descend(tables, directory, index(address, 21))?, index(address, 12), 0)
+        let directory = descend(tables, pointers, index(address, 30))?;
+        if pages == LARGE_PAGES {
+            (directory, index(address, 21), bits::LARGE)
+        } else {
+            (descend(tables, directory, index(address, 21))?, index(address, 12), 0)
+        }
     };
     if tables.read(table, at) & bits::PRESENT != 0 {
         return Err(Error::AlreadyMapped);
@@ -216,7 +255,8 @@ pub fn look_up(tables: &impl Tables, root: u64, address: u64) -> Option<(u64, Ri
     let entry = tables.read(table, at);
     let mut rights = Rights::READ;
     rights.set(Rights::WRITE, entry & bits::WRITE != 0);
-    rights.set(Rights::EXECUTE, entry & bits::NO_EXECUTE == 0);
+    let executable = if tables.format().extended { entry & EXTENDED_EXECUTE != 0 } else { entry & bits::NO_EXECUTE == 0 };
+    rights.set(Rights::EXECUTE, executable);
     Some((entry & bits::ADDRESS & !(size - 1) | address & (size - 1), rights, size))
 }
 
@@ -264,6 +304,7 @@ mod tests {
     use std::vec::Vec;
 
     struct Memory {
+        format: Format,
         tables: RefCell<BTreeMap<u64, Vec<u64>>>,
         limit: usize,
         next: RefCell<u64>,
@@ -271,7 +312,8 @@ mod tests {
 
     impl Memory {
         fn new(limit: usize) -> Self {
-            let memory = Self { tables: RefCell::default(), limit: limit + 1, next: RefCell::new(0x10_0000) };
+            let format = Format { extended: false, huge: false };
+            let memory = Self { format, tables: RefCell::default(), limit: limit + 1, next: RefCell::new(0x10_0000) };
             memory.allocate().unwrap();
             memory
         }
@@ -296,6 +338,9 @@ mod tests {
             *self.next.borrow_mut() += 4096;
             self.tables.borrow_mut().insert(at, std::vec![0; 512]);
             Some(at)
+        }
+        fn format(&self) -> Format {
+            self.format
         }
         fn free(&self, table: u64) {
             let gone = self.tables.borrow_mut().remove(&table).expect("freed a table that is not there");
@@ -335,6 +380,38 @@ mod tests {
         assert_eq!(look_up(&memory, Memory::ROOT, 0x5000).unwrap().0, 0x9000);
         assert_eq!(map(&memory, Memory::ROOT, &mapping(0x80_0000_0000, 0xa000, 1)), Err(Error::NoMemory));
         assert_eq!(memory.used(), 3);
+    }
+
+    #[test]
+    fn huge_pages_where_the_hardware_has_them() {
+        const GIB: u64 = 1 << 30;
+        let mut memory = Memory::new(64);
+        memory.format.huge = true;
+        map(&memory, Memory::ROOT, &mapping(GIB - 0x20_0000, 3 * GIB - 0x20_0000, 2 * HUGE_PAGES)).unwrap();
+        assert_eq!(look_up(&memory, Memory::ROOT, GIB + 0x1234_5678).unwrap(), (3 * GIB + 0x1234_5678, Rights::READ | Rights::WRITE, GIB));
+        assert_eq!(look_up(&memory, Memory::ROOT, GIB - 1).unwrap().2, 2 << 20);
+        assert_eq!(look_up(&memory, Memory::ROOT, 2 * GIB).unwrap().2, 2 << 20);
+        assert_eq!(map(&memory, Memory::ROOT, &mapping(GIB, 0, 1)), Err(Error::AlreadyMapped));
+        unmap(&memory, Memory::ROOT, GIB - 0x20_0000, 2 * HUGE_PAGES);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn extended_tables_have_their_own_rights_and_caching() {
+        let mut memory = Memory::new(8);
+        memory.format.extended = true;
+        let all = Rights::READ | Rights::WRITE | Rights::EXECUTE;
+        for (page, rights, caching, flags) in [
+            (0, all, Caching::Normal, 7 | 6 << 3),
+            (1, Rights::READ, Caching::Normal, 1 | 6 << 3),
+            (2, Rights::READ | Rights::WRITE, Caching::Uncached, 3),
+            (3, Rights::READ | Rights::EXECUTE, Caching::WriteCombining, 5 | 1 << 3),
+        ] {
+            map(&memory, Memory::ROOT, &Mapping { rights, caching, ..mapping(page * 4096, 0x9000, 1) }).unwrap();
+            let (table, at, _) = leaf(&memory, Memory::ROOT, page * 4096).unwrap();
+            assert_eq!(memory.read(table, at), 0x9000 | flags);
+            assert_eq!(look_up(&memory, Memory::ROOT, page * 4096).unwrap().1, rights);
+        }
     }
 
     proptest! {

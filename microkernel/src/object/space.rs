@@ -4,11 +4,13 @@ use core::cell::Cell;
 
 use tessera_abi::Error;
 use tessera_abi::object::{ObjectKind, space as op};
+use tessera_abi::virt::VirtFeatures;
 
 use super::Header;
-use super::page_tables::Tables;
+use super::page_tables::{Format, Tables};
 use super::slot::Slot;
 use crate::kref::Ref;
+use crate::virt::{self, Backend};
 
 /// Most pages of a pool.
 pub const MAX_POOL: usize = 2048;
@@ -103,6 +105,11 @@ impl Tables for Space {
             }
         }
         None
+    }
+
+    fn format(&self) -> Format {
+        let guest = self.header.kind == ObjectKind::GuestSpace;
+        Format { extended: guest && virt::backend() == Backend::Vmx, huge: guest && virt::features()[1].contains(VirtFeatures::HUGE_PAGES) }
     }
 
     fn free(&self, table: u64) {

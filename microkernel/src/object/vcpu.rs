@@ -13,6 +13,7 @@ use crate::virt::{AREA_SIZE, VcpuArea};
 
 /// First page of the object; the backend's area follows, then the shared page.
 #[repr(C)]
+#[derive(Default)]
 pub struct Vcpu {
     /// Header.
     pub header: Header,
@@ -48,21 +49,8 @@ const _: () = assert!(STATE_OFFSET + size_of::<VcpuState>() <= size::VCPU);
 impl Vcpu {
     /// One that is not configured.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            header: Header::new(ObjectKind::Vcpu),
-            space: Slot::new(),
-            thread: Cell::new(None),
-            cpu: Cell::new(None),
-            mapped_in: Cell::new(0),
-            mapped_at: Cell::new(0),
-            index: Cell::new(0),
-            configured: Cell::new(false),
-            runs: Cell::new(0),
-            internal_exits: Cell::new(0),
-            doorbells: Cell::new(0),
-            guest_ticks: Cell::new(0),
-        }
+    pub fn new() -> Self {
+        Self { header: Header::new(ObjectKind::Vcpu), ..Self::default() }
     }
 
     /// The backend's area.

@@ -30,8 +30,12 @@ pub fn own_slot(thread: &Thread, index: u64) -> Option<&Slot> {
     if index >= thread.cnode_slots.get() {
         return None;
     }
-    // SAFETY: the table has `cnode_slots` slots from `cnode` on and lives while the thread holds its capability.
-    Some(unsafe { &*thread.table().add(index as usize) })
+    let table = thread.table();
+    // SAFETY: the table has `cnode_slots` slots from `cnode` on and lives while the thread holds its capability; it is nowhere only while it has none.
+    unsafe {
+        core::hint::assert_unchecked(!table.is_null());
+        Some(&*table.add(index as usize))
+    }
 }
 
 /// Copies what of a message does not travel in registers.

@@ -14,6 +14,7 @@ use crate::arch::timer;
 use crate::kref::Ref;
 use crate::lock::{self, SLOW_TRACE};
 use crate::object::notification::Notification;
+use crate::object::slot::Slot;
 use crate::object::space::Space;
 use crate::object::thread::Thread;
 use crate::object::vcpu::Vcpu;
@@ -45,7 +46,7 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
         return Outcome::error(Error::BadSlot);
     };
     if !cap.is(ObjectKind::Vcpu, Rights::WRITE) || flags >> 9 != 0 {
-        return refuse(cap.require(ObjectKind::Vcpu, Rights::WRITE).err());
+        return refuse(cap);
     }
     // SAFETY: the capability names a live vCPU.
     let vcpu: Ref<Vcpu> = unsafe { Ref::new(cap.object() as *mut Vcpu) };
@@ -59,12 +60,12 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     let deadline = if flags & FLAG_DEADLINE != 0 { deadline } else { u64::MAX };
     cpu.vcpu_deadline.set(deadline);
     if deadline < cpu.run_queue.armed.get() {
-        dispatch::arm(cpu, timer::now());
+        arm(cpu);
     }
     vcpu.runs.set(vcpu.runs.get() + 1);
     cpu.running_vcpu.set(Some(vcpu));
     let call = Call { slot, flags, deadline };
-    let exit = match enter(cpu, thread, vcpu, space) {
+    let exit = match enter(cpu, thread, vcpu, space, call.deadline) {
         Ok(exit) => exit,
         Err(bits) => {
             return settle(cpu, thread, Outcome { status: NOTIFIED, value: bits });
@@ -88,6 +89,15 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     go_on(cpu, thread, vcpu, space, exit, &call)
 }
 
+/// Sets the host's timer for a deadline that comes first, where it has to.
+#[cold]
+#[inline(never)]
+fn arm(cpu: &PerCpu) {
+    if !virt::keeps_deadlines() {
+        dispatch::arm(cpu, timer::now());
+    }
+}
+
 /// What to ask for again when others want the processor.
 struct Call {
     slot: u64,
@@ -97,7 +107,7 @@ struct Call {
 
 /// Into the guest and out of it, once. Shared mode is left; an error is the bits of the bound notification, found before, in shared mode still.
 #[inline(always)]
-fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>) -> Result<Exit, u64> {
+fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>, deadline: u64) -> Result<Exit, u64> {
     // Whoever signals sets the bits and then looks here; this looks at the bits afterwards, so one of the two sees the other.
     thread.in_guest.swap(1, Ordering::SeqCst);
     if let Some(notification) = thread.bound.get()
@@ -116,7 +126,7 @@ fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
     lock::leave_shared(cpu);
     // SAFETY: area and page belong to this vCPU, interrupts are off, this processor was enabled at boot, the vCPU's extended state is in the registers, and the
     // nested tables map only frames that the guest space's owner holds. Neither goes away before this processor has answered at the kernel's door.
-    Ok(unsafe { virt::run(vcpu.area(), &cpu.virt, nested) })
+    Ok(unsafe { virt::run(vcpu.area(), &cpu.virt, nested, deadline) })
 }
 
 /// The exit is the VMM's.
@@ -162,7 +172,7 @@ fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
                 }
             }
         }
-        exit = match enter(cpu, thread, vcpu, space) {
+        exit = match enter(cpu, thread, vcpu, space, call.deadline) {
             Ok(exit) => exit,
             Err(bits) => {
                 return settle(cpu, thread, Outcome { status: NOTIFIED, value: bits });
@@ -212,9 +222,11 @@ fn ended(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
     Outcome::error(Error::Deleted)
 }
 
+/// Out of line, so that the test before it keeps nothing for it.
 #[cold]
-fn refuse(error: Option<Error>) -> Outcome {
-    Outcome::error(error.unwrap_or(Error::UnknownOperation))
+#[inline(never)]
+fn refuse(cap: &Slot) -> Outcome {
+    Outcome::error(cap.require(ObjectKind::Vcpu, Rights::WRITE).err().unwrap_or(Error::UnknownOperation))
 }
 
 /// Ends a run without an exit of the guest's own.

@@ -7,21 +7,12 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// XCR0: x87.
-const X87: u64 = 1;
-/// XCR0: SSE.
-const SSE: u64 = 2;
-/// XCR0: upper halves of the YMM registers.
-const AVX: u64 = 4;
 /// XCR0 while no guest's state is in the registers.
 #[cfg(target_os = "none")]
-const HOST_XCR0: u64 = X87 | SSE;
+const HOST_XCR0: u64 = tessera_boot::extended::X87 | tessera_boot::extended::SSE;
 
 /// Bytes kept for a guest's extended state.
-pub const EXTENDED_AREA: usize = 8192;
-/// Legacy region and XSAVE header: where components begin (SDM volume 1, 13.4).
-const HEADER_END: u32 = 576;
-
+pub const EXTENDED_AREA: usize = 4096;
 /// XCR0 bits that guests may have; 0 without XSAVE. Written once by [`detect`].
 static SUPPORTED_XCR0: AtomicU64 = AtomicU64::new(0);
 /// Bytes that they take. Written as `SUPPORTED_XCR0` is.
@@ -39,20 +30,6 @@ pub fn supported_xcr0() -> u64 {
 #[must_use]
 pub fn extended_size() -> u64 {
     EXTENDED_SIZE.load(Ordering::Relaxed)
-}
-
-/// What guests may have of what the processor has, and its size. `avx` is EAX and EBX of CPUID leaf 0xd, sub-leaf 2: size and offset. Emulators
-/// name components whose places contradict each other, so only a component that stands where the format has it is taken.
-#[must_use]
-pub const fn choose(processor_xcr0: u64, avx: (u32, u32)) -> (u64, u64) {
-    if processor_xcr0 & (X87 | SSE) != X87 | SSE {
-        return (0, 512);
-    }
-    if processor_xcr0 & AVX != 0 && avx.0 == 256 && avx.1 == HEADER_END {
-        (X87 | SSE | AVX, (HEADER_END + 256) as u64)
-    } else {
-        (X87 | SSE, HEADER_END as u64)
-    }
 }
 
 /// A thread's state: the FXSAVE format.
@@ -106,23 +83,21 @@ pub use machine::{
 /// What touches the registers.
 #[cfg(target_os = "none")]
 mod machine {
-    use super::{AVX, EXTENDED_SIZE, ExtendedState, HOST_XCR0, Ordering, SUPPORTED_XCR0, ThreadFpu, choose, supported_xcr0};
+    use super::{EXTENDED_SIZE, ExtendedState, HOST_XCR0, Ordering, SUPPORTED_XCR0, ThreadFpu, supported_xcr0};
     use crate::virt::VcpuArea;
     use core::arch::asm;
     use core::arch::x86_64::{__cpuid, __cpuid_count};
+    use tessera_boot::extended::choose;
 
     /// Finds out what guests may have. Called once, on the boot processor, before [`super::supported_xcr0`] is of use.
     pub fn detect() {
+        let features = __cpuid(1).ecx;
         // CPUID leaf 1, ECX bit 26.
-        if __cpuid(1).ecx & 1 << 26 == 0 {
+        if features & 1 << 26 == 0 {
             return;
         }
-        let processor = __cpuid_count(0xd, 0);
-        let avx_place = __cpuid_count(0xd, 2);
-        // CPUID leaf 1, ECX bit 28: a component without its instructions is of no use.
-        let usable = if __cpuid(1).ecx & 1 << 28 == 0 { !AVX } else { !0 };
-        let xcr0 = u64::from(processor.eax) & usable;
-        let (supported, size) = choose(xcr0, (avx_place.eax, avx_place.ebx));
+        let place = __cpuid_count(0xd, 2);
+        let (supported, size) = choose(features, __cpuid_count(0xd, 0).eax, (place.eax, place.ebx));
         // Relaxed: other processors start later.
         SUPPORTED_XCR0.store(supported, Ordering::Relaxed);
         EXTENDED_SIZE.store(size, Ordering::Relaxed);
@@ -185,7 +160,7 @@ mod machine {
             return;
         }
         // QEMU 7.2 lets a guest's XSETBV pass although it is intercepted, so what the guest has is read, not remembered.
-        area.host.set_xcr0(read_xcr0());
+        area.host.xcr0 = read_xcr0();
         // The guest may have switched components off that still hold something, so all are stored.
         write_xcr0(supported);
         // SAFETY: the area is large enough for all supported components and aligned by its type.
@@ -214,7 +189,7 @@ mod machine {
             asm!("clts", "xrstor64 [{}]", in(reg) source, in("eax") supported as u32, in("edx") (supported >> 32) as u32,
                 options(nostack, preserves_flags, readonly));
         }
-        write_xcr0(area.host.xcr0());
+        write_xcr0(area.host.xcr0);
     }
 
     /// Puts the state of a new thread into the registers, so that they hold nobody's secrets.
@@ -240,7 +215,7 @@ mod machine {
         (u64::from(high) << 32 | u64::from(low)) & supported | 1
     }
 
-    /// Writes XCR0, where there is one. The value is valid: `svm::convert::xcr0_is_valid`.
+    /// Writes XCR0, where there is one. The value is valid: `convert::xcr0_is_valid`.
     #[inline]
     pub fn write_xcr0(value: u64) {
         if supported_xcr0() != 0 {

@@ -14,14 +14,21 @@
     allow(dead_code, unused_imports, unused_macros, reason = "the parts that touch the machine are built for the kernel's target alone")
 )]
 
+mod convert;
 pub mod fpu;
-pub mod svm;
-pub mod vmx;
+mod host;
+mod reset;
+mod svm;
+mod vmx;
 
-pub use svm::CpuState;
+pub use convert::IoExit;
+pub use host::CpuState;
 
+use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tessera_abi::vcpu::{ExitReason, VcpuState};
+use tessera_abi::virt::VirtFeatures;
 
 /// Reads a field of the shared page, once. `$state` is a `*mut VcpuState` that points at a live page.
 macro_rules! get {
@@ -41,13 +48,15 @@ macro_rules! put {
     }};
 }
 
+/// Whether the fields at two offsets can be reached in one access.
+const fn are_pair(first: usize, second: usize) -> bool {
+    first.is_multiple_of(8) && second == first + 4
+}
+
 /// Reads two neighbouring `u32` fields at once; the first is the lower half.
 macro_rules! get_pair {
     ($state:expr, $first:ident, $second:ident) => {{
-        const {
-            assert!(core::mem::offset_of!(VcpuState, $first) % 8 == 0);
-            assert!(core::mem::offset_of!(VcpuState, $second) == core::mem::offset_of!(VcpuState, $first) + 4);
-        }
+        const { assert!($crate::virt::are_pair(core::mem::offset_of!(VcpuState, $first), core::mem::offset_of!(VcpuState, $second))) };
         // SAFETY: as for `get!`; the two lie side by side, aligned for one access.
         unsafe { (&raw const (*$state).$first).cast::<u64>().read_volatile() }
     }};
@@ -56,17 +65,56 @@ macro_rules! get_pair {
 /// Writes two neighbouring `u32` fields at once.
 macro_rules! put_pair {
     ($state:expr, $value:expr, $first:ident, $second:ident) => {{
-        const {
-            assert!(core::mem::offset_of!(VcpuState, $first) % 8 == 0);
-            assert!(core::mem::offset_of!(VcpuState, $second) == core::mem::offset_of!(VcpuState, $first) + 4);
-        }
+        const { assert!($crate::virt::are_pair(core::mem::offset_of!(VcpuState, $first), core::mem::offset_of!(VcpuState, $second))) };
         let value: u64 = $value;
         // SAFETY: as for `get_pair!`.
         unsafe { (&raw mut (*$state).$first).cast::<u64>().write_volatile(value) }
     }};
 }
 
-pub(crate) use {get, get_pair, put, put_pair};
+/// Stores several fields of the shared page: `field.path = value;` for each.
+macro_rules! put_all {
+    ($state:expr, { $($($field:ident $([$index:expr])?).+ = $value:expr;)* }) => { $(put!($state, $value, $($field $([$index])?).+);)* };
+}
+
+/// The switch between host and guest that both backends share: all general registers but RAX and RSP, between the processor and the shared page behind the area in RDI.
+/// `$before` runs in the host, `$enter` with the guest's registers loaded but for RDI, and its end with the guest's registers and the area on top of the stack; `$after` has the
+/// area in RDI again. The operands must bind RDI, and RAX if it is used.
+macro_rules! world_switch {
+    ([$($before:literal,)*] [$($enter:literal,)*] [$($after:literal,)*] $($operands:tt)*) => {
+        core::arch::asm!(
+            "push rbx",
+            "push rbp",
+            "push rdi",
+            $($before,)*
+            "mov rcx, [rdi + {rcx}]", "mov rdx, [rdi + {rdx}]", "mov rbx, [rdi + {rbx}]", "mov rbp, [rdi + {rbp}]", "mov rsi, [rdi + {rsi}]",
+            "mov r8, [rdi + {r8}]", "mov r9, [rdi + {r9}]", "mov r10, [rdi + {r10}]", "mov r11, [rdi + {r11}]",
+            "mov r12, [rdi + {r12}]", "mov r13, [rdi + {r13}]", "mov r14, [rdi + {r14}]", "mov r15, [rdi + {r15}]",
+            $($enter,)*
+            "mov [rdi + {rcx}], rcx", "mov [rdi + {rdx}], rdx", "mov [rdi + {rbx}], rbx", "mov [rdi + {rbp}], rbp", "mov [rdi + {rsi}], rsi",
+            "mov [rdi + {r8}], r8", "mov [rdi + {r9}], r9", "mov [rdi + {r10}], r10", "mov [rdi + {r11}], r11",
+            "mov [rdi + {r12}], r12", "mov [rdi + {r13}], r13", "mov [rdi + {r14}], r14", "mov [rdi + {r15}], r15",
+            $($after,)*
+            "pop rbp",
+            "pop rbx",
+            rcx = const $crate::virt::register_offset(1), rdx = const $crate::virt::register_offset(2), rbx = const $crate::virt::register_offset(3),
+            rbp = const $crate::virt::register_offset(5), rsi = const $crate::virt::register_offset(6), rdi = const $crate::virt::register_offset(7),
+            r8 = const $crate::virt::register_offset(8), r9 = const $crate::virt::register_offset(9), r10 = const $crate::virt::register_offset(10),
+            r11 = const $crate::virt::register_offset(11), r12 = const $crate::virt::register_offset(12), r13 = const $crate::virt::register_offset(13),
+            r14 = const $crate::virt::register_offset(14), r15 = const $crate::virt::register_offset(15),
+            out("rsi") _, out("rcx") _, out("rdx") _, out("r8") _, out("r9") _, out("r10") _, out("r11") _, out("r12") _, out("r13") _, out("r14") _,
+            out("r15") _,
+            $($operands)*
+        )
+    };
+}
+
+/// Declares constants that an architecture's manual names.
+macro_rules! constants {
+    ($type:ty: $($name:ident = $value:expr;)*) => { $(#[allow(missing_docs, reason = "the name is the manual's")] pub const $name: $type = $value;)* };
+}
+
+pub(crate) use {constants, get, put, put_all, put_pair, world_switch};
 
 /// The ways to run a guest; numbered as `object::trace::MACHINE` answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,64 +147,10 @@ pub struct Detection {
     pub backend: Backend,
     /// For the boot log: why this one.
     pub reason: &'static str,
-    /// [`Features`] bits.
-    pub features: u64,
-}
-
-bitflags::bitflags! {
-    /// What the backend's hardware offers beyond the minimum. One numbering for all backends.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Features: u64 {
-        /// Nested paging.
-        const NESTED_PAGING = 1 << 0;
-        /// The address of the next instruction is reported with an exit.
-        const NEXT_RIP = 1 << 1;
-        /// Unchanged guest state is cached between runs.
-        const CLEAN_BITS = 1 << 2;
-        /// One guest's translations can be flushed alone.
-        const FLUSH_BY_ASID = 1 << 3;
-        /// The bytes of a faulting instruction are reported.
-        const DECODE_ASSISTS = 1 << 4;
-        /// Spinning guests can be made to exit.
-        const PAUSE_FILTER = 1 << 5;
-        /// The pause filter has a threshold.
-        const PAUSE_THRESHOLD = 1 << 6;
-        /// Interrupts are delivered without exits.
-        const VIRTUAL_APIC = 1 << 7;
-        /// Guests may run their own guests' state switches without exits.
-        const VIRTUAL_VMLOAD = 1 << 8;
-        /// The global interrupt flag is virtualised.
-        const VIRTUAL_GIF = 1 << 9;
-        /// Non-maskable interrupts are virtualised.
-        const VIRTUAL_NMI = 1 << 10;
-        /// The TSC's rate can be scaled.
-        const TSC_SCALING = 1 << 11;
-        /// Extended state is managed with XSAVE.
-        const XSAVE = 1 << 12;
-    }
-}
-
-impl Features {
-    /// Name of one bit, for the shell and the boot log.
-    #[must_use]
-    pub const fn name(bit: u32) -> Option<&'static str> {
-        Some(match bit {
-            0 => "nested-paging",
-            1 => "next-rip",
-            2 => "clean-bits",
-            3 => "flush-by-asid",
-            4 => "decode-assists",
-            5 => "pause-filter",
-            6 => "pause-threshold",
-            7 => "virtual-apic",
-            8 => "virtual-vmload",
-            9 => "virtual-gif",
-            10 => "virtual-nmi",
-            11 => "tsc-scaling",
-            12 => "xsave",
-            _ => return None,
-        })
-    }
+    /// What the hardware offers beyond the minimum.
+    pub found: VirtFeatures,
+    /// What of it is used.
+    pub used: VirtFeatures,
 }
 
 /// Where the guest's memory is mapped.
@@ -181,26 +175,34 @@ pub enum Exit {
 
 /// Which [`Backend`], as a number. Written once by [`detect`] before other processors and threads exist.
 static BACKEND: AtomicU8 = AtomicU8::new(0);
-/// [`Features`]. Written as `BACKEND` is.
-static FEATURES: AtomicU64 = AtomicU64::new(0);
+/// [`VirtFeatures`] found, and those in use. Written as `BACKEND` is.
+static FEATURES: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// A permission map that the processor reads.
+#[repr(C, align(4096))]
+struct Bitmap<const N: usize>(UnsafeCell<[u8; N]>);
+
+// SAFETY: written by `detect` alone, before anything else looks at it.
+unsafe impl<const N: usize> Sync for Bitmap<N> {}
+
+/// Ports: all exit. Both backends read it the same way, but for its length.
+static IO_MAP: Bitmap<0x3000> = Bitmap(UnsafeCell::new([0; 0x3000]));
 
 /// Looks at the processor and chooses the backend. Called once, on the boot processor, before any other function here.
 #[cfg(target_os = "none")]
 pub fn detect() -> Detection {
-    fpu::detect();
-    let detection = match svm::detect() {
-        Ok(features) => {
-            let xsave = if fpu::supported_xcr0() == 0 { Features::empty() } else { Features::XSAVE };
-            Detection { backend: Backend::Svm, reason: "AMD-V with nested paging", features: (features | xsave).bits() }
-        }
-        Err(reason) => match vmx::detect() {
-            Some(reason) => Detection { backend: Backend::None, reason, features: 0 },
-            None => Detection { backend: Backend::None, reason, features: 0 },
-        },
-    };
+    let none = |reason| Detection { backend: Backend::None, reason, found: VirtFeatures::empty(), used: VirtFeatures::empty() };
+    let mut detection = if vmx::is_there() { vmx::detect() } else { svm::detect() }.unwrap_or_else(none);
+    if detection.backend != Backend::None && fpu::supported_xcr0() != 0 {
+        detection.found |= VirtFeatures::XSAVE;
+        detection.used |= VirtFeatures::XSAVE;
+    }
+    // SAFETY: called once, on the boot processor, before any guest exists: nobody else looks at the map.
+    unsafe { (*IO_MAP.0.get()).fill(0xff) };
     // Relaxed: the processors that read this are started afterwards, which orders everything.
     BACKEND.store(detection.backend as u8, Ordering::Relaxed);
-    FEATURES.store(detection.features, Ordering::Relaxed);
+    FEATURES[0].store(detection.found.bits(), Ordering::Relaxed);
+    FEATURES[1].store(detection.used.bits(), Ordering::Relaxed);
     detection
 }
 
@@ -213,12 +215,14 @@ pub fn detect() -> Detection {
 pub fn enable_cpu(state: &CpuState, cpu: usize, host_save_page: u64) -> Result<(), &'static str> {
     match backend() {
         Backend::Svm => svm::enable_cpu(state, cpu, host_save_page),
-        Backend::Vmx | Backend::None => Ok(()),
+        Backend::Vmx => vmx::enable_cpu(state, cpu, host_save_page),
+        Backend::None => Ok(()),
     }
 }
 
 /// The backend in use.
 #[must_use]
+#[inline(always)]
 pub fn backend() -> Backend {
     match BACKEND.load(Ordering::Relaxed) {
         2 => Backend::Svm,
@@ -227,26 +231,47 @@ pub fn backend() -> Backend {
     }
 }
 
-/// [`Features`] of the backend in use.
+/// Features of the backend: found, and in use.
 #[must_use]
-pub fn backend_features() -> u64 {
-    FEATURES.load(Ordering::Relaxed)
+pub fn features() -> [VirtFeatures; 2] {
+    FEATURES.each_ref().map(|features| VirtFeatures::from_bits_truncate(features.load(Ordering::Relaxed)))
 }
 
-/// A virtual processor's memory that only the kernel and the hardware touch; all zeros before [`VcpuArea::init`].
+/// Whether a deadline ends a run by itself, without a timer of the host's.
+#[inline]
+pub fn keeps_deadlines() -> bool {
+    features()[1].contains(VirtFeatures::DEADLINE_TIMER)
+}
+
+/// A virtual processor's memory that only the kernel and the hardware touch; all zeros before [`VcpuArea::init`]. The shared page follows it.
 #[repr(C, align(4096))]
 pub struct VcpuArea {
-    /// What the hardware reads and writes at each entry and exit.
+    /// What the hardware reads and writes at each entry and exit: a VMCB, or the memory of a VMCS.
     vmcb: svm::vmcb::Vmcb,
     /// The guest's extended state while it is not in the registers.
     extended: fpu::ExtendedState,
+    /// VT-x's virtual-APIC page.
+    virtual_apic: vmx::VirtualApic,
     /// What the backend remembers between runs.
-    host: svm::Host,
+    host: host::Host,
+    /// What VT-x remembers beyond that.
+    vmx: vmx::Own,
 }
 
 /// Bytes of a [`VcpuArea`].
 pub const AREA_SIZE: usize = 16384;
 const _: () = assert!(size_of::<VcpuArea>() == AREA_SIZE);
+
+/// The shared page: it follows the area.
+#[inline(always)]
+const fn page(area: *mut VcpuArea) -> *mut VcpuState {
+    area.wrapping_add(1).cast()
+}
+
+/// Byte offset of a general register in the shared page, from the area.
+const fn register_offset(register: usize) -> usize {
+    AREA_SIZE + offset_of!(VcpuState, gpr) + register * 8
+}
 
 #[cfg(target_os = "none")]
 impl VcpuArea {
@@ -255,50 +280,75 @@ impl VcpuArea {
     /// # Errors
     /// [`tessera_abi::Error::Unsupported`] if this machine runs no guests.
     pub fn init(&mut self, physical: u64) -> Result<(), tessera_abi::Error> {
-        if backend() != Backend::Svm {
-            return Err(tessera_abi::Error::Unsupported);
-        }
         self.extended.reset();
-        svm::init(&mut self.vmcb, &mut self.host, physical);
+        match backend() {
+            Backend::Svm => svm::init(&mut self.vmcb, &mut self.host, physical),
+            Backend::Vmx => vmx::init(self, physical),
+            Backend::None => return Err(tessera_abi::Error::Unsupported),
+        }
         Ok(())
     }
 
-    /// Puts the state that a processor has after reset into the shared page, all groups dirty, and forgets what the guest did before.
+    /// Puts the state that a processor has after reset into the shared page, all groups dirty.
     ///
     /// # Safety
     /// `state` points at the vCPU's shared page.
     pub unsafe fn reset_state(&mut self, state: *mut VcpuState) {
-        self.extended.reset();
-        svm::reset(&mut self.vmcb, &mut self.host);
         // SAFETY: the caller's promise.
-        unsafe { svm::state::store_reset(state, fpu::supported_xcr0(), fpu::extended_size()) };
+        unsafe { reset::store_reset(state, fpu::supported_xcr0(), fpu::extended_size()) };
     }
 
-    /// Stores the whole guest state into the shared page: `vcpu::SYNC`, and full exits.
-    ///
-    /// # Safety
-    /// `state` points at the vCPU's shared page, and the vCPU is not running.
-    pub unsafe fn store_full(&self, state: *mut VcpuState) {
-        // SAFETY: the caller's promise.
-        unsafe { svm::state::store_full(&self.vmcb, &self.host, state) };
+    /// Physical address of the VMCS, if the hardware keeps state of a vCPU outside memory while the processor that ran it has not given it up ([`give_up`]).
+    pub fn vmcs(&self) -> Option<u64> {
+        (backend() == Backend::Vmx).then_some(self.host.control_physical)
     }
 
     /// The port access behind an [`ExitReason::Io`] exit, from the kernel's own copy: the shared page may have changed since.
     #[must_use]
     #[inline]
-    pub fn io_exit(&self) -> svm::convert::IoExit {
-        svm::convert::io_exit(self.vmcb.control.exit_info_1, self.vmcb.control.exit_info_2)
+    pub fn io_exit(&self) -> IoExit {
+        match backend() {
+            Backend::Vmx => vmx::io_exit(),
+            _ => svm::convert::io_exit(self.vmcb.control.exit_info_1, self.vmcb.control.exit_info_2),
+        }
     }
 
     /// Guest-physical address and access (`ACCESS_*`) behind an [`ExitReason::Memory`] exit, from the kernel's own copy.
     #[must_use]
     #[inline]
     pub fn memory_exit(&self) -> (u64, u64) {
-        (self.vmcb.control.exit_info_2, svm::convert::memory_access(self.vmcb.control.exit_info_1))
+        match backend() {
+            Backend::Vmx => vmx::memory_exit(),
+            _ => (self.vmcb.control.exit_info_2, svm::convert::memory_access(self.vmcb.control.exit_info_1)),
+        }
     }
 }
 
-/// Runs the guest until something happens that the hardware cannot or may not do by itself.
+/// Stores the whole guest state into the shared page: `vcpu::SYNC`.
+///
+/// # Safety
+/// As [`run`], and the vCPU is not running; if another processor ran it, that has given it up.
+#[cfg(target_os = "none")]
+pub unsafe fn store_full(area: *mut VcpuArea, cpu: &CpuState) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match backend() {
+            Backend::Vmx => vmx::store_full(area, cpu),
+            _ => svm::state::store_full(&(*area).vmcb, &(*area).host, page(area)),
+        }
+    }
+}
+
+/// Gives up the vCPU that another processor asked for, if one did: nothing of it stays in this processor.
+#[cfg(target_os = "none")]
+pub fn give_up(cpu: &CpuState) {
+    if let Some(vmcs) = cpu.take_give_up() {
+        vmx::give_up(cpu, vmcs);
+    }
+}
+
+/// Runs the guest until something happens that the hardware cannot or may not do by itself. `deadline` (TSC) ends the run too where [`keeps_deadlines`]; others
+/// leave that to the host's timer.
 ///
 /// On [`Exit::Guest`] the shared page holds what `abi::vcpu` promises for that exit, and the groups named in `dirty` were taken.
 ///
@@ -307,7 +357,23 @@ impl VcpuArea {
 /// extended state is in the registers; `nested` maps only memory that the guest owns.
 #[cfg(target_os = "none")]
 #[inline(always)]
-pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested) -> Exit {
+pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: u64) -> Exit {
+    let state = page(area);
+    // SAFETY: this processor's own, and the caller's area; interrupts are off, and the references end before anything changes behind them.
+    let (this, host) = unsafe { (&*cpu.get(), &(*area).host) };
+    let asked = get_pair!(state, dirty, inject)
+        | get_pair!(state, request_window, request_nmi_window)
+        | get_pair!(state, interrupt_shadow, vectoring)
+        | (host.token ^ this.token)
+        | (host.generation ^ nested.generation);
     // SAFETY: the caller's promise.
-    unsafe { svm::run::run(area, cpu, nested) }
+    unsafe {
+        if asked | host.pending == 0 {
+            svm::run::run(area, this.host_page)
+        } else if host.pending & host::pending::VMX == 0 {
+            svm::run::run_attentively(area, cpu, nested)
+        } else {
+            vmx::run::run(area, cpu, nested, deadline, asked)
+        }
+    }
 }

@@ -39,7 +39,8 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             ])
         }
         op::MACHINE => {
-            Ok([cpu::features().bits(), timer::tsc_hz(), percpu::count() as u64, virt::backend() as u64, virt::backend_features(), 0])
+            let [found, used] = virt::features().map(|features| features.bits());
+            Ok([cpu::features().bits(), timer::tsc_hz(), percpu::count() as u64, virt::backend() as u64, found, used])
         }
         op::CHECK_WX => {
             let (pages, violations, address) = if first == 0 {

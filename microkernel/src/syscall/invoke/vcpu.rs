@@ -13,6 +13,7 @@ use crate::object::destroy;
 use crate::object::page_tables::{self, Mapping};
 use crate::object::space::Space;
 use crate::object::vcpu::Vcpu;
+use crate::virt;
 
 pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     let vcpu: Ref<Vcpu> = request.target();
@@ -23,8 +24,15 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             if percpu::all().any(|cpu| cpu.running_vcpu.get() == Some(vcpu)) {
                 return Err(Error::BadState);
             }
-            // SAFETY: the area and the page belong to this vCPU, which is not running.
-            unsafe { (*vcpu.area()).store_full(vcpu.state()) };
+            let here = request.exclusive.cpu();
+            // One that never ran has nothing that is not in the page.
+            if let Some(home) = vcpu.cpu.get() {
+                if usize::from(home) != here.index.get() {
+                    request.exclusive.give_up(&vcpu);
+                }
+                // SAFETY: the area and the page belong to this vCPU, which is not running and in no other processor; interrupts are off.
+                unsafe { virt::store_full(vcpu.area(), &here.virt) };
+            }
             Ok([0; 6])
         }
         op::INFO => Ok([vcpu.runs.get(), vcpu.internal_exits.get(), vcpu.doorbells.get(), vcpu.guest_ticks.get(), 0, 0]),

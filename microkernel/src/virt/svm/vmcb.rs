@@ -1,5 +1,6 @@
 //! The virtual machine control block (AMD APM volume 2, appendix B).
 
+use crate::virt::constants;
 use core::mem::offset_of;
 
 /// Control area: what the hypervisor asks for and what it is told.
@@ -183,65 +184,19 @@ const _: () = {
     assert!(offset_of!(Save, pat) == 0x268);
 };
 
-/// Bits of the intercept words.
+/// Bits of the intercept words, by the manual's names: VINTR exits when the virtual interrupt is about to be taken, PAUSE after the filter, IO and MSR where the maps
+/// say so, FERR_FREEZE where a legacy floating-point error would freeze the processor, SHUTDOWN at a triple fault. VMRUN refuses to work without its own.
 pub mod intercept {
-    /// Word 1: physical interrupts.
-    pub const INTR: u32 = 1 << 0;
-    /// Word 1: non-maskable interrupts.
-    pub const NMI: u32 = 1 << 1;
-    /// Word 1: INIT.
-    pub const INIT: u32 = 1 << 3;
-    /// Word 1: the virtual interrupt is about to be taken.
-    pub const VINTR: u32 = 1 << 4;
-    /// Word 1: RDPMC.
-    pub const RDPMC: u32 = 1 << 15;
-    /// Word 1: CPUID.
-    pub const CPUID: u32 = 1 << 18;
-    /// Word 1: IRET.
-    pub const IRET: u32 = 1 << 20;
-    /// Word 1: INVD.
-    pub const INVD: u32 = 1 << 22;
-    /// Word 1: PAUSE, after the filter.
-    pub const PAUSE: u32 = 1 << 23;
-    /// Word 1: HLT.
-    pub const HLT: u32 = 1 << 24;
-    /// Word 1: INVLPGA.
-    pub const INVLPGA: u32 = 1 << 26;
-    /// Word 1: ports set in the I/O permission map.
-    pub const IO: u32 = 1 << 27;
-    /// Word 1: MSRs set in the MSR permission map.
-    pub const MSR: u32 = 1 << 28;
-    /// Word 1: task switches.
-    pub const TASK_SWITCH: u32 = 1 << 29;
-    /// Word 1: a legacy floating-point error would freeze the processor.
-    pub const FERR_FREEZE: u32 = 1 << 30;
-    /// Word 1: shutdown (triple fault).
-    pub const SHUTDOWN: u32 = 1 << 31;
-
-    /// Word 2: VMRUN. VMRUN refuses to work without it.
-    pub const VMRUN: u32 = 1 << 0;
-    /// Word 2: VMMCALL.
-    pub const VMMCALL: u32 = 1 << 1;
-    /// Word 2: VMLOAD.
-    pub const VMLOAD: u32 = 1 << 2;
-    /// Word 2: VMSAVE.
-    pub const VMSAVE: u32 = 1 << 3;
-    /// Word 2: STGI.
-    pub const STGI: u32 = 1 << 4;
-    /// Word 2: CLGI.
-    pub const CLGI: u32 = 1 << 5;
-    /// Word 2: SKINIT.
-    pub const SKINIT: u32 = 1 << 6;
-    /// Word 2: WBINVD, WBNOINVD.
-    pub const WBINVD: u32 = 1 << 9;
-    /// Word 2: MONITOR.
-    pub const MONITOR: u32 = 1 << 10;
-    /// Word 2: MWAIT.
-    pub const MWAIT: u32 = 1 << 11;
-    /// Word 2: XSETBV.
-    pub const XSETBV: u32 = 1 << 13;
-    /// Word 2: RDPRU.
-    pub const RDPRU: u32 = 1 << 14;
+    super::constants! { u32:
+        INTR = 1; NMI = 1 << 1; INIT = 1 << 3; VINTR = 1 << 4; RDPMC = 1 << 15; CPUID = 1 << 18; IRET = 1 << 20; INVD = 1 << 22; PAUSE = 1 << 23;
+        HLT = 1 << 24; INVLPGA = 1 << 26; IO = 1 << 27; MSR = 1 << 28; TASK_SWITCH = 1 << 29; FERR_FREEZE = 1 << 30; SHUTDOWN = 1 << 31;
+        // Word 2.
+        VMRUN = 1; VMMCALL = 1 << 1; VMLOAD = 1 << 2; VMSAVE = 1 << 3; STGI = 1 << 4; CLGI = 1 << 5; SKINIT = 1 << 6; WBINVD = 1 << 9;
+        MONITOR = 1 << 10; MWAIT = 1 << 11; XSETBV = 1 << 13; RDPRU = 1 << 14;
+        // What exits from every guest: of word 1 without PAUSE, and of word 2.
+        FIRST = INTR | NMI | INIT | RDPMC | CPUID | INVD | HLT | INVLPGA | IO | MSR | TASK_SWITCH | FERR_FREEZE | SHUTDOWN;
+        SECOND = VMRUN | VMMCALL | VMLOAD | VMSAVE | STGI | CLGI | SKINIT | WBINVD | MONITOR | MWAIT | XSETBV | RDPRU;
+    }
 }
 
 /// Bits of [`Control::virtual_interrupt`].
@@ -290,76 +245,13 @@ pub mod clean {
     pub const ALL: u32 = 0x7ff;
 }
 
-/// Exit codes (appendix C); 32 bits tell them all apart, and QEMU writes no more for [`code::INVALID`].
+/// Exit codes (appendix C), by the manual's names; 32 bits tell them all apart, and QEMU writes no more for `INVALID`.
 pub mod code {
-    /// First debug-register read.
-    pub const READ_DR0: u32 = 0x20;
-    /// Last debug-register write.
-    pub const WRITE_DR15: u32 = 0x3f;
-    /// Exception 0.
-    pub const EXCEPTION_0: u32 = 0x40;
-    /// Debug exception.
-    pub const DEBUG: u32 = 0x41;
-    /// Alignment check.
-    pub const ALIGNMENT: u32 = 0x51;
-    /// Machine check.
-    pub const MACHINE_CHECK: u32 = 0x52;
-    /// Exception 31.
-    pub const EXCEPTION_31: u32 = 0x5f;
-    /// Physical interrupt.
-    pub const INTR: u32 = 0x60;
-    /// Physical NMI.
-    pub const NMI: u32 = 0x61;
-    /// System-management interrupt.
-    pub const SMI: u32 = 0x62;
-    /// INIT.
-    pub const INIT: u32 = 0x63;
-    /// Virtual interrupt.
-    pub const VINTR: u32 = 0x64;
-    /// RDPMC.
-    pub const RDPMC: u32 = 0x6f;
-    /// CPUID.
-    pub const CPUID: u32 = 0x72;
-    /// IRET.
-    pub const IRET: u32 = 0x74;
-    /// INVD.
-    pub const INVD: u32 = 0x76;
-    /// PAUSE.
-    pub const PAUSE: u32 = 0x77;
-    /// HLT.
-    pub const HLT: u32 = 0x78;
-    /// INVLPGA.
-    pub const INVLPGA: u32 = 0x7a;
-    /// Port access.
-    pub const IO: u32 = 0x7b;
-    /// MSR access.
-    pub const MSR: u32 = 0x7c;
-    /// Task switch.
-    pub const TASK_SWITCH: u32 = 0x7d;
-    /// Shutdown.
-    pub const SHUTDOWN: u32 = 0x7f;
-    /// VMRUN.
-    pub const VMRUN: u32 = 0x80;
-    /// VMMCALL.
-    pub const VMMCALL: u32 = 0x81;
-    /// VMLOAD.
-    pub const VMLOAD: u32 = 0x82;
-    /// SKINIT.
-    pub const SKINIT: u32 = 0x86;
-    /// WBINVD.
-    pub const WBINVD: u32 = 0x89;
-    /// MONITOR.
-    pub const MONITOR: u32 = 0x8a;
-    /// MWAIT.
-    pub const MWAIT: u32 = 0x8b;
-    /// MWAIT with the monitor armed.
-    pub const MWAIT_ARMED: u32 = 0x8c;
-    /// XSETBV.
-    pub const XSETBV: u32 = 0x8d;
-    /// RDPRU.
-    pub const RDPRU: u32 = 0x8e;
-    /// Nested page fault.
-    pub const NESTED_FAULT: u32 = 0x400;
-    /// The processor refused the guest state.
-    pub const INVALID: u32 = u32::MAX;
+    super::constants! { u32:
+        READ_DR0 = 0x20; WRITE_DR15 = 0x3f; EXCEPTION_0 = 0x40; DEBUG = 0x41; MACHINE_CHECK = 0x52; EXCEPTION_31 = 0x5f;
+        INTR = 0x60; NMI = 0x61; SMI = 0x62; INIT = 0x63; VINTR = 0x64; RDPMC = 0x6f; CPUID = 0x72; IRET = 0x74; INVD = 0x76;
+        PAUSE = 0x77; HLT = 0x78; INVLPGA = 0x7a; IO = 0x7b; MSR = 0x7c; TASK_SWITCH = 0x7d; SHUTDOWN = 0x7f; VMRUN = 0x80;
+        VMMCALL = 0x81; VMLOAD = 0x82; SKINIT = 0x86; WBINVD = 0x89; MONITOR = 0x8a; MWAIT = 0x8b; MWAIT_ARMED = 0x8c;
+        XSETBV = 0x8d; RDPRU = 0x8e; NESTED_FAULT = 0x400; INVALID = u32::MAX;
+    }
 }

@@ -1,0 +1,222 @@
+//! VT-x's capabilities and the controls that follow from them (Intel SDM volume 3, appendix A).
+
+use tessera_abi::virt::VirtFeatures;
+
+/// Capability MSRs, each zero where the processor has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// IA32_VMX_BASIC.
+    pub basic: u64,
+    /// Pin-based controls: those that must be set in the lower half, those that may be in the upper.
+    pub pin: u64,
+    /// Primary processor-based controls.
+    pub primary: u64,
+    /// Secondary processor-based controls.
+    pub secondary: u64,
+    /// Exit controls.
+    pub exit: u64,
+    /// Entry controls.
+    pub entry: u64,
+    /// IA32_VMX_MISC.
+    pub misc: u64,
+    /// IA32_VMX_EPT_VPID_CAP.
+    pub ept_vpid: u64,
+    /// Bits of CR4 that VMX operation demands, and those that it allows.
+    pub cr4_fixed: [u64; 2],
+}
+
+/// What the controls of every virtual machine are, but for the windows that come and go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controls {
+    /// Pin-based.
+    pub pin: u32,
+    /// Primary processor-based.
+    pub primary: u32,
+    /// Secondary processor-based.
+    pub secondary: u32,
+    /// At exits.
+    pub exit: u32,
+    /// At entries, for a guest outside long mode.
+    pub entry: u32,
+    /// Flags of the extended-page-table pointer.
+    pub ept_flags: u64,
+    /// The preemption timer counts once in this many TSC ticks, as a power of two.
+    pub timer_shift: u32,
+    /// Bits of CR4 that a guest may set as far as the processor goes.
+    pub cr4_allowed: u64,
+    /// All that was found.
+    pub found: VirtFeatures,
+    /// What of it is used.
+    pub used: VirtFeatures,
+}
+
+/// Primary control: exit at the interrupt window.
+pub const INTERRUPT_WINDOW: u32 = 1 << 2;
+/// Primary control: exit at the NMI window.
+pub const NMI_WINDOW: u32 = 1 << 22;
+/// Primary control: MOV from and to debug registers exits.
+pub const MOV_DR: u32 = 1 << 23;
+/// Entry control: the guest is in long mode.
+pub const ENTRY_LONG_MODE: u32 = 1 << 9;
+
+const PREEMPTION_TIMER: u32 = 1 << 6;
+const SECONDARY: u32 = 1 << 31;
+const VPID: u32 = 1 << 5;
+const PAUSE_LOOP: u32 = 1 << 10;
+
+/// Pin-based controls that are needed.
+const PIN: &[(u32, &str)] = &[(0, "no external-interrupt exits"), (3, "no NMI exits"), (5, "no virtual NMIs")];
+/// Primary controls that are needed; windows are among them, though they are switched on only now and then.
+const PRIMARY: &[(u32, &str)] = &[
+    (2, "no interrupt-window exits"),
+    (3, "no TSC offset"),
+    (7, "no HLT exits"),
+    (10, "no MWAIT exits"),
+    (11, "no RDPMC exits"),
+    (21, "no TPR shadow"),
+    (22, "no NMI-window exits"),
+    (23, "no MOV-DR exits"),
+    (25, "no I/O bitmaps"),
+    (28, "no MSR bitmaps"),
+    (29, "no MONITOR exits"),
+    (31, "no secondary controls, and so no EPT"),
+];
+/// CR3 and INVLPG exits, which older processors force.
+const PRIMARY_FORBIDDEN: u32 = 1 << 15 | 1 << 16 | 1 << 9;
+const SECONDARY_NEEDED: &[(u32, &str)] = &[(1, "no EPT"), (7, "no unrestricted guest")];
+/// RDTSCP, VPID, WBINVD exits, PAUSE-loop exits, INVPCID.
+const SECONDARY_WANTED: u32 = 1 << 3 | VPID | 1 << 6 | PAUSE_LOOP | 1 << 12;
+const EXIT: &[(u32, &str)] =
+    &[(2, "no saving of DR7"), (9, "no 64-bit host"), (19, "no loading of PAT"), (20, "no saving of EFER"), (21, "no loading of EFER")];
+const ENTRY: &[(u32, &str)] =
+    &[(2, "no loading of DR7"), (9, "no 64-bit guests"), (14, "no loading of the guest's PAT"), (15, "no loading of the guest's EFER")];
+
+/// A control word with what is needed, what is wanted where there is such a thing, and what the processor forces.
+fn choose(capability: u64, needed: &[(u32, &'static str)], wanted: u32) -> Result<u32, &'static str> {
+    let (forced, allowed) = (capability as u32, (capability >> 32) as u32);
+    let mut value = forced | wanted & allowed;
+    for (bit, missing) in needed {
+        if allowed & 1 << bit == 0 {
+            return Err(missing);
+        }
+        value |= 1 << bit;
+    }
+    Ok(value)
+}
+
+impl Capabilities {
+    /// Reads them. `msr` reads one that exists.
+    pub fn read(msr: impl Fn(u32) -> u64) -> Self {
+        let basic = msr(0x480);
+        // Where bit 55 is set, further MSRs say of more controls that they may be clear.
+        let flexible = |plain: u32, index: u32| msr(if basic & 1 << 55 != 0 { 0x48d + index } else { plain });
+        let primary = flexible(0x482, 1);
+        let has = |capability: u64, bit: u32| capability >> 32 & 1 << bit != 0;
+        let secondary = if has(primary, 31) { msr(0x48b) } else { 0 };
+        let ept_vpid = if has(secondary, 1) || has(secondary, 5) { msr(0x48c) } else { 0 };
+        Self {
+            basic,
+            pin: flexible(0x481, 0),
+            primary,
+            secondary,
+            exit: flexible(0x483, 2),
+            entry: flexible(0x484, 3),
+            misc: msr(0x485),
+            ept_vpid,
+            cr4_fixed: [msr(0x488), msr(0x489)],
+        }
+    }
+
+    /// The controls for guests on this processor.
+    ///
+    /// # Errors
+    /// What is missing, in a line for the boot log.
+    pub fn controls(&self) -> Result<Controls, &'static str> {
+        let pin = choose(self.pin, PIN, PREEMPTION_TIMER)?;
+        let primary = choose(self.primary, PRIMARY, SECONDARY)?;
+        if self.primary as u32 & PRIMARY_FORBIDDEN != 0 {
+            return Err("CR3 accesses cannot be left to guests");
+        }
+        if self.primary as u32 & (INTERRUPT_WINDOW | NMI_WINDOW) != 0 {
+            return Err("window exits cannot be switched off");
+        }
+        let secondary = choose(self.secondary, SECONDARY_NEEDED, SECONDARY_WANTED)?;
+        let ept = |bit: u32| self.ept_vpid & 1 << bit != 0;
+        for (bit, missing) in [
+            (6, "no EPT of four levels"),
+            (14, "no write-back EPT"),
+            (16, "no EPT with 2 MiB pages"),
+            (20, "no INVEPT"),
+            (26, "no INVEPT of all"),
+        ] {
+            if !ept(bit) {
+                return Err(missing);
+            }
+        }
+        // Tags are handed out anew when they run out, for which all of them must be dropped at once.
+        let tags = secondary & VPID != 0 && ept(32) && ept(42);
+        let secondary = if tags { secondary } else { secondary & !VPID };
+        let found = self.found(tags);
+        let used = found
+            & (VirtFeatures::NESTED_PAGING
+                | VirtFeatures::UNRESTRICTED_GUEST
+                | VirtFeatures::TAGGED_TLB
+                | VirtFeatures::HUGE_PAGES
+                | VirtFeatures::ACCESSED_DIRTY
+                | VirtFeatures::TPR_SHADOW
+                | VirtFeatures::VIRTUAL_NMI
+                | VirtFeatures::DEADLINE_TIMER
+                | VirtFeatures::NEXT_RIP
+                | VirtFeatures::PAUSE_FILTER);
+        Ok(Controls {
+            pin,
+            primary: primary & !(INTERRUPT_WINDOW | NMI_WINDOW),
+            secondary,
+            exit: choose(self.exit, EXIT, 0)?,
+            entry: choose(self.entry, ENTRY, 0)? & !ENTRY_LONG_MODE,
+            // Write-back, a walk of four levels, accessed and dirty flags.
+            ept_flags: 6 | 3 << 3 | u64::from(ept(21)) << 6,
+            timer_shift: (self.misc & 31) as u32,
+            cr4_allowed: self.cr4_fixed[1],
+            found,
+            used,
+        })
+    }
+
+    fn found(&self, tags: bool) -> VirtFeatures {
+        let mut found = VirtFeatures::NEXT_RIP;
+        let has = |capability: u64, bit: u32| capability >> 32 & 1 << bit != 0;
+        for (there, feature) in [
+            (has(self.secondary, 1), VirtFeatures::NESTED_PAGING),
+            (has(self.secondary, 7), VirtFeatures::UNRESTRICTED_GUEST),
+            (tags, VirtFeatures::TAGGED_TLB),
+            (tags && self.ept_vpid & 1 << 41 != 0, VirtFeatures::FLUSH_BY_TAG),
+            (self.ept_vpid & 1 << 17 != 0, VirtFeatures::HUGE_PAGES),
+            (self.ept_vpid & 1 << 21 != 0, VirtFeatures::ACCESSED_DIRTY),
+            (has(self.primary, 21), VirtFeatures::TPR_SHADOW),
+            (has(self.pin, 5), VirtFeatures::VIRTUAL_NMI),
+            (has(self.pin, 6), VirtFeatures::DEADLINE_TIMER),
+            (has(self.secondary, 10), VirtFeatures::PAUSE_FILTER),
+            (has(self.secondary, 9), VirtFeatures::VIRTUAL_APIC),
+            (has(self.secondary, 8), VirtFeatures::APIC_REGISTERS),
+            (has(self.pin, 7), VirtFeatures::POSTED_INTERRUPTS),
+            (has(self.secondary, 25), VirtFeatures::TSC_SCALING),
+            (has(self.secondary, 17), VirtFeatures::PAGE_LOG),
+            (has(self.secondary, 22), VirtFeatures::MODE_BASED_EXECUTE),
+        ] {
+            found.set(feature, there);
+        }
+        found
+    }
+}
+
+/// Fills the MSR bitmap (SDM volume 3, 25.6.9): all exit but `passed`. A bit each: reads of low and high numbers, writes of low and high.
+pub fn fill_msr_map(map: &mut [u8; 0x1000], passed: impl Iterator<Item = u64>) {
+    map.fill(0xff);
+    for msr in passed {
+        let bit = (msr & 0x1fff) as usize + if msr >= 0xc000_0000 { 0x2000 } else { 0 };
+        for half in [0, 0x800] {
+            map[half + bit / 8] &= !(1 << (bit % 8));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The state of a processor after reset, and what both backends' `load` answer.
+
+use super::{put, put_all};
+use tessera_abi::vcpu::{Dirty, Segment, VcpuState, gpr, segment};
+
+/// Debug status without causes.
+const DR6_RESET: u64 = 0xffff_0ff0;
+/// Debug control without breakpoints.
+const DR7_RESET: u64 = 0x400;
+/// PAT after reset.
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+/// CR0 after reset: caches off.
+const CR0_RESET: u64 = 0x6000_0010;
+
+/// The breakpoint-enable bits.
+pub const DR7_ARMED: u64 = 0xff;
+/// What `load` changed outside the VMCB or VMCS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// XCR0 must be written: it differs from what the registers hold.
+    pub xcr0: Option<u64>,
+    /// Translations must be flushed.
+    pub flush: bool,
+}
+
+/// Stores the state after reset (SDM volume 3, table 10-1) with all groups dirty.
+///
+/// # Safety
+/// As [`load`].
+pub unsafe fn store_reset(state: *mut VcpuState, supported_xcr0: u64, extended_size: u64) {
+    for register in 0..16 {
+        put!(state, 0, gpr[register]);
+    }
+    // Family 6: what EDX says after reset.
+    put!(state, 0x600, gpr[gpr::RDX]);
+    put_all!(state, {
+        rip = 0xfff0;
+        rflags = 2;
+        interrupt_shadow = 0;
+        vectoring = 0;
+        inject = 0;
+        request_window = 0;
+        request_nmi_window = 0;
+        cr0 = CR0_RESET;
+        cr2 = 0;
+        cr3 = 0;
+        cr4 = 0;
+        cr8 = 0;
+        efer = 0;
+        xcr0 = 1;
+        dr6 = DR6_RESET;
+        dr7 = DR7_RESET;
+        gdtr.base = 0;
+        gdtr.limit = 0xffff;
+        idtr.base = 0;
+        idtr.limit = 0xffff;
+        star = 0;
+        lstar = 0;
+        cstar = 0;
+        sfmask = 0;
+        kernel_gs_base = 0;
+        sysenter_cs = 0;
+        sysenter_esp = 0;
+        sysenter_eip = 0;
+        pat = PAT_RESET;
+        tsc_aux = 0;
+        tsc_offset = 0;
+        exception_bitmap = 0;
+        supported_xcr0 = supported_xcr0;
+        xsave_size = extended_size;
+        dirty = Dirty::all().bits();
+    });
+    for index in segment::ES..=segment::TR {
+        let (selector, attributes, base) = match index {
+            segment::CS => (0xf000, 0x9b, 0xffff_0000),
+            segment::LDTR => (0, 0x82, 0),
+            segment::TR => (0, 0x8b, 0),
+            _ => (0, 0x93, 0),
+        };
+        put!(state, Segment { selector, reserved: 0, attributes, limit: 0xffff, reserved2: 0, base }, segments[index]);
+    }
+}

@@ -1,0 +1,196 @@
+//! What an exit means, off the short way; and entries that are refused.
+
+use super::convert;
+use super::run::{TRAP_FLAG, set_nmi_blocked, set_window};
+use super::vmcb::{Vmcb, clean, code, intercept};
+use super::{ALWAYS_INTERCEPTED, state as registers};
+use crate::virt::convert::{Interrupted, Invalid, interrupted_event, reflected_exception};
+use crate::virt::host::{Host, pending, read_debug_registers};
+use crate::virt::{Exit, get, put, put_pair};
+use core::arch::asm;
+use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_VALID, ExitReason, VcpuState};
+
+/// DR6.BS: the debug exception comes from a single step.
+const DR6_STEP: u64 = 1 << 14;
+
+/// The long way out of the guest; an answer ends it here.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+pub unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Option<Exit> {
+    if host.pending & pending::DEBUG_LOADED != 0 {
+        read_debug_registers(&mut host.debug);
+        if vmcb.save.dr7 & crate::virt::reset::DR7_ARMED == 0 {
+            vmcb.control.intercept_dr = u32::MAX;
+            vmcb.control.clean &= !clean::INTERCEPTS;
+            host.pending &= !pending::DEBUG_LOADED;
+        }
+    }
+    let info = vmcb.control.exit_event;
+    if info as u32 & EVENT_VALID != 0 {
+        match interrupted_event(info) {
+            Interrupted::Repeat => {
+                if host.pending & pending::SOFTWARE != 0 {
+                    vmcb.save.rip = vmcb.save.rip.wrapping_sub(u64::from(host.software_length));
+                    put!(state, vmcb.save.rip, rip);
+                }
+            }
+            Interrupted::Reinject(event, error) => {
+                if event & 7 << 8 == EVENT_NMI {
+                    // It did not arrive, so it blocks nothing yet.
+                    set_nmi_blocked(vmcb, host, false);
+                    put!(state, get!(state, interrupt_shadow) & 1, interrupt_shadow);
+                }
+                put!(state, error, vectoring_error);
+                put!(state, event, vectoring);
+            }
+        }
+    }
+    host.pending &= !pending::SOFTWARE;
+    if host.pending & pending::STEP != 0 {
+        // The trap flag is the kernel's. If the IRET was carried out, the flags are those it popped.
+        put!(state, vmcb.save.rflags & !TRAP_FLAG, rflags);
+        if vmcb.control.exit_code as u32 == code::DEBUG {
+            vmcb.save.dr6 &= !DR6_STEP;
+            vmcb.control.clean &= !clean::DEBUG;
+            put!(state, vmcb.save.rflags, rflags);
+            set_nmi_blocked(vmcb, host, false);
+            put!(state, get!(state, interrupt_shadow) & 1, interrupt_shadow);
+            if host.nmi_window {
+                put_pair!(state, ExitReason::NmiWindow as u64, reason, instruction_length);
+                return Some(Exit::Guest(ExitReason::NmiWindow));
+            }
+            return Some(Exit::HostInterrupt);
+        }
+    }
+    None
+}
+
+/// Exits off the short way.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exit_code: u32) -> Exit {
+    let (info_1, info_2) = (vmcb.control.exit_info_1, vmcb.control.exit_info_2);
+    let reason = match exit_code {
+        // All of these are pending still, and taken when the caller opens its window.
+        code::INTR | code::NMI | code::SMI | code::INIT => return Exit::HostInterrupt,
+        code::VINTR => {
+            set_window(vmcb, host, false);
+            ExitReason::InterruptWindow
+        }
+        code::NESTED_FAULT => {
+            put!(state, info_2, info[0]);
+            put!(state, convert::memory_access(info_1), info[1]);
+            put!(state, 0, info[2]);
+            let count = vmcb.control.instruction_count.min(15);
+            put!(state, u64::from(count), info[3]);
+            if count != 0 {
+                let mut bytes = [0; 16];
+                bytes[..15].copy_from_slice(&vmcb.control.instruction);
+                put!(state, bytes, instruction);
+            }
+            ExitReason::Memory
+        }
+        code::READ_DR0..=code::WRITE_DR15 => {
+            host.pending |= pending::DEBUG_LOADED;
+            return Exit::HostInterrupt;
+        }
+        code::IRET => {
+            // NMIs are blocked until the IRET is done, so it is stepped over.
+            vmcb.control.intercept_1 &= !intercept::IRET;
+            vmcb.control.clean &= !clean::INTERCEPTS;
+            host.pending |= pending::STEP;
+            return Exit::HostInterrupt;
+        }
+        code::MACHINE_CHECK => {
+            // SAFETY: the kernel's own handler takes it from here, as if it had happened outside the guest.
+            unsafe { asm!("int 18") };
+            return Exit::HostInterrupt;
+        }
+        code::EXCEPTION_0..=code::EXCEPTION_31 => {
+            let vector = exit_code - code::EXCEPTION_0;
+            if ALWAYS_INTERCEPTED & !host.exceptions & 1 << vector != 0 {
+                // Not the VMM's wish: the guest gets it with the next entry, after the host had its chance to interrupt.
+                let event = reflected_exception(vector);
+                put!(state, info_1 as u32, inject_error);
+                put!(state, event, inject);
+                return Exit::HostInterrupt;
+            }
+            put!(state, u64::from(vector), info[0]);
+            put!(state, info_1, info[1]);
+            put!(state, info_2, info[2]);
+            ExitReason::Exception
+        }
+        code::TASK_SWITCH => {
+            let during_delivery = vmcb.control.exit_event as u32 & EVENT_VALID != 0;
+            let (source, error) = convert::task_switch(info_1, info_2, during_delivery);
+            put!(state, source, info[0]);
+            put!(state, error, info[1]);
+            ExitReason::TaskSwitch
+        }
+        code::SHUTDOWN => ExitReason::Shutdown,
+        code::VMMCALL => ExitReason::Hypercall,
+        code::XSETBV => ExitReason::XSetBv,
+        code::INVD | code::WBINVD => ExitReason::CacheFlush,
+        code::MONITOR => {
+            put!(state, 0, info[0]);
+            ExitReason::Mwait
+        }
+        code::MWAIT | code::MWAIT_ARMED => {
+            put!(state, 1, info[0]);
+            ExitReason::Mwait
+        }
+        code::RDPMC => ExitReason::ReadPmc,
+        code::PAUSE => ExitReason::Pause,
+        code::INVLPGA | code::VMRUN | code::VMLOAD..=code::SKINIT | code::RDPRU => ExitReason::Virtualisation,
+        other => {
+            put!(state, u64::from(other), info[0]);
+            put!(state, info_1, info[1]);
+            put!(state, info_2, info[2]);
+            ExitReason::Unknown
+        }
+    };
+    if reason.is_full() {
+        // SAFETY: the caller's promise.
+        unsafe { registers::store_full(vmcb, host, state) };
+    }
+    Exit::Guest(reason)
+}
+
+/// This module refuses the guest state, or the event. Nothing of the guest ran, and the VMCB holds what it held.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+pub unsafe fn entry_failed(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, invalid: Invalid) -> Exit {
+    vmcb.control.inject = 0;
+    host.pending &= !pending::SOFTWARE;
+    put!(state, u64::MAX, info[0]);
+    put!(state, invalid as u64, info[1]);
+    // SAFETY: the caller's promise.
+    unsafe { registers::store_full(vmcb, host, state) };
+    put!(state, ExitReason::EntryFailed as u32, reason);
+    Exit::Guest(ExitReason::EntryFailed)
+}
+
+/// The processor refuses the guest state. Some then write the host's registers into the VMCB, so it is wiped and nothing of it reaches the page; the page
+/// keeps what its owner wrote, with all groups dirty.
+///
+/// # Safety
+/// As [`run`].
+#[cold]
+#[inline(never)]
+pub unsafe fn entry_refused(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
+    // The debug registers may hold the guest's; nobody else's are lost.
+    super::wipe(vmcb, host);
+    put!(state, Dirty::all().bits(), dirty);
+    put!(state, u64::MAX, info[0]);
+    put!(state, Invalid::Unknown as u64, info[1]);
+    put!(state, ExitReason::EntryFailed as u32, reason);
+    Exit::Guest(ExitReason::EntryFailed)
+}

@@ -1,0 +1,337 @@
+//! One entry into the guest and the exit that follows.
+//!
+//! The way of a cheap exit (`cpuid`, a plain port access, an MSR, `hlt`) and of the entry after it is kept short: what could need more work is collected
+//! into one word, and a single branch leads to [`prepare`] or `exits`.
+
+use super::exits::{entry_failed, exit_attentively, instruction_failed};
+use super::machine::bind;
+use super::state as registers;
+use super::vmcs::{self, field, host_cr0, host_cr3, read, reason, write};
+use super::{Own, convert};
+use crate::virt::convert::check_event;
+use crate::virt::host::{Cpu, pending, write_debug_registers};
+use crate::virt::{CpuState, Exit, Nested, VcpuArea, fpu, get, page, put, put_pair, register_offset, world_switch};
+use core::arch::asm;
+use core::mem::offset_of;
+use tessera_abi::vcpu::{Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, gpr};
+use tessera_boot::vmx::{INTERRUPT_WINDOW, MOV_DR, NMI_WINDOW};
+
+/// RFLAGS.TF.
+const TRAP_FLAG: u64 = 1 << 8;
+/// Pending debug exceptions: a single step.
+const PENDING_STEP: u64 = 1 << 14;
+/// Interruptibility: blocking by STI; blocking by NMI.
+const BY_STI: u64 = 1;
+/// See [`BY_STI`].
+pub(super) const BY_NMI: u64 = 1 << 3;
+
+/// Byte offset of something this backend remembers, from the area.
+macro_rules! own {
+    ($field:ident) => {
+        offset_of!(VcpuArea, vmx) + offset_of!(Own, $field)
+    };
+}
+
+/// See [`crate::virt::run`]; `asked` is not 0 if something asks for attention. The only copy of the switch is in here, so that exits have one place to come to.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: u64, asked: u64) -> Exit {
+    let state = page(area);
+    // SAFETY: the caller's area; interrupts are off, and the references end before anything changes behind them.
+    let (host, own) = unsafe { (&(*area).host, &(*area).vmx) };
+    let attention = asked | host.pending << 1 | (host_cr0() ^ own.host_cr0) | (host_cr3() ^ own.host_cr3);
+    if attention != 0 {
+        // SAFETY: the caller's promise.
+        if let Err(exit) = unsafe { prepare(area, &mut *cpu.get(), nested) } {
+            return exit;
+        }
+    }
+    if deadline != u64::MAX || own.timer != u32::MAX.into() {
+        // SAFETY: the caller's promise.
+        set_timer(unsafe { &mut (*area).vmx }, deadline);
+    }
+    write(field::GUEST_RIP, get!(state, rip));
+    write(field::GUEST_RFLAGS, get!(state, rflags));
+    write(field::GUEST_RSP, get!(state, gpr[gpr::RSP]));
+    // SAFETY: the VMCS is current and complete, and its nested page tables reach only the guest's memory, by the caller's promise. From here on everything is
+    // reached through the pointer that comes out of the switch: nothing else lives in a register across it.
+    let area = unsafe { world_switch(area) };
+    let state = page(area);
+    // SAFETY: as above.
+    if unsafe { (*area).vmx.failed } != 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { instruction_failed(area) };
+    }
+    put!(state, read(field::GUEST_RIP), rip);
+    put!(state, read(field::GUEST_RFLAGS), rflags);
+    put!(state, read(field::GUEST_RSP), gpr[gpr::RSP]);
+    // SAFETY: as above.
+    let (cr8, pending) = unsafe { ((*area).virtual_apic.cr8(), (*area).host.pending) };
+    put!(state, cr8, cr8);
+    let exit_reason = read(field::REASON) as u32;
+    if read(field::INTERRUPTIBILITY) | pending << 1 == 0 {
+        put_pair!(state, 0, interrupt_shadow, vectoring);
+        // Instructions that exit are never part of an event's delivery.
+        // SAFETY: the caller's promise.
+        unsafe {
+            match exit_reason {
+                reason::IO => return io(area),
+                reason::CPUID => return plain(area, ExitReason::Cpuid),
+                reason::RDMSR => return plain(area, ExitReason::ReadMsr),
+                reason::WRMSR => return plain(area, ExitReason::WriteMsr),
+                reason::HLT => return plain(area, ExitReason::Halt),
+                reason::VMCALL => return plain(area, ExitReason::Hypercall),
+                reason::EXTERNAL_INTERRUPT if read(field::VECTORING) as u32 & EVENT_VALID == 0 => return Exit::HostInterrupt,
+                _ => {}
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { exit_attentively(area, exit_reason) }
+}
+
+/// An exit that needs no more than its reason and the instruction's length.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+pub unsafe fn plain(area: *mut VcpuArea, reason: ExitReason) -> Exit {
+    let state = page(area);
+    put_pair!(state, reason as u64 | read(field::EXIT_LENGTH) << 32, reason, instruction_length);
+    Exit::Guest(reason)
+}
+
+/// Port access.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+pub unsafe fn io(area: *mut VcpuArea) -> Exit {
+    let state = page(area);
+    let length = read(field::EXIT_LENGTH);
+    let io = convert::io_exit(read(field::QUALIFICATION), read(field::GUEST_RIP).wrapping_add(length));
+    put!(state, io.access, info[0]);
+    put!(state, io.next_rip, info[1]);
+    put_pair!(state, ExitReason::Io as u64 | length << 32, reason, instruction_length);
+    if !io.is_plain() {
+        // SAFETY: the caller's promise.
+        unsafe { registers::store_full(&*area, state) };
+    }
+    Exit::Guest(ExitReason::Io)
+}
+
+/// Lets the preemption timer end the run at the deadline, or long after when there is none. A deadline further away than it counts ends the run early.
+#[inline(always)]
+fn set_timer(own: &mut Own, deadline: u64) {
+    // SAFETY: reading the TSC has no effect.
+    let now = unsafe { core::arch::x86_64::_rdtsc() };
+    let value = (deadline.saturating_sub(now) >> own.timer_shift).min(u32::MAX.into());
+    if own.timer != value {
+        own.timer = value;
+        write(field::TIMER, value);
+    }
+}
+
+/// The long way into the guest. An error is an exit without an entry.
+///
+/// # Safety
+/// As [`run`].
+#[inline(never)]
+unsafe fn prepare(area: *mut VcpuArea, this: &mut Cpu, nested: Nested) -> Result<(), Exit> {
+    let state = page(area);
+    // SAFETY: the caller's promise.
+    let area = unsafe { &mut *area };
+    if area.host.token != this.token {
+        // SAFETY: the caller's promise.
+        unsafe { bind(area, this) };
+    }
+    let (cr0, cr3) = (host_cr0(), host_cr3());
+    if area.vmx.host_cr0 != cr0 || area.vmx.host_cr3 != cr3 {
+        (area.vmx.host_cr0, area.vmx.host_cr3) = (cr0, cr3);
+        write(field::HOST_CR0, cr0);
+        write(field::HOST_CR3, cr3);
+    }
+    if area.host.generation != nested.generation {
+        area.host.generation = nested.generation;
+        let pointer = nested.root | super::machine::controls().ept_flags;
+        write(field::EPT_POINTER, pointer);
+        vmcs::invalidate_ept(pointer);
+    }
+    let dirty = Dirty::from_bits_truncate(get!(state, dirty));
+    if !dirty.is_empty() {
+        put!(state, 0, dirty);
+        // SAFETY: the caller's promise.
+        match unsafe { registers::load(area, state, dirty, fpu::supported_xcr0(), nested) } {
+            Ok(loaded) => {
+                if loaded.flush {
+                    area.host.pending |= pending::FLUSH;
+                }
+                if let Some(xcr0) = loaded.xcr0 {
+                    // This vCPU's extended state is in the registers, and its XCR0 with it.
+                    fpu::write_xcr0(xcr0);
+                }
+            }
+            // SAFETY: the caller's promise.
+            Err(invalid) => return Err(unsafe { entry_failed(area, u64::MAX, invalid as u64) }),
+        }
+        if area.host.token != this.token {
+            this.bind(&mut area.host);
+        }
+    }
+    if area.host.pending & pending::FLUSH != 0 {
+        area.host.pending &= !pending::FLUSH;
+        let (vpid, flush_all) = this.new_tag(&mut area.host);
+        if this.tag_end > 2 {
+            write(field::VPID, vpid.into());
+            if flush_all {
+                vmcs::invalidate_vpids();
+            }
+        }
+    }
+
+    let shadow = get!(state, interrupt_shadow) & 3;
+    area.host.nmi_blocked = shadow & 2;
+    let mut blocked = u64::from(shadow & 1) * BY_STI | u64::from(shadow >> 1) * BY_NMI;
+    // SAFETY: the caller's promise.
+    unsafe { prepare_events(area, &mut blocked) }?;
+    write(field::INTERRUPTIBILITY, blocked);
+    if blocked & BY_STI != 0 {
+        // A step that was due is due still (SDM volume 3, 27.3.1.5).
+        write(field::PENDING_DEBUG, if get!(state, rflags) & TRAP_FLAG != 0 { PENDING_STEP } else { 0 });
+    }
+    if area.host.pending & pending::DEBUG_LOADED != 0 {
+        set_primary(&mut area.vmx, MOV_DR, false);
+        write_debug_registers(&area.host.debug);
+        // SAFETY: the host arms no breakpoint, so nothing looks at DR6 before the exit.
+        unsafe { asm!("mov dr6, {}", in(reg) area.vmx.dr6, options(nomem, nostack, preserves_flags)) };
+    }
+    Ok(())
+}
+
+/// Event to inject, interrupt window, NMI window.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn prepare_events(area: &mut VcpuArea, blocked: &mut u64) -> Result<(), Exit> {
+    let state = page(area);
+    let event = get!(state, inject);
+    write(field::ENTRY_EVENT, 0);
+    if event & EVENT_VALID != 0 {
+        put!(state, 0, inject);
+        match check_event(event, get!(state, inject_error)) {
+            Ok(inject) => {
+                let protected = read(field::GUEST_CR0) & 1 != 0;
+                // In real mode no exception has an error code (SDM volume 3, 27.2.1.3).
+                let mask = if protected { u64::MAX } else { !(1 << 11) };
+                write(field::ENTRY_EVENT, inject & 0xffff_ffff & mask);
+                write(field::ENTRY_ERROR, inject >> 32);
+            }
+            // SAFETY: the caller's promise.
+            Err(invalid) => return Err(unsafe { entry_failed(area, u64::MAX, invalid as u64) }),
+        }
+        match event & 7 << 8 {
+            // It blocks further ones once it is delivered; before, it must not be blocked itself.
+            EVENT_NMI => *blocked &= !(BY_NMI | BY_STI),
+            EVENT_SOFTWARE => write(field::ENTRY_LENGTH, (get!(state, instruction_length) & 0xf).into()),
+            EVENT_EXCEPTION => {}
+            // An interrupt is injected when it can be taken.
+            _ => *blocked &= !BY_STI,
+        }
+    } else if event != 0 {
+        put!(state, 0, inject);
+    }
+    for (wanted, control, reason) in [
+        (get!(state, request_window), INTERRUPT_WINDOW, pending::WINDOW),
+        (get!(state, request_nmi_window), NMI_WINDOW, pending::NMI_WINDOW),
+    ] {
+        set_window(area, wanted != 0, control, reason);
+    }
+    Ok(())
+}
+
+/// Asks for an exit at a window, or no longer.
+pub(super) fn set_window(area: &mut VcpuArea, wanted: bool, control: u32, reason: u64) {
+    set_primary(&mut area.vmx, control, wanted);
+    area.host.pending = area.host.pending & !reason | if wanted { reason } else { 0 };
+}
+
+/// Switches a primary control on or off.
+pub(super) fn set_primary(own: &mut Own, control: u32, on: bool) {
+    let value = if on { own.primary | u64::from(control) } else { own.primary & !u64::from(control) };
+    if value != own.primary {
+        own.primary = value;
+        write(field::PRIMARY, value);
+    }
+}
+
+/// Swaps host and guest. All of the guest's general registers but RSP stand in the page; that, and everything else, in the VMCS, but for CR2. An entry that fails
+/// before it begins comes back with `failed` set.
+///
+/// # Safety
+/// The area's VMCS is current and set up.
+#[inline(always)]
+unsafe fn world_switch(area: *mut VcpuArea) -> *mut VcpuArea {
+    let after;
+    // SAFETY: an exit brings back the stack, the place to go on, segments, control registers and the system-call MSRs from the VMCS and the list behind it; general
+    // registers are stored below, and the descriptor table's limit is set again before anything loads a segment. Interrupts stay off in the host.
+    unsafe {
+        world_switch!(
+            [
+                "mov qword ptr [rdi + {failed}], 0",
+                "cmp rsp, [rdi + {host_rsp}]",
+                "je 2f",
+                "mov [rdi + {host_rsp}], rsp",
+                "mov eax, {HOST_RSP}",
+                "vmwrite rax, rsp",
+                "2:",
+                "mov rax, [rdi + {cr2}]",
+                "mov cr2, rax",
+                "cmp qword ptr [rdi + {launched}], 0",
+                "jne 3f",
+                "lea rcx, [rip + 5f]",
+                "mov eax, {HOST_RIP}",
+                "vmwrite rax, rcx",
+                "3:",
+            ]
+            [
+                "cmp qword ptr [rdi + {launched}], 0",
+                "mov rax, [rdi + {rax}]",
+                "mov rdi, [rdi + {rdi}]",
+                "jne 4f",
+                "vmlaunch",
+                "jmp 7f",
+                "4:",
+                "vmresume",
+                // Not entered.
+                "7:",
+                "xchg rdi, [rsp]",
+                "mov qword ptr [rdi + {failed}], 1",
+                "jmp 6f",
+                "5:",
+                "xchg rdi, [rsp]",
+                "mov qword ptr [rdi + {launched}], 1",
+                "6:",
+                "mov [rdi + {rax}], rax",
+            ]
+            [
+                "mov rax, cr2",
+                "mov [rdi + {cr2}], rax",
+                "lgdt [rdi + {gdt}]",
+                "pop qword ptr [rdi + {rdi}]",
+            ]
+            failed = const own!(failed),
+            launched = const own!(launched),
+            host_rsp = const own!(host_rsp),
+            cr2 = const own!(cr2),
+            gdt = const own!(gdt),
+            HOST_RSP = const field::HOST_RSP,
+            HOST_RIP = const field::HOST_RIP,
+            rax = const register_offset(gpr::RAX),
+            out("rax") _,
+            inout("rdi") area => after,
+        );
+    }
+    after
+}
