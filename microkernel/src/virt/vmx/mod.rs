@@ -152,9 +152,13 @@ mod machine {
         let Controls { found, used, .. } = controls;
         CAPABILITIES.call_once(|| capabilities);
         CONTROLS.call_once(|| controls);
-        // SAFETY: system calls are set up, so the MSRs exist.
-        HOST_VALUES
-            .call_once(|| core::array::from_fn(|i| MsrEntry { index: SWITCHED_MSRS[i], value: unsafe { rdmsr(SWITCHED_MSRS[i] as u32) } }));
+        HOST_VALUES.call_once(|| {
+            core::array::from_fn(|i| {
+                // SAFETY: system calls are set up, so the MSRs exist.
+                let value = unsafe { rdmsr(SWITCHED_MSRS[i] as u32) };
+                MsrEntry { index: SWITCHED_MSRS[i], value }
+            })
+        });
         Ok(Detection { backend: Backend::Vmx, reason: "EPT and unrestricted guest", found, used })
     }
 

@@ -193,7 +193,7 @@ unsafe fn prepare(area: *mut VcpuArea, this: &mut Cpu, nested: Nested) -> Result
 
     let shadow = get!(state, interrupt_shadow) & 3;
     area.host.nmi_blocked = shadow & 2;
-    let mut blocked = u64::from(shadow & 1) * BY_STI | u64::from(shadow >> 1) * BY_NMI;
+    let mut blocked = (u64::from(shadow & 1) * BY_STI) | (u64::from(shadow >> 1) * BY_NMI);
     // SAFETY: the caller's promise.
     unsafe { prepare_events(area, &mut blocked) }?;
     write(field::INTERRUPTIBILITY, blocked);
