@@ -79,7 +79,7 @@ const OFFENCES: &[(&str, &str)] = &[
 ];
 
 /// Reads verdicts of probes until `last` has come; fails on the first bad one.
-fn verdicts(host: &mut Host, last: &str) -> Result<usize> {
+pub(super) fn verdicts(host: &mut Host, last: &str) -> Result<usize> {
     let mut good = 0;
     loop {
         let groups = host.com2()?.expect_line(r"probe: (\S+) (ok|FAILED)(.*)$")?;

@@ -1,6 +1,7 @@
 //! The tests, one file for each topic.
 
 mod boot;
+mod entry;
 mod fuzz;
 mod guest;
 mod hostile_guest;
@@ -39,6 +40,7 @@ impl Case {
 pub fn all() -> Vec<Case> {
     [
         boot::CASES,
+        entry::CASES,
         shell::CASES,
         guest::CASES,
         share::CASES,

@@ -5,6 +5,7 @@
 //! | `relay` | prints the system's log on the serial port granted as `report` |
 //! | `offend NAME` | does one thing that must end it |
 //! | `refuse` | makes calls that the kernel must refuse, and checks that it does |
+//! | `entry` | enters a guest in every way that must be refused |
 //! | `wx` | looks for pages that are writable and executable |
 //! | `fuzz SEED COUNT` | random system calls |
 //! | `echo` | serves the endpoint `echo` for `bench` |
@@ -25,9 +26,13 @@ extern crate alloc;
 #[cfg(target_os = "tessera")]
 mod bench;
 #[cfg(target_os = "tessera")]
+mod entry;
+#[cfg(target_os = "tessera")]
 mod faults;
 #[cfg(target_os = "tessera")]
 mod fuzz;
+#[cfg(target_os = "tessera")]
+mod guest;
 #[cfg(target_os = "tessera")]
 mod lifecycle;
 #[cfg(target_os = "tessera")]
@@ -55,6 +60,7 @@ fn start() {
         "relay" => relay::run(),
         "offend" => offend::run(word(1)),
         "refuse" => refuse::run(),
+        "entry" => entry::run(),
         "wx" => system::write_execute(),
         "panic" => system::panic_kernel(),
         "fuzz" => fuzz::run(number(1, 1), number(2, 1_000_000)),

@@ -1,14 +1,13 @@
 //! From a guest's instruction to the user-level VMM and back, measured by the guest itself.
 
 use super::Bench;
+use crate::guest::Guest;
 use tessera_probe::statistics::{SAMPLES, Summary};
 use tessera_rt::abi::Error;
 use tessera_rt::abi::object::thread::NO_FPU;
 use tessera_rt::abi::object::{ObjectKind, Rights};
-use tessera_rt::abi::vcpu::{Dirty, ExitReason, Segment, VcpuState, segment};
-use tessera_rt::{
-    AddressSpace, CNode, GuestSpace, Notification, RunOutcome, SchedContext, Thread, ThreadConfig, Untyped, Vcpu, slots, sys, vm,
-};
+use tessera_rt::abi::vcpu::{ExitReason, VcpuState};
+use tessera_rt::{AddressSpace, CNode, Notification, RunOutcome, SchedContext, Thread, ThreadConfig, Untyped, Vcpu, slots, sys, vm};
 
 /// Where the code stands in the guest.
 const CODE: usize = 0x1000;
@@ -46,7 +45,7 @@ pub fn run(bench: &Bench) -> Result<(), Error> {
 }
 
 struct Machine {
-    memory: *mut u8,
+    guest: Guest,
     thread: Thread,
     stack_top: u64,
     work: alloc::boxed::Box<Work>,
@@ -83,15 +82,7 @@ extern "C" fn drive(work: *const Work) -> ! {
 
 impl Machine {
     fn new() -> Result<Self, Error> {
-        let guest = GuestSpace::new(Untyped::OWN.make(ObjectKind::GuestSpace, 8)?);
-        let vcpu = Vcpu::new(Untyped::OWN.make(ObjectKind::Vcpu, 0)?);
-        let state = vm::take(4096, 4096)?;
-        vcpu.configure(guest, AddressSpace::OWN, state, 0)?;
-        let frame = Untyped::OWN.frame(8)?;
-        let slot = tessera_rt::slots::take()?;
-        let shared = frame.slice(0, 8, tessera_rt::CNode::OWN, slot, Rights::READ | Rights::WRITE | Rights::EXECUTE)?;
-        shared.map_guest(guest, 0, Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)?;
-        let memory = vm::map(frame, Rights::READ | Rights::WRITE, 0)?;
+        let guest = Guest::new()?;
         let thread = Thread::new(Untyped::OWN.make(ObjectKind::Thread, 0)?);
         let sched_context = SchedContext::new(Untyped::OWN.make(ObjectKind::SchedContext, 0)?);
         let here = Thread::FIRST.info()?;
@@ -111,42 +102,24 @@ impl Machine {
         // Only a capability with a badge sets bits.
         CNode::OWN.copy(slot, CNode::OWN, plain.slot(), Rights::all(), 1)?;
         let done = Notification::new(slot);
+        let work = alloc::boxed::Box::new(Work {
+            vcpu: guest.vcpu,
+            state: guest.state,
+            done,
+        });
         Ok(Self {
-            memory: memory.as_ptr(),
+            guest,
             thread,
             stack_top: stack.address + stack.length as u64,
-            work: alloc::boxed::Box::new(Work {
-                vcpu,
-                state: state as *mut VcpuState,
-                done,
-            }),
+            work,
         })
     }
 
     /// Runs the loop to its `hlt`, handling exits as cheaply as a VMM can.
     fn samples(&mut self, instruction: &[u8]) -> Result<[u64; SAMPLES], Error> {
         let state = self.work.state;
-        for (index, byte) in code(instruction).into_iter().enumerate() {
-            // SAFETY: the guest's 32 KiB are mapped here, and the code is shorter than a page.
-            unsafe { self.memory.add(CODE + index).write_volatile(byte) };
-        }
-        let flat = |attributes| Segment {
-            selector: 0,
-            attributes,
-            limit: 0xffff,
-            base: 0,
-            ..Segment::default()
-        };
-        // SAFETY: the state page is mapped and belongs to this vCPU, which does not run.
-        unsafe {
-            (*state).segments[segment::CS] = flat(0x9b);
-            for data in [segment::DS, segment::ES, segment::SS] {
-                (*state).segments[data] = flat(0x93);
-            }
-            (*state).rip = CODE as u64;
-            (*state).rflags = 2;
-            (*state).dirty = Dirty::SEGMENTS.bits();
-        }
+        self.guest.write(CODE, code(instruction));
+        self.guest.start_at(CODE);
         self.thread
             .start(drive as *const () as u64, self.stack_top - 8, &raw const *self.work as u64)?;
         let _ = self.work.done.wait(None)?;
@@ -159,7 +132,7 @@ impl Machine {
         }
         Ok(core::array::from_fn(|index| {
             // SAFETY: inside the guest's 32 KiB; the vCPU is halted.
-            let sample = unsafe { self.memory.add(RESULTS + index * 4).cast::<u32>().read_volatile() };
+            let sample = unsafe { self.guest.memory.add(RESULTS + index * 4).cast::<u32>().read_volatile() };
             sample.into()
         }))
     }
