@@ -5,6 +5,7 @@ use crate::{
     context::Environment,
     elf, ensure, fail,
     image::Spec,
+    machine::Emulator,
     systems::{Probe, System},
 };
 use regex::Regex;
@@ -91,7 +92,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
         // The probe measures `ipc.*` and `virt.*` in one run.
         if touches(group) || (group == "ipc" && touches("virt")) {
             let name = format!("bench-{group}");
-            let context = Context::new(environment, &name, Duration::from_secs(900));
+            let context = Context::new(environment, &name, Emulator::Qemu, Duration::from_secs(900));
             for found in measure(&context)?.into_iter().filter(|f| f.name.starts_with(prefix)) {
                 figure(&found);
                 all.push(found);

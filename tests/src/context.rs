@@ -3,7 +3,7 @@
 use crate::{
     Result,
     image::{Images, Spec},
-    machine::{Config, Firmware, Machine, ovmf},
+    machine::{Config, Emulator, Firmware, Machine, ovmf},
     shell::Host,
     systems::System,
 };
@@ -60,6 +60,8 @@ pub struct Context<'a> {
     pub environment: &'a Environment,
     /// The test's name.
     pub name: &'a str,
+    /// What its machines are emulated by.
+    pub emulator: Emulator,
     /// When its watchdog bites.
     pub deadline: Instant,
 }
@@ -67,10 +69,11 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     /// Starts the watchdog.
     #[must_use]
-    pub fn new(environment: &'a Environment, name: &'a str, limit: Duration) -> Self {
+    pub fn new(environment: &'a Environment, name: &'a str, emulator: Emulator, limit: Duration) -> Self {
         Self {
             environment,
             name,
+            emulator,
             deadline: Instant::now() + limit * environment.patience,
         }
     }
@@ -82,7 +85,7 @@ impl<'a> Context<'a> {
 
     /// A machine for an image; change it before [`Self::start`].
     pub fn config(&self, spec: &Spec) -> Result<Config> {
-        Ok(Config::new(self.name, &self.environment.images.get(spec)?))
+        Ok(Config::new(self.name, self.emulator, &self.environment.images.get(spec)?))
     }
 
     /// Starts a machine.

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cases;
 pub mod context;
 pub mod elf;
+pub mod escape;
 pub mod failure;
 pub mod image;
 pub mod initramfs;

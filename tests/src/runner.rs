@@ -1,9 +1,10 @@
-//! Runs the tests, two at a time, and prints a line for each as it ends.
+//! Runs the tests, two at a time, and prints a line for each as soon as it has ended on every emulator.
 
 use crate::{
     Context, Outcome, Result,
     cases::{self, Case},
     context::Environment,
+    machine::Emulator,
 };
 use std::{
     collections::VecDeque,
@@ -17,6 +18,8 @@ use std::{
 pub struct Selection {
     /// Only tests whose name contains one of these; empty: all.
     pub filters: Vec<String>,
+    /// Only on these.
+    pub emulators: Vec<Emulator>,
     /// Tests at the same time.
     pub jobs: usize,
 }
@@ -26,80 +29,208 @@ impl Selection {
     #[must_use]
     pub fn cases(&self) -> Vec<Case> {
         let wanted = |name: &str| self.filters.is_empty() || self.filters.iter().any(|f| name.contains(f.as_str()));
-        cases::all().into_iter().filter(|case| wanted(case.name)).collect()
+        let runs = |case: &Case| self.emulators.iter().any(|&e| case.minutes(e).is_some());
+        cases::all().into_iter().filter(|case| wanted(case.name) && runs(case)).collect()
+    }
+
+    /// What there is to do: numbers of cases, each with an emulator. The longest first, so that the last one does not run alone.
+    fn runs(&self, cases: &[Case]) -> VecDeque<(usize, Emulator)> {
+        let mut runs = Vec::new();
+        for (number, case) in cases.iter().enumerate() {
+            for &emulator in &self.emulators {
+                if let Some(minutes) = case.minutes(emulator) {
+                    runs.push((minutes, number, emulator));
+                }
+            }
+        }
+        runs.sort_by_key(|&(minutes, ..)| std::cmp::Reverse(minutes));
+        runs.into_iter().map(|(_, number, emulator)| (number, emulator)).collect()
     }
 }
 
-#[derive(Default)]
-struct Totals {
-    passed: usize,
-    failures: Vec<(&'static str, String)>,
-    skipped: usize,
+/// How a run ended, and after how many seconds.
+struct Ended {
+    result: Result<Outcome>,
+    seconds: u64,
+}
+
+impl Ended {
+    fn cell(&self) -> String {
+        let word = match &self.result {
+            Ok(Outcome::Passed) => "ok",
+            Ok(Outcome::Skipped(_)) => "skipped",
+            Err(_) => "FAILED",
+        };
+        format!("{word:7}{:5} s", self.seconds)
+    }
+
+    /// What has to be said beside the result.
+    fn detail(&self) -> Option<&str> {
+        match &self.result {
+            Ok(Outcome::Passed) => None,
+            Ok(Outcome::Skipped(reason)) => Some(reason),
+            Err(failure) => failure.0.lines().next(),
+        }
+    }
+}
+
+/// A test's line: a column for each emulator.
+struct Row {
+    name: &'static str,
+    columns: Vec<Column>,
+}
+
+struct Column {
+    emulator: Emulator,
+    /// It runs there.
+    expected: bool,
+    ended: Option<Ended>,
+}
+
+/// Width of a column of results.
+const WIDTH: usize = 14;
+
+impl Row {
+    fn new(case: &Case, emulators: &[Emulator]) -> Self {
+        let column = |&emulator: &Emulator| Column {
+            emulator,
+            expected: case.minutes(emulator).is_some(),
+            ended: None,
+        };
+        Self {
+            name: case.name,
+            columns: emulators.iter().map(column).collect(),
+        }
+    }
+
+    fn end(&mut self, emulator: Emulator, ended: Ended) {
+        if let Some(column) = self.columns.iter_mut().find(|c| c.emulator == emulator) {
+            column.ended = Some(ended);
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.columns.iter().all(|c| !c.expected || c.ended.is_some())
+    }
+
+    fn line(&self) -> String {
+        let cell = |c: &Column| c.ended.as_ref().map_or_else(|| "-".to_owned(), Ended::cell);
+        let cells: Vec<String> = self.columns.iter().map(|c| format!("{:WIDTH$}", cell(c))).collect();
+        let details: Vec<&str> = self.columns.iter().filter_map(|c| c.ended.as_ref()?.detail()).collect();
+        format!("{:32}{}  {}", self.name, cells.join(" | "), details.join("; "))
+            .trim_end()
+            .to_owned()
+    }
 }
 
 /// Runs them; true when none failed.
 pub fn run(environment: &Environment, selection: &Selection) -> bool {
-    let mut cases = selection.cases();
-    // The longest first, so that the last one does not run alone.
-    cases.sort_by_key(|case| std::cmp::Reverse(case.minutes));
-    let count = cases.len();
+    let cases = selection.cases();
+    let runs = selection.runs(&cases);
     println!(
-        "{count} whole-system tests, {} at a time; logs in {}",
+        "{} whole-system tests in {} runs, {} at a time; logs in {}",
+        cases.len(),
+        runs.len(),
         selection.jobs,
         environment.logs.display()
     );
-    let queue = Mutex::new(cases.into_iter().collect::<VecDeque<_>>());
-    let totals = Mutex::new(Totals::default());
+    let titles: Vec<String> = selection.emulators.iter().map(|e| format!("{e:WIDTH$}")).collect();
+    println!("{:42}{}", "", titles.join(" | ").trim_end());
+    let queue = Mutex::new(runs);
+    let rows: Mutex<Vec<Row>> = Mutex::new(cases.iter().map(|case| Row::new(case, &selection.emulators)).collect());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     thread::scope(|scope| {
         for _ in 0..selection.jobs.max(1) {
             scope.spawn(|| {
-                while let Some(case) = next() {
+                while let Some((number, emulator)) = next() {
                     let start = Instant::now();
-                    let result = run_one(environment, &case);
-                    report(&totals, count, &case, result, start.elapsed().as_secs());
+                    let result = run_one(environment, &cases[number], emulator);
+                    let seconds = start.elapsed().as_secs();
+                    let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                    rows[number].end(emulator, Ended { result, seconds });
+                    if rows[number].is_complete() {
+                        let done = rows.iter().filter(|row| row.is_complete()).count();
+                        println!("[{done:3}/{:3}] {}", rows.len(), rows[number].line());
+                    }
                 }
             });
         }
     });
-    let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if !totals.failures.is_empty() {
-        println!("\nFailures:");
-        for (name, text) in &totals.failures {
-            println!("  {name}: {text}\n");
-        }
-    }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        totals.passed,
-        totals.failures.len(),
-        totals.skipped
-    );
-    totals.failures.is_empty()
+    summarise(&rows.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn run_one(environment: &Environment, case: &Case) -> Result<Outcome> {
-    let context = Context::new(environment, case.name, case.limit());
+fn run_one(environment: &Environment, case: &Case, emulator: Emulator) -> Result<Outcome> {
+    if let Some(reason) = emulator.lacks() {
+        return Outcome::skip(reason);
+    }
+    let context = Context::new(environment, case.name, emulator, case.limit(emulator));
     (case.run)(&context)
 }
 
-fn report(totals: &Mutex<Totals>, count: usize, case: &Case, result: Result<Outcome>, seconds: u64) {
-    let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-    let (word, detail) = match result {
-        Ok(Outcome::Passed) => {
-            totals.passed += 1;
-            ("ok", String::new())
+/// Prints what failed, whole, and the totals; true when nothing failed.
+fn summarise(rows: &[Row]) -> bool {
+    let (mut passed, mut skipped, mut failures) = (0, 0, Vec::new());
+    for row in rows {
+        for column in &row.columns {
+            match column.ended.as_ref().map(|ended| &ended.result) {
+                Some(Ok(Outcome::Passed)) => passed += 1,
+                Some(Ok(Outcome::Skipped(_))) => skipped += 1,
+                Some(Err(failure)) => failures.push(format!("{} on {}: {failure}", row.name, column.emulator)),
+                None => {}
+            }
         }
-        Ok(Outcome::Skipped(reason)) => {
-            totals.skipped += 1;
-            ("skipped", reason)
+    }
+    if !failures.is_empty() {
+        println!("\nFailures:");
+        for text in &failures {
+            println!("  {text}\n");
         }
-        Err(failure) => {
-            let first = failure.0.lines().next().unwrap_or_default().to_owned();
-            totals.failures.push((case.name, failure.0));
-            ("FAILED", first)
+    }
+    println!("{passed} passed, {} failed, {skipped} skipped", failures.len());
+    failures.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(filter: &str, emulators: &[Emulator]) -> Selection {
+        Selection {
+            filters: vec![filter.into()],
+            emulators: emulators.into(),
+            jobs: 1,
         }
-    };
-    let done = totals.passed + totals.skipped + totals.failures.len();
-    println!("[{done:3}/{count}] {word:8}{:32} {seconds:5} s  {detail}", case.name);
+    }
+
+    #[test]
+    fn the_longest_run_comes_first_and_every_case_has_one() {
+        let all = selection("", &Emulator::ALL);
+        let cases = all.cases();
+        let runs = all.runs(&cases);
+        let minutes: Vec<u32> = runs.iter().filter_map(|&(number, e)| cases[number].minutes(e)).collect();
+        assert!(minutes.is_sorted_by(|a, b| a >= b));
+        assert!((0..cases.len()).all(|number| runs.contains(&(number, Emulator::Qemu))));
+    }
+
+    #[test]
+    fn one_emulator_has_its_tests_alone() {
+        let cases = selection("", &[Emulator::Bochs]).cases();
+        assert!(cases.iter().any(|c| c.name == "boot/bios-1-cpu"));
+        assert!(!cases.iter().any(|c| c.name == "fuzz/system-calls"));
+    }
+
+    #[test]
+    fn a_line_is_printed_when_all_columns_are_there() {
+        let case = selection("boot/bios-1-cpu", &Emulator::ALL).cases()[0];
+        let mut row = Row::new(&case, &Emulator::ALL);
+        let passed = |seconds| Ended {
+            result: Ok(Outcome::Passed),
+            seconds,
+        };
+        row.end(Emulator::Bochs, passed(95));
+        assert!(!row.is_complete());
+        row.end(Emulator::Qemu, passed(12));
+        assert!(row.is_complete());
+        assert!(row.line().ends_with("ok        12 s | ok        95 s"), "{}", row.line());
+    }
 }

@@ -3,7 +3,7 @@
 use crate::{Failure, Result, text::Plain};
 use regex::Regex;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard},
@@ -41,6 +41,8 @@ pub struct Serial {
     deadline: Instant,
     log: PathBuf,
     fatal: Vec<String>,
+    /// Where the emulator says why it ended.
+    emulator_log: Option<PathBuf>,
 }
 
 impl Serial {
@@ -73,7 +75,15 @@ impl Serial {
             deadline,
             log: log.into(),
             fatal: Vec::new(),
+            emulator_log: None,
         })
+    }
+
+    /// Names the emulator's own log, whose end a failure quotes when the machine has ended.
+    #[must_use]
+    pub fn with_emulator_log(mut self, path: PathBuf) -> Self {
+        self.emulator_log = Some(path);
+        self
     }
 
     /// From now on, every wait fails at once when `text` appears before what it waits for.
@@ -192,9 +202,11 @@ impl Serial {
             let left = self.deadline.checked_duration_since(Instant::now());
             let problem = problem.or(if left.is_none() { Some("the watchdog ran out") } else { None });
             if let Some(problem) = problem {
+                let ended = received.closed;
                 drop(received);
+                let words = if ended { self.last_words() } else { String::new() };
                 return Err(Failure::new(format!(
-                    "{}: {problem} while waiting for '{what}'; {}",
+                    "{}: {problem} while waiting for '{what}'; {}{words}",
                     self.name,
                     self.tail()
                 )));
@@ -214,6 +226,31 @@ impl Serial {
         let last = &lines[lines.len().saturating_sub(12)..];
         format!("last seen (all in {}):\n    {}", self.log.display(), last.join("\n    "))
     }
+
+    /// What the emulator said before it ended, for failures.
+    fn last_words(&self) -> String {
+        let Some(path) = &self.emulator_log else { return String::new() };
+        // Without a log there is nothing to quote.
+        let text = fs::read(path).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let words = complaints(&text);
+        if words.is_empty() {
+            return String::new();
+        }
+        format!("\n  the emulator said (all in {}):\n    {}", path.display(), words.join("\n    "))
+    }
+}
+
+/// The last lines of an emulator's log that say something is wrong. Bochs marks them with `p[` and `e[` behind the time, and prints all registers after the last one;
+/// QEMU writes nothing else.
+fn complaints(log: &str) -> Vec<&str> {
+    let level = |line: &str| line.trim_start_matches(|c: char| c.is_ascii_digit()).bytes().next();
+    let is_bochs = log.lines().any(|line| line.starts_with("0000000000"));
+    let mut lines: Vec<&str> = log
+        .lines()
+        .filter(|line| !line.trim().is_empty() && (!is_bochs || matches!(level(line), Some(b'p' | b'e'))))
+        .collect();
+    lines.drain(..lines.len().saturating_sub(6));
+    lines
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
@@ -241,6 +278,13 @@ mod tests {
         assert_eq!(port.expect_line("^name (.*)$").unwrap()[1], "state");
         assert_eq!(port.expect_any(&["nothing", "prompt> "]).unwrap().0, 1);
         assert!(port.expect("prompt> ").unwrap_err().0.contains("machine ended"));
+    }
+
+    #[test]
+    fn the_emulators_complaints_are_found() {
+        let bochs = "00000000000i[      ] started\n00323988703e[CPU0  ] VMENTRY FAIL: bad\n00323988704p[CPU0  ] >>PANIC<< 3rd exception\n00323988704i[CPU0  ] | RAX=0\n";
+        assert_eq!(complaints(bochs).len(), 2);
+        assert_eq!(complaints("qemu: out of memory\n"), ["qemu: out of memory"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use clap::Parser;
 use std::process::ExitCode;
 use tessera_tests::{
     context::Environment,
+    machine::Emulator,
     runner::{Selection, run},
 };
 
@@ -13,6 +14,9 @@ use tessera_tests::{
 struct Arguments {
     /// Run only tests whose name contains one of these.
     filters: Vec<String>,
+    /// Only on this emulator; without it on both.
+    #[arg(long = "machine", value_enum)]
+    machines: Vec<Emulator>,
     /// Print the names and stop.
     #[arg(long)]
     list: bool,
@@ -23,18 +27,21 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let chosen = |emulator: &Emulator| arguments.machines.is_empty() || arguments.machines.contains(emulator);
     let selection = Selection {
         filters: arguments.filters,
+        emulators: Emulator::ALL.into_iter().filter(chosen).collect(),
         jobs: arguments.jobs,
     };
     if arguments.list {
         for case in selection.cases() {
-            println!("{:34} {}", case.name, case.about);
+            let mark = if case.bochs.is_some() { "QEMU, Bochs" } else { "QEMU" };
+            println!("{:34} {mark:12} {}", case.name, case.about);
         }
         return ExitCode::SUCCESS;
     }
     if selection.cases().is_empty() {
-        eprintln!("no test has such a name; --list shows all");
+        eprintln!("no test of this machine has such a name; --list shows all, and on which machines they run");
         return ExitCode::FAILURE;
     }
     match Environment::new() {

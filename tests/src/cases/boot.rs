@@ -9,42 +9,49 @@ pub const CASES: &[Case] = &[
         name: "boot/bios-1-cpu",
         about: "BIOS, 1 processor: to the prompt",
         minutes: 1,
+        bochs: Some(2),
         run: |c| to_prompt(c, Firmware::Bios, 1, false),
     },
     Case {
         name: "boot/bios-2-cpus",
         about: "BIOS, 2 processors: to the prompt",
         minutes: 1,
+        bochs: Some(2),
         run: |c| to_prompt(c, Firmware::Bios, 2, false),
     },
     Case {
         name: "boot/bios-4-cpus",
         about: "BIOS, 4 processors: to the prompt",
         minutes: 1,
+        bochs: None,
         run: |c| to_prompt(c, Firmware::Bios, 4, false),
     },
     Case {
         name: "boot/uefi-1-cpu",
         about: "UEFI, 1 processor: to the prompt",
         minutes: 2,
+        bochs: None,
         run: |c| to_prompt(c, Firmware::Uefi, 1, false),
     },
     Case {
         name: "boot/uefi-4-cpus",
         about: "UEFI, 4 processors: to the prompt",
         minutes: 2,
+        bochs: None,
         run: |c| to_prompt(c, Firmware::Uefi, 4, false),
     },
     Case {
         name: "boot/iso-bios",
         about: "hybrid ISO by BIOS: to the prompt",
         minutes: 1,
+        bochs: None,
         run: |c| to_prompt(c, Firmware::Bios, 2, true),
     },
     Case {
         name: "boot/iso-uefi",
         about: "hybrid ISO by UEFI: to the prompt",
         minutes: 2,
+        bochs: None,
         run: |c| to_prompt(c, Firmware::Uefi, 2, true),
     },
 ];
@@ -71,5 +78,7 @@ fn to_prompt(context: &Context, firmware: Firmware, cpus: u32, iso: bool) -> Res
         listed == cpus as usize,
         "`cpu` lists {listed} processors, the machine has {cpus}:\n{output}"
     );
+    let ps = host.neat_command("ps")?;
+    ensure!(ps.contains("init") && ps.contains("shell"), "`ps` leaves out a server:\n{ps}");
     Ok(Outcome::Passed)
 }

@@ -8,6 +8,7 @@ pub const CASES: &[Case] = &[Case {
     name: "fuzz/system-calls",
     about: "10 million random system calls, no panic",
     minutes: 10,
+    bochs: None,
     run: system_calls,
 }];
 

@@ -13,12 +13,14 @@ pub const CASES: &[Case] = &[
         name: "lifecycle/kill-servers",
         about: "a killed server is restarted, a killed VMM ends its machine alone",
         minutes: 4,
+        bochs: Some(8),
         run: kill,
     },
     Case {
         name: "lifecycle/start-stop-1000",
         about: "1,000 starts and stops of a machine give all memory back",
         minutes: 10,
+        bochs: None,
         run: start_stop,
     },
 ];

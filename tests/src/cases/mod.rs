@@ -11,7 +11,7 @@ mod panic_record;
 mod share;
 mod shell;
 
-use crate::{Context, Outcome, Result};
+use crate::{Context, Outcome, Result, machine::Emulator};
 use std::time::Duration;
 
 /// A test.
@@ -21,17 +21,28 @@ pub struct Case {
     pub name: &'static str,
     /// What holds when it passes.
     pub about: &'static str,
-    /// Minutes it usually takes at most; the watchdog allows five times as much.
+    /// Minutes it usually takes at most on QEMU.
     pub minutes: u32,
+    /// Minutes it usually takes at most on Bochs; none: it does not run there, for what it tests is the same on both and Bochs is slow.
+    pub bochs: Option<u32>,
     /// The test.
     pub run: fn(&Context) -> Result<Outcome>,
 }
 
 impl Case {
-    /// The watchdog.
+    /// Minutes it usually takes at most; none: it does not run there.
     #[must_use]
-    pub fn limit(&self) -> Duration {
-        Duration::from_secs(u64::from(self.minutes) * 300)
+    pub fn minutes(&self, emulator: Emulator) -> Option<u32> {
+        match emulator {
+            Emulator::Qemu => Some(self.minutes),
+            Emulator::Bochs => self.bochs,
+        }
+    }
+
+    /// The watchdog: five times what it usually takes.
+    #[must_use]
+    pub fn limit(&self, emulator: Emulator) -> Duration {
+        Duration::from_secs(u64::from(self.minutes(emulator).unwrap_or(self.minutes)) * 300)
     }
 }
 

@@ -8,6 +8,7 @@ pub const CASES: &[Case] = &[Case {
     name: "panic/record-survives",
     about: "the panic record is printed after the restart",
     minutes: 2,
+    bochs: None,
     run: survives,
 }];
 

@@ -9,18 +9,21 @@ pub const CASES: &[Case] = &[
         name: "shell/commands",
         about: "every command answers within 80 columns",
         minutes: 1,
+        bochs: None,
         run: commands,
     },
     Case {
         name: "shell/mistakes",
         about: "mistakes and noise are answered, the shell lives on",
         minutes: 1,
+        bochs: None,
         run: mistakes,
     },
     Case {
         name: "shell/editing",
         about: "history, completion, cursor keys",
         minutes: 1,
+        bochs: None,
         run: editing,
     },
 ];

@@ -1,0 +1,103 @@
+//! QEMU with AMD-V emulated.
+
+use super::{Config, Firmware, Line, Process, Started, connect};
+use crate::{Failure, Result};
+use std::{
+    fs,
+    os::unix::net::UnixListener,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+const OVMF: [&str; 3] = [
+    "/usr/share/OVMF/OVMF_CODE.fd",
+    "/usr/share/ovmf/OVMF.fd",
+    "/usr/share/edk2/x64/OVMF_CODE.fd",
+];
+
+/// OVMF's code image, if it is installed.
+#[must_use]
+pub fn ovmf() -> Option<&'static str> {
+    OVMF.into_iter().find(|path| Path::new(path).exists())
+}
+
+/// Starts it.
+pub fn start(config: &Config, logs: &Path) -> Result<Started> {
+    let file_stem = config.file_stem();
+    // The kernel ends the emulator when the thread that started it ends, however that happens.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config"]);
+    command.args(["-machine", "q35", "-cpu", "max,+svm,+npt", "-display", "none", "-nic", "none"]);
+    command.args(["-smp", &config.cpus.to_string(), "-m", &config.memory.to_string()]);
+    if config.icount {
+        command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+    } else {
+        command.args(["-accel", "tcg"]);
+    }
+    if config.firmware == Firmware::Uefi {
+        let code = ovmf().ok_or_else(|| Failure::new("OVMF is not installed (Debian package ovmf)"))?;
+        command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")]);
+    }
+    let boot = config.boot.display();
+    match config.boot.extension().and_then(|e| e.to_str()) {
+        Some("iso") => command.args(["-cdrom", &boot.to_string(), "-boot", "d"]),
+        Some("img" | "raw") => command.args([
+            "-drive",
+            &format!("file={boot},format=raw,if=none,id=boot,snapshot=on"),
+            "-device",
+            "ide-hd,drive=boot,bus=ide.0",
+        ]),
+        _ => command.args(["-kernel", &boot.to_string()]),
+    };
+    if !config.restarts {
+        command.arg("-no-reboot");
+    }
+    command.args(["-chardev", "stdio,id=com1,signal=off,mux=off", "-serial", "chardev:com1"]);
+    let listener = if config.second_port {
+        // A socket path has to be short (108 bytes), and the build folder may be deep.
+        let path = std::env::temp_dir().join(format!("tessera-{}-{file_stem}.sock", std::process::id()));
+        let _ = fs::remove_file(&path);
+        command.args([
+            "-chardev",
+            &format!("socket,id=com2,path={}", path.display()),
+            "-serial",
+            "chardev:com2",
+        ]);
+        Some((UnixListener::bind(&path)?, path))
+    } else {
+        None
+    };
+    command.args(&config.extra);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let log = format!("{file_stem}.qemu.log");
+    command.stderr(fs::File::create(logs.join(&log))?);
+    let child = command
+        .spawn()
+        .map_err(|e| Failure::new(format!("cannot start setpriv and qemu-system-x86_64: {e} (run `make setup`)")))?;
+    let mut process = Process(child);
+    let (Some(input), Some(output)) = (process.0.stdin.take(), process.0.stdout.take()) else {
+        return Err(Failure::new("QEMU started without pipes"));
+    };
+    let second = match listener {
+        None => None,
+        Some((listener, path)) => {
+            listener.set_nonblocking(true)?;
+            let (stream, _) = connect::accept(&mut process, &log, || listener.accept())?;
+            let _ = fs::remove_file(path);
+            stream.set_nonblocking(false)?;
+            Some(Line {
+                reader: Box::new(stream.try_clone()?),
+                writer: Box::new(stream),
+            })
+        }
+    };
+    Ok(Started {
+        process,
+        first: Line {
+            reader: Box::new(output),
+            writer: Box::new(input),
+        },
+        second,
+        log,
+    })
+}
