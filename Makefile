@@ -9,6 +9,7 @@ SHELL := /bin/bash
 
 BUILD ?= build
 SYSTEM ?= system.toml
+# What emulates the machine: qemu (a processor with AMD-V) or bochs (VT-x).
 MACHINE ?= qemu
 FIRMWARE ?= bios
 SMP ?= 2
@@ -25,6 +26,7 @@ HOST_CARGO = CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 HOST_BIN = $(CARGO_TARGET_DIR)/release
 PROGRAMS = $(BUILD)/programs
 GUESTS = $(BUILD)/guests
+BOCHS = $(BUILD)/emulators/bochs
 IMAGE = $(BUILD)/tessera.img
 ISO = $(BUILD)/tessera.iso
 
@@ -56,14 +58,15 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run gdb test unit system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run run-qemu run-bochs gdb test unit system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "  Settings: SMP=$(SMP) MEM=$(MEM) FIRMWARE=bios|uefi SYSTEM=$(SYSTEM) SET='--set vm.debian.vcpus=2'"
+	@echo "  Settings: MACHINE=qemu|bochs SMP=$(SMP) MEM=$(MEM) FIRMWARE=bios|uefi SYSTEM=$(SYSTEM) SET='--set vm.debian.vcpus=2'"
 
-setup: ## Install what is missing (as root on Debian), fetch the guests' kernels
+setup: ## Install what is missing (as root on Debian), build Bochs, fetch the guests' kernels
 	@image-builder/scripts/setup.sh
+	@tests/bochs/build.sh $(BOCHS)
 	@tests/guests/fetch.sh $(GUESTS)
 
 # The guests' RAM disk, and the bare guest of the isolation tests.
@@ -128,9 +131,21 @@ QEMU_FIRMWARE_uefi = -drive if=pflash,format=raw,unit=0,readonly=on,file=$(OVMF)
 # The escape character of the serial line is Ctrl-A, so Ctrl-C and Ctrl-] reach the shell and the guests.
 QEMU_CONSOLE = -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon chardev=console,mode=readline
 
-run: setup image ## Build everything and boot it in QEMU, with the debug shell on this terminal
-	$(call say,Booting ($(FIRMWARE)$(comma) $(SMP) processors$(comma) $(MEM)). To quit: Ctrl-A$(comma) then x (Ctrl-A twice sends one). Back from a guest's console: Ctrl-])
+HOW_TO_QUIT = To quit: Ctrl-A$(comma) then x (Ctrl-A twice sends one). Back from a guest's console: Ctrl-]
+
+run: setup image ## Build everything and boot it, with the debug shell on this terminal (MACHINE=bochs: with VT-x instead of AMD-V)
+	@$(MAKE) --no-print-directory run-$(MACHINE)
+
+run-qemu:
+	$(call say,Booting in QEMU with AMD-V ($(FIRMWARE)$(comma) $(SMP) processors$(comma) $(MEM)). $(HOW_TO_QUIT))
 	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE)
+
+# Keys and their meaning are the same as in QEMU.
+run-bochs:
+	@[ $(FIRMWARE) = bios ] || { echo "Bochs starts machines through BIOS alone: leave out FIRMWARE=$(FIRMWARE), or use MACHINE=qemu." >&2; exit 1; }
+	@$(HOST_CARGO) build --release -p tessera-tests --bin bochs-terminal
+	$(call say,Booting in Bochs with VT-x ($(SMP) processors$(comma) $(MEM)); the first lines come after some ten seconds. $(HOW_TO_QUIT))
+	@exec $(HOST_BIN)/bochs-terminal --cpus $(SMP) --memory $(MEM) --logs $(BUILD)/run-logs $(IMAGE)
 
 gdb: image ## Boot and wait for gdb on port 1234 (gdb build/programs/kernel -ex 'target remote :1234')
 	$(call say,Waiting for gdb: gdb $(PROGRAMS)/kernel -ex 'target remote :1234'. To quit: Ctrl-A$(comma) then x)
@@ -160,7 +175,7 @@ unit: ## Run the tests that need no machine
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace $(FREESTANDING_ONLY) --no-fail-fast --status-level fail; \
 		else cargo test --workspace $(FREESTANDING_ONLY) --no-fail-fast --quiet; fi
 
-system-tests: image ## Boot the system in emulated machines and speak to it (ONLY=NAME for a part)
+system-tests: image ## Boot the system in emulated machines and speak to it (ONLY=NAME for a part, ONLY='--machine bochs' for one emulator)
 	$(call say,Running the whole-system tests)
 	@$(HOST_CARGO) build --release -p tessera-tests
 	@$(HOST_BIN)/system-tests $(ONLY)

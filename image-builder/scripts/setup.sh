@@ -34,6 +34,11 @@ need xorriso have xorriso
 need mtools have mcopy
 need busybox-static test -x /bin/busybox
 need xz-utils have xz
+# Bochs, which tests/bochs/build.sh builds: its ROMs, and what building it needs beside a compiler.
+need bochsbios test -e /usr/share/bochs/BIOS-bochs-latest
+need vgabios test -e /usr/share/vgabios/vgabios.bin
+need g++ have g++
+need patch have patch
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
