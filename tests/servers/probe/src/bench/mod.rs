@@ -1,4 +1,4 @@
-//! Measures the kernel's paths in TSC ticks, which are instructions where the emulator counts them (`-icount shift=0`).
+//! Measures the kernel's paths in TSC ticks, which are instructions where the emulator counts them (QEMU with `-icount shift=0`, Bochs with one processor).
 
 pub mod echo;
 mod ipc;
