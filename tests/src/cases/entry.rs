@@ -8,6 +8,7 @@ pub const CASES: &[Case] = &[Case {
     name: "entry/refused",
     about: "bad registers, events and MSRs are refused by kernel or processor, and the same vCPU runs again",
     minutes: 1,
+    bochs: Some(1),
     run: refused,
 }];
 
