@@ -247,5 +247,8 @@ pub unsafe fn entry_failed(area: &mut VcpuArea, raw: u64, detail: u64) -> Exit {
 #[cold]
 pub unsafe fn instruction_failed(area: *mut VcpuArea) -> Exit {
     // SAFETY: the caller's promise.
-    unsafe { entry_failed(&mut *area, INSTRUCTION_FAILED | read(field::INSTRUCTION_ERROR), 0) }
+    unsafe {
+        (*area).vmx.failed = 0;
+        entry_failed(&mut *area, INSTRUCTION_FAILED | read(field::INSTRUCTION_ERROR), 0)
+    }
 }

@@ -6,7 +6,7 @@
 use super::exits::{entry_failed, exit_attentively, instruction_failed};
 use super::machine::bind;
 use super::state as registers;
-use super::vmcs::{self, field, host_cr0, host_cr3, read, reason, write};
+use super::vmcs::{self, field, host_cr0, host_cr3, read, read_to, reason, write, write_from};
 use super::{Own, convert};
 use crate::virt::convert::check_event;
 use crate::virt::host::{Cpu, pending, write_debug_registers};
@@ -24,6 +24,13 @@ const PENDING_STEP: u64 = 1 << 14;
 const BY_STI: u64 = 1;
 /// See [`BY_STI`].
 pub(super) const BY_NMI: u64 = 1 << 3;
+
+/// Where the page has what the VMCS has too.
+const RIP: usize = offset_of!(VcpuState, rip);
+/// See [`RIP`].
+const RFLAGS: usize = offset_of!(VcpuState, rflags);
+/// See [`RIP`].
+const RSP: usize = offset_of!(VcpuState, gpr) + gpr::RSP * 8;
 
 /// Byte offset of something this backend remembers, from the area.
 macro_rules! own {
@@ -52,9 +59,12 @@ pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline:
         // SAFETY: the caller's promise.
         set_timer(unsafe { &mut (*area).vmx }, deadline);
     }
-    write(field::GUEST_RIP, get!(state, rip));
-    write(field::GUEST_RFLAGS, get!(state, rflags));
-    write(field::GUEST_RSP, get!(state, gpr[gpr::RSP]));
+    // SAFETY: the page is live; each field is read once.
+    unsafe {
+        write_from::<RIP>(field::GUEST_RIP, state);
+        write_from::<RFLAGS>(field::GUEST_RFLAGS, state);
+        write_from::<RSP>(field::GUEST_RSP, state);
+    }
     // SAFETY: the VMCS is current and complete, and its nested page tables reach only the guest's memory, by the caller's promise. From here on everything is
     // reached through the pointer that comes out of the switch: nothing else lives in a register across it.
     let area = unsafe { world_switch(area) };
@@ -64,9 +74,12 @@ pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline:
         // SAFETY: the caller's promise.
         return unsafe { instruction_failed(area) };
     }
-    put!(state, read(field::GUEST_RIP), rip);
-    put!(state, read(field::GUEST_RFLAGS), rflags);
-    put!(state, read(field::GUEST_RSP), gpr[gpr::RSP]);
+    // SAFETY: the page is live.
+    unsafe {
+        read_to::<RIP>(field::GUEST_RIP, state);
+        read_to::<RFLAGS>(field::GUEST_RFLAGS, state);
+        read_to::<RSP>(field::GUEST_RSP, state);
+    }
     // SAFETY: as above.
     let (cr8, pending) = unsafe { ((*area).virtual_apic.cr8(), (*area).host.pending) };
     put!(state, cr8, cr8);
@@ -279,39 +292,40 @@ unsafe fn world_switch(area: *mut VcpuArea) -> *mut VcpuArea {
     unsafe {
         world_switch!(
             [
-                "mov qword ptr [rdi + {failed}], 0",
+                // A new VMCS has neither.
                 "cmp rsp, [rdi + {host_rsp}]",
                 "je 2f",
                 "mov [rdi + {host_rsp}], rsp",
                 "mov eax, {HOST_RSP}",
                 "vmwrite rax, rsp",
-                "2:",
-                "mov rax, [rdi + {cr2}]",
-                "mov cr2, rax",
-                "cmp qword ptr [rdi + {launched}], 0",
-                "jne 3f",
                 "lea rcx, [rip + 5f]",
                 "mov eax, {HOST_RIP}",
                 "vmwrite rax, rcx",
-                "3:",
+                "2:",
+                "mov rax, [rdi + {cr2}]",
+                "mov cr2, rax",
             ]
             [
                 "cmp qword ptr [rdi + {launched}], 0",
                 "mov rax, [rdi + {rax}]",
+                "je 3f",
                 "mov rdi, [rdi + {rdi}]",
-                "jne 4f",
-                "vmlaunch",
-                "jmp 7f",
-                "4:",
                 "vmresume",
-                // Not entered.
-                "7:",
+                "jmp 4f",
+                "3:",
+                "mov qword ptr [rdi + {launched}], 1",
+                "mov rdi, [rdi + {rdi}]",
+                "vmlaunch",
+                // Not entered, and so not launched.
+                "xchg rdi, [rsp]",
+                "mov qword ptr [rdi + {launched}], 0",
+                "xchg rdi, [rsp]",
+                "4:",
                 "xchg rdi, [rsp]",
                 "mov qword ptr [rdi + {failed}], 1",
                 "jmp 6f",
                 "5:",
                 "xchg rdi, [rsp]",
-                "mov qword ptr [rdi + {launched}], 1",
                 "6:",
                 "mov [rdi + {rax}], rax",
             ]

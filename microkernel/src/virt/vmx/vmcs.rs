@@ -35,12 +35,13 @@ pub mod reason {
 }
 
 #[cfg(target_os = "none")]
-pub use machine::{clear, host_cr0, host_cr3, invalidate_ept, invalidate_vpids, load, on, read, write};
+pub use machine::{clear, host_cr0, host_cr3, invalidate_ept, invalidate_vpids, load, on, read, read_to, write, write_from};
 
 /// The instructions. A VMCS field that cannot be reached leaves 0 or does nothing: with a current VMCS that happens to none of the fields above.
 #[cfg(target_os = "none")]
 mod machine {
     use core::arch::asm;
+    use tessera_abi::vcpu::VcpuState;
 
     /// Reads a field of the current VMCS.
     #[inline(always)]
@@ -56,6 +57,26 @@ mod machine {
     pub fn write(field: u64, value: u64) {
         // SAFETY: what the VMCS holds takes effect at an entry, whose caller vouches for it.
         unsafe { asm!("vmwrite {0}, {1}", in(reg) field, in(reg) value, options(nostack)) };
+    }
+
+    /// Reads a field of the current VMCS into memory, `OFFSET` bytes behind `base`.
+    ///
+    /// # Safety
+    /// The place is writable.
+    #[inline(always)]
+    pub unsafe fn read_to<const OFFSET: usize>(field: u64, base: *mut VcpuState) {
+        // SAFETY: the caller's promise.
+        unsafe { asm!("vmread [{0} + {2}], {1}", in(reg) base, in(reg) field, const OFFSET, options(nostack)) };
+    }
+
+    /// Writes a field of the current VMCS from memory, `OFFSET` bytes behind `base`.
+    ///
+    /// # Safety
+    /// The place is readable.
+    #[inline(always)]
+    pub unsafe fn write_from<const OFFSET: usize>(field: u64, base: *const VcpuState) {
+        // SAFETY: the caller's promise.
+        unsafe { asm!("vmwrite {0}, [{1} + {2}]", in(reg) field, in(reg) base, const OFFSET, options(nostack)) };
     }
 
     /// CR0 as it is in the host.
