@@ -52,7 +52,7 @@ compile() {
         --enable-a20-pin --enable-fpu --enable-alignment-check --enable-monitor-mwait --enable-perfmon \
         --enable-memtype --enable-avx --enable-evex --enable-cet --enable-protection-keys --enable-uintr --enable-amx \
         --enable-x86-debugger --enable-pci --enable-e1000 --enable-ne2000 --enable-pnic --enable-cdrom \
-        --enable-iodebug --enable-usb --enable-usb-xhci --enable-logging --enable-stats --enable-show-ips --enable-idle-hack=no \
+        --enable-iodebug --enable-usb --enable-usb-xhci --enable-logging --enable-stats --enable-idle-hack=no \
         CFLAGS="-O3 -pipe -fno-strict-aliasing" CXXFLAGS="-O3 -pipe -fno-strict-aliasing" || return 1
     make -j"$(nproc)" bochs || return 1
     # In one step, so that a script that is stopped here leaves nothing that looks whole.

@@ -147,11 +147,9 @@ pub fn connect(config: &Config, clock: Clock, logs: &Path) -> Result<Connected> 
     fs::write(&file, configuration(config, &program, clock, &ports, logs)?)?;
     // The kernel ends the emulator when the thread that started it ends, however that happens.
     let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(&program.path)
-        .args(["-q", "-f"])
-        .arg(&file);
+    // Once a second Bochs logs its speed from a handler of SIGALRM. When the signal comes while it logs something else, it waits for itself for ever.
+    command.args(["--pdeathsig", "KILL", "--", "env", "--block-signal=ALRM", "--"]);
+    command.arg(&program.path).args(["-q", "-f"]).arg(&file);
     if program.packaged {
         let commands = logs.join(format!("{stem}.debugger"));
         fs::write(&commands, "c\n")?;
