@@ -9,14 +9,14 @@ pub const CASES: &[Case] = &[
         name: "boot/bios-1-cpu",
         about: "BIOS, 1 processor: to the prompt",
         minutes: 1,
-        bochs: Some(2),
+        bochs: Some(1),
         run: |c| to_prompt(c, Firmware::Bios, 1, false),
     },
     Case {
         name: "boot/bios-2-cpus",
         about: "BIOS, 2 processors: to the prompt",
         minutes: 1,
-        bochs: Some(2),
+        bochs: Some(1),
         run: |c| to_prompt(c, Firmware::Bios, 2, false),
     },
     Case {

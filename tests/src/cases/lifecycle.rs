@@ -13,7 +13,7 @@ pub const CASES: &[Case] = &[
         name: "lifecycle/kill-servers",
         about: "a killed server is restarted, a killed VMM ends its machine alone",
         minutes: 4,
-        bochs: Some(8),
+        bochs: Some(4),
         run: kill,
     },
     Case {

@@ -9,7 +9,7 @@ pub const CASES: &[Case] = &[Case {
     name: "share/spinning-guest",
     about: "a spinning guest leaves another its half of the processor",
     minutes: 6,
-    bochs: Some(10),
+    bochs: Some(6),
     run: spinning,
 }];
 
