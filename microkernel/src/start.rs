@@ -51,10 +51,8 @@ pub fn bsp(context: &mut BootContext) -> ! {
     dispatch::calibrate();
     virt::fpu::detect();
     let detection = virt::detect();
-    match detection.backend {
-        virt::Backend::None => klog!("virtualisation: {}; virtual machines cannot run", detection.reason),
-        backend => klog!("virtualisation: {} ({})", backend.name(), detection.reason),
-    }
+    let consequence = if detection.backend == virt::Backend::None { "; virtual machines cannot run" } else { "" };
+    klog!("virtualisation: {}{consequence}", detection.reason);
     for (index, page) in HOST_SAVE.iter().enumerate().take(cpu_count) {
         page.store(context.allocator.allocate(1), core::sync::atomic::Ordering::Release);
         if let Some(cpu) = percpu::get(index) {

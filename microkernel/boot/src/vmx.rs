@@ -28,6 +28,8 @@ pub struct Capabilities {
 /// What the controls of every virtual machine are, but for the windows that come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Controls {
+    /// What VMXON regions and VMCSs begin with.
+    pub revision: u32,
     /// Pin-based.
     pub pin: u32,
     /// Primary processor-based.
@@ -169,6 +171,7 @@ impl Capabilities {
                 | VirtFeatures::NEXT_RIP
                 | VirtFeatures::PAUSE_FILTER);
         Ok(Controls {
+            revision: self.basic as u32 & 0x7fff_ffff,
             pin,
             primary: primary & !(INTERRUPT_WINDOW | NMI_WINDOW),
             secondary,
@@ -217,6 +220,124 @@ pub fn fill_msr_map(map: &mut [u8; 0x1000], passed: impl Iterator<Item = u64>) {
         let bit = (msr & 0x1fff) as usize + if msr >= 0xc000_0000 { 0x2000 } else { 0 };
         for half in [0, 0x800] {
             map[half + bit / 8] &= !(1 << (bit % 8));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A processor that forces nothing and allows all.
+    fn willing() -> Capabilities {
+        let all = 0xffff_ffff << 32;
+        Capabilities {
+            basic: 1 << 55 | 4,
+            pin: all,
+            primary: all,
+            secondary: all,
+            exit: all,
+            entry: all,
+            misc: 5,
+            ept_vpid: u64::MAX,
+            cr4_fixed: [1 << 13, 0x3767ff],
+        }
+    }
+
+    #[test]
+    fn a_willing_processor_gets_what_is_needed() {
+        let controls = willing().controls().unwrap();
+        assert_eq!((controls.revision, controls.timer_shift), (4, 5));
+        assert_eq!(controls.primary & (INTERRUPT_WINDOW | NMI_WINDOW), 0);
+        assert_eq!(controls.primary & PRIMARY_FORBIDDEN, 0);
+        assert_eq!(controls.entry & ENTRY_LONG_MODE, 0);
+        assert_eq!(controls.ept_flags, 6 | 3 << 3 | 1 << 6);
+        assert!(controls.found.contains(controls.used) && controls.used.contains(VirtFeatures::DEADLINE_TIMER));
+        assert!(!controls.used.contains(VirtFeatures::POSTED_INTERRUPTS));
+    }
+
+    #[test]
+    fn names_what_is_missing() {
+        let without = |change: fn(&mut Capabilities)| {
+            let mut capabilities = willing();
+            change(&mut capabilities);
+            capabilities.controls().err()
+        };
+        assert_eq!(without(|c| c.secondary &= !(1 << 33)), Some("no EPT"));
+        assert_eq!(without(|c| c.secondary &= !(1 << 39)), Some("no unrestricted guest"));
+        assert_eq!(without(|c| c.pin &= !(1 << 37)), Some("no virtual NMIs"));
+        assert_eq!(without(|c| c.primary &= !(1 << 63)), Some("no secondary controls, and so no EPT"));
+        assert_eq!(without(|c| c.primary |= 1 << 15), Some("CR3 accesses cannot be left to guests"));
+        assert_eq!(without(|c| c.ept_vpid &= !(1 << 14)), Some("no write-back EPT"));
+        assert_eq!(without(|c| c.ept_vpid &= !(1 << 20)), Some("no INVEPT"));
+        assert_eq!(without(|c| c.ept_vpid &= !(1 << 32)), None, "tags are not needed");
+    }
+
+    #[test]
+    fn what_is_only_wanted_is_done_without() {
+        let mut capabilities = willing();
+        capabilities.pin &= !(1 << 38);
+        capabilities.ept_vpid &= !(1 << 42 | 1 << 17 | 1 << 21);
+        let controls = capabilities.controls().unwrap();
+        assert_eq!((controls.pin & PREEMPTION_TIMER, controls.secondary & VPID), (0, 0));
+        let lost = VirtFeatures::DEADLINE_TIMER | VirtFeatures::TAGGED_TLB | VirtFeatures::HUGE_PAGES | VirtFeatures::ACCESSED_DIRTY;
+        assert!(!controls.used.intersects(lost));
+        assert_eq!(controls.ept_flags, 6 | 3 << 3);
+    }
+
+    #[test]
+    fn reads_the_flexible_registers_where_there_are_some_and_none_that_may_be_missing() {
+        let plain = Capabilities::read(|msr| if (0x480..=0x489).contains(&msr) { 0 } else { panic!("{msr:#x} may not exist") });
+        assert_eq!(plain.secondary, 0);
+        let seen = core::cell::RefCell::new(std::vec::Vec::new());
+        Capabilities::read(|msr| {
+            seen.borrow_mut().push(msr);
+            if msr == 0x480 { 1 << 55 } else { 0xffff_ffff << 32 }
+        });
+        let seen = seen.into_inner();
+        assert!([0x48d, 0x48e, 0x48f, 0x490, 0x48b, 0x48c].iter().all(|msr| seen.contains(msr)) && !seen.contains(&0x482));
+    }
+
+    #[test]
+    fn only_named_msrs_pass() {
+        let mut map = [0; 0x1000];
+        fill_msr_map(&mut map, [0x174, 0xc000_0101].into_iter());
+        assert_eq!(map.iter().map(|byte| byte.count_zeros()).sum::<u32>(), 4);
+        for (byte, bit) in [(0x174 / 8, 0x174 % 8), (0x400 + 0x101 / 8, 1), (0x800 + 0x174 / 8, 0x174 % 8), (0xc00 + 0x101 / 8, 1)] {
+            assert_eq!(map[byte] >> bit & 1, 0);
+        }
+    }
+
+    proptest! {
+        /// Whatever a processor says: no control is set that it forbids, none is clear that it forces, but for windows, which must not be forced.
+        #[test]
+        fn every_capability_is_honoured(words in prop::array::uniform7(any::<u64>()), allowed: bool) {
+            let [pin, primary, secondary, exit, entry, ept_vpid, misc] = words;
+            let any = Capabilities { basic: 0, pin, primary, secondary, exit, entry, misc, ept_vpid, cr4_fixed: [0; 2] };
+            // Most of what is random is refused at once; half of it is made to allow more.
+            let capabilities = if allowed {
+                let open = |word: u64| word | 0xffff_ffff << 32;
+                let primary = open(primary) & !u64::from(PRIMARY_FORBIDDEN | INTERRUPT_WINDOW | NMI_WINDOW);
+                Capabilities { pin: open(pin), primary, secondary: open(secondary), exit: open(exit), entry: open(entry), ept_vpid: u64::MAX, ..any }
+            } else {
+                any
+            };
+            if let Ok(controls) = capabilities.controls() {
+                for (capability, value, free) in [
+                    (capabilities.pin, controls.pin, 0),
+                    (capabilities.primary, controls.primary, 0),
+                    (capabilities.secondary, controls.secondary, VPID),
+                    (capabilities.exit, controls.exit, 0),
+                    (capabilities.entry, controls.entry, ENTRY_LONG_MODE),
+                ] {
+                    prop_assert_eq!(value & !((capability >> 32) as u32), value & capability as u32 & !((capability >> 32) as u32));
+                    prop_assert_eq!(capability as u32 & !value & !free, 0);
+                }
+                prop_assert!(controls.found.contains(controls.used));
+            } else {
+                prop_assert!(!allowed);
+            }
         }
     }
 }

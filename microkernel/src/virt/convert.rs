@@ -88,10 +88,10 @@ pub fn check_control(cr0: u64, cr3: u64, cr4: u64, efer: u64, xcr0: u64, support
     Ok(ControlRegisters { cr0, cr3, cr4, efer: (efer & !EFER_LMA) | long_mode_active, xcr0 })
 }
 
-/// Whether XSETBV takes the value: x87 always, nothing unsupported, AVX only with SSE. Without XSAVE any value passes, for it is not used.
+/// Whether XSETBV takes the value: x87 always, nothing unsupported, AVX only with SSE.
 #[must_use]
 pub const fn xcr0_is_valid(xcr0: u64, supported: u64) -> bool {
-    supported == 0 || (xcr0 & 1 != 0 && xcr0 & !supported == 0 && (xcr0 & 4 == 0 || xcr0 & 2 != 0))
+    xcr0 & 1 != 0 && xcr0 & !supported == 0 && (xcr0 & 4 == 0 || xcr0 & 2 != 0)
 }
 
 /// Whether CS claims to be 64-bit and 32-bit code at once, which VMRUN refuses in long mode.

@@ -60,7 +60,7 @@ const fn write_defaults(bytes: &mut [u8]) {
     bytes[25] = 0x1f;
 }
 
-/// A vCPU's state: the standard XSAVE format, or FXSAVE on machines without.
+/// A vCPU's state: the standard XSAVE format. Machines without XSAVE run no guests.
 #[repr(C, align(64))]
 pub struct ExtendedState {
     bytes: [u8; EXTENDED_AREA],
@@ -154,11 +154,6 @@ mod machine {
     pub unsafe fn save_vcpu(area: &mut VcpuArea) {
         let target: *mut ExtendedState = &raw mut area.extended;
         let supported = supported_xcr0();
-        if supported == 0 {
-            // SAFETY: the area is large enough and aligned by its type.
-            unsafe { asm!("clts", "fxsave64 [{}]", in(reg) target, options(nostack, preserves_flags)) };
-            return;
-        }
         // QEMU 7.2 lets a guest's XSETBV pass although it is intercepted, so what the guest has is read, not remembered.
         area.host.xcr0 = read_xcr0();
         // The guest may have switched components off that still hold something, so all are stored.
@@ -178,11 +173,6 @@ mod machine {
     pub unsafe fn restore_vcpu(area: &VcpuArea) {
         let source: *const ExtendedState = &raw const area.extended;
         let supported = supported_xcr0();
-        if supported == 0 {
-            // SAFETY: the area holds what FXSAVE stored, or the initial state.
-            unsafe { asm!("clts", "fxrstor64 [{}]", in(reg) source, options(nostack, preserves_flags, readonly)) };
-            return;
-        }
         write_xcr0(supported);
         // SAFETY: the area holds what XSAVE stored under the same XCR0, or the initial state; only the kernel writes it.
         unsafe {
@@ -206,9 +196,6 @@ mod machine {
     /// XCR0 as the guest whose state is in the registers has it: within what guests may have.
     pub fn read_xcr0() -> u64 {
         let supported = supported_xcr0();
-        if supported == 0 {
-            return 1;
-        }
         let (low, high): (u32, u32);
         // SAFETY: CR4.OSXSAVE is set on such machines.
         unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };

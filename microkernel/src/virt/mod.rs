@@ -72,6 +72,11 @@ macro_rules! put_pair {
     }};
 }
 
+/// Takes several fields of the shared page: `place = field;` for each.
+macro_rules! take_all {
+    ($state:expr, $($($place:ident).+ = $field:ident;)*) => { $($($place).+ = get!($state, $field);)* };
+}
+
 /// Stores several fields of the shared page: `field.path = value;` for each.
 macro_rules! put_all {
     ($state:expr, { $($($field:ident $([$index:expr])?).+ = $value:expr;)* }) => { $(put!($state, $value, $($field $([$index])?).+);)* };
@@ -114,7 +119,7 @@ macro_rules! constants {
     ($type:ty: $($name:ident = $value:expr;)*) => { $(#[allow(missing_docs, reason = "the name is the manual's")] pub const $name: $type = $value;)* };
 }
 
-pub(crate) use {constants, get, put, put_all, put_pair, world_switch};
+pub(crate) use {constants, get, put, put_all, put_pair, take_all, world_switch};
 
 /// The ways to run a guest; numbered as `object::trace::MACHINE` answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,18 +131,6 @@ pub enum Backend {
     Vmx = 1,
     /// AMD-V.
     Svm = 2,
-}
-
-impl Backend {
-    /// Name for people.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Vmx => "VT-x",
-            Self::Svm => "AMD-V",
-        }
-    }
 }
 
 /// What detection found.
@@ -192,8 +185,9 @@ static IO_MAP: Bitmap<0x3000> = Bitmap(UnsafeCell::new([0; 0x3000]));
 #[cfg(target_os = "none")]
 pub fn detect() -> Detection {
     let none = |reason| Detection { backend: Backend::None, reason, found: VirtFeatures::empty(), used: VirtFeatures::empty() };
-    let mut detection = if vmx::is_there() { vmx::detect() } else { svm::detect() }.unwrap_or_else(none);
-    if detection.backend != Backend::None && fpu::supported_xcr0() != 0 {
+    let found = if vmx::is_there() { vmx::detect() } else { svm::detect() };
+    let mut detection = found.and_then(|found| if fpu::supported_xcr0() == 0 { Err("no XSAVE") } else { Ok(found) }).unwrap_or_else(none);
+    if detection.backend != Backend::None {
         detection.found |= VirtFeatures::XSAVE;
         detection.used |= VirtFeatures::XSAVE;
     }

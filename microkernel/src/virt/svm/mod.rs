@@ -113,7 +113,7 @@ mod machine {
         unsafe {
             fill_msr_map(&mut *MSR_MAP.0.get());
         }
-        Ok(Detection { backend: Backend::Svm, reason: "nested paging", found, used })
+        Ok(Detection { backend: Backend::Svm, reason: "AMD-V (nested paging)", found, used })
     }
 
     /// Switches SVM on.

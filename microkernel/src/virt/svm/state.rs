@@ -5,7 +5,7 @@ use super::{ALWAYS_INTERCEPTED, convert};
 use crate::virt::convert::{Invalid, check_control, code_segment_is_invalid};
 use crate::virt::host::{Host, pending};
 use crate::virt::reset::{DR7_ARMED, Loaded};
-use crate::virt::{get, put, put_all};
+use crate::virt::{get, put, put_all, take_all};
 use tessera_abi::vcpu::{Dirty, Segment, VcpuState, segment};
 
 fn register(vmcb: &mut Vmcb, index: usize) -> &mut SegmentRegister {
@@ -75,15 +75,11 @@ pub unsafe fn load(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, grou
         changed |= clean::DEBUG;
     }
     if groups.contains(Dirty::MSRS) {
-        vmcb.save.star = get!(state, star);
-        vmcb.save.lstar = get!(state, lstar);
-        vmcb.save.cstar = get!(state, cstar);
-        vmcb.save.sfmask = get!(state, sfmask);
-        vmcb.save.kernel_gs_base = get!(state, kernel_gs_base);
-        vmcb.save.sysenter_cs = get!(state, sysenter_cs);
-        vmcb.save.sysenter_esp = get!(state, sysenter_esp);
-        vmcb.save.sysenter_eip = get!(state, sysenter_eip);
-        vmcb.save.pat = get!(state, pat);
+        let save = &mut vmcb.save;
+        take_all!(state,
+            save.star = star; save.lstar = lstar; save.cstar = cstar; save.sfmask = sfmask; save.kernel_gs_base = kernel_gs_base;
+            save.sysenter_cs = sysenter_cs; save.sysenter_esp = sysenter_esp; save.sysenter_eip = sysenter_eip; save.pat = pat;
+        );
         // Bits 32 to 63 are reserved, and writing them would fault here.
         host.tsc_aux = get!(state, tsc_aux) & 0xffff_ffff;
         // The processor's TSC_AUX is written when the vCPU is bound to it.

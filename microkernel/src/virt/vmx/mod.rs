@@ -112,7 +112,6 @@ mod machine {
     const LOCKED: u64 = 1;
     const ALLOWED: u64 = 1 << 2;
 
-    static CAPABILITIES: Once<Capabilities> = Once::new();
     static CONTROLS: Once<Controls> = Once::new();
     /// MSRs: all exit but those that the VMCS or [`SWITCHED_MSRS`] hold. A bit each: reads of low and high numbers, writes of low and high.
     static MSR_MAP: Bitmap<0x1000> = Bitmap(UnsafeCell::new([0; 0x1000]));
@@ -145,12 +144,10 @@ mod machine {
     pub fn detect() -> Result<Detection, &'static str> {
         allow()?;
         // SAFETY: `read` asks only for MSRs whose presence others told.
-        let capabilities = Capabilities::read(|msr| unsafe { rdmsr(msr) });
-        let controls = capabilities.controls()?;
+        let controls = Capabilities::read(|msr| unsafe { rdmsr(msr) }).controls()?;
         // SAFETY: called once, on the boot processor, before any guest exists: nobody else looks at the map.
         fill_msr_map(unsafe { &mut *MSR_MAP.0.get() }, SWITCHED_MSRS.into_iter().chain(IN_VMCS));
         let Controls { found, used, .. } = controls;
-        CAPABILITIES.call_once(|| capabilities);
         CONTROLS.call_once(|| controls);
         HOST_VALUES.call_once(|| {
             core::array::from_fn(|i| {
@@ -159,7 +156,7 @@ mod machine {
                 MsrEntry { index: SWITCHED_MSRS[i], value }
             })
         });
-        Ok(Detection { backend: Backend::Vmx, reason: "EPT and unrestricted guest", found, used })
+        Ok(Detection { backend: Backend::Vmx, reason: "VT-x (EPT and unrestricted guest)", found, used })
     }
 
     /// The controls; zero where VT-x is not used.
@@ -172,22 +169,20 @@ mod machine {
     /// # Errors
     /// The processor lacks what the boot processor has.
     pub fn enable_cpu(state: &CpuState, cpu: usize, vmxon_page: u64) -> Result<(), &'static str> {
-        const DIFFERS: &str = "this processor's VT-x differs from the boot processor's";
         if !is_there() {
             return Err("this processor has no VT-x, unlike the boot processor");
         }
         allow()?;
         // SAFETY: as in `detect`.
-        let capabilities = Capabilities::read(|msr| unsafe { rdmsr(msr) });
-        if CAPABILITIES.get() != Some(&capabilities) {
-            return Err(DIFFERS);
+        if Capabilities::read(|msr| unsafe { rdmsr(msr) }).controls()? != controls() {
+            return Err("this processor's VT-x differs from the boot processor's");
         }
         let tags = if controls().used.contains(VirtFeatures::TAGGED_TLB) { 1 << 16 } else { 2 };
         // SAFETY: the state is this processor's own, before it runs guests; the page is the caller's gift; CR4.VMXE only allows VMXON.
         unsafe {
             (*state.get()).start(cpu, vmxon_page, tags);
             Cr4::update(|flags| flags.insert(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS));
-            set_revision(crate::arch::memory::phys_to_virt(vmxon_page).cast(), capabilities.basic);
+            set_revision(crate::arch::memory::phys_to_virt(vmxon_page).cast());
             if vmcs::on(vmxon_page) { Ok(()) } else { Err("VMXON failed") }
         }
     }
@@ -196,9 +191,9 @@ mod machine {
     ///
     /// # Safety
     /// `page` is unused by the processor.
-    unsafe fn set_revision(page: *mut u32, basic: u64) {
+    unsafe fn set_revision(page: *mut u32) {
         // SAFETY: the caller's promise.
-        unsafe { page.write_volatile(basic as u32 & 0x7fff_ffff) }
+        unsafe { page.write_volatile(controls().revision) }
     }
 
     /// Sets up a zeroed area.
@@ -211,7 +206,7 @@ mod machine {
             entry.index = index;
         }
         // SAFETY: the VMCS was never loaded.
-        unsafe { set_revision((&raw mut area.vmcb).cast(), CAPABILITIES.get().map_or(0, |capabilities| capabilities.basic)) };
+        unsafe { set_revision((&raw mut area.vmcb).cast()) };
     }
 
     /// Makes the area's VMCS current and the vCPU the one that ran last here.

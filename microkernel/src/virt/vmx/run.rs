@@ -18,10 +18,14 @@ use tessera_boot::vmx::{INTERRUPT_WINDOW, MOV_DR, NMI_WINDOW};
 
 /// RFLAGS.TF.
 const TRAP_FLAG: u64 = 1 << 8;
+/// RFLAGS.IF.
+const INTERRUPT_FLAG: u64 = 1 << 9;
 /// Pending debug exceptions: a single step.
 const PENDING_STEP: u64 = 1 << 14;
-/// Interruptibility: blocking by STI; blocking by NMI.
+/// Interruptibility: blocking by STI and by MOV SS, of which the processor takes the one that fits the interrupt flag; blocking by NMI.
 const BY_STI: u64 = 1;
+/// See [`BY_STI`].
+const BY_MOV_SS: u64 = 2;
 /// See [`BY_STI`].
 pub(super) const BY_NMI: u64 = 1 << 3;
 
@@ -206,13 +210,15 @@ unsafe fn prepare(area: *mut VcpuArea, this: &mut Cpu, nested: Nested) -> Result
 
     let shadow = get!(state, interrupt_shadow) & 3;
     area.host.nmi_blocked = shadow & 2;
-    let mut blocked = (u64::from(shadow & 1) * BY_STI) | (u64::from(shadow >> 1) * BY_NMI);
+    let rflags = get!(state, rflags);
+    let by = if rflags & INTERRUPT_FLAG != 0 { BY_STI } else { BY_MOV_SS };
+    let mut blocked = (u64::from(shadow & 1) * by) | (u64::from(shadow >> 1) * BY_NMI);
     // SAFETY: the caller's promise.
     unsafe { prepare_events(area, &mut blocked) }?;
     write(field::INTERRUPTIBILITY, blocked);
-    if blocked & BY_STI != 0 {
+    if blocked & (BY_STI | BY_MOV_SS) != 0 {
         // A step that was due is due still (SDM volume 3, 27.3.1.5).
-        write(field::PENDING_DEBUG, if get!(state, rflags) & TRAP_FLAG != 0 { PENDING_STEP } else { 0 });
+        write(field::PENDING_DEBUG, if rflags & TRAP_FLAG != 0 { PENDING_STEP } else { 0 });
     }
     if area.host.pending & pending::DEBUG_LOADED != 0 {
         set_primary(&mut area.vmx, MOV_DR, false);
@@ -246,11 +252,11 @@ unsafe fn prepare_events(area: &mut VcpuArea, blocked: &mut u64) -> Result<(), E
         }
         match event & 7 << 8 {
             // It blocks further ones once it is delivered; before, it must not be blocked itself.
-            EVENT_NMI => *blocked &= !(BY_NMI | BY_STI),
+            EVENT_NMI => *blocked = 0,
             EVENT_SOFTWARE => write(field::ENTRY_LENGTH, (get!(state, instruction_length) & 0xf).into()),
             EVENT_EXCEPTION => {}
             // An interrupt is injected when it can be taken.
-            _ => *blocked &= !BY_STI,
+            _ => *blocked &= BY_NMI,
         }
     } else if event != 0 {
         put!(state, 0, inject);
