@@ -2,6 +2,7 @@
 
 use crate::MAX_VCPUS;
 use crate::apic::{Interrupts, Kick};
+use crate::boot::Start;
 use crate::clock::Clock;
 use crate::cpuid::CpuidTable;
 use crate::devices::{Chipset, Console, Request};
@@ -206,7 +207,7 @@ pub struct Machine<H: Host> {
     pub wall_clock: u64,
     statistics: [Statistics; MAX_VCPUS],
     phase: AtomicU8,
-    entry: AtomicU64,
+    start: SpinMutex<Start>,
     resets: AtomicU32,
     report: SpinMutex<String>,
 }
@@ -249,7 +250,7 @@ impl<H: Host> Machine<H> {
             wall_clock,
             statistics: Default::default(),
             phase: AtomicU8::new(Phase::Loading as u8),
-            entry: AtomicU64::new(0),
+            start: SpinMutex::new(Start::BootSector),
             resets: AtomicU32::new(0),
             report: SpinMutex::new(String::new()),
         }
@@ -280,14 +281,14 @@ impl<H: Host> Machine<H> {
     #[inline]
     #[must_use]
     pub fn phase(&self) -> Phase {
-        // Acquire: `start` publishes the entry point with it.
+        // Acquire: `start` publishes what was loaded with it.
         Phase::from_u8(self.phase.load(Ordering::Acquire))
     }
 
     /// Where the first processor starts.
     #[must_use]
-    pub fn entry(&self) -> u64 {
-        self.entry.load(Ordering::Relaxed)
+    pub fn first_instruction(&self) -> Start {
+        *lock::<H, _>(&self.start)
     }
 
     /// How often the machine was reset.
@@ -296,9 +297,9 @@ impl<H: Host> Machine<H> {
         self.resets.load(Ordering::Relaxed)
     }
 
-    /// Lets the processors run, the first one from `entry`.
-    pub fn start(&self, entry: u64) {
-        self.entry.store(entry, Ordering::Relaxed);
+    /// Lets the processors run, the first one from `start`.
+    pub fn start(&self, start: Start) {
+        *lock::<H, _>(&self.start) = start;
         self.phase.store(Phase::Running as u8, Ordering::Release);
         self.interrupts.look_all();
     }

@@ -72,6 +72,12 @@ pub struct BzImage<'a> {
     pub command_line_max: u64,
 }
 
+/// Whether a file says that it is a Linux kernel.
+#[must_use]
+pub fn is_one(file: &[u8]) -> bool {
+    file.get(0x202..0x206) == Some(b"HdrS")
+}
+
 fn u16_at(file: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*file.get(offset..)?.first_chunk()?))
 }

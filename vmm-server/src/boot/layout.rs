@@ -10,6 +10,8 @@ pub const PAGE_TABLES: u64 = 0x8000;
 pub const COMMAND_LINE: u64 = 0x2_0000;
 /// Most bytes of it, with its terminating zero.
 pub const COMMAND_LINE_LENGTH: u64 = 0x1_0000;
+/// What a Multiboot kernel is told. Its segments end below, and it ends at [`LOW_END`].
+pub const MULTIBOOT: u64 = 0x9_f000;
 /// End of usable conventional memory; the extended BIOS data area would follow.
 pub const LOW_END: u64 = 0x9_fc00;
 /// ACPI tables, in what is the BIOS area on a PC: the root pointer stands first, where a search would find it.

@@ -1,6 +1,6 @@
-//! Register values at the two ways a vCPU can start: at a kernel's 64-bit entry point, and by a start-up message in real mode.
+//! Register values at the ways a vCPU can start: at the entry point of each kind of kernel, and by a start-up message in real mode.
 
-use super::layout;
+use super::{Start, boot_sector, layout};
 use tessera_abi::vcpu::{Dirty, SEGMENT_UNUSABLE, Segment, Table, VcpuState, gpr, segment};
 
 /// CR0: protection.
@@ -55,7 +55,42 @@ pub fn start_in_real_mode(state: &mut VcpuState, start_page: u8) {
     state.idtr = Table { base: 0, limit: 0xffff };
 }
 
-/// At the 64-bit entry point of a kernel that was loaded by [`super::load`].
+/// At the first instruction of what [`super::load`] loaded.
+pub fn start(state: &mut VcpuState, start: Start) {
+    match start {
+        Start::Linux { entry } => start_at_kernel(state, entry),
+        Start::Multiboot { entry, information } => start_at_multiboot(state, entry, information),
+        Start::BootSector => start_at_boot_sector(state),
+    }
+}
+
+/// At the entry point of a Multiboot kernel (Multiboot 0.6.96, 3.2): protected mode with flat segments, without paging. What the specification leaves
+/// undefined is zero: the stack pointer and the descriptor tables.
+fn start_at_multiboot(state: &mut VcpuState, entry: u32, information: u32) {
+    /// What tells the kernel that its loader knows Multiboot.
+    const LOADED: u64 = 0x2bad_b002;
+    clear(state);
+    state.rip = entry.into();
+    state.gpr[gpr::RAX] = LOADED;
+    state.gpr[gpr::RBX] = information.into();
+    state.cr0 = CR0_PE | CR0_ET;
+    state.segments = [flat(0x18, 0xc093); 8];
+    state.segments[segment::CS] = flat(0x10, 0xc09b);
+    set_tables(state, Table { base: 0, limit: 0 });
+}
+
+/// At a boot sector (BIOS Boot Specification 1.01, 6.5), with the stack below it and caches on, as firmware leaves them.
+fn start_at_boot_sector(state: &mut VcpuState) {
+    start_in_real_mode(state, 0);
+    state.cr0 = CR0_ET;
+    state.rip = boot_sector::ADDRESS;
+    state.gpr[gpr::RSP] = boot_sector::ADDRESS;
+    state.gpr[gpr::RDX] = boot_sector::DRIVE.into();
+    // One vector in real mode has four bytes.
+    state.idtr = Table { base: 0, limit: 0x3ff };
+}
+
+/// At the 64-bit entry point of a Linux kernel.
 pub fn start_at_kernel(state: &mut VcpuState, entry: u64) {
     clear(state);
     state.rip = entry;
@@ -67,6 +102,15 @@ pub fn start_at_kernel(state: &mut VcpuState, entry: u64) {
     let data = flat(0x18, 0xc093);
     state.segments = [data; 8];
     state.segments[segment::CS] = flat(0x10, 0xa09b);
+    let gdtr = Table {
+        base: layout::GDT,
+        limit: 4 * 8 - 1,
+    };
+    set_tables(state, gdtr);
+}
+
+/// No local descriptor table and no interrupt descriptors; a task register, since the processor insists on one.
+fn set_tables(state: &mut VcpuState, gdtr: Table) {
     state.segments[segment::LDTR] = Segment {
         attributes: SEGMENT_UNUSABLE | 0x82,
         ..Segment::default()
@@ -76,10 +120,7 @@ pub fn start_at_kernel(state: &mut VcpuState, entry: u64) {
         limit: 0x67,
         ..Segment::default()
     };
-    state.gdtr = Table {
-        base: layout::GDT,
-        limit: 4 * 8 - 1,
-    };
+    state.gdtr = gdtr;
     state.idtr = Table { base: 0, limit: 0 };
 }
 
@@ -139,6 +180,37 @@ pub(crate) mod tests {
         assert_eq!((cs.selector, cs.base, state.rip), (0x9a00, 0x9_a000, 0));
         assert_eq!(state.cr0 & CR0_PE, 0);
         assert_eq!(state.supported_xcr0, 7, "the kernel's constants stay");
+    }
+
+    #[test]
+    fn multiboot_starts_in_protected_mode_without_paging() {
+        let mut state = blank();
+        start(
+            &mut state,
+            Start::Multiboot {
+                entry: 0x10_0000,
+                information: 0x9_f000,
+            },
+        );
+        assert_eq!(
+            (state.rip, state.gpr[gpr::RAX], state.gpr[gpr::RBX]),
+            (0x10_0000, 0x2bad_b002, 0x9_f000)
+        );
+        assert_eq!((state.cr0 & (CR0_PE | CR0_PG), state.efer, state.rflags), (CR0_PE, 0, 2));
+        for segment in &state.segments[..6] {
+            assert_eq!((segment.base, segment.limit, segment.attributes >> 14 & 1), (0, 0xffff_ffff, 1));
+        }
+        assert_eq!(state.segments[segment::CS].attributes & 0xff, 0x9b);
+    }
+
+    #[test]
+    fn boot_sector_starts_at_7c00() {
+        let mut state = blank();
+        start(&mut state, Start::BootSector);
+        let cs = state.segments[segment::CS];
+        assert_eq!((cs.selector, cs.base, state.rip), (0, 0, 0x7c00));
+        assert_eq!(state.gpr[gpr::RDX], 0x80);
+        assert_eq!((state.cr0 & CR0_PE, state.rflags), (0, 2));
     }
 
     #[test]

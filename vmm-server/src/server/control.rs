@@ -66,16 +66,16 @@ impl Control {
             &config.command_line,
             self.machine.vcpus(),
         ) {
-            Ok(loaded) => {
+            Ok(start) => {
                 log::info!(
                     "{}: {} MiB RAM, {} vCPU, entering the kernel at {:#x}",
                     config.name,
                     self.machine.memory.end() >> 20,
                     self.machine.vcpus(),
-                    loaded.entry
+                    start.entry()
                 );
                 self.started = sys::tsc();
-                self.machine.start(loaded.entry);
+                self.machine.start(start);
             }
             Err(error) => {
                 self.machine.fail_to_load(format_args!("{error}"));

@@ -101,7 +101,7 @@ impl<'m, H: Host> Vcpu<'m, H> {
         self.tsc_offset = self.machine.clock.start().wrapping_neg();
         state.tsc_offset = self.tsc_offset;
         if self.index == 0 {
-            registers::start_at_kernel(state, self.machine.entry());
+            registers::start(state, self.machine.first_instruction());
         } else {
             registers::start_in_real_mode(state, 0);
             self.waiting_for_start = true;

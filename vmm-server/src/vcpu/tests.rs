@@ -2,6 +2,7 @@ use super::*;
 use crate::apic::lapic_registers::register;
 use crate::apic::routing::tests::Kicks;
 use crate::apic::{Delivery, Interrupts, Message};
+use crate::boot::Start;
 use crate::boot::layout;
 use crate::boot::registers::tests::blank;
 use crate::clock::Clock;
@@ -106,7 +107,9 @@ fn machine(vcpus: usize) -> Box<Machine<Script>> {
     );
     let interrupts = Interrupts::new(vcpus, Kicks::default());
     let machine = Machine::new(ram(&[1 << 20]), interrupts, Terminal::default(), clock, cpuid, 1_700_000_000);
-    machine.start(0xffff_ffff_8100_0000);
+    machine.start(Start::Linux {
+        entry: 0xffff_ffff_8100_0000,
+    });
     Box::new(machine)
 }
 
@@ -198,7 +201,7 @@ fn every_msr_number_is_survived() {
             let (_, _, script) = play(&machine, ready, script);
             assert!(script.steps.is_empty() || machine.phase() != Phase::Running);
             machine.reset_devices(0);
-            machine.start(BASE);
+            machine.start(Start::Linux { entry: BASE });
         }
     }
 }

@@ -1,75 +1,19 @@
-//! Lays kernel, initial RAM disk, command line, memory map and ACPI tables out in guest RAM.
+//! Lays a Linux kernel, its initial RAM disk, command line and memory map out in guest RAM (Linux, Documentation/arch/x86/boot.rst, protocol 2.12 or newer,
+//! 64-bit entry).
 
-use super::bzimage::{BzImage, HEADER, ImageError};
-use super::layout;
-use crate::acpi;
+use super::bzimage::{BzImage, HEADER};
+use super::{LoadError, Start, layout, memory_map};
 use crate::memory::GuestMemory;
-use core::fmt;
 
-/// Types of memory-map entries (`E820_TYPE_*`).
-const RAM: u32 = 1;
-const RESERVED: u32 = 2;
-/// Most that `struct boot_params` holds.
+/// Most entries of the memory map that `struct boot_params` holds.
 const MAX_ENTRIES: usize = 128;
 
-/// Why a guest cannot be booted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadError {
-    /// The kernel file.
-    Image(ImageError),
-    /// RAM is too small; holds the bytes needed.
-    TooSmall(u64),
-    /// RAM would reach into the addresses of devices.
-    TooLarge,
-    /// The command line is longer than the kernel takes; holds the most bytes.
-    CommandLine(u64),
-    /// The kernel wants to be where the RAM disk may not be or the like.
-    NoPlace,
-}
-
-impl From<ImageError> for LoadError {
-    fn from(error: ImageError) -> Self {
-        Self::Image(error)
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Image(error) => error.fmt(formatter),
-            Self::TooSmall(needed) => write!(
-                formatter,
-                "the guest's RAM is too small for its kernel and initial RAM disk: give it at least {} MiB",
-                needed.div_ceil(1 << 20)
-            ),
-            Self::TooLarge => formatter.write_str("the guest's RAM would reach the addresses of its devices: give it 3072 MiB or less"),
-            Self::CommandLine(most) => write!(formatter, "the kernel command line is too long: this kernel takes {most} bytes"),
-            Self::NoPlace => {
-                formatter.write_str("the kernel leaves no place for its initial RAM disk: give the guest more RAM or a smaller RAM disk")
-            }
-        }
-    }
-}
-
-/// What was put where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loaded {
-    /// First instruction.
-    pub entry: u64,
-    /// Initial RAM disk: address and length; 0, 0 without one.
-    pub initramfs: (u64, u64),
-}
-
-/// Loads a guest with `vcpus` processors.
+/// Loads a kernel, into memory whose first MiB is zero but for the ACPI tables.
 ///
 /// # Errors
-/// If the kernel file is not good or things do not fit.
-pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &str, vcpus: usize) -> Result<Loaded, LoadError> {
-    let image = BzImage::parse(file)?;
+/// If things do not fit.
+pub fn load(memory: &GuestMemory, image: &BzImage<'_>, initramfs: &[u8], command_line: &str) -> Result<Start, LoadError> {
     let end = memory.end();
-    if end > layout::DEVICES {
-        return Err(LoadError::TooLarge);
-    }
     let most = image.command_line_max.min(layout::COMMAND_LINE_LENGTH - 1);
     if command_line.len() as u64 > most {
         return Err(LoadError::CommandLine(most));
@@ -90,18 +34,12 @@ pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &
     if address < layout::HIGH_START {
         return Err(LoadError::NoPlace);
     }
-    let initramfs_address = place_initramfs(&image, initramfs_length, (address, kernel_end), end).ok_or(too_small)?;
+    let initramfs_address = place_initramfs(image, initramfs_length, (address, kernel_end), end).ok_or(too_small)?;
 
     let write = |address: u64, bytes: &[u8]| memory.write_slice(address, bytes).ok_or(too_small);
-    memory.clear(0, layout::BIOS_END).ok_or(too_small)?;
     write(address, image.kernel)?;
     write(initramfs_address, initramfs)?;
     write(layout::COMMAND_LINE, command_line.as_bytes())?;
-    let tables = acpi::build(layout::ACPI, vcpus);
-    if tables.len() as u64 > layout::BIOS_END - layout::ACPI {
-        return Err(LoadError::NoPlace);
-    }
-    write(layout::ACPI, &tables)?;
     write_page_tables(memory).ok_or(too_small)?;
     write_gdt(memory).ok_or(too_small)?;
 
@@ -115,22 +53,17 @@ pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &
     write(params + 0x228, &(layout::COMMAND_LINE as u32).to_le_bytes())?;
     // acpi_rsdp_addr
     write(params + 0x070, &layout::ACPI.to_le_bytes())?;
-    let map = [
-        (0, layout::LOW_END, RAM),
-        (layout::LOW_END, layout::BIOS_END, RESERVED),
-        (layout::HIGH_START, end, RAM),
-    ];
+    let map = memory_map(memory);
     const { assert!(3 <= MAX_ENTRIES) };
     write(params + 0x1e8, &[map.len() as u8])?;
     for (i, (start, end, kind)) in map.into_iter().enumerate() {
         let entry = params + 0x2d0 + i as u64 * 20;
         write(entry, &u64::to_le_bytes(start))?;
         write(entry + 8, &u64::to_le_bytes(end - start))?;
-        write(entry + 16, &u32::to_le_bytes(kind))?;
+        write(entry + 16, &u32::to_le_bytes(kind as u32))?;
     }
-    Ok(Loaded {
+    Ok(Start::Linux {
         entry: image.entry(address),
-        initramfs: (disk, initramfs_length),
     })
 }
 
@@ -178,6 +111,7 @@ fn write_gdt(memory: &GuestMemory) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::super::bzimage::tests::file;
+    use super::super::load;
     use super::*;
     use crate::memory::tests::ram;
     use proptest::prelude::*;
@@ -187,9 +121,10 @@ mod tests {
         let memory = ram(&[64 << 20]);
         let file = file(0x8000, 0x100_0000);
         let disk = [7u8; 5000];
-        let loaded = load(&memory, &file, &disk, "console=ttyS0", 2).unwrap();
-        assert_eq!(loaded.entry, 0x100_0200);
-        assert_eq!(loaded.initramfs, ((64 << 20) - 8192, 5000));
+        let start = load(&memory, &file, &disk, "console=ttyS0", 2).unwrap();
+        assert_eq!(start, Start::Linux { entry: 0x100_0200 });
+        assert_eq!(memory.read_u32(layout::BOOT_PARAMS + 0x218), Some((64 << 20) - 8192));
+        assert_eq!(memory.read_u32(layout::BOOT_PARAMS + 0x21c), Some(5000));
         assert_eq!(memory.read::<2>(0x100_0000), Some([0, 1]), "the kernel");
         assert_eq!(memory.read::<14>(layout::COMMAND_LINE), Some(*b"console=ttyS0\0"));
         assert_eq!(memory.read_u32(layout::BOOT_PARAMS + 0x228), Some(layout::COMMAND_LINE as u32));
@@ -211,8 +146,9 @@ mod tests {
             Err(LoadError::CommandLine(2047))
         );
         // The RAM disk goes below the kernel when nothing is left above.
-        let loaded = load(&ram(&[32 << 20]), &file, &[1; 100], "", 1).unwrap();
-        assert_eq!(loaded.initramfs.0, 0x100_0000 - 4096);
+        let memory = ram(&[32 << 20]);
+        load(&memory, &file, &[1; 100], "", 1).unwrap();
+        assert_eq!(memory.read_u32(layout::BOOT_PARAMS + 0x218), Some(0x100_0000 - 4096));
         let mut wild = file.clone();
         wild[0x258..0x260].copy_from_slice(&0xffff_ffff_ffff_f000u64.to_le_bytes());
         assert!(load(&ram(&[32 << 20]), &wild, &[], "", 1).is_err());
@@ -226,8 +162,8 @@ mod tests {
             file[0x258..0x260].copy_from_slice(&(preferred & !0xfff & 0xffff_ffff).to_le_bytes());
             file[0x22c..0x230].copy_from_slice(&top.to_le_bytes());
             let disk = std::vec![1u8; disk];
-            if let Ok(loaded) = load(&memory, &file, &disk, "", 1) {
-                prop_assert!(memory.contains(loaded.entry, 1));
+            if let Ok(start) = load(&memory, &file, &disk, "", 1) {
+                prop_assert!(memory.contains(start.entry(), 1));
             }
         }
     }
