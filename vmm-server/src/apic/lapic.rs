@@ -99,6 +99,14 @@ impl Lapic {
         };
     }
 
+    /// Virtual wire mode, as firmware leaves the processor that boots (MultiProcessor Specification 1.4, 3.6.2.2): enabled, with the 8259 at LINT0 and
+    /// non-maskable interrupts at LINT1. A program that knows no APIC gets its interrupts only so.
+    pub fn set_virtual_wire(&mut self) {
+        self.spurious = 0x10f;
+        self.lvt[lvt::LINT0] = Lvt(7 << 8);
+        self.lvt[lvt::LINT1] = Lvt(4 << 8);
+    }
+
     /// The base register.
     #[must_use]
     pub const fn base(&self) -> u64 {

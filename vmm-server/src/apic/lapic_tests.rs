@@ -17,6 +17,16 @@ fn x2apic() -> Lapic {
 }
 
 #[test]
+fn virtual_wire_lets_the_8259_through_until_the_apic_is_initialised() {
+    let mut lapic = Lapic::new(0, CLOCK);
+    assert!(!lapic.accepts_external(), "masked after power-on");
+    lapic.set_virtual_wire();
+    assert!(lapic.accepts_external() && lapic.is_software_enabled());
+    lapic.init();
+    assert!(!lapic.accepts_external());
+}
+
+#[test]
 fn starts_disabled_and_masked() {
     let mut lapic = Lapic::new(3, CLOCK);
     lapic.accept(0x40, false);

@@ -102,6 +102,7 @@ impl<'m, H: Host> Vcpu<'m, H> {
         state.tsc_offset = self.tsc_offset;
         if self.index == 0 {
             registers::start(state, self.machine.first_instruction());
+            self.lapic.set_virtual_wire();
         } else {
             registers::start_in_real_mode(state, 0);
             self.waiting_for_start = true;
