@@ -27,6 +27,7 @@ HOST_BIN = $(CARGO_TARGET_DIR)/release
 PROGRAMS = $(BUILD)/programs
 GUESTS = $(BUILD)/guests
 BOCHS = $(BUILD)/emulators/bochs
+BARE_GUESTS = bare-guest boot-sector-guest multiboot-guest
 IMAGE = $(BUILD)/tessera.img
 ISO = $(BUILD)/tessera.iso
 
@@ -46,9 +47,10 @@ SERVER_TARGET = services/targets/x86_64-tessera.json
 # The VMM's threads declare that they use no FPU, so that a guest's extended state can stay in the registers across its exits.
 VMM_TARGET = services/targets/x86_64-tessera-nosimd.json
 PROGRAM_PACKAGES = -p tessera-kernel $(SERVER_PACKAGES) -p tessera-vmm
+GUEST_PACKAGES = -p tessera-bare-guest -p tessera-format-guests
 SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-vmx -p tessera-probe
 # What runs on the developer's machine, and what has logic that is tested there.
-FREESTANDING_ONLY = --exclude tessera-bare-guest
+FREESTANDING_ONLY = $(GUEST_PACKAGES:-p=--exclude)
 
 cargo_freestanding = $(FREESTANDING) RUSTFLAGS="$(REMAP) $(3)" cargo $${TOOLCHAIN_ARGUMENT} $(1) --release $(BUILD_STD) --target $(2)
 KERNEL_FLAGS = -C code-model=kernel -C relocation-model=static
@@ -69,14 +71,14 @@ setup: ## Install what is missing (as root on Debian), build Bochs, fetch the gu
 	@tests/bochs/build.sh $(BOCHS)
 	@tests/guests/fetch.sh $(GUESTS)
 
-# The guests' RAM disk, and the bare guest of the isolation tests.
+# The guests' RAM disk, and the guests of tests that bring no operating system.
 guests:
 	$(call say,Building the guests)
 	@$(HOST_CARGO) build --release -p tessera-tests --bin guest-initramfs
 	@$(HOST_BIN)/guest-initramfs --output $(GUESTS)/initramfs.cpio
 	@cp /usr/share/doc/busybox-static/copyright $(GUESTS)/copyright
-	@$(call cargo_freestanding,build,$(KERNEL_TARGET),$(GUEST_FLAGS)) -p tessera-bare-guest
-	@install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/bare-guest $(GUESTS)/bare-guest
+	@$(call cargo_freestanding,build,$(KERNEL_TARGET),$(GUEST_FLAGS)) $(GUEST_PACKAGES)
+	@for guest in $(BARE_GUESTS); do install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/$$guest $(GUESTS)/$$guest; done
 
 kernel:
 	$(call say,Building the kernel)
@@ -165,7 +167,7 @@ clippy:
 clippy-freestanding:
 	$(call say,Checking with clippy: kernel$(comma) guest$(comma) servers$(comma) VMM)
 	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(KERNEL_FLAGS)) -p tessera-kernel -- -D warnings
-	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(GUEST_FLAGS)) -p tessera-bare-guest -- -D warnings
+	@$(call cargo_freestanding,clippy,$(KERNEL_TARGET),$(GUEST_FLAGS)) $(GUEST_PACKAGES) -- -D warnings
 	@$(call cargo_freestanding,clippy,$(SERVER_TARGET),) $(SERVER_PACKAGES) -- -D warnings
 	@$(call cargo_freestanding,clippy,$(VMM_TARGET),) -p tessera-vmm -- -D warnings
 

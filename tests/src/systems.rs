@@ -130,6 +130,18 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// A guest without Linux whose kernel is the description's file `kernel`. It is not started at boot.
+    #[must_use]
+    pub fn other(name: &str, kernel: &'static str, command_line: &str) -> Self {
+        Self {
+            kernel,
+            command_line: command_line.into(),
+            ..Self::bare(name)
+        }
+    }
+}
+
 impl System {
     /// The delivered system. Paths of its files are made absolute, since the description is copied.
     pub fn product(root: &Path) -> std::io::Result<Self> {

@@ -2,6 +2,7 @@
 
 mod boot;
 mod entry;
+mod format;
 mod fuzz;
 mod guest;
 mod hostile_guest;
@@ -54,6 +55,7 @@ pub fn all() -> Vec<Case> {
         entry::CASES,
         shell::CASES,
         guest::CASES,
+        format::CASES,
         share::CASES,
         isolation::CASES,
         hostile_guest::CASES,
