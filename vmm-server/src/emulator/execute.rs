@@ -7,6 +7,7 @@ use crate::memory::GuestMemory;
 use iced_x86::{ConditionCode, Instruction, MemorySize, Mnemonic, OpKind, Register};
 use tessera_abi::vcpu::{VcpuState, gpr, segment};
 
+const TRAP: u64 = 1 << 8;
 const DIRECTION: u64 = 1 << 10;
 const CARRY: u64 = 1;
 const ZERO: u64 = 1 << 6;
@@ -157,6 +158,19 @@ impl<B: Bus> Emulator<'_, B> {
                     Ok(())
                 });
             }
+            Mnemonic::Push => {
+                let value = self.read(0)?;
+                let pointer = self.stack_pointer(u64::from(width).wrapping_neg());
+                self.write_linear(self.stack_address(pointer), width, value)?;
+                self.state.gpr[gpr::RSP] = pointer;
+            }
+            Mnemonic::Pop => {
+                let before = self.state.gpr[gpr::RSP];
+                let value = self.read_linear(self.stack_address(before), width)?;
+                // An address with the stack pointer in it is computed after the value was taken (SDM volume 2, POP).
+                self.state.gpr[gpr::RSP] = self.stack_pointer(width.into());
+                self.write(0, value).inspect_err(|_| self.state.gpr[gpr::RSP] = before)?;
+            }
             Mnemonic::Shl | Mnemonic::Sal => self.shift(Shift::Left)?,
             Mnemonic::Shr => self.shift(Shift::Right)?,
             Mnemonic::Sar => self.shift(Shift::Arithmetic)?,
@@ -189,6 +203,32 @@ impl<B: Bus> Emulator<'_, B> {
             },
         }
         Ok(true)
+    }
+
+    /// All bits of a stack pointer, by the stack segment.
+    fn stack_mask(&self) -> u64 {
+        const BIG: u32 = 1 << 14;
+        match bitness(self.state) {
+            64 => u64::MAX,
+            _ if self.state.segments[segment::SS].attributes & BIG != 0 => 0xffff_ffff,
+            _ => 0xffff,
+        }
+    }
+
+    /// The stack pointer, moved.
+    fn stack_pointer(&self, by: u64) -> u64 {
+        let (mask, old) = (self.stack_mask(), self.state.gpr[gpr::RSP]);
+        old & !mask | old.wrapping_add(by) & mask
+    }
+
+    /// The linear address of a stack pointer.
+    fn stack_address(&self, pointer: u64) -> u64 {
+        let offset = pointer & self.stack_mask();
+        if bitness(self.state) == 64 {
+            offset
+        } else {
+            self.state.segments[segment::SS].base.wrapping_add(offset) & 0xffff_ffff
+        }
     }
 
     fn shift(&mut self, operation: Shift) -> Result<(), Fault> {
@@ -326,7 +366,9 @@ impl<B: Bus> Emulator<'_, B> {
             self.instruction.mnemonic(),
             Cmpsb | Cmpsw | Cmpsd | Cmpsq | Scasb | Scasw | Scasd | Scasq
         );
-        for _ in 0..BURST {
+        // A single step is one iteration (SDM volume 3, 17.3.1.4).
+        let burst = if self.state.rflags & TRAP != 0 { 1 } else { BURST };
+        for _ in 0..burst {
             if self.state.gpr[gpr::RCX] & self.address_mask() == 0 {
                 return Ok(true);
             }
@@ -385,6 +427,17 @@ impl<B: Bus> Emulator<'_, B> {
             .ok_or(Fault::Unknown("an address that cannot be computed"))?;
         let address = address.wrapping_add(offset as u64);
         Ok(if bitness(state) == 64 { address } else { address & 0xffff_ffff })
+    }
+
+    /// Whether `width` bytes can be written: what a write would fault with.
+    pub(super) fn check_write(&self, linear: u64, width: u8) -> Result<(), Fault> {
+        let walker = Walker::new(self.state, self.memory);
+        walker.translate(linear, Access::WRITE)?;
+        let last = linear.wrapping_add(u64::from(width) - 1);
+        if (linear ^ last) & !0xfff != 0 {
+            walker.translate(last, Access::WRITE)?;
+        }
+        Ok(())
     }
 
     pub(super) fn read_linear(&mut self, linear: u64, width: u8) -> Result<u64, Fault> {

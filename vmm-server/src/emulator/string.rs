@@ -37,7 +37,8 @@ pub fn string_io(state: &mut VcpuState, memory: &GuestMemory, bus: &mut impl Bus
         let address = this.string_address(input)?;
         if input {
             // The destination is looked at first: a fault must come before the port is read.
-            let value = this.read_linear(address, width).map(|_| this.bus.port_read(port, width))?;
+            this.check_write(address, width)?;
+            let value = this.bus.port_read(port, width);
             this.write_linear(address, width, value.into())?;
             this.step_index(gpr::RDI, width);
         } else {

@@ -68,6 +68,62 @@ fn on_device(value: u64, code: &[u8], prepare: impl Fn(&mut VcpuState)) -> (Box<
 }
 
 #[test]
+fn stack() {
+    // push qword ptr [rbx]; pop qword ptr [rbx]
+    let (state, bus) = on_device(0x1122_3344, &[0xff, 0x33], |state| state.gpr[gpr::RSP] = 0x5000);
+    assert_eq!((state.gpr[gpr::RSP], bus.log.len()), (0x4ff8, 1));
+    let (state, memory) = long();
+    memory.write_slice(0x5000, &0x99u64.to_le_bytes()).unwrap();
+    let (mut state, mut bus) = (state, Recorder::default());
+    (state.gpr[gpr::RSP], state.gpr[gpr::RBX]) = (0x5000, DEVICE);
+    run(&mut state, &memory, &mut bus, &[0x8f, 0x03]).unwrap();
+    assert_eq!((state.gpr[gpr::RSP], bus.value), (0x5008, 0x99));
+    // push ax with the stack in a device.
+    let (state, bus) = on_device(0, &[0x66, 0x50], |state| {
+        (state.gpr[gpr::RSP], state.gpr[gpr::RAX]) = (DEVICE + 8, 0x1234_5678);
+    });
+    assert_eq!(
+        (state.gpr[gpr::RSP], bus.log),
+        (DEVICE + 6, std::vec![(true, DEVICE + 6, 2, 0x5678)])
+    );
+    // A pop that faults leaves the stack pointer: the page at 1 MiB is read-only.
+    let (mut state, memory) = long();
+    memory.write_slice(0x9000, &0x81u64.to_le_bytes()).unwrap();
+    (state.gpr[gpr::RSP], state.gpr[gpr::RBX]) = (0x5000, 0x6000);
+    state.cr0 |= 1 << 16;
+    let outcome = run(&mut state, &memory, &mut Recorder::default(), &[0x8f, 0x03]);
+    assert_eq!(
+        (outcome, state.gpr[gpr::RSP]),
+        (Err(Fault::Page { address: 0x6000, error: 3 }), 0x5000)
+    );
+}
+
+#[test]
+fn string_input_faults_as_a_write_before_the_port_is_read() {
+    let (mut state, memory) = long();
+    memory.write_slice(0x9000, &0x81u64.to_le_bytes()).unwrap();
+    state.cr0 |= 1 << 16;
+    state.gpr[gpr::RDI] = 0x6000;
+    memory.write_slice(0x4_0000, &[0x6c]).unwrap();
+    let mut bus = Recorder::default();
+    let outcome = string_io(&mut state, &memory, &mut bus);
+    assert_eq!(outcome, Err(Fault::Page { address: 0x6000, error: 3 }));
+    assert!(bus.ports.is_empty());
+}
+
+#[test]
+fn a_single_step_of_a_string_is_one_iteration() {
+    let (mut state, memory) = long();
+    (state.gpr[gpr::RDI], state.gpr[gpr::RCX]) = (DEVICE, 2);
+    state.rflags |= 1 << 8;
+    let mut bus = Recorder::default();
+    run(&mut state, &memory, &mut bus, &[0xf3, 0xaa]).unwrap();
+    assert_eq!((state.rip, state.gpr[gpr::RCX]), (0x4_0000, 1));
+    run(&mut state, &memory, &mut bus, &[0xf3, 0xaa]).unwrap();
+    assert_eq!((state.rip, state.gpr[gpr::RCX]), (0x4_0002, 0));
+}
+
+#[test]
 fn loads() {
     // mov eax, [rbx+0x20]
     let (state, bus) = on_device(0xdead_beef_1234_5678, &[0x8b, 0x43, 0x20], |state| state.gpr[gpr::RAX] = u64::MAX);
@@ -189,7 +245,7 @@ fn string_ports_cross_pages_and_fault_before_the_port() {
     let before = state.rip;
     assert!(matches!(
         string_io(&mut state, &memory, &mut bus),
-        Err(Fault::Page { error: 0, .. })
+        Err(Fault::Page { error: 2, .. })
     ));
     assert_eq!((bus.ports.len(), state.rip), (3, before));
 }
