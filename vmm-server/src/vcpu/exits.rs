@@ -6,8 +6,18 @@ use crate::cpuid::{CpuidTable, Current};
 use crate::emulator::{self, Fault, GENERAL_PROTECTION, INVALID_OPCODE, Source, Switch};
 use crate::machine::Host;
 use crate::vcpu::memory::VcpuBus;
-use tessera_abi::vcpu::{Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, ExitReason, IO_IN, IO_STRING, IO_WIDTH_SHIFT, VcpuState, gpr};
+use tessera_abi::vcpu::{
+    Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, IO_IN, IO_STRING, IO_WIDTH_SHIFT, VcpuState, gpr,
+};
 
+const TRAP_FLAG: u64 = 1 << 8;
+const RESUME_FLAG: u64 = 1 << 16;
+/// #DB.
+const DEBUG: u8 = 1;
+/// DR6: which breakpoints were met.
+const DR6_BREAKPOINTS: u64 = 0xf;
+/// DR6: a single step.
+const DR6_STEP: u64 = 1 << 14;
 const CR4_OSXSAVE: u64 = 1 << 18;
 /// Answer to an unknown hypercall (`-KVM_ENOSYS`).
 const NO_SUCH_HYPERCALL: u64 = 1000u64.wrapping_neg();
@@ -18,6 +28,52 @@ impl<H: Host> Vcpu<'_, H> {
     /// Handles the exit in `state`.
     #[inline]
     pub(super) fn handle(&mut self, host: &mut H, state: &mut VcpuState) -> Result<(), Stop> {
+        if state.rflags & (TRAP_FLAG | RESUME_FLAG) != 0 {
+            return self.handle_stepped(host, state);
+        }
+        self.dispatch(host, state)
+    }
+
+    /// As [`Self::handle`], when the guest is being debugged: an instruction that was carried out here ends with what the processor would do at its end,
+    /// clear the resume flag and raise the single-step trap (SDM volume 3, 17.3.1).
+    #[cold]
+    fn handle_stepped(&mut self, host: &mut H, state: &mut VcpuState) -> Result<(), Stop> {
+        let instruction = matches!(
+            Self::reason(state),
+            ExitReason::Io
+                | ExitReason::Cpuid
+                | ExitReason::ReadMsr
+                | ExitReason::WriteMsr
+                | ExitReason::Halt
+                | ExitReason::Memory
+                | ExitReason::Hypercall
+                | ExitReason::XSetBv
+                | ExitReason::CacheFlush
+                | ExitReason::Pause
+        );
+        if !instruction {
+            return self.dispatch(host, state);
+        }
+        // Before anything changes: this brings the guest's registers anew.
+        host.sync(state);
+        let steps = state.rflags & TRAP_FLAG != 0;
+        self.dispatch(host, state)?;
+        if state.inject & EVENT_VALID != 0 {
+            return Ok(());
+        }
+        state.rflags &= !RESUME_FLAG;
+        if steps {
+            self.halted = false;
+            state.dr6 = state.dr6 & !DR6_BREAKPOINTS | DR6_STEP;
+            state.dirty |= Dirty::DEBUG.bits();
+            self.raise(state, DEBUG, None);
+            self.attention = true;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn dispatch(&mut self, host: &mut H, state: &mut VcpuState) -> Result<(), Stop> {
         match Self::reason(state) {
             ExitReason::Io => self.io(state),
             ExitReason::Cpuid => {

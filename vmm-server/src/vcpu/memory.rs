@@ -22,6 +22,7 @@ impl<H: Host> Vcpu<'_, H> {
         if Self::was_vectoring(state) {
             return Err("the delivery of an event touched an address outside RAM");
         }
+        self.lapic.set_task_priority(state.cr8 as u8);
         let before = self.lapic.task_priority();
         let machine = self.machine;
         let outcome = emulator::emulate(state, &machine.memory, &mut VcpuBus { vcpu: self });

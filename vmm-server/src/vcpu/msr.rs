@@ -100,6 +100,14 @@ impl Registers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
+/// Stores a good value; a bad one, which gives #GP, leaves what was there. Answers whether it was good.
+fn keep(register: &mut u64, value: u64, good: bool) -> bool {
+    if good {
+        *register = value;
+    }
+    good
+}
+
 /// Whether an address is canonical, as base-address MSRs want.
 const fn is_canonical(value: u64) -> bool {
     (value as i64) << 16 >> 16 == value as i64
@@ -165,6 +173,7 @@ impl<H: Host> Vcpu<'_, H> {
             return Err(Refused);
         }
         self.withdraw_skip();
+        self.lapic.set_task_priority(state.cr8 as u8);
         let before = self.lapic.task_priority();
         let effect = self
             .lapic
@@ -193,6 +202,8 @@ impl<H: Host> Vcpu<'_, H> {
         Ok(match number {
             number::X2APIC..number::X2APIC_END if self.lapic.is_x2apic() => {
                 self.withdraw_skip();
+                // The guest moves its priority through CR8 without an exit.
+                self.lapic.set_task_priority(state.cr8 as u8);
                 return self.lapic.read_msr(number - number::X2APIC, H::now()).map_err(|_| Refused);
             }
             number::TSC => H::now().wrapping_add(self.tsc_offset),
@@ -263,8 +274,8 @@ impl<H: Host> Vcpu<'_, H> {
                 accepted
             }
             number::MTRR_DEFAULT => {
-                self.msrs.mtrr_default = value;
-                value & !0xcff == 0 && are_memory_types(value & 0xff, false)
+                let good = value & !0xcff == 0 && are_memory_types(value & 0xff, false);
+                keep(&mut self.msrs.mtrr_default, value, good)
             }
             number::MTRR_VARIABLE..number::MTRR_VARIABLE_END => {
                 self.msrs.mtrr_variable[(number - number::MTRR_VARIABLE) as usize] = value;
@@ -274,10 +285,7 @@ impl<H: Host> Vcpu<'_, H> {
                 self.msrs.misc_enable = value;
                 true
             }
-            number::MCG_STATUS => {
-                self.msrs.machine_check_status = value;
-                value & !7 == 0
-            }
+            number::MCG_STATUS => keep(&mut self.msrs.machine_check_status, value, value & !7 == 0),
             number::HWCR => {
                 self.msrs.hardware_configuration = value;
                 true
@@ -291,10 +299,7 @@ impl<H: Host> Vcpu<'_, H> {
             number::DEBUG_CONTROL | number::DE_CFG | number::MICROCODE_UPDATE | number::MICROCODE_REVISION | number::PATCH_LOADER => true,
             _ if is_ignored_amd(number) => true,
             _ => match MTRR_FIXED.iter().position(|&fixed| fixed == number) {
-                Some(slot) => {
-                    self.msrs.mtrr_fixed[slot] = value;
-                    are_memory_types(value, false)
-                }
+                Some(slot) => keep(&mut self.msrs.mtrr_fixed[slot], value, are_memory_types(value, false)),
                 None => return self.write_state(host, state, number, value),
             },
         };

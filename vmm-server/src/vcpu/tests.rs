@@ -531,3 +531,5 @@ fn device_memory_is_emulated() {
     assert_eq!(state.gpr[gpr::RAX] & 0xff, 0x14, "version of the local APIC");
     assert_eq!(state.rip, 0x4_0002);
 }
+
+mod exits;
