@@ -27,7 +27,7 @@ HOST_BIN = $(CARGO_TARGET_DIR)/release
 PROGRAMS = $(BUILD)/programs
 GUESTS = $(BUILD)/guests
 BOCHS = $(BUILD)/emulators/bochs
-BARE_GUESTS = bare-guest boot-sector-guest multiboot-guest
+BARE_GUESTS = bare-guest boot-sector-guest multiboot-guest conformance-guest
 IMAGE = $(BUILD)/tessera.img
 ISO = $(BUILD)/tessera.iso
 
@@ -47,7 +47,7 @@ SERVER_TARGET = services/targets/x86_64-tessera.json
 # The VMM's threads declare that they use no FPU, so that a guest's extended state can stay in the registers across its exits.
 VMM_TARGET = services/targets/x86_64-tessera-nosimd.json
 PROGRAM_PACKAGES = -p tessera-kernel $(SERVER_PACKAGES) -p tessera-vmm
-GUEST_PACKAGES = -p tessera-bare-guest -p tessera-format-guests
+GUEST_PACKAGES = -p tessera-bare-guest -p tessera-format-guests -p tessera-conformance
 SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-vmx -p tessera-probe
 # What runs on the developer's machine, and what has logic that is tested there.
 FREESTANDING_ONLY = $(GUEST_PACKAGES:-p=--exclude)

@@ -2,6 +2,7 @@
 
 mod boot;
 mod entry;
+mod conformance;
 mod format;
 mod fuzz;
 mod guest;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Case> {
         shell::CASES,
         guest::CASES,
         format::CASES,
+        conformance::CASES,
         share::CASES,
         isolation::CASES,
         hostile_guest::CASES,
