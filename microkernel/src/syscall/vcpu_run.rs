@@ -65,7 +65,7 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     vcpu.runs.set(vcpu.runs.get() + 1);
     cpu.running_vcpu.set(Some(vcpu));
     let call = Call { slot, flags, deadline };
-    let exit = match enter(cpu, thread, vcpu, space, call.deadline) {
+    let exit = match enter::<true>(cpu, thread, vcpu, space, call.deadline) {
         Ok(exit) => exit,
         Err(bits) => {
             return settle(cpu, thread, Outcome { status: NOTIFIED, value: bits });
@@ -107,7 +107,13 @@ struct Call {
 
 /// Into the guest and out of it, once. Shared mode is left; an error is the bits of the bound notification, found before, in shared mode still.
 #[inline(always)]
-fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>, deadline: u64) -> Result<Exit, u64> {
+fn enter<const FIRST: bool>(
+    cpu: &'static PerCpu,
+    thread: Ref<Thread>,
+    vcpu: Ref<Vcpu>,
+    space: Ref<Space>,
+    deadline: u64,
+) -> Result<Exit, u64> {
     // Whoever signals sets the bits and then looks here; this looks at the bits afterwards, so one of the two sees the other.
     thread.in_guest.swap(1, Ordering::SeqCst);
     if let Some(notification) = thread.bound.get()
@@ -119,14 +125,16 @@ fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
             return Err(bits);
         }
     }
-    let nested = Nested { root: space.root.get(), generation: space.generation.get() };
+    let nested = Nested { space, generation: space.generation.get() };
     if cpu.slow.get() & SLOW_TRACE != 0 {
         trace_entry(cpu, vcpu);
     }
     lock::leave_shared(cpu);
     // SAFETY: area and page belong to this vCPU, interrupts are off, this processor was enabled at boot, the vCPU's extended state is in the registers, and the
     // nested tables map only frames that the guest space's owner holds. Neither goes away before this processor has answered at the kernel's door.
-    Ok(unsafe { virt::run(vcpu.area(), &cpu.virt, nested, deadline) })
+    Ok(unsafe {
+        if FIRST { virt::run(vcpu.area(), &cpu.virt, nested, deadline) } else { virt::run_on(vcpu.area(), &cpu.virt, nested, deadline) }
+    })
 }
 
 /// The exit is the VMM's.
@@ -172,7 +180,7 @@ fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
                 }
             }
         }
-        exit = match enter(cpu, thread, vcpu, space, call.deadline) {
+        exit = match enter::<false>(cpu, thread, vcpu, space, call.deadline) {
             Ok(exit) => exit,
             Err(bits) => {
                 return settle(cpu, thread, Outcome { status: NOTIFIED, value: bits });

@@ -131,26 +131,20 @@ pub const fn reflected_exception(vector: u32) -> u32 {
     EVENT_VALID | EVENT_EXCEPTION | vector | if vector == ALIGNMENT_CHECK { EVENT_ERROR } else { 0 }
 }
 
-/// What becomes of an event whose delivery an exit interrupted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interrupted {
-    /// The guest runs the instruction that caused it once more, and so causes it again: `int n`, `int3`, `into`.
-    Repeat,
-    /// The VMM injects it again: event and error code.
-    Reinject(u32, u32),
-}
-
-/// Takes `EXITINTINFO` (valid bit set) apart.
+/// Takes an event apart whose delivery an exit interrupted (valid bit set): event and error code that the VMM injects again, or `None` where the guest runs the instruction that
+/// caused it (`int n`, `int3`, `into`, `int1`) once more, and so causes it again. One that went through a task gate has arrived: its task switch is for the VMM to carry out.
 #[must_use]
-pub const fn interrupted_event(info: u64) -> Interrupted {
+pub const fn interrupted_event(info: u64, task_switch: bool) -> Option<(u32, u32)> {
     let event = info as u32 & (EVENT_VALID | EVENT_ERROR | 7 << 8 | 0xff);
-    let vector = event & 0xff;
-    match event & 7 << 8 {
-        EVENT_SOFTWARE => Interrupted::Repeat,
-        // The instruction pointer still stands at the breakpoint or overflow instruction.
-        EVENT_EXCEPTION if vector == 3 || vector == 4 => Interrupted::Repeat,
-        _ => Interrupted::Reinject(event, if event & EVENT_ERROR != 0 { (info >> 32) as u32 } else { 0 }),
+    // AMD-V has the exceptions of INT3 and INTO among all others, VT-x those two and INT1's as types of their own.
+    let kind = event & 7 << 8;
+    let by_instruction = kind >= EVENT_SOFTWARE || kind == EVENT_EXCEPTION && matches!(event & 0xff, 3 | 4);
+    if by_instruction && !task_switch {
+        // The instruction pointer still stands at the instruction.
+        return None;
     }
+    let event = if kind > EVENT_SOFTWARE { event & !(7 << 8) | EVENT_EXCEPTION } else { event };
+    Some((event, if event & EVENT_ERROR != 0 { (info >> 32) as u32 } else { 0 }))
 }
 
 /// A port access.

@@ -24,6 +24,8 @@ mod vmx;
 pub use convert::IoExit;
 pub use host::CpuState;
 
+use crate::kref::Ref;
+use crate::object::space::Space;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -147,10 +149,10 @@ pub struct Detection {
 }
 
 /// Where the guest's memory is mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Nested {
-    /// Physical address of the nested page tables.
-    pub root: u64,
+    /// The space, with the nested page tables.
+    pub space: Ref<Space>,
     /// Changes, and never comes back, when the root does or when a mapping below it was taken away or restricted: what the processor remembers from before is flushed.
     /// Anything but all ones.
     pub generation: u64,
@@ -352,22 +354,48 @@ pub fn give_up(cpu: &CpuState) {
 #[cfg(target_os = "none")]
 #[inline(always)]
 pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: u64) -> Exit {
-    let state = page(area);
-    // SAFETY: this processor's own, and the caller's area; interrupts are off, and the references end before anything changes behind them.
-    let (this, host) = unsafe { (&*cpu.get(), &(*area).host) };
-    let asked = get_pair!(state, dirty, inject)
-        | get_pair!(state, request_window, request_nmi_window)
-        | get_pair!(state, interrupt_shadow, vectoring)
-        | (host.token ^ this.token)
-        | (host.generation ^ nested.generation);
     // SAFETY: the caller's promise.
     unsafe {
-        if asked | host.pending == 0 {
-            svm::run::run(area, this.host_page)
-        } else if host.pending & host::pending::VMX == 0 {
+        let asked = asked(area, cpu, nested);
+        if asked | (*area).host.pending == 0 {
+            svm::run::run(area, (*cpu.get()).host_page)
+        } else if (*area).host.pending & host::pending::VMX == 0 {
             svm::run::run_attentively(area, cpu, nested)
         } else {
             vmx::run::run(area, cpu, nested, deadline, asked)
         }
     }
+}
+
+/// As [`run`], but smaller, for runs that go on within one call.
+///
+/// # Safety
+/// As there.
+#[cfg(target_os = "none")]
+pub unsafe fn run_on(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: u64) -> Exit {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*area).host.pending & host::pending::VMX == 0 {
+            svm::run::run_attentively(area, cpu, nested)
+        } else {
+            vmx::run::run(area, cpu, nested, deadline, asked(area, cpu, nested))
+        }
+    }
+}
+
+/// What of the page and of the backend's memory asks for attention at the next entry; 0: nothing.
+///
+/// # Safety
+/// As [`run`].
+#[cfg(target_os = "none")]
+#[inline(always)]
+unsafe fn asked(area: *mut VcpuArea, cpu: &CpuState, nested: Nested) -> u64 {
+    let state = page(area);
+    // SAFETY: this processor's own, and the caller's area; interrupts are off, and the references end here.
+    let (this, host) = unsafe { (&*cpu.get(), &(*area).host) };
+    get_pair!(state, dirty, inject)
+        | get_pair!(state, request_window, request_nmi_window)
+        | get_pair!(state, interrupt_shadow, vectoring)
+        | (host.token ^ this.token)
+        | (host.generation ^ nested.generation)
 }

@@ -1,8 +1,8 @@
 //! The tests, one file for each topic.
 
 mod boot;
-mod entry;
 mod conformance;
+mod entry;
 mod format;
 mod fuzz;
 mod guest;

@@ -4,7 +4,7 @@ use super::convert;
 use super::run::{TRAP_FLAG, set_nmi_blocked, set_window};
 use super::vmcb::{Vmcb, clean, code, intercept};
 use super::{ALWAYS_INTERCEPTED, state as registers};
-use crate::virt::convert::{Interrupted, Invalid, interrupted_event, reflected_exception};
+use crate::virt::convert::{Invalid, interrupted_event, reflected_exception};
 use crate::virt::host::{Host, pending, read_debug_registers};
 use crate::virt::{Exit, get, put, put_pair};
 use core::arch::asm;
@@ -30,22 +30,17 @@ pub unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) ->
     }
     let info = vmcb.control.exit_event;
     if info as u32 & EVENT_VALID != 0 {
-        match interrupted_event(info) {
-            Interrupted::Repeat => {
-                if host.pending & pending::SOFTWARE != 0 {
-                    vmcb.save.rip = vmcb.save.rip.wrapping_sub(u64::from(host.software_length));
-                    put!(state, vmcb.save.rip, rip);
-                }
+        if let Some((event, error)) = interrupted_event(info, vmcb.control.exit_code as u32 == code::TASK_SWITCH) {
+            if event & 7 << 8 == EVENT_NMI {
+                // It did not arrive, so it blocks nothing yet.
+                set_nmi_blocked(vmcb, host, false);
+                put!(state, get!(state, interrupt_shadow) & 1, interrupt_shadow);
             }
-            Interrupted::Reinject(event, error) => {
-                if event & 7 << 8 == EVENT_NMI {
-                    // It did not arrive, so it blocks nothing yet.
-                    set_nmi_blocked(vmcb, host, false);
-                    put!(state, get!(state, interrupt_shadow) & 1, interrupt_shadow);
-                }
-                put!(state, error, vectoring_error);
-                put!(state, event, vectoring);
-            }
+            put!(state, error, vectoring_error);
+            put!(state, event, vectoring);
+        } else if host.pending & pending::SOFTWARE != 0 {
+            vmcb.save.rip = vmcb.save.rip.wrapping_sub(u64::from(host.software_length));
+            put!(state, vmcb.save.rip, rip);
         }
     }
     host.pending &= !pending::SOFTWARE;

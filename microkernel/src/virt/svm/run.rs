@@ -293,7 +293,7 @@ unsafe fn prepare(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu, state: *mut 
         // Remembered until it is done: this entry may fail before.
         host.pending |= pending::FLUSH;
         host.generation = nested.generation;
-        vmcb.control.nested_cr3 = nested.root;
+        vmcb.control.nested_cr3 = nested.space.root.get();
         vmcb.control.clean &= !clean::NESTED;
     }
     if host.pending & pending::FLUSHED != 0 {

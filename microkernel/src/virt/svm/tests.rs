@@ -3,7 +3,7 @@
 use super::convert;
 use super::vmcb::{Vmcb, clean, code, intercept, tlb, virtual_interrupt};
 use super::{ALWAYS_INTERCEPTED, state};
-use crate::virt::convert::{self as common, Interrupted, Invalid};
+use crate::virt::convert::{self as common, Invalid};
 use crate::virt::host::{Host, pending};
 use crate::virt::reset::{Loaded, store_reset};
 use proptest::prelude::*;
@@ -209,13 +209,18 @@ fn events_translate_or_are_refused() {
 
 #[test]
 fn interrupted_events_come_back_or_repeat() {
-    let info = |event: u32, error: u64| common::interrupted_event(u64::from(EVENT_VALID | event) | error << 32);
-    assert_eq!(info(EVENT_INTERRUPT | 0x41, 0), Interrupted::Reinject(EVENT_VALID | 0x41, 0));
-    assert_eq!(info(EVENT_EXCEPTION | EVENT_ERROR | 14, 2), Interrupted::Reinject(EVENT_VALID | 0xb0e, 2));
-    assert_eq!(info(EVENT_EXCEPTION | 6, 0xdead), Interrupted::Reinject(EVENT_VALID | 0x306, 0));
-    assert_eq!(info(EVENT_SOFTWARE | 0x80, 0), Interrupted::Repeat);
-    assert_eq!(info(EVENT_EXCEPTION | 3, 0), Interrupted::Repeat);
-    assert_eq!(info(EVENT_EXCEPTION | 4, 0), Interrupted::Repeat);
+    let info = |event: u32, error: u64| common::interrupted_event(u64::from(EVENT_VALID | event) | error << 32, false);
+    assert_eq!(info(EVENT_INTERRUPT | 0x41, 0), Some((EVENT_VALID | 0x41, 0)));
+    assert_eq!(info(EVENT_EXCEPTION | EVENT_ERROR | 14, 2), Some((EVENT_VALID | 0xb0e, 2)));
+    assert_eq!(info(EVENT_EXCEPTION | 6, 0xdead), Some((EVENT_VALID | 0x306, 0)));
+    assert_eq!(info(EVENT_SOFTWARE | 0x80, 0), None);
+    assert_eq!(info(EVENT_EXCEPTION | 3, 0), None);
+    assert_eq!(info(EVENT_EXCEPTION | 4, 0), None);
+    // VT-x's types for INT1, and for INT3 and INTO.
+    assert_eq!((info(5 << 8 | 1, 0), info(6 << 8 | 3, 0)), (None, None));
+    let by_task_gate = |event: u32| common::interrupted_event(u64::from(EVENT_VALID | event), true);
+    assert_eq!(by_task_gate(EVENT_SOFTWARE | 0x80), Some((EVENT_VALID | EVENT_SOFTWARE | 0x80, 0)));
+    assert_eq!(by_task_gate(6 << 8 | 3), Some((EVENT_VALID | EVENT_EXCEPTION | 3, 0)));
 }
 
 #[test]

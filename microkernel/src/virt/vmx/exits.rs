@@ -4,7 +4,7 @@ use super::run::{BY_NMI, io, plain, set_primary, set_window};
 use super::state as registers;
 use super::vmcs::{field, read, reason, write};
 use super::{ALWAYS_INTERCEPTED, convert};
-use crate::virt::convert::{CR0_PG, Interrupted, interrupted_event, reflected_exception};
+use crate::virt::convert::{CR0_PG, interrupted_event, reflected_exception};
 use crate::virt::host::{pending, read_debug_registers};
 use crate::virt::reset::DR7_ARMED;
 use crate::virt::{Exit, VcpuArea, get, page, put};
@@ -65,7 +65,8 @@ unsafe fn finish(area: &mut VcpuArea, exit_reason: u32) {
     let (mut event, mut error) = (0, 0);
     let vectoring = read(field::VECTORING);
     if vectoring as u32 & EVENT_VALID != 0 {
-        if let Interrupted::Reinject(again, code) = interrupted_event(vectoring & 0xffff_ffff | read(field::VECTORING_ERROR) << 32) {
+        let info = vectoring & 0xffff_ffff | read(field::VECTORING_ERROR) << 32;
+        if let Some((again, code)) = interrupted_event(info, exit_reason == reason::TASK_SWITCH) {
             (event, error) = (again, code);
             // It did not arrive, so it blocks nothing yet.
             nmi_blocked &= again & 7 << 8 != EVENT_NMI;
@@ -163,6 +164,7 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
 unsafe fn exception(area: &mut VcpuArea, qualification: u64) -> Option<ExitReason> {
     const MACHINE_CHECK: u32 = 18;
     const DEBUG: u32 = 1;
+    const BY_INT1: u32 = 5 << 8;
     let state = page(area);
     let event = read(field::EXIT_EVENT) as u32;
     let (kind, vector) = (event & 7 << 8, event & 0xff);
@@ -176,7 +178,10 @@ unsafe fn exception(area: &mut VcpuArea, qualification: u64) -> Option<ExitReaso
         unsafe { asm!("int 18") };
         return None;
     }
-    if vector == DEBUG {
+    if kind == BY_INT1 {
+        // A trap: it is behind the instruction, which the exit stands at.
+        put!(state, get!(state, rip).wrapping_add(read(field::EXIT_LENGTH)), rip);
+    } else if vector == DEBUG {
         area.vmx.dr6 = area.vmx.dr6 & !0xf | qualification & DEBUG_CAUSES;
     }
     let error = if event & EVENT_ERROR != 0 { read(field::EXIT_ERROR) } else { 0 };

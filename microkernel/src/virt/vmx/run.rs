@@ -172,7 +172,7 @@ unsafe fn prepare(area: *mut VcpuArea, this: &mut Cpu, nested: Nested) -> Result
     }
     if area.host.generation != nested.generation {
         area.host.generation = nested.generation;
-        let pointer = nested.root | super::machine::controls().ept_flags;
+        let pointer = nested.space.root.get() | super::machine::controls().ept_flags;
         write(field::EPT_POINTER, pointer);
         vmcs::invalidate_ept(pointer);
     }

@@ -4,7 +4,7 @@ use super::convert::{self, CR0_MASK, CR0_NE, CR4_VMXE, cr4_guest_bits};
 use super::vmcs::{field, read, write};
 use super::{ALWAYS_INTERCEPTED, SWITCHED_MSRS, machine::controls};
 use crate::arch::memory::phys_to_virt;
-use crate::object::page_tables::{self, Tables};
+use crate::object::page_tables;
 use crate::virt::convert::{CR0_PG, CR4_PAE, EFER_LMA, Invalid, check_control, visible_attributes};
 use crate::virt::host::pending;
 use crate::virt::reset::{DR7_ARMED, Loaded};
@@ -107,25 +107,10 @@ pub unsafe fn load(area: &mut VcpuArea, state: *mut VcpuState, groups: Dirty, xc
     Ok(loaded)
 }
 
-/// All memory, as page tables see it.
-struct DirectMap;
-
-impl Tables for DirectMap {
-    fn read(&self, table: u64, index: usize) -> u64 {
-        // SAFETY: tables of a live space are RAM, which the direct map shows.
-        unsafe { phys_to_virt(table).cast::<u64>().add(index & 511).read_volatile() }
-    }
-    fn write(&self, _: u64, _: usize, _: u64) {}
-    fn allocate(&self) -> Option<u64> {
-        None
-    }
-    fn free(&self, _: u64) {}
-}
-
 /// Takes the four page-directory pointers of PAE paging from guest memory, as a MOV to CR3 would; where there is none, they are not present.
 fn load_directory_pointers(cr3: u64, nested: Nested) {
     let table = cr3 & 0xffff_ffe0;
-    let memory = page_tables::look_up(&DirectMap, nested.root, table);
+    let memory = page_tables::look_up(&*nested.space, nested.space.root.get(), table);
     for i in 0..4 {
         // SAFETY: guests' memory is made of frames that the direct map shows; the 32 bytes do not cross a page.
         let entry = memory.map_or(0, |(physical, ..)| unsafe { phys_to_virt(physical).cast::<u64>().add(i as usize).read_volatile() });
