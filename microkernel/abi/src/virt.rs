@@ -62,7 +62,7 @@ pub const VIRT_FEATURES: [(VirtFeatures, &str, &str, &str); 22] = [
     (VirtFeatures::TAGGED_TLB, "VPID", "ASID", "translations survive exits; else flush"),
     (VirtFeatures::FLUSH_BY_TAG, "INVVPID", "flush by ASID", "one guest's translations flushed alone; else new tags"),
     (VirtFeatures::HUGE_PAGES, "EPT 1-GiB pages", "1-GiB pages", "fewer translations of guest RAM; else 2 MiB pages"),
-    (VirtFeatures::ACCESSED_DIRTY, "EPT A/D", "nested A/D", "pages a guest wrote can be found"),
+    (VirtFeatures::ACCESSED_DIRTY, "EPT A/D", "nested A/D", "nested tables record what a guest read and wrote"),
     (VirtFeatures::TPR_SHADOW, "TPR shadow", "V_TPR", "task priority without exits"),
     (VirtFeatures::VIRTUAL_NMI, "virtual NMI", "virtual NMI", "NMI blocking by the processor; else IRET exits"),
     (VirtFeatures::DEADLINE_TIMER, "preemption timer", "", "deadlines without host interrupts"),

@@ -2,6 +2,7 @@
 
 use crate::shared::{LogText, TraceRing};
 use alloc::{string::String, vec::Vec};
+use tessera_abi::virt::VirtFeatures;
 use tessera_proto::{
     CallError,
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
@@ -24,8 +25,10 @@ pub struct Machine {
     pub cpus: u32,
     /// Virtualisation: 0 none, 1 VT-x, 2 AMD-V.
     pub backend: u64,
-    /// The backend's own feature bits.
-    pub backend_features: u64,
+    /// What the virtualisation hardware offers.
+    pub virt_found: VirtFeatures,
+    /// What of it is used.
+    pub virt_used: VirtFeatures,
 }
 
 impl Machine {

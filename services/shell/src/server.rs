@@ -305,7 +305,8 @@ impl Host for System {
             tsc_hz: status.tsc_hz,
             cpus: status.cpus,
             backend: status.backend,
-            backend_features: status.backend_features,
+            virt_found: status.virt_found,
+            virt_used: status.virt_used,
         })
     }
 

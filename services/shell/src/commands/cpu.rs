@@ -3,6 +3,7 @@
 use super::{Command, Context, Doing, Failure, no_arguments};
 use crate::{
     format,
+    host::Machine,
     table::{Align, Table},
     terminal::Style,
 };
@@ -11,7 +12,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use tessera_abi::{MAX_CPUS, boot::Features};
+use tessera_abi::{MAX_CPUS, boot::Features, virt::VIRT_FEATURES};
 
 /// The command.
 pub struct Cpu;
@@ -45,7 +46,7 @@ impl Command for Cpu {
     }
 
     fn help(&self) -> &'static str {
-        "Shows each processor with its load since the last `cpu` (or since boot), and which features were found and are in use. What is missing says what is done instead. The virtualisation backend is chosen at boot."
+        "Shows each processor with its load since the last `cpu` (or since boot), and which features were found and are in use. What is missing says what is done instead. The virtualisation backend is chosen at boot; of its features, `found` means that the hardware offers what is not used yet."
     }
 
     fn execute(&self, context: &mut Context<'_>, arguments: &[&str]) -> Result<(), Failure> {
@@ -59,9 +60,6 @@ impl Command for Cpu {
             machine.cpus,
             machine.backend_name()
         ));
-        if machine.backend_features != 0 {
-            context.out.line(&format!("backend features: {:#x}", machine.backend_features));
-        }
         context.out.text("\n");
         let features = Features::from_bits_truncate(machine.features);
         let mut table = Table::new(&[("FEATURE", Align::Left), ("", Align::Left), ("MEANING", Align::Flexible)]);
@@ -71,6 +69,7 @@ impl Command for Cpu {
             table.styled_row(style, [name.into(), if found { "used" } else { "missing" }.into(), meaning.into()]);
         }
         table.print(&mut context.out);
+        virtualisation(context, &machine);
         if machine.backend == 0 {
             context.out.text("\n");
             context.out.styled_line(
@@ -81,6 +80,35 @@ impl Command for Cpu {
         }
         Ok(())
     }
+}
+
+/// What the hardware's virtualisation offers, by the names of its maker.
+fn virtualisation(context: &mut Context<'_>, machine: &Machine) {
+    const VT_X: u64 = 1;
+    if machine.backend == 0 {
+        return;
+    }
+    context.out.text("\n");
+    let mut table = Table::new(&[
+        (machine.backend_name(), Align::Left),
+        ("", Align::Left),
+        ("MEANING", Align::Flexible),
+    ]);
+    for (feature, intel, amd, meaning) in VIRT_FEATURES {
+        let name = if machine.backend == VT_X { intel } else { amd };
+        if name.is_empty() {
+            continue;
+        }
+        let (state, style) = if machine.virt_used.contains(feature) {
+            ("used", Style::Plain)
+        } else if machine.virt_found.contains(feature) {
+            ("found", Style::Faint)
+        } else {
+            ("missing", Style::Faint)
+        };
+        table.styled_row(style, [name.into(), state.into(), meaning.into()]);
+    }
+    table.print(&mut context.out);
 }
 
 fn processors(context: &mut Context<'_>, boot: u64) -> Result<(), Failure> {

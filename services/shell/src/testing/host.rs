@@ -6,7 +6,7 @@ use crate::{
 };
 use core::sync::atomic::AtomicU64;
 use std::collections::VecDeque;
-use tessera_abi::Error;
+use tessera_abi::{Error, virt::VirtFeatures};
 use tessera_proto::{
     FailureKind,
     init::Level,
@@ -379,7 +379,8 @@ impl Host for FakeHost {
             tsc_hz: 1_000_000,
             cpus: 2,
             backend: self.backend,
-            backend_features: 0x1f,
+            virt_found: VirtFeatures::NESTED_PAGING | VirtFeatures::TAGGED_TLB | VirtFeatures::NEXT_RIP | VirtFeatures::VIRTUAL_GIF,
+            virt_used: VirtFeatures::NESTED_PAGING | VirtFeatures::TAGGED_TLB | VirtFeatures::NEXT_RIP,
         })
     }
 

@@ -4,6 +4,7 @@ use super::{AddressSpace, ask, order};
 use tessera_abi::Error;
 use tessera_abi::boot::Features;
 use tessera_abi::object::trace;
+use tessera_abi::virt::VirtFeatures;
 
 capability! {
     /// Switches tracing, reads processor statistics, restarts the machine.
@@ -38,8 +39,10 @@ pub struct MachineStatus {
     pub cpus: u32,
     /// Virtualisation backend: 0 none, 1 VT-x, 2 AMD-V.
     pub backend: u64,
-    /// Its features.
-    pub backend_features: u64,
+    /// What its hardware offers.
+    pub virt_found: VirtFeatures,
+    /// Those in use.
+    pub virt_used: VirtFeatures,
 }
 
 /// What a look through page tables found.
@@ -97,13 +100,14 @@ impl Trace {
     /// # Errors
     /// `NoRight`.
     pub fn machine(self) -> Result<MachineStatus, Error> {
-        let [features, tsc_hz, cpus, backend, backend_features, _] = ask(self.slot(), trace::MACHINE, &[])?;
+        let [features, tsc_hz, cpus, backend, found, used] = ask(self.slot(), trace::MACHINE, &[])?;
         Ok(MachineStatus {
             features: Features::from_bits_truncate(features),
             tsc_hz,
             cpus: cpus as u32,
             backend,
-            backend_features,
+            virt_found: VirtFeatures::from_bits_truncate(found),
+            virt_used: VirtFeatures::from_bits_truncate(used),
         })
     }
 
