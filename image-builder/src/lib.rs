@@ -12,6 +12,7 @@ pub mod fat;
 pub mod graph;
 pub mod grub;
 pub mod iso;
+pub mod machine;
 pub mod notices;
 pub mod payload;
 pub mod program;

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use image_builder::{
     bundle, check, disk,
     grub::{Grub, write_if_changed},
-    iso, notices,
+    iso, machine, notices,
     payload::Payload,
     program,
     source::Invalid,
@@ -37,10 +37,13 @@ enum Command {
     Graph(Graph),
     /// Write the licences and notices of the programs, for the folder of programs.
     Notices(Notices),
-    /// Only look for mistakes in the description.
+    /// Only look for mistakes in the description, or whether a machine will do.
     Check {
         #[command(flatten)]
         source: Source,
+        /// Look at the machine instead that this runs on, or whose /proc/cpuinfo is named.
+        #[arg(long, value_name = "CPUINFO", num_args = 0..=1, default_missing_value = "/proc/cpuinfo")]
+        machine: Option<PathBuf>,
     },
 }
 
@@ -117,13 +120,23 @@ impl Format {
     }
 }
 
+fn check_machine(file: &Path) -> anyhow::Result<()> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let processor = machine::Processor::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+    let verdict = machine::judge(&processor);
+    print!("{}", verdict.text);
+    anyhow::ensure!(verdict.runs_guests, "no virtual machine can run on this machine as it is");
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Build(arguments) => build(&arguments),
         Command::Graph(arguments) => graph(&arguments),
         Command::Notices(arguments) => notices::programs(&arguments.manifest, &arguments.packages)
             .and_then(|text| write_if_changed(&arguments.output, text.as_bytes())),
-        Command::Check { source } => load(&source).map(|system| {
+        Command::Check { machine: Some(file), .. } => check_machine(&file),
+        Command::Check { source, .. } => load(&source).map(|system| {
             println!(
                 "{}: {} servers, {} virtual machines, no mistakes",
                 source.system.display(),
