@@ -13,6 +13,7 @@ mod interrupts;
 mod lengths;
 mod memory;
 mod msr;
+mod refusal;
 mod report;
 
 pub use report::code_at;

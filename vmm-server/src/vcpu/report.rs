@@ -1,5 +1,6 @@
 //! What is said about a machine that cannot go on: registers, code bytes, the exit.
 
+use super::refusal::Refusal;
 use super::{Stop, Vcpu};
 use crate::emulator::{self, MAX_INSTRUCTION};
 use crate::machine::Host;
@@ -60,6 +61,9 @@ impl fmt::Display for Report<'_> {
             "exit {reason}, information {:x} {:x} {:x} {:x}",
             state.info[0], state.info[1], state.info[2], state.info[3]
         )?;
+        if state.reason == ExitReason::EntryFailed as u32 {
+            writeln!(formatter, "{}", Refusal(state))?;
+        }
         const NAMES: [&str; 16] = [
             "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15",
         ];
