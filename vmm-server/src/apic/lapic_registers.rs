@@ -265,6 +265,13 @@ impl Lapic {
     }
 
     fn write_common(&mut self, index: u32, value: u32, now: u64) -> Result<Effect, Refused> {
+        // What the timer did until now, it did as it was set until now.
+        if matches!(
+            index,
+            register::SVR | register::LVT_TIMER | register::INITIAL_COUNT | register::DIVIDE
+        ) {
+            self.run_timer(now);
+        }
         match index {
             register::TPR => self.tpr = value as u8,
             register::SVR => {

@@ -17,6 +17,23 @@ fn x2apic() -> Lapic {
 }
 
 #[test]
+fn a_timer_that_expires_masked_does_not_fire_when_it_is_unmasked() {
+    let mut lapic = Lapic::new(0, CLOCK);
+    lapic.write_page(0xf0, 0x1ff, 0);
+    lapic.write_page(0x320, 0x1_0061, 0);
+    lapic.write_page(0x3e0, 0xb, 0);
+    lapic.write_page(0x380, 100_000, 0);
+    // Nobody looked before the guest unmasks it.
+    lapic.write_page(0x320, 0x61, 200_000);
+    lapic.run_timer(200_001);
+    assert!(!lapic.has_requests());
+    // The other way round it has fired.
+    lapic.write_page(0x380, 100_000, 300_000);
+    lapic.write_page(0x320, 0x1_0061, 500_000);
+    assert!(lapic.has_requests());
+}
+
+#[test]
 fn virtual_wire_lets_the_8259_through_until_the_apic_is_initialised() {
     let mut lapic = Lapic::new(0, CLOCK);
     assert!(!lapic.accepts_external(), "masked after power-on");

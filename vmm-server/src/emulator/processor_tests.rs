@@ -329,6 +329,10 @@ fn suits(random: &mut Random, code: &mut [u8; 15], rip: u64, instruction: &mut I
     if registers.map(|i| instruction.op_register(i)).any(|r| uses_stack(r) || !r.is_gpr()) {
         return false;
     }
+    // The stack is this program's.
+    if matches!(instruction.mnemonic(), Mnemonic::Push | Mnemonic::Pop) {
+        return false;
+    }
     if matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
         return false;
     }

@@ -1,19 +1,16 @@
 //! One handler for each reason to leave the guest. The first few are on the hot path.
 
-use super::interrupts::{EVENT_TYPE, NMI_BLOCKED};
+use super::interrupts::{DEBUG, EVENT_TYPE, NMI_BLOCKED, RESUME_FLAG};
 use super::{Stop, Vcpu};
 use crate::cpuid::{CpuidTable, Current};
 use crate::emulator::{self, Fault, GENERAL_PROTECTION, INVALID_OPCODE, Source, Switch};
 use crate::machine::Host;
 use crate::vcpu::memory::VcpuBus;
 use tessera_abi::vcpu::{
-    Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, IO_IN, IO_STRING, IO_WIDTH_SHIFT, VcpuState, gpr,
+    Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, IO_IN, IO_STRING, IO_WIDTH_SHIFT, VcpuState, gpr, segment,
 };
 
 const TRAP_FLAG: u64 = 1 << 8;
-const RESUME_FLAG: u64 = 1 << 16;
-/// #DB.
-const DEBUG: u8 = 1;
 /// DR6: which breakpoints were met.
 const DR6_BREAKPOINTS: u64 = 0xf;
 /// DR6: a single step.
@@ -255,12 +252,14 @@ impl<H: Host> Vcpu<'_, H> {
 
     fn set_extended_control(&mut self, host: &mut H, state: &mut VcpuState) {
         let value = state.gpr[gpr::RDX] << 32 | state.gpr[gpr::RAX] & 0xffff_ffff;
-        if state.gpr[gpr::RCX] as u32 != 0 || !self.machine.cpuid.allows_xcr0(value) {
+        let length = self.length(host, state, 3);
+        host.sync(state);
+        // VT-x lets it exit from every ring.
+        let ring = state.segments[segment::SS].attributes >> 5 & 3;
+        if ring != 0 || state.gpr[gpr::RCX] as u32 != 0 || !self.machine.cpuid.allows_xcr0(value) {
             self.raise(state, GENERAL_PROTECTION, Some(0));
             return;
         }
-        let length = self.length(host, state, 3);
-        host.sync(state);
         state.xcr0 = value;
         state.dirty |= Dirty::CONTROL.bits();
         Self::skip(state, length);

@@ -9,6 +9,9 @@ use tessera_abi::vcpu::{
 };
 
 const INTERRUPT_FLAG: u64 = 1 << 9;
+pub(super) const RESUME_FLAG: u64 = 1 << 16;
+/// #DB.
+pub(super) const DEBUG: u8 = 1;
 const SHADOW: u32 = 1;
 pub(super) const NMI_BLOCKED: u32 = 2;
 pub(super) const EVENT_TYPE: u32 = 7 << 8;
@@ -226,8 +229,12 @@ impl<H: Host> Vcpu<'_, H> {
         }
     }
 
-    /// The guest gets an exception instead of the instruction's effect.
+    /// The guest gets an exception instead of the instruction's effect. A fault's flags on the stack have RF set (SDM volume 3, 17.3.1.1); a debug exception that is raised
+    /// here is a trap.
     pub(super) fn raise(&mut self, state: &mut VcpuState, vector: u8, error: Option<u32>) {
+        if vector != DEBUG {
+            state.rflags |= RESUME_FLAG;
+        }
         state.inject = EVENT_VALID | EVENT_EXCEPTION | u32::from(vector) | if error.is_some() { EVENT_ERROR } else { 0 };
         state.inject_error = error.unwrap_or(0);
     }

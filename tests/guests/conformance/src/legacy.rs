@@ -1,9 +1,10 @@
-//! The processor without long mode: protected mode, tasks, virtual-8086 mode, real mode. The code is in `legacy.s`; each part answers 0, or the number of
+//! The processor without long mode: protected mode, tasks, virtual-8086 mode, real mode. The code is in `legacy.s` and `real.s`; each part answers 0, or the number of
 //! the step that went wrong.
 
 use crate::{machine, report::Outcome, same, start::Test};
 
 core::arch::global_asm!(include_str!("legacy.s"));
+core::arch::global_asm!(include_str!("real.s"), options(att_syntax));
 
 /// The tests of this file.
 pub const TESTS: &[Test] = &[
@@ -34,8 +35,7 @@ unsafe extern "C" {
 }
 
 fn run(function: u64) -> Outcome {
-    // SAFETY: the bounds of the code that is to be copied; only addresses are taken.
-    let (from, end) = unsafe { (core::ptr::addr_of!(real_start) as u64, core::ptr::addr_of!(real_end) as u64) };
+    let (from, end) = (core::ptr::addr_of!(real_start) as u64, core::ptr::addr_of!(real_end) as u64);
     for i in 0..end - from {
         machine::poke(0x9000 + i, machine::peek::<u8>(from + i));
     }

@@ -69,26 +69,12 @@ pub const CODE: u64 = 0x10;
 pub const DATA: u64 = 0x18;
 /// 64-bit code, ring 3, with its privilege.
 pub const USER_CODE: u64 = 0x2b;
-/// Data, ring 3.
-pub const USER_DATA: u64 = 0x33;
 /// The first processor's TSS, two entries.
 pub const TSS: u64 = 0x40;
 /// The second processor's.
 pub const TSS_2: u64 = 0x50;
-/// Data that is not present.
-pub const ABSENT_DATA: u64 = 0x60;
-/// Code that is not present.
-pub const ABSENT_CODE: u64 = 0x68;
-/// Code that cannot be read.
-pub const EXECUTE_ONLY: u64 = 0x70;
-/// 16-bit code, ring 0, base 0.
-pub const CODE16: u64 = 0x78;
-/// Data with a limit of 64 KiB, as in real mode.
-pub const DATA16: u64 = 0x80;
-/// First entry that is free for tests.
-pub const FREE: u64 = 0x88;
-
-/// The descriptor table.
+/// The descriptor table. Beside what has a name above: 0x20 32-bit code of ring 3, 0x30 data of ring 3, 0x60 data and 0x68 code that are not present, 0x70 code that
+/// cannot be read, 0x78 16-bit code and 0x80 data as in real mode; from 0x88 on it is the tests'.
 // SAFETY: the symbol is used only by this program.
 #[unsafe(no_mangle)]
 pub static GDT: Raw<[u64; 32]> = Raw::new([

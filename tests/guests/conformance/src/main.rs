@@ -44,6 +44,7 @@ mod start {
     use core::sync::atomic::Ordering::SeqCst;
 
     core::arch::global_asm!(include_str!("boot.s"));
+    core::arch::global_asm!(include_str!("low.s"), options(att_syntax));
 
     /// A behaviour.
     pub type Test = (&'static str, fn() -> Outcome);

@@ -65,7 +65,9 @@ fn dirty_log() -> Outcome {
     machine::poke(machine::WINDOW + 17 * 4096, 1u8);
     same!(machine::entry(17) & 0x60, 0x60, "second round");
     same!(machine::entry(16) & 0x60, 0, "second round, not touched");
-    (16..48).for_each(|page| drop(machine::map(page, 0)));
+    for page in 16..48 {
+        machine::map(page, 0);
+    }
     Ok(())
 }
 

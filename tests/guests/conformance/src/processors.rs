@@ -64,8 +64,7 @@ fn start(page: u32) -> bool {
 
 /// Brings the second processor up, if there is one.
 pub fn start_second() {
-    // SAFETY: the bounds of the code that is to be copied; only addresses are taken.
-    let (from, end) = unsafe { (core::ptr::addr_of!(low_start) as u64, core::ptr::addr_of!(low_end) as u64) };
+    let (from, end) = (core::ptr::addr_of!(low_start) as u64, core::ptr::addr_of!(low_end) as u64);
     for i in 0..end - from {
         machine::poke(0x8000 + i, machine::peek::<u8>(from + i));
     }

@@ -1,11 +1,18 @@
 //! Verdicts: a test says nothing when all is well, and otherwise what it saw.
 
+use crate::machine::Raw;
 use core::fmt::{self, Write};
 
-/// What a test found wrong, or why there is nothing to test.
-pub struct Failure {
-    text: [u8; 120],
+/// Words of the last failure: tests run one at a time, on the first processor.
+static WORDS: Raw<Words> = Raw::new(Words { text: [0; 160], length: 0 });
+
+struct Words {
+    text: [u8; 160],
     length: usize,
+}
+
+/// What a test found wrong, or why there is nothing to test. There is one at a time.
+pub struct Failure {
     /// The processor does not have what is tested.
     pub absent: bool,
 }
@@ -16,18 +23,16 @@ pub type Outcome = Result<(), Failure>;
 impl Failure {
     /// With these words, as far as they fit.
     pub fn new(words: fmt::Arguments<'_>, absent: bool) -> Self {
-        let mut failure = Self {
-            text: [0; 120],
-            length: 0,
-            absent,
-        };
+        // SAFETY: only the first processor's tests fail, one at a time.
+        let place = unsafe { &mut *WORDS.get() };
+        place.length = 0;
         // What does not fit is left out.
-        let _ = failure.write_fmt(words);
-        failure
+        let _ = place.write_fmt(words);
+        Self { absent }
     }
 }
 
-impl Write for Failure {
+impl Write for Words {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
             *self.text.get_mut(self.length).ok_or(fmt::Error)? = byte;
@@ -39,7 +44,9 @@ impl Write for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(core::str::from_utf8(&self.text[..self.length]).unwrap_or("?"))
+        // SAFETY: as in `new`; nothing fails while a verdict is printed.
+        let words = unsafe { &*WORDS.get() };
+        formatter.write_str(core::str::from_utf8(&words.text[..words.length]).unwrap_or("?"))
     }
 }
 

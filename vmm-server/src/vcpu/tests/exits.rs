@@ -70,6 +70,31 @@ fn a_single_step_over_an_exit_ends_with_its_trap() {
 }
 
 #[test]
+fn a_fault_has_the_resume_flag_on_the_stack() {
+    let machine = machine(1);
+    let (_, state, _) = play(&machine, |_, _| (), Script::default().then(read_msr(0xdead)));
+    assert_eq!(state.rflags >> 16 & 1, 1);
+}
+
+#[test]
+fn xsetbv_is_for_ring_0() {
+    for (ring, xcr0) in [(0, 3), (3, 1)] {
+        let machine = machine(1);
+        let ready = |_: &mut Vcpu<'_, Script>, state: &mut VcpuState| state.segments[segment::SS].attributes |= ring << 5;
+        let script = Script {
+            held: (0, 0, 1),
+            ..Script::default()
+        };
+        let script = script.then(|state| {
+            exit(ExitReason::XSetBv)(state);
+            state.gpr[gpr::RAX] = 3;
+        });
+        let (_, state, _) = play(&machine, ready, script);
+        assert_eq!(state.xcr0, xcr0, "ring {ring}");
+    }
+}
+
+#[test]
 fn task_priority_follows_cr8() {
     let read = |state: &mut VcpuState| {
         read_msr(0x808)(state);
