@@ -18,9 +18,9 @@ pub struct Vm {
     pub memory: Located<u64>,
     /// `vcpus`, 1 to 4. Default 1.
     pub vcpus: u32,
-    /// `kernel`: one of `[files]`, a Linux bzImage.
+    /// `kernel`: one of `[files]`, a Linux bzImage, a Multiboot kernel or a boot sector; the monitor sees which.
     pub kernel: Located<String>,
-    /// `initramfs`: one of `[files]`.
+    /// `initramfs`: one of `[files]`. A Multiboot kernel gets it as its module.
     pub initramfs: Option<Located<String>>,
     /// `command-line` of the guest's kernel. Default empty.
     pub command_line: Located<String>,
