@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Which tests to run.
@@ -162,6 +162,15 @@ pub fn run(environment: &Environment, selection: &Selection) -> bool {
 fn run_one(environment: &Environment, case: &Case, emulator: Emulator) -> Result<Outcome> {
     if let Some(reason) = emulator.lacks() {
         return Outcome::skip(reason);
+    }
+    if let Some(reason) = case.second_try(emulator) {
+        // What takes longer than it ever does hangs.
+        let usual = Duration::from_secs(u64::from(case.minutes(emulator).unwrap_or(1)) * 60);
+        let context = Context::new(environment, case.name, emulator, usual);
+        match (case.run)(&context) {
+            Err(failure) => println!("{} on {emulator} is tried once more ({reason}): {failure}", case.name),
+            good => return good,
+        }
     }
     let context = Context::new(environment, case.name, emulator, case.limit(emulator));
     (case.run)(&context)

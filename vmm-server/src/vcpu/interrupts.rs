@@ -3,12 +3,14 @@
 use super::Vcpu;
 use crate::apic::{Effect, Event, Message, routing::Delivery};
 use crate::boot::registers;
+use crate::emulator::{self, MAX_INSTRUCTION};
 use crate::machine::{Activity, Host, Phase};
 use tessera_abi::vcpu::{
-    Dirty, EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState,
+    Dirty, EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, segment,
 };
 
 const INTERRUPT_FLAG: u64 = 1 << 9;
+const TRAP_FLAG: u64 = 1 << 8;
 pub(super) const RESUME_FLAG: u64 = 1 << 16;
 /// #DB.
 pub(super) const DEBUG: u8 = 1;
@@ -57,8 +59,29 @@ impl<H: Host> Vcpu<'_, H> {
             }
         }
         self.halted = false;
+        self.end_halt_in_shadow(host, state);
         self.inject(state);
         true
+    }
+
+    /// An interrupt waits behind STI, and what comes next is HLT, which it would end at once: HLT is done with then, which spares two exits. It also keeps the interrupt
+    /// from coming in before HLT, which would then wait for the next one, where a host forgets the shadow at the entry (QEMU's emulation of AMD-V does).
+    fn end_halt_in_shadow(&mut self, host: &mut H, state: &mut VcpuState) {
+        const HLT: u8 = 0xf4;
+        let waits = self.lapic.deliverable().is_some() || self.external() || self.nmi_pending;
+        let shadow = state.interrupt_shadow & SHADOW != 0 && state.rflags & (INTERRUPT_FLAG | TRAP_FLAG) == INTERRUPT_FLAG;
+        // What was written to the page and not yet taken over would be lost.
+        let settled = state.dirty == 0 && (state.inject | state.vectoring) & EVENT_VALID == 0;
+        if !(waits && shadow && settled) {
+            return;
+        }
+        host.sync(state);
+        let mut bytes = [0; MAX_INSTRUCTION];
+        let ring = state.segments[segment::SS].attributes >> 5 & 3;
+        if ring == 0 && emulator::fetch(state, &self.machine.memory, &mut bytes).is_ok_and(|length| length > 0) && bytes[0] == HLT {
+            state.rip = state.rip.wrapping_add(1);
+            state.interrupt_shadow &= !SHADOW;
+        }
     }
 
     fn take(&mut self, events: u32, state: &mut VcpuState) {

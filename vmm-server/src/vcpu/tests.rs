@@ -262,6 +262,42 @@ fn deadline_timer_interrupts() {
 }
 
 #[test]
+fn an_interrupt_in_the_shadow_of_sti_ends_the_halt_behind_it() {
+    const CODE: u64 = 0x2000;
+    let message = Message {
+        destination: 0,
+        logical: false,
+        wide: true,
+        delivery: Delivery::Fixed,
+        vector: 0x55,
+        level: false,
+    };
+    // HLT is done with; what is something else runs first, behind a window.
+    for (code, injected, rip) in [(0xf4, EVENT_VALID | 0x55, CODE + 1), (0x90, 0, CODE)] {
+        let machine = machine(1);
+        machine.memory.write_slice(CODE, &[code]).unwrap();
+        let script = Script::default().then(|state| {
+            state.rip = CODE;
+            state.rflags |= 1 << 9;
+            state.interrupt_shadow = 1;
+            state.reason = ExitReason::Deadline as u32;
+        });
+        let (_, state, script) = play(
+            &machine,
+            |vcpu, state| {
+                ready(vcpu, state);
+                (state.cr0, state.efer) = (0x10, 0);
+                (state.rflags, state.segments[segment::CS].base) = (2, 0);
+                machine.interrupts.send(&message, None);
+            },
+            script,
+        );
+        assert_eq!((script.injected[1], state.rip), (injected, rip), "{code:#x}");
+        assert_eq!(script.windows[1], u32::from(injected == 0));
+    }
+}
+
+#[test]
 fn interrupts_wait_for_the_window() {
     let machine = machine(1);
     let script = Script::default()
