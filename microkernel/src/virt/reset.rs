@@ -26,7 +26,7 @@ pub struct Loaded {
 /// Stores the state after reset (SDM volume 3, table 10-1) with all groups dirty.
 ///
 /// # Safety
-/// As [`load`].
+/// `state` points at the shared page.
 pub unsafe fn store_reset(state: *mut VcpuState, supported_xcr0: u64, extended_size: u64) {
     for register in 0..16 {
         put!(state, 0, gpr[register]);

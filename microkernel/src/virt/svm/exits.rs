@@ -16,7 +16,7 @@ const DR6_STEP: u64 = 1 << 14;
 /// The long way out of the guest; an answer ends it here.
 ///
 /// # Safety
-/// As [`run`].
+/// As [`super::run::run`].
 #[cold]
 #[inline(never)]
 pub unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Option<Exit> {
@@ -66,7 +66,7 @@ pub unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) ->
 /// Exits off the short way.
 ///
 /// # Safety
-/// As [`run`].
+/// As [`super::run::run`].
 #[cold]
 #[inline(never)]
 pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, exit_code: u32) -> Exit {
@@ -160,7 +160,7 @@ pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState,
 /// This module refuses the guest state, or the event. Nothing of the guest ran, and the VMCB holds what it held.
 ///
 /// # Safety
-/// As [`run`].
+/// As [`super::run::run`].
 #[cold]
 pub unsafe fn entry_failed(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, invalid: Invalid) -> Exit {
     vmcb.control.inject = 0;
@@ -177,7 +177,7 @@ pub unsafe fn entry_failed(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuSta
 /// keeps what its owner wrote, with all groups dirty.
 ///
 /// # Safety
-/// As [`run`].
+/// As [`super::run::run`].
 #[cold]
 #[inline(never)]
 pub unsafe fn entry_refused(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Exit {
