@@ -37,7 +37,7 @@ pub mod reason {
 #[cfg(target_os = "none")]
 pub use machine::{clear, host_cr0, host_cr3, invalidate_ept, invalidate_vpids, load, on, read, read_to, write, write_from};
 
-/// The instructions. A VMCS field that cannot be reached leaves 0 or does nothing: with a current VMCS that happens to none of the fields above.
+/// The instructions. Reading a field that the processor lacks gives any value, writing it does nothing: fields of features that are not used are written at most.
 #[cfg(target_os = "none")]
 mod machine {
     use core::arch::asm;
