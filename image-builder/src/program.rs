@@ -99,14 +99,16 @@ impl Program {
 /// An executable without sections, symbols and debug information: only what its program headers load. A boot loader reads no more.
 ///
 /// # Errors
-/// It is no 64-bit ELF file, or its program headers lie outside of it.
+/// It is no 64-bit ELF file, it has no program headers, or they lie outside of it.
 pub fn strip(file: &[u8]) -> anyhow::Result<Vec<u8>> {
     let endian = LittleEndian;
     let header = FileHeader64::<LittleEndian>::parse(file).context("no 64-bit ELF header")?;
     let programs = header
         .program_headers(endian, file)
         .context("the program headers lie outside the file")?;
-    let mut end = header.e_phoff.get(endian) + std::mem::size_of_val(programs) as u64;
+    ensure!(!programs.is_empty(), "the file has no program headers, so nothing to load");
+    let table_end = header.e_phoff.get(endian) + std::mem::size_of_val(programs) as u64;
+    let mut end = table_end.max(std::mem::size_of_val(header) as u64);
     for program in programs.iter().filter(|program| program.p_type(endian) == PT_LOAD) {
         let (offset, length) = program.file_range(endian);
         end = end.max(offset.checked_add(length).context("a segment reaches past the end of the file")?);

@@ -104,6 +104,15 @@ fn a_stripped_program_loads_the_same() {
     assert_eq!(Program::parse(&stripped).expect("stripped"), Program::parse(&file).expect("whole"));
 }
 
+#[test]
+fn without_program_headers_there_is_nothing_to_strip() {
+    for (offset, value) in [(0x38, 0), (0x20, 0)] {
+        let mut file = program();
+        file[offset] = value;
+        assert!(strip(&file).is_err(), "byte {offset:#x} is {value}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_damaged_program_is_refused_or_safe(changes in prop::collection::vec((0_usize..300, any::<u8>()), 1..8), cut in 0_usize..6000) {
