@@ -225,6 +225,7 @@ fn to_server(server: &Server) -> manifest::Server {
                     Need::KernelLog => manifest::Resource::KernelLog,
                     Need::Trace => manifest::Resource::Trace,
                     Need::IrqStatistics => manifest::Resource::IrqStatistics,
+                    Need::Pci(class) => manifest::Resource::Pci { class: *class },
                 },
             })
             .collect(),

@@ -7,7 +7,7 @@ use crate::{
     units::show_size,
 };
 use tessera_abi::{LARGE_PAGE_SIZE, layout};
-use tessera_manifest::slots;
+use tessera_manifest::{PciClass, slots};
 
 /// Longest name of anything: names appear in tables on a terminal of 80 columns.
 pub const MAX_NAME: usize = 24;
@@ -16,24 +16,30 @@ pub const MAX_NAME: usize = 24;
 const NEVER: [(&str, &[Kind], &str); 4] = [
     (
         "vmm",
-        &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::KernelLog, Kind::Trace],
+        &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::Pci, Kind::KernelLog, Kind::Trace],
         "a virtual machine monitor never touches host hardware",
     ),
     (
         "vmx",
-        &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::KernelLog, Kind::Trace],
+        &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::Pci, Kind::KernelLog, Kind::Trace],
         "a virtual machine's console server never touches host hardware",
     ),
     (
         "hostd",
-        &[Kind::IoPorts, Kind::Irq, Kind::Mmio],
+        &[Kind::IoPorts, Kind::Irq, Kind::Mmio, Kind::Pci],
         "the management server never touches hardware",
     ),
     (
         "dcui",
-        &[Kind::Irq, Kind::Mmio, Kind::Trace],
+        &[Kind::Irq, Kind::Mmio, Kind::Pci, Kind::Trace],
         "the host's text console works through hostd",
     ),
+];
+
+/// Classes of PCI functions that programs must never hold, beside [`NEVER`].
+const NEVER_PCI: [(&str, PciClass, &str); 2] = [
+    ("storage", PciClass::Network, "the storage server never holds a network card"),
+    ("net", PciClass::Storage, "the network server never holds a disk"),
 ];
 
 /// Looks for everything that is wrong with a system.
@@ -189,6 +195,7 @@ fn devices(system: &System, diagnostics: &mut Diagnostics) {
         Need::IoPorts(first, count) => Some((Kind::IoPorts, u64::from(*first), u64::from(*first) + u64::from(*count))),
         Need::Irq(line) => Some((Kind::Irq, u64::from(*line), u64::from(*line) + 1)),
         Need::Mmio(address, length) => Some((Kind::Mmio, *address, address + length)),
+        Need::Pci(class) => Some((Kind::Pci, u64::from(class.base()), u64::from(class.base()) + 1)),
         _ => None,
     };
     let mut owned: Vec<(Kind, u64, u64, &Server, &Grant)> = Vec::new();
@@ -208,6 +215,7 @@ fn devices(system: &System, diagnostics: &mut Diagnostics) {
             let what = match kind {
                 Kind::IoPorts => "I/O ports".to_string(),
                 Kind::Irq => format!("interrupt line {start}"),
+                Kind::Pci => "the PCI functions of a class".to_string(),
                 _ => "device registers".to_string(),
             };
             let message = format!("`{}` and `{}` both own {what}", other.name.value, server.name.value);
@@ -235,6 +243,12 @@ fn policy(server: &Server, diagnostics: &mut Diagnostics) {
                 *why,
                 "remove the grant; a server that needs a device is another server",
             );
+        }
+    }
+    for (_, class, why) in NEVER_PCI.iter().filter(|(program, ..)| *program == server.program.value) {
+        for grant in server.grants.iter().filter(|grant| grant.need == Need::Pci(*class)) {
+            let message = format!("`{}` must never hold {} controllers", server.name.value, class.name());
+            diagnostics.error(grant.span, message, *why, "remove the grant; they are another server's");
         }
     }
 }

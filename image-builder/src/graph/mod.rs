@@ -241,6 +241,7 @@ fn show(need: &Need) -> (Section, String) {
         ),
         Need::Irq(line) => (Section::Device, format!("interrupt line {line}")),
         Need::Mmio(address, length) => (Section::Device, format!("registers {address:#x}, {}", show_size(*length))),
+        Need::Pci(class) => (Section::Device, format!("PCI {} controllers", class.name())),
         Need::File(file) => (Section::File, file.clone()),
         Need::KernelLog => (Section::Kernel, "log, panic record, trace rings".into()),
         Need::Trace => (Section::Kernel, "trace mask, statistics, reset".into()),

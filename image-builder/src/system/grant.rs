@@ -6,6 +6,7 @@ use crate::{
     source::{Diagnostics, Located, Span, nearest},
     units,
 };
+use tessera_manifest::PciClass;
 
 /// A grant.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub enum Need {
     Trace,
     /// `"irq-statistics"`: counts of interrupts.
     IrqStatistics,
+    /// `{ pci = "storage" }`: every PCI function of a class.
+    Pci(PciClass),
 }
 
 /// Kinds of grants, for rules that speak about all of a kind.
@@ -62,6 +65,8 @@ pub enum Kind {
     Trace,
     /// [`Need::IrqStatistics`]
     IrqStatistics,
+    /// [`Need::Pci`]
+    Pci,
 }
 
 impl Kind {
@@ -78,6 +83,7 @@ impl Kind {
             Self::KernelLog => "kernel-log",
             Self::Trace => "trace",
             Self::IrqStatistics => "irq-statistics",
+            Self::Pci => "pci",
         }
     }
 }
@@ -96,11 +102,12 @@ impl Need {
             Self::KernelLog => Kind::KernelLog,
             Self::Trace => Kind::Trace,
             Self::IrqStatistics => Kind::IrqStatistics,
+            Self::Pci(_) => Kind::Pci,
         }
     }
 }
 
-const WITH_VALUE: [&str; 6] = ["provide", "use", "io-ports", "irq", "mmio", "file"];
+const WITH_VALUE: [&str; 7] = ["provide", "use", "io-ports", "irq", "mmio", "file", "pci"];
 const BARE: [&str; 3] = ["kernel-log", "trace", "irq-statistics"];
 
 impl Grant {
@@ -181,6 +188,7 @@ fn with_value(table: &Table, span: Span, diagnostics: &mut Diagnostics) -> Optio
         }
         "mmio" => parsed(value, "mmio", units::registers, "0xfed00000 + 4 KiB", diagnostics)
             .map(|registers| Need::Mmio(registers.value.0, registers.value.1)),
+        "pci" => text(value, "pci", diagnostics).and_then(|class| pci_class(&class, diagnostics)),
         known if BARE.contains(&known) => {
             diagnostics.error(
                 kind.span,
@@ -200,4 +208,22 @@ fn with_value(table: &Table, span: Span, diagnostics: &mut Diagnostics) -> Optio
             None
         }
     }
+}
+
+fn pci_class(class: &Located<String>, diagnostics: &mut Diagnostics) -> Option<Need> {
+    let known = PciClass::ALL.into_iter().find(|known| known.name() == class.value);
+    if known.is_none() {
+        let names = PciClass::ALL.map(PciClass::name);
+        let help = match nearest(&class.value, names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the classes are: {}", names.join(", ")),
+        };
+        diagnostics.error(
+            class.span,
+            format!("there is no class of PCI functions `{}`", class.value),
+            "unknown class",
+            help,
+        );
+    }
+    known.map(Need::Pci)
 }

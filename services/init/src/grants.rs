@@ -7,7 +7,7 @@ use alloc::{format, string::ToString, vec::Vec};
 use tessera_abi::PAGE_SIZE;
 use tessera_abi::boot::slot;
 use tessera_abi::object::Rights;
-use tessera_manifest::{Grant, Resource};
+use tessera_manifest::{Grant, Resource, StartDevice};
 use tessera_proto::{Failure, FailureKind};
 use tessera_rt::{CNode, Endpoint, Frame, IrqControl, slots};
 
@@ -18,19 +18,22 @@ impl Root {
     ///
     /// # Errors
     /// What the manifest names is not there, or an interrupt line is taken.
-    pub fn resolve(&mut self, index: usize) -> Result<Vec<Granted>, Failure> {
+    pub fn resolve(&mut self, index: usize) -> Result<(Vec<Granted>, Vec<StartDevice>), Failure> {
         let record = &self.servers[index];
         let (server, vm) = (record.server, record.vm);
-        let mut granted = Vec::new();
+        let (mut granted, mut devices) = (Vec::new(), Vec::new());
         for place in 0..self.manifest.servers[server].grants.len() {
             let grant = self.manifest.servers[server].grants[place].clone();
-            self.resolve_one(&grant, index as u64 + 1, &mut granted)?;
+            match grant.resource {
+                Resource::Pci { class } => self.resolve_pci(&grant.name, class, index, &mut granted, &mut devices),
+                _ => self.resolve_one(&grant, index as u64 + 1, &mut granted)?,
+            }
         }
         if let Some(vm) = vm {
             let name = &self.manifest.servers[server];
             granted.extend(self.machines.grants(vm, &self.manifest, name)?);
         }
-        Ok(granted)
+        Ok((granted, devices))
     }
 
     fn endpoint_of(&self, name: &str) -> Result<Endpoint, Failure> {
@@ -111,12 +114,14 @@ impl Root {
             }
             Resource::Trace => add(&grant.name, copy(slot::TRACE, Rights::READ | Rights::WRITE, 0), 0),
             Resource::IrqStatistics => add(&grant.name, copy(slot::IRQ_CONTROL, Rights::READ, 0), 0),
+            // Functions are resolved all together.
+            Resource::Pci { .. } => {}
         }
         Ok(())
     }
 
     /// The slot of an interrupt line's capability. init takes each line once and keeps it, so that a server that is started again gets the same.
-    fn line(&mut self, line: u32) -> Result<u32, Failure> {
+    pub(crate) fn line(&mut self, line: u32) -> Result<u32, Failure> {
         if let Some((_, slot)) = self.lines.iter().find(|(known, _)| *known == line) {
             return Ok(*slot);
         }

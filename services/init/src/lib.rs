@@ -9,6 +9,7 @@ extern crate alloc;
 pub mod arrange;
 pub mod backoff;
 pub mod buddy;
+pub mod devices;
 pub mod faults;
 pub mod grants;
 pub mod log;

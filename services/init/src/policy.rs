@@ -101,7 +101,7 @@ fn check_server(server: &Server, manifest: &Manifest) -> Result<(), String> {
             Resource::Mmio { address, length } => {
                 address.is_multiple_of(PAGE) && length.is_multiple_of(PAGE) && *length > 0 && address.checked_add(*length).is_some()
             }
-            Resource::Irq { .. } | Resource::KernelLog | Resource::Trace | Resource::IrqStatistics => true,
+            Resource::Irq { .. } | Resource::KernelLog | Resource::Trace | Resource::IrqStatistics | Resource::Pci { .. } => true,
         };
         if !known {
             return Err(format!("grant `{}` names nothing that exists", grant.name));

@@ -12,7 +12,7 @@ use alloc::{format, vec};
 use tessera_abi::boot::slot;
 use tessera_abi::object::{ObjectKind, Rights, thread};
 use tessera_abi::{Error, PAGE_SIZE, layout};
-use tessera_manifest::{FAULT_BADGE, Program, Server, StartGrant, StartInfo, StartVm, slots as fixed};
+use tessera_manifest::{FAULT_BADGE, Program, Server, StartDevice, StartGrant, StartInfo, StartVm, slots as fixed};
 use tessera_proto::{Failure, FailureKind};
 use tessera_rt::{
     AddressSpace, CNode, Endpoint, Frame, IoPorts, Notification, SchedContext, Thread, ThreadConfig, Untyped, slots, start_info,
@@ -98,6 +98,8 @@ pub struct Spec<'a> {
     pub cpu: u32,
     /// Capabilities, in the order of their slots.
     pub grants: Vec<Granted>,
+    /// PCI functions among them.
+    pub devices: Vec<StartDevice>,
     /// The virtual machine.
     pub vm: Option<StartVm>,
     /// The notification to bind to the first thread instead of one of its own; it outlives the process.
@@ -248,6 +250,7 @@ impl Process {
             grants: grants.clone(),
             arguments: server.arguments.clone(),
             vm: spec.vm.clone(),
+            devices: spec.devices.clone(),
         })?;
         self.grants = grants;
         let stack = server.stack.next_multiple_of(PAGE).max(PAGE);

@@ -2,6 +2,7 @@
 
 use crate::backoff::Backoff;
 use crate::buddy::Block;
+use crate::devices::Devices;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::process::{Process, Spec};
@@ -109,6 +110,8 @@ pub struct NamedEndpoint {
 pub struct Root {
     /// Memory and devices.
     pub machine: Machine,
+    /// PCI.
+    pub devices: Devices,
     /// What the manifest says.
     pub manifest: Manifest,
     /// The log.
@@ -202,8 +205,10 @@ impl Root {
             }
         }
         let machines = Machines::new(&manifest);
+        let devices = Devices::find(&machine);
         Ok(Self {
             machine,
+            devices,
             manifest,
             log: Log::new(),
             servers,
@@ -267,6 +272,8 @@ impl Root {
             self.manifest.vms.len()
         );
         self.say(Level::Info, &line);
+        let line = self.devices.summary();
+        self.say(Level::Info, &line);
         for index in 0..self.servers.len() {
             if self.servers[index].vm.is_none() {
                 self.start(index);
@@ -300,7 +307,7 @@ impl Root {
         if self.servers[index].process.is_some() {
             return Err(Failure::new(FailureKind::BadState, "it runs already"));
         }
-        let grants = self.resolve(index)?;
+        let (grants, devices) = self.resolve(index)?;
         let record = &self.servers[index];
         let server = &self.manifest.servers[record.server];
         let program = self
@@ -321,11 +328,12 @@ impl Root {
             restarts: record.restarts,
             cpu,
             grants,
+            devices,
             vm,
             notification,
             init: self.endpoint,
         };
-        let process = Process::start(&mut self.machine, &spec)?;
+        let process = Process::start(&mut self.machine, &spec).inspect_err(|_| self.devices.release(index))?;
         let record = &mut self.servers[index];
         let line = format!("started {} (server {}, {} KiB)", record.name, index + 1, process.pages * 4);
         record.process = Some(process);
@@ -346,6 +354,8 @@ impl Root {
             slots::free(slot);
         }
         if let Some(process) = record.process.take() {
+            // Before its memory is somebody else's: no device of its writes there any more.
+            self.devices.release(index);
             process.end(&mut self.machine);
         }
     }

@@ -11,7 +11,8 @@ use tessera_abi::{PAGE_SIZE, boot::slot};
 use tessera_manifest::slots as fixed;
 use tessera_proto::init::Level;
 use tessera_proto::supervisor::{
-    CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState, WriteExecute,
+    CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState,
+    WriteExecute,
 };
 use tessera_proto::vm_manager::{VmService, VmState, VmSummary};
 use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, supervisor, unknown_operation, vm_manager};
@@ -241,6 +242,11 @@ impl init::Server for Root {
         }
         Ok(())
     }
+
+    fn bus_master(&mut self, call: &mut Call, device: u32) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        self.devices.bus_master(caller, device)
+    }
 }
 
 impl supervisor::Server for Root {
@@ -428,6 +434,21 @@ impl supervisor::Server for Root {
             violations: report.violations,
             first: report.first,
         })
+    }
+
+    fn pci(&mut self, _call: &mut Call, first: u32) -> Result<Page<PciFunction>, Failure> {
+        let all = first as usize..self.devices.entries.len();
+        Ok(Page::fill(all.filter_map(|index| Some((index as u32, self.pci_function(index)?)))))
+    }
+}
+
+impl Root {
+    fn pci_function(&self, index: usize) -> Option<PciFunction> {
+        let holder = self.devices.entries.get(index)?.holder;
+        let name = holder
+            .and_then(|holder| self.servers.get(holder))
+            .map_or("", |record| record.name.as_str());
+        self.devices.describe(index, name)
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use tessera_abi::boot::BootInfo;
 use tessera_abi::object::Rights;
 use tessera_abi::{Error, PAGE_SIZE, layout};
-use tessera_rt::{CNode, Frame, slots, vm};
+use tessera_rt::{CNode, Frame, Untyped, slots, vm};
 
 /// What the kernel says at boot.
 #[must_use]
@@ -68,4 +68,70 @@ pub fn read(frame: Frame, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
         });
     slots::free(slot);
     outcome
+}
+
+/// Reads `length` bytes of device memory from byte `offset` on, as the firmware's tables are.
+///
+/// # Errors
+/// The kernel's; `BadArgument` if they lie outside.
+pub fn read_device(memory: Untyped, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
+    let page = PAGE_SIZE as u64;
+    let first = offset / page;
+    let end = offset.checked_add(length).ok_or(Error::BadArgument)?;
+    let slot = slots::take()?;
+    let outcome = memory
+        .frame_at(first * page, (end.div_ceil(page) - first).max(1), CNode::OWN, slot)
+        .and_then(|frame| read(frame, offset % page, length));
+    slots::free(slot);
+    outcome
+}
+
+/// Device registers that stay mapped.
+#[derive(Debug)]
+pub struct Registers {
+    mapping: vm::Mapping,
+    /// Where in the first page they begin.
+    offset: u64,
+    length: u64,
+}
+
+impl Registers {
+    /// Maps `length` bytes of device memory from byte `offset` on, uncached.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn map(memory: Untyped, offset: u64, length: u64) -> Result<Self, Error> {
+        let page = PAGE_SIZE as u64;
+        let (first, end) = (offset / page, offset.checked_add(length).ok_or(Error::BadArgument)?);
+        let slot = slots::take()?;
+        let mapping = memory
+            .frame_at(first * page, (end.div_ceil(page) - first).max(1), CNode::OWN, slot)
+            .and_then(|frame| vm::map(frame, Rights::READ | Rights::WRITE, tessera_abi::object::frame::UNCACHED))
+            .inspect_err(|_| slots::free(slot))?;
+        Ok(Self {
+            mapping,
+            offset: offset % page,
+            length,
+        })
+    }
+
+    fn at(&self, offset: u64) -> Option<*mut u32> {
+        let inside = offset.is_multiple_of(4) && offset.checked_add(4).is_some_and(|end| end <= self.length);
+        inside.then(|| (self.mapping.address + self.offset + offset) as *mut u32)
+    }
+
+    /// Reads the register at a byte offset; all ones outside.
+    #[must_use]
+    pub fn read(&self, offset: u64) -> u32 {
+        // SAFETY: `at` gives an aligned address inside of a mapping that lasts as long as `self`; device memory holds no Rust object.
+        self.at(offset).map_or(u32::MAX, |register| unsafe { register.read_volatile() })
+    }
+
+    /// Writes the register at a byte offset; nothing outside.
+    pub fn write(&self, offset: u64, value: u32) {
+        if let Some(register) = self.at(offset) {
+            // SAFETY: as in `read`.
+            unsafe { register.write_volatile(value) };
+        }
+    }
 }

@@ -5,7 +5,7 @@ use alloc::{string::String, vec::Vec};
 use tessera_abi::virt::VirtFeatures;
 use tessera_proto::{
     CallError,
-    supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
+    supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
     vm_control::{Registers, VcpuExits, VmInfo},
     vm_manager::VmSummary,
@@ -108,6 +108,8 @@ pub trait Host {
     fn capabilities(&mut self, server: u64) -> Answer<Vec<CapabilityInfo>>;
     /// Named endpoints.
     fn endpoints(&mut self) -> Answer<Vec<EndpointInfo>>;
+    /// PCI functions.
+    fn pci(&mut self) -> Answer<Vec<PciFunction>>;
     /// Where the memory is.
     fn memory(&mut self) -> Answer<MemoryInfo>;
     /// Ends a server.

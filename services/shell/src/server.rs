@@ -8,7 +8,7 @@ use alloc::{
 use core::{sync::atomic::AtomicU64, time::Duration};
 use tessera_proto::{
     Failure, FailureKind, Slots, collect,
-    supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
+    supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
     vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo},
     vm_manager::{self, VmService, VmSummary},
@@ -209,6 +209,10 @@ impl Host for System {
 
     fn endpoints(&mut self) -> Answer<Vec<EndpointInfo>> {
         collect(LIST, |first| self.supervisor.endpoints(first))
+    }
+
+    fn pci(&mut self) -> Answer<Vec<PciFunction>> {
+        collect(LIST, |first| self.supervisor.pci(first))
     }
 
     fn memory(&mut self) -> Answer<MemoryInfo> {

@@ -167,6 +167,43 @@ pub enum Resource {
     Trace,
     /// `IrqControl` to read statistics of interrupts (no right to take one).
     IrqStatistics,
+    /// Every PCI function of a class: its registers, ports and interrupts, as [`StartDevice`]s. Configuration space stays init's.
+    Pci {
+        /// Class.
+        class: PciClass,
+    },
+}
+
+/// A class of PCI functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PciClass {
+    /// Base class 1: disks.
+    Storage,
+    /// Base class 2: network cards.
+    Network,
+}
+
+impl PciClass {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Storage, Self::Network];
+
+    /// The base class (PCI Code and ID Assignment 1.11).
+    #[must_use]
+    pub const fn base(self) -> u8 {
+        match self {
+            Self::Storage => 1,
+            Self::Network => 2,
+        }
+    }
+
+    /// As it is written in `system.toml`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Storage => "storage",
+            Self::Network => "network",
+        }
+    }
 }
 
 /// A virtual machine.
@@ -252,6 +289,49 @@ pub struct StartInfo {
     pub arguments: Vec<String>,
     /// For servers of a virtual machine.
     pub vm: Option<StartVm>,
+    /// PCI functions that were granted.
+    pub devices: Vec<StartDevice>,
+}
+
+/// A PCI function that the server holds. It answers to its registers, and accesses no memory before the server has reset it and asked init for that (`init.bus_master`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartDevice {
+    /// Name of the grant.
+    pub grant: String,
+    /// Segment, bus, device and function, such as `0000:00:1f.2`.
+    pub address: String,
+    /// The first 256 bytes of its configuration space when it was granted.
+    pub configuration: Vec<u8>,
+    /// Its ranges of addresses, without what raises its interrupts.
+    pub ranges: Vec<StartRange>,
+    /// Its interrupts: entry `n` of a table of messages signals the `n`th. Empty: it has to be polled.
+    pub interrupts: Vec<StartInterrupt>,
+}
+
+/// Part of the addresses to which a PCI function answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRange {
+    /// Number of the base address register.
+    pub bar: u8,
+    /// Slot with the Frame or the IoPorts.
+    pub slot: u32,
+    /// I/O ports instead of memory.
+    pub ports: bool,
+    /// First port; else where in the register's range this part begins, in bytes.
+    pub start: u64,
+    /// Length in ports or bytes.
+    pub length: u64,
+    /// Where in the Frame it begins: less than a page.
+    pub offset: u64,
+}
+
+/// An interrupt of a PCI function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartInterrupt {
+    /// Slot with the Irq.
+    pub slot: u32,
+    /// It is a message, which need not be acknowledged.
+    pub message: bool,
 }
 
 /// A granted capability.

@@ -46,4 +46,6 @@ interface! {
     2 once fn panicked(text: &'a str) -> ();
     /// The server is up and serves requests.
     3 idempotent fn ready() -> ();
+    /// Lets a PCI function of the server, the `device`th of its start information, access memory by itself. The server has reset it: what an earlier one had it do is forgotten.
+    4 idempotent fn bus_master(device: u32) -> ();
 }

@@ -14,6 +14,7 @@ mod failure;
 pub mod init;
 mod page;
 pub mod reference;
+pub mod storage;
 pub mod supervisor;
 pub mod vm_console;
 pub mod vm_control;
@@ -29,12 +30,13 @@ pub use page::{Page, collect};
 pub use declare::{Attempt, answer, arguments, invoke, operation_of, unknown_operation};
 
 /// Every interface of the system.
-pub const INTERFACES: [&Interface; 5] = [
+pub const INTERFACES: [&Interface; 6] = [
     &init::INTERFACE,
     &supervisor::INTERFACE,
     &vm_manager::INTERFACE,
     &vm_control::INTERFACE,
     &vm_console::INTERFACE,
+    &storage::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

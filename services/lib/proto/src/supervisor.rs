@@ -208,6 +208,68 @@ pub struct WriteExecute {
     pub first: u64,
 }
 
+/// A range of addresses of a PCI function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PciRange {
+    /// Number of the base address register.
+    pub bar: u8,
+    /// I/O ports instead of memory.
+    pub ports: bool,
+    /// First address or port; 0: the firmware gave it none.
+    pub address: u64,
+    /// Length in bytes or ports.
+    pub length: u64,
+}
+
+/// How a PCI function raises interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PciInterrupts {
+    /// Not at all.
+    None,
+    /// By the line that the firmware wrote down, which is not used.
+    Line(u8),
+    /// By one message (MSI).
+    Message {
+        /// It is in use.
+        used: bool,
+    },
+    /// By a table of messages (MSI-X).
+    Table {
+        /// Entries in use.
+        used: u16,
+        /// Entries there are.
+        offered: u16,
+    },
+}
+
+/// A PCI function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PciFunction {
+    /// Segment, bus, device and function, such as `0000:00:1f.2`.
+    pub address: String,
+    /// Who made it.
+    pub vendor: u16,
+    /// What they call it.
+    pub device: u16,
+    /// Subsystem vendor and device.
+    pub subsystem: (u16, u16),
+    /// Base class, sub-class, programming interface.
+    pub class: (u8, u8, u8),
+    /// Revision.
+    pub revision: u8,
+    /// It still answers.
+    pub present: bool,
+    /// It may access memory by itself.
+    pub bus_master: bool,
+    /// Ranges of addresses.
+    #[serde(with = "wire::list")]
+    pub ranges: Vec<PciRange>,
+    /// Interrupts.
+    pub interrupts: PciInterrupts,
+    /// The server that holds it; empty if nobody does.
+    pub holder: String,
+}
+
 interface! {
     /// Servers, their capabilities and memory, for the debug shell.
     supervisor = 2;
@@ -234,4 +296,6 @@ interface! {
     9 idempotent fn follow_log() takes 1 -> ();
     /// Looks for pages that are writable and executable in a server's address space (0: init's own; 2^64 - 1: the kernel's).
     10 idempotent fn check_wx(server: u64) -> WriteExecute;
+    /// PCI functions, from the `first`th on.
+    11 idempotent fn pci(first: u32) -> Page<PciFunction>;
 }

@@ -9,6 +9,7 @@ mod irq;
 mod kill;
 mod log;
 mod mem;
+mod pci;
 mod power;
 mod ps;
 mod restart;
@@ -35,6 +36,7 @@ pub static COMMANDS: &[&dyn Command] = &[
     &mem::Mem,
     &cpu::Cpu,
     &irq::Irq,
+    &pci::Pci,
     &ipc::Ipc,
     &vm::Vm,
     &log::Log,

@@ -29,7 +29,7 @@ fn fails(host: &mut FakeHost, line: &str) -> Failure {
 }
 
 /// Every form that only shows something.
-const SHOWING: [&str; 32] = [
+const SHOWING: [&str; 35] = [
     "help",
     "help ps",
     "ps --help",
@@ -42,6 +42,9 @@ const SHOWING: [&str; 32] = [
     "mem check",
     "cpu",
     "irq",
+    "pci",
+    "pci show 0000:00:04.0",
+    "pci show 00:1f.2",
     "ipc",
     "vm list",
     "vm info debian",

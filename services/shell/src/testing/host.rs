@@ -11,8 +11,8 @@ use tessera_proto::{
     FailureKind,
     init::Level,
     supervisor::{
-        CapabilityInfo, EndpointInfo, LogChunk, LogLine, MemoryInfo, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState,
-        WriteExecute,
+        CapabilityInfo, EndpointInfo, LogChunk, LogLine, MemoryInfo, PciFunction, PciInterrupts, PciRange, ServerInfo, ServerState,
+        SystemInfo, ThreadInfo, ThreadState, WriteExecute,
     },
     vm_console::ConsoleChunk,
     vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo},
@@ -231,6 +231,38 @@ impl Host for FakeHost {
             latency_count: count,
         };
         self.answer(vec![endpoint("init", 1), endpoint(&"storage".repeat(9), 0)])
+    }
+
+    fn pci(&mut self) -> Answer<Vec<PciFunction>> {
+        let function = |address: &str, class, interrupts, holder: &str| PciFunction {
+            address: address.into(),
+            vendor: 0x1b36,
+            device: 0xffff,
+            subsystem: (0xffff, 0xffff),
+            class,
+            revision: 0xff,
+            present: !holder.is_empty(),
+            bus_master: true,
+            ranges: [(false, u64::MAX - 1), (true, 0xc000), (false, 0)]
+                .map(|(ports, address)| PciRange {
+                    bar: 5,
+                    ports,
+                    address,
+                    length: 1 << 40,
+                })
+                .into(),
+            interrupts,
+            holder: holder.into(),
+        };
+        self.answer(vec![
+            function(
+                "0000:00:04.0",
+                (1, 8, 2),
+                PciInterrupts::Table { used: 8, offered: 2048 },
+                &"storage".repeat(9),
+            ),
+            function("0000:00:1f.2", (12, 3, 0x30), PciInterrupts::Line(255), ""),
+        ])
     }
 
     fn memory(&mut self) -> Answer<MemoryInfo> {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use tessera_abi::Error;
 use tessera_proto::init::Level;
+use tessera_proto::storage::*;
 use tessera_proto::supervisor::*;
 use tessera_proto::vm_console::ConsoleChunk;
 use tessera_proto::vm_control::*;
@@ -40,6 +41,9 @@ impl init::Server for Example {
     }
     fn ready(&mut self, _: &mut Call) -> Result<(), Failure> {
         self.note("ready")
+    }
+    fn bus_master(&mut self, _: &mut Call, device: u32) -> Result<(), Failure> {
+        self.note(format!("bus_master {device}"))
     }
 }
 
@@ -173,6 +177,95 @@ impl supervisor::Server for Example {
             first: 0x40_0000,
         })
     }
+    fn pci(&mut self, _: &mut Call, first: u32) -> Result<Page<PciFunction>, Failure> {
+        self.note(format!("pci {first}"))?;
+        let info = PciFunction {
+            address: "0000:00:04.0".into(),
+            vendor: 0x1b36,
+            device: 0x10,
+            subsystem: (0x1af4, 0x1100),
+            class: (1, 8, 2),
+            revision: 3,
+            present: true,
+            bus_master: false,
+            ranges: vec![PciRange {
+                bar: 5,
+                ports: true,
+                address: 0xc000,
+                length: 32,
+            }],
+            interrupts: PciInterrupts::Table { used: 6, offered: 65 },
+            holder: "storage".into(),
+        };
+        Ok(Page {
+            items: vec![info],
+            next: Some(7),
+        })
+    }
+}
+
+impl storage::Server for Example {
+    fn disks(&mut self, _: &mut Call, first: u32) -> Result<Page<DiskInfo>, Failure> {
+        self.note(format!("disks {first}"))?;
+        let info = DiskInfo {
+            name: "nvme0n1".into(),
+            driver: "nvme".into(),
+            address: "0000:00:04.0".into(),
+            model: "QEMU NVMe Ctrl".into(),
+            serial: "abc".into(),
+            firmware: "1.0".into(),
+            state: DiskState::Failed,
+            sector_size: 512,
+            sectors: 1 << 21,
+            read_only: true,
+            discard: false,
+            write_cache: true,
+            queues: 4,
+            health: DiskHealth {
+                temperature: Some(-3),
+                used_percent: Some(5),
+                power_on_hours: Some(6000),
+                failing: Some(true),
+            },
+            statistics: DiskStatistics {
+                reads: 7,
+                read_bytes: 8 << 20,
+                writes: 9,
+                written_bytes: 10 << 20,
+                flushes: 11,
+                errors: 12,
+                media_errors: 13,
+                timeouts: 14,
+                resets: 15,
+            },
+            last_error: "sector 16 cannot be read".into(),
+        };
+        Ok(Page {
+            items: vec![info],
+            next: Some(17),
+        })
+    }
+    fn partitions(&mut self, _: &mut Call, disk: &str, first: u32) -> Result<Page<PartitionInfo>, Failure> {
+        self.note(format!("partitions {disk} {first}"))?;
+        let info = PartitionInfo {
+            number: 1,
+            first: 2048,
+            sectors: 4096,
+            kind: "0x83".into(),
+            name: "data".into(),
+        };
+        Ok(Page {
+            items: vec![info],
+            next: None,
+        })
+    }
+    fn read(&mut self, _: &mut Call, disk: &str, sector: u64, offset: u32, length: u32) -> Result<DiskData, Failure> {
+        self.note(format!("read {disk} {sector} {offset} {length}"))?;
+        Ok(DiskData { data: vec![1, 2, 3] })
+    }
+    fn exercise(&mut self, _: &mut Call, disk: &str, sector: u64, count: u32, seed: u64) -> Result<(), Failure> {
+        self.note(format!("exercise {disk} {sector} {count} {seed}"))
+    }
 }
 
 impl vm_manager::Server for Example {
@@ -298,6 +391,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(3) => vm_manager::dispatch(server, call, request, reply),
         Some(4) => vm_control::dispatch(server, call, request, reply),
         Some(5) => vm_console::dispatch(server, call, request, reply),
+        Some(6) => storage::dispatch(server, call, request, reply),
         _ => unknown_operation(reply),
     }
 }
@@ -367,6 +461,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(init.exit(-2, "no disk"));
     call!(init.panicked("lib.rs:1: oh"));
     call!(init.ready());
+    call!(init.bus_master(3));
     call!(supervisor.system());
     call!(supervisor.servers(300));
     call!(supervisor.threads(2, 3));
@@ -378,6 +473,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(supervisor.log(1000));
     call!(supervisor.follow_log([21]));
     call!(supervisor.check_wx(u64::MAX));
+    call!(supervisor.pci(5));
     call!(vm_manager.list(0));
     call!(vm_manager.start("debian"));
     call!(vm_manager.stop("debian"));
@@ -392,4 +488,8 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_console.detach());
     call!(vm_console.read(299));
     call!(vm_console.write(b"ls\r"));
+    call!(storage.disks(2));
+    call!(storage.partitions("nvme0n1", 1));
+    call!(storage.read("nvme0n1", 300, 512, 1024));
+    call!(storage.exercise("nvme0n1", 300, 8, 1));
 }

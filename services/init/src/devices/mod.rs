@@ -1,0 +1,220 @@
+//! PCI functions: which there are, who holds them, and what of them a server gets. Configuration space, and with it interrupts and the right to access memory, stays here.
+
+mod grant;
+mod space;
+
+use crate::machine::Machine;
+use crate::window::Registers;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use space::Space;
+use tessera_abi::boot::slot;
+use tessera_pci::{ConfigSpace, Function, change_command, command, enumerate, register};
+use tessera_proto::supervisor::{PciFunction, PciInterrupts, PciRange};
+use tessera_proto::{Failure, FailureKind};
+use tessera_rt::{CNode, Irq, IrqControl, slots};
+
+/// Interrupts that one function gets at most; there are 192 vectors for all.
+pub const MAX_INTERRUPTS: u16 = 8;
+
+/// A function.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it says of itself.
+    pub function: Function,
+    /// Index of the server that holds it.
+    pub holder: Option<usize>,
+    /// Index of its segment's way to configuration space.
+    space: usize,
+    /// Slots of its interrupts by message. init takes them once and keeps them, so that a server that is started again gets the same.
+    messages: Vec<u32>,
+    /// Its table of messages.
+    table: Option<Registers>,
+}
+
+/// All functions.
+#[derive(Debug, Default)]
+pub struct Devices {
+    spaces: Vec<Space>,
+    /// In the order of their addresses.
+    pub entries: Vec<Entry>,
+}
+
+impl Devices {
+    /// Finds them. No function may access memory by itself afterwards.
+    #[must_use]
+    pub fn find(machine: &Machine) -> Self {
+        let spaces = space::find(machine);
+        let mut entries = Vec::new();
+        for (space, way) in spaces.iter().enumerate() {
+            entries.extend(enumerate(way).into_iter().map(|function| Entry {
+                function,
+                holder: None,
+                space,
+                messages: Vec::new(),
+                table: None,
+            }));
+        }
+        entries.sort_by_key(|entry| entry.function.address);
+        Self { spaces, entries }
+    }
+
+    /// One line for the log.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let way = match self.spaces.first() {
+            Some(Space::Ecam { .. }) => "memory",
+            _ => "ports",
+        };
+        format!("PCI: {} functions, configuration through {way}", self.entries.len())
+    }
+
+    /// The functions of a server may not access memory any more and raise no interrupts. Nobody holds them then.
+    pub fn release(&mut self, server: usize) {
+        for index in 0..self.entries.len() {
+            if self.entries[index].holder == Some(server) {
+                self.quiet(index);
+                self.entries[index].holder = None;
+            }
+        }
+    }
+
+    fn quiet(&self, index: usize) {
+        let entry = &self.entries[index];
+        let Some(space) = self.spaces.get(entry.space) else { return };
+        let at = entry.function.address;
+        change_command(space, at, command::NO_LINE, command::BUS_MASTER);
+        if let Some(msix) = entry.function.msix {
+            msix.enable(space, at, false);
+        }
+        if let Some(msi) = entry.function.msi {
+            msi.disable(space, at);
+        }
+    }
+
+    /// Makes a function answer to its registers, and raise its interrupts as messages if it can. Returns the slots of these; it may not access memory yet.
+    fn wake(&mut self, index: usize, machine: &Machine, cpu: u32) -> Vec<u32> {
+        self.quiet(index);
+        let (msix, msi, at) = {
+            let function = &self.entries[index].function;
+            (function.msix, function.msi, function.address)
+        };
+        let wanted = match (msix, msi) {
+            (Some(msix), _) => msix.vectors.min(MAX_INTERRUPTS),
+            (None, Some(_)) => 1,
+            (None, None) => 0,
+        };
+        self.take_messages(index, wanted, cpu);
+        if self.entries[index].table.is_none()
+            && let Some(msix) = msix
+        {
+            self.entries[index].table = self.map_table(index, machine, msix.table_bar, msix.table_offset, msix.table_length());
+        }
+        let entry = &self.entries[index];
+        let Some(space) = self.spaces.get(entry.space) else {
+            return vec![];
+        };
+        change_command(space, at, command::IO | command::MEMORY | command::NO_LINE, command::BUS_MASTER);
+        let messages: Vec<_> = entry.messages.iter().filter_map(|slot| Irq::new(*slot).message().ok()).collect();
+        if let (Some(msix), Some(table)) = (msix, &entry.table)
+            && !messages.is_empty()
+        {
+            for (number, message) in (0..).zip(&messages) {
+                let place = number * 16;
+                table.write(place, message.address as u32);
+                table.write(place + 4, (message.address >> 32) as u32);
+                table.write(place + 8, message.data);
+                table.write(place + 12, 0);
+            }
+            msix.enable(space, at, true);
+            return entry.messages.clone();
+        }
+        if let (Some(msi), Some(message)) = (msi, messages.first()) {
+            msi.enable(space, at, message.address, message.data);
+            return entry.messages.iter().take(1).copied().collect();
+        }
+        // What it has is a line, which nobody can tell without interpreting the firmware's code: it has to be polled.
+        vec![]
+    }
+
+    fn take_messages(&mut self, index: usize, wanted: u16, cpu: u32) {
+        let messages = &mut self.entries[index].messages;
+        while messages.len() < usize::from(wanted) {
+            let Ok(slot) = slots::take() else { return };
+            if IrqControl::new(slot::IRQ_CONTROL).msi(cpu, CNode::OWN, slot).is_err() {
+                // All vectors are taken: fewer interrupts will do.
+                slots::free(slot);
+                return;
+            }
+            messages.push(slot);
+        }
+    }
+
+    fn map_table(&self, index: usize, machine: &Machine, bar: u8, offset: u32, length: u64) -> Option<Registers> {
+        let bar = self.entries[index].function.bar(bar)?;
+        let address = bar.address.checked_add(offset.into()).filter(|_| bar.address != 0)?;
+        if u64::from(offset).checked_add(length)? > bar.length {
+            return None;
+        }
+        let (memory, place) = machine.device(address, length)?;
+        Registers::map(memory, place, length).ok()
+    }
+
+    /// Lets the `number`th function of a server access memory: the server has reset it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn bus_master(&self, server: usize, number: u32) -> Result<(), Failure> {
+        let missing = || Failure::new(FailureKind::NotFound, format_args!("the server holds no device {number}"));
+        let mut held = self.entries.iter().filter(|entry| entry.holder == Some(server));
+        let entry = held.nth(number as usize).ok_or_else(missing)?;
+        let space = self.spaces.get(entry.space).ok_or_else(missing)?;
+        change_command(space, entry.function.address, command::BUS_MASTER, 0);
+        Ok(())
+    }
+
+    /// What the shell shows of a function.
+    #[must_use]
+    pub fn describe(&self, index: usize, holder: &str) -> Option<PciFunction> {
+        let entry = self.entries.get(index)?;
+        let space = self.spaces.get(entry.space)?;
+        let Function {
+            address,
+            vendor,
+            device,
+            class,
+            ..
+        } = entry.function;
+        let state = space.read(address, register::COMMAND);
+        let vectors = entry.messages.len() as u16;
+        let interrupts = match (entry.function.msix, entry.function.msi) {
+            (Some(msix), _) => PciInterrupts::Table {
+                used: vectors,
+                offered: msix.vectors,
+            },
+            (None, Some(_)) => PciInterrupts::Message { used: vectors > 0 },
+            _ if entry.function.pin == 0 => PciInterrupts::None,
+            _ => PciInterrupts::Line(entry.function.line),
+        };
+        let ranges = entry.function.bars.iter().map(|bar| PciRange {
+            bar: bar.index,
+            ports: bar.kind == tessera_pci::BarKind::Ports,
+            address: bar.address,
+            length: bar.length,
+        });
+        Some(PciFunction {
+            address: address.to_string(),
+            vendor,
+            device,
+            subsystem: entry.function.subsystem,
+            class: (class.base, class.sub, class.interface),
+            revision: entry.function.revision,
+            present: state != u32::MAX,
+            bus_master: state != u32::MAX && state & command::BUS_MASTER != 0,
+            ranges: ranges.collect(),
+            interrupts,
+            holder: holder.to_string(),
+        })
+    }
+}
