@@ -116,7 +116,7 @@ fn device(cpu: &'static PerCpu, index: u8) {
     if !slot.is_empty() {
         // SAFETY: the capability names a live notification.
         let notification: Ref<Notification> = unsafe { Ref::new(slot.object() as *mut Notification) };
-        ipc::signal(cpu, notification, slot.badge());
+        ipc::signal_for(cpu, notification, slot.badge());
     }
 }
 

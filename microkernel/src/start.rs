@@ -131,20 +131,21 @@ fn make_init(context: &mut BootContext) -> Ref<Thread> {
     };
     let memory = |kind, rights, flags, base, pages: u64| Cap { kind, rights, flags, extra: pages as u32, object: base, badge: 0, space: 0 };
     let read_only = |base, pages| memory(ObjectKind::Frame, Rights::READ, FLAG_DEVICE, base, pages);
-    let plain = |kind, object, extra| Cap { kind, rights: Rights::all(), flags: 0, extra, object, badge: 0, space: 0 };
-
-    put(slot::CNODE, Cap::object(ObjectKind::CNode, table.address(), 1 << INIT_CNODE_BITS));
-    put(slot::ADDRESS_SPACE, Cap::object(ObjectKind::AddressSpace, space.address(), INIT_POOL as u32));
-    put(slot::THREAD, Cap::object(ObjectKind::Thread, thread.address(), 0));
-    put(slot::SCHED_CONTEXT, Cap::object(ObjectKind::SchedContext, sched.address(), 0));
-    put(slot::IRQ_CONTROL, plain(ObjectKind::IrqControl, 0, 0));
-    put(slot::IO_PORTS, plain(ObjectKind::IoPorts, 0, 0x1_0000));
-    put(slot::TRACE, plain(ObjectKind::Trace, 0, 0));
-    let bundle_rights = Rights::READ | Rights::EXECUTE;
-    put(slot::BUNDLE, memory(ObjectKind::Frame, bundle_rights, FLAG_DEVICE, bundle.base, bundle.pages()));
     let log = log::region();
-    put(slot::KERNEL_LOG, read_only(log.base, log.pages()));
-    put(slot::PANIC_RECORD, read_only(*panic_record, 1));
+    for (index, cap) in [
+        (slot::CNODE, Cap::object(ObjectKind::CNode, table.address(), 1 << INIT_CNODE_BITS)),
+        (slot::ADDRESS_SPACE, Cap::object(ObjectKind::AddressSpace, space.address(), INIT_POOL as u32)),
+        (slot::THREAD, Cap::object(ObjectKind::Thread, thread.address(), 0)),
+        (slot::SCHED_CONTEXT, Cap::object(ObjectKind::SchedContext, sched.address(), 0)),
+        (slot::IRQ_CONTROL, Cap::object(ObjectKind::IrqControl, 0, 0)),
+        (slot::IO_PORTS, Cap::object(ObjectKind::IoPorts, 0, 0x1_0000)),
+        (slot::TRACE, Cap::object(ObjectKind::Trace, 0, 0)),
+        (slot::BUNDLE, memory(ObjectKind::Frame, Rights::READ | Rights::EXECUTE, FLAG_DEVICE, bundle.base, bundle.pages())),
+        (slot::KERNEL_LOG, read_only(log.base, log.pages())),
+        (slot::PANIC_RECORD, read_only(*panic_record, 1)),
+    ] {
+        put(index, cap);
+    }
     for cpu in percpu::all() {
         let base = virt_to_phys(cpu.trace_ring.get() as *const u8);
         put(slot::TRACE_RINGS + cpu.index.get() as u32, read_only(base, trace::RING_PAGES));

@@ -229,10 +229,11 @@ pub mod thread {
     pub const MAX_PRIORITY: u8 = 63;
 
     /// What a thread is doing.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     #[repr(u8)]
     pub enum ThreadState {
         /// Not configured or not started.
+        #[default]
         Stopped = 0,
         /// Running or ready to.
         Ready = 1,

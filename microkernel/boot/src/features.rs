@@ -41,9 +41,29 @@ pub fn detect(leaf: impl Fn(u32) -> [u32; 4]) -> Result<Features, &'static str> 
     Ok(features)
 }
 
+/// CR0 and CR4 for the features in use (Intel SDM volume 3, 2.5).
+#[must_use]
+pub fn control_registers(features: Features) -> (u64, u64) {
+    // PE, MP, ET, NE, WP, PG.
+    let cr0 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
+    // PAE, MCE, PGE, OSFXSR, OSXMMEXCPT, FSGSBASE.
+    let mut cr4 = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 16;
+    for (feature, bit) in [(Features::UMIP, 11), (Features::PCID, 17), (Features::XSAVE, 18), (Features::SMEP, 20), (Features::SMAP, 21)] {
+        cr4 |= u64::from(features.contains(feature)) << bit;
+    }
+    (cr0, cr4)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_registers_have_what_is_always_used_and_what_was_found() {
+        assert_eq!(control_registers(Features::empty()), (0x8001_0033, 0x1_06e0));
+        assert_eq!(control_registers(Features::all()).1, 0x1_06e0 | 1 << 11 | 1 << 17 | 1 << 18 | 1 << 20 | 1 << 21);
+        assert_eq!(control_registers(Features::SMAP).1, 0x1_06e0 | 1 << 21);
+    }
 
     const NEEDED: [(u32, [u32; 4]); 3] =
         [(1, [0, 0, 0, 1 << 9 | 1 << 13 | 1 << 16 | 1 << 24 | 1 << 4]), (7, [0, 1, 0, 0]), (0x8000_0001, [0, 0, 0, 1 << 20 | 1 << 11])];

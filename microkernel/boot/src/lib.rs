@@ -10,6 +10,7 @@ pub mod acpi;
 pub mod bundle;
 pub mod calendar;
 pub mod clock;
+pub mod descriptors;
 pub mod extended;
 pub mod features;
 pub mod kernel_map;

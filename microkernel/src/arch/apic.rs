@@ -13,25 +13,11 @@ const BASE_ENABLE: u64 = 1 << 11;
 
 /// Registers, by their offset in memory (Intel SDM volume 3, table 11-1); the MSR is 0x800 + offset / 16.
 mod register {
-    pub const ID: u32 = 0x20;
-    pub const VERSION: u32 = 0x30;
-    pub const TASK_PRIORITY: u32 = 0x80;
-    pub const EOI: u32 = 0xb0;
-    pub const SPURIOUS: u32 = 0xf0;
-    pub const IN_SERVICE: u32 = 0x100;
-    pub const ERROR_STATUS: u32 = 0x280;
-    pub const LVT_CMCI: u32 = 0x2f0;
-    pub const COMMAND: u32 = 0x300;
-    pub const COMMAND_HIGH: u32 = 0x310;
-    pub const LVT_TIMER: u32 = 0x320;
-    pub const LVT_THERMAL: u32 = 0x330;
-    pub const LVT_PERFORMANCE: u32 = 0x340;
-    pub const LVT_LINT0: u32 = 0x350;
-    pub const LVT_LINT1: u32 = 0x360;
-    pub const LVT_ERROR: u32 = 0x370;
-    pub const INITIAL_COUNT: u32 = 0x380;
-    pub const CURRENT_COUNT: u32 = 0x390;
-    pub const DIVIDE: u32 = 0x3e0;
+    crate::virt::constants! { u32:
+        ID = 0x20; VERSION = 0x30; TASK_PRIORITY = 0x80; EOI = 0xb0; SPURIOUS = 0xf0; IN_SERVICE = 0x100; ERROR_STATUS = 0x280;
+        LVT_CMCI = 0x2f0; COMMAND = 0x300; COMMAND_HIGH = 0x310; LVT_TIMER = 0x320; LVT_THERMAL = 0x330; LVT_PERFORMANCE = 0x340;
+        LVT_LINT0 = 0x350; LVT_LINT1 = 0x360; LVT_ERROR = 0x370; INITIAL_COUNT = 0x380; CURRENT_COUNT = 0x390; DIVIDE = 0x3e0;
+    }
 }
 
 const LVT_MASKED: u32 = 1 << 16;

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use tessera_abi::boot::Features;
 use x86_64::VirtAddr;
-use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+use x86_64::registers::control::{Cr0, Cr4, Efer, EferFlags};
 use x86_64::registers::model_specific::{LStar, Msr, SFMask};
 use x86_64::registers::rflags::RFlags;
 
@@ -64,33 +64,12 @@ pub fn physical_bits() -> u32 {
 
 /// Sets this processor's control registers for the features in use. The caller's page tables must map what runs.
 pub fn enable() {
-    let features = features();
-    let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
-        | Cr4Flags::MACHINE_CHECK_EXCEPTION
-        | Cr4Flags::PAGE_GLOBAL
-        | Cr4Flags::OSFXSR
-        | Cr4Flags::OSXMMEXCPT_ENABLE
-        | Cr4Flags::FSGSBASE;
-    for (feature, flag) in [
-        (Features::UMIP, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
-        (Features::PCID, Cr4Flags::PCID),
-        (Features::XSAVE, Cr4Flags::OSXSAVE),
-        (Features::SMEP, Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
-        (Features::SMAP, Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
-    ] {
-        cr4.set(flag, features.contains(feature));
-    }
-    let cr0 = Cr0Flags::PROTECTED_MODE_ENABLE
-        | Cr0Flags::MONITOR_COPROCESSOR
-        | Cr0Flags::EXTENSION_TYPE
-        | Cr0Flags::NUMERIC_ERROR
-        | Cr0Flags::WRITE_PROTECT
-        | Cr0Flags::PAGING;
+    let (cr0, cr4) = tessera_boot::features::control_registers(features());
     // SAFETY: every bit is one that the processor has; paging and long mode stay as they are. CR3's low bits are 0, as setting PCIDE demands.
     unsafe {
         Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS));
-        Cr0::write_raw(cr0.bits());
-        Cr4::write_raw(cr4.bits());
+        Cr0::write_raw(cr0);
+        Cr4::write_raw(cr4);
         wrmsr(MSR_PAT, PAT);
     }
 }

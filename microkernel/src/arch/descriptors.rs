@@ -1,9 +1,10 @@
 //! Each processor's descriptor tables and stacks, and the steps that make a processor part of the system.
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::AtomicU32;
 
 use tessera_abi::{MAX_CPUS, PAGE_SIZE};
+use tessera_boot::descriptors;
 use tessera_boot::paging::{PageSize, bits};
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
@@ -40,37 +41,28 @@ pub struct ArchCpu {
 // SAFETY: the tables are written before their processor loads them, by the one processor that runs the boot, and only by hardware afterwards.
 unsafe impl Sync for ArchCpu {}
 
-impl ArchCpu {
+impl Default for ArchCpu {
     /// Empty tables.
-    pub const fn new() -> Self {
+    fn default() -> Self {
         // Its map of ports lies past its limit: user level has none.
         let tss = UnsafeCell::new(TaskStateSegment::new());
         Self { gdt: UnsafeCell::new([0; 8]), tss, apic_id: AtomicU32::new(u32::MAX) }
     }
+}
 
+impl ArchCpu {
     /// Fills the tables in.
     ///
     /// # Safety
     /// No processor uses them yet.
     unsafe fn fill(&self, stack_top: u64, ist: [u64; 3]) {
-        let tss = self.tss.get() as u64;
         // SAFETY: nobody else has a reference, as the caller vouches.
         unsafe {
             (*self.tss.get()).privilege_stack_table = [VirtAddr::new(stack_top); 3];
             let [first, second, third] = ist.map(VirtAddr::new);
             let unused = VirtAddr::zero();
             (*self.tss.get()).interrupt_stack_table = [first, second, third, unused, unused, unused, unused];
-            *self.gdt.get() = [
-                0,
-                0x00af_9b00_0000_ffff,
-                0x00cf_9300_0000_ffff,
-                0x00cf_f300_0000_ffff,
-                0x00af_fb00_0000_ffff,
-                // Available 64-bit TSS: base in three pieces, limit.
-                0x0000_8900_0000_0000 | (tss & 0x00ff_ffff) << 16 | (tss >> 24 & 0xff) << 56 | (size_of::<TaskStateSegment>() as u64 - 1),
-                tss >> 32,
-                0,
-            ];
+            *self.gdt.get() = descriptors::table(self.tss(), size_of::<TaskStateSegment>() as u64 - 1);
         }
     }
 
@@ -85,7 +77,7 @@ impl ArchCpu {
     /// They are filled in, and belong to this processor. GS base is lost.
     unsafe fn load(&'static self) {
         let gdt = DescriptorTablePointer { limit: 8 * 8 - 1, base: VirtAddr::from_ptr(self.gdt.get()) };
-        let idt = DescriptorTablePointer { limit: (256 * size_of::<Gate>() - 1) as u16, base: VirtAddr::from_ptr(IDT.0.get()) };
+        let idt = DescriptorTablePointer { limit: (256 * 16 - 1) as u16, base: VirtAddr::from_ptr(IDT.0.get()) };
         // SAFETY: both tables live forever; the selectors are those of `fill`. No local table is left from the boot loader.
         unsafe {
             lgdt(&gdt);
@@ -102,30 +94,13 @@ impl ArchCpu {
     }
 }
 
-/// Interrupt gate (Intel SDM volume 3, 6.14.1).
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Gate {
-    low: u64,
-    high: u64,
-}
-
-impl Gate {
-    fn new(handler: unsafe extern "C" fn(), ist: u64, ring: u64) -> Self {
-        let address = handler as usize as u64;
-        let low =
-            address & 0xffff | u64::from(cpu::KERNEL_CS) << 16 | ist << 32 | 0x8e00 << 32 | ring << 45 | (address >> 16 & 0xffff) << 48;
-        Self { low, high: address >> 32 }
-    }
-}
-
 #[repr(C, align(4096))]
-struct Idt(UnsafeCell<[Gate; 256]>);
+struct Idt(UnsafeCell<[[u64; 2]; 256]>);
 
 // SAFETY: written once by the first processor before any loads it.
 unsafe impl Sync for Idt {}
 
-static IDT: Idt = Idt(UnsafeCell::new([Gate { low: 0, high: 0 }; 256]));
+static IDT: Idt = Idt(UnsafeCell::new([[0; 2]; 256]));
 
 fn fill_idt() {
     // SAFETY: only the first processor runs, and it has not loaded the table.
@@ -133,10 +108,10 @@ fn fill_idt() {
     for (vector, gate) in gates.iter_mut().enumerate() {
         // Breakpoint and overflow may be raised by user level's own instructions.
         let ring = if vector == 3 || vector == 4 { 3 } else { 0 };
-        *gate = Gate::new(entry::VECTOR_STUBS[vector], 0, ring);
+        *gate = descriptors::gate(entry::VECTOR_STUBS[vector] as usize as u64, cpu::KERNEL_CS, 0, ring);
     }
     for (stack, (vector, handler)) in (1..).zip(IST_VECTORS) {
-        gates[vector] = Gate::new(handler, stack, 0);
+        gates[vector] = descriptors::gate(handler as usize as u64, cpu::KERNEL_CS, stack, 0);
     }
 }
 
@@ -172,7 +147,7 @@ pub(super) fn allocate(index: usize, allocator: &mut BootAllocator) -> &'static 
     let place = memory::phys_to_virt(allocator.allocate(size_of::<PerCpu>().div_ceil(PAGE_SIZE) as u64)).cast::<PerCpu>();
     // SAFETY: the memory is large enough, page-aligned, unused, and never given back; nobody else knows it yet.
     unsafe {
-        place.write(PerCpu::new(ArchCpu::new()));
+        place.write(PerCpu { vcpu_deadline: Cell::new(u64::MAX), ..PerCpu::default() });
         let data = &*place;
         data.kernel_stack.set(stack_top);
         data.arch.fill(stack_top, ist);

@@ -28,44 +28,25 @@ const UTCB: usize = offset_of!(Thread, utcb_address);
 const CR3: usize = offset_of!(Thread, cr3);
 const BY_SYSCALL: usize = offset_of!(Thread, by_syscall);
 
-/// Stores the message words into the thread that the register names.
+/// Stores the message words into the thread in `rcx`.
 macro_rules! store_words {
-    ($thread:literal) => {
-        concat!(
-            "mov [",
-            $thread,
-            " + {words}], rbx; mov [",
-            $thread,
-            " + {words} + 8], rbp; mov [",
-            $thread,
-            " + {words} + 16], r12; ",
-            "mov [",
-            $thread,
-            " + {words} + 24], r13; mov [",
-            $thread,
-            " + {words} + 32], r14; mov [",
-            $thread,
-            " + {words} + 40], r15"
-        )
+    () => {
+        "mov [rcx + {words}], rbx; mov [rcx + {words} + 8], rbp; mov [rcx + {words} + 16], r12; \
+         mov [rcx + {words} + 24], r13; mov [rcx + {words} + 32], r14; mov [rcx + {words} + 40], r15"
     };
 }
 
-/// Loads the page tables of the thread that the second register names, through the first, unless they are loaded. Label 1 is taken.
+/// Loads the page tables of the thread that the register names, through `rdx`, unless they are loaded. Label 1 is taken.
 macro_rules! load_cr3 {
-    ($root:literal, $thread:literal) => {
-        concat!(
-            "mov ",
-            $root,
-            ", [",
-            $thread,
-            " + {cr3}]; cmp ",
-            $root,
-            ", gs:[40]; je 1f; mov gs:[40], ",
-            $root,
-            "; mov cr3, ",
-            $root,
-            "; 1:"
-        )
+    ($thread:literal) => {
+        concat!("mov rdx, [", $thread, " + {cr3}]; cmp rdx, gs:[40]; je 1f; mov gs:[40], rdx; mov cr3, rdx; 1:")
+    };
+}
+
+/// Out of shared mode and back to where `rcx` and `r11` say, with nothing of the kernel's in the other registers that no result is in, nor what the thread before left in GS.
+macro_rules! sysret {
+    () => {
+        "mov dword ptr gs:[32], 0; swapgs; xor edx, edx; xor r9d, r9d; xor r10d, r10d; wrgsbase rdx; sysretq"
     };
 }
 
@@ -166,7 +147,7 @@ pub unsafe extern "C" fn syscall_entry() {
         "jz 12f",
         // It will make the call again, for which it needs all its arguments back.
         "mov byte ptr [rcx + {by_syscall}], 0",
-        store_words!("rcx"),
+        store_words!(),
         "12:",
         "call {next}",
         "jmp {return_to_user}",
@@ -179,7 +160,7 @@ pub unsafe extern "C" fn syscall_entry() {
         "mov [rcx + {r8}], r8",
         "10:",
         "mov byte ptr [rcx + {by_syscall}], 1",
-        store_words!("rcx"),
+        store_words!(),
         "mov rsp, gs:[16]",
         "call {slow}",
         "jmp {return_to_user}",
@@ -223,20 +204,14 @@ pub unsafe extern "C" fn syscall_entry() {
 #[unsafe(naked)]
 unsafe extern "C" fn resume() {
     naked_asm!(
-        load_cr3!("rcx", "rax"),
+        load_cr3!("rax"),
         "mov rcx, [rax + {rip}]",
         "mov r11, [rax + {rflags}]",
         "mov r8, [rax + {utcb}]",
         "mov rsp, [rax + {rsp}]",
         "wrfsbase r8",
-        "mov dword ptr gs:[32], 0",
-        "swapgs",
         "xor eax, eax",
-        "xor edx, edx",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
-        "wrgsbase rdx", // whatever the thread before left there
-        "sysretq",
+        sysret!(),
         rip = const RIP, rflags = const RFLAGS, rsp = const RSP, utcb = const UTCB, cr3 = const CR3,
     )
 }
@@ -246,20 +221,14 @@ unsafe extern "C" fn resume() {
 #[unsafe(naked)]
 unsafe extern "C" fn resume_status() {
     naked_asm!(
-        load_cr3!("rdx", "rcx"),
+        load_cr3!("rcx"),
         "mov r11, [rcx + {rflags}]",
         "mov r8, [rcx + {utcb}]",
         "mov rsp, [rcx + {rsp}]",
         "mov rcx, [rcx + {rip}]",
         "wrfsbase r8",
-        "mov dword ptr gs:[32], 0",
-        "swapgs",
-        "xor edx, edx",
         "xor r8d, r8d",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
-        "wrgsbase rdx",
-        "sysretq",
+        sysret!(),
         rip = const RIP, rflags = const RFLAGS, rsp = const RSP, utcb = const UTCB, cr3 = const CR3,
     )
 }
@@ -271,7 +240,7 @@ unsafe extern "C" fn resume_status() {
 #[unsafe(naked)]
 pub unsafe extern "C" fn return_to_user() {
     naked_asm!(
-        load_cr3!("rcx", "rax"),
+        load_cr3!("rax"),
         "mov r8, [rax + {utcb}]",
         "wrfsbase r8",
         "mov rbx, [rax + {words}]",
@@ -288,13 +257,7 @@ pub unsafe extern "C" fn return_to_user() {
         "mov r11, [rax + {rflags}]",
         "mov rsp, [rax + {rsp}]",
         "mov rax, [rax + {rax}]",
-        "mov dword ptr gs:[32], 0",
-        "swapgs",
-        "xor edx, edx",
-        "xor r9d, r9d",
-        "xor r10d, r10d",
-        "wrgsbase r9",
-        "sysretq",
+        sysret!(),
         "2:",
         "mov rsp, gs:[16]",
         "push 0x1b",
@@ -326,29 +289,25 @@ unsafe extern "C" fn vector_common() {
         "test byte ptr [rsp + 24], 3",
         "jz 5f",
         "swapgs",
-        "push rax",
-        "mov rax, gs:[24]",
-        "mov [rax + {rcx}], rcx",
-        "mov [rax + {rdx}], rdx",
-        "mov [rax + {rsi}], rsi",
-        "mov [rax + {rdi}], rdi",
-        "mov [rax + {r8}], r8",
-        "mov [rax + {r9}], r9",
-        "mov [rax + {r10}], r10",
-        "mov [rax + {r11}], r11",
-        store_words!("rax"),
-        "pop rcx",
-        "mov [rax + {rax}], rcx",
+        "push rcx",
+        "mov rcx, gs:[24]",
+        "mov [rcx + {rax}], rax",
+        "mov [rcx + {rdx}], rdx",
+        "mov [rcx + {rsi}], rsi",
+        "mov [rcx + {rdi}], rdi",
+        "mov [rcx + {r8}], r8",
+        "mov [rcx + {r9}], r9",
+        "mov [rcx + {r10}], r10",
+        "mov [rcx + {r11}], r11",
+        store_words!(),
+        "pop [rcx + {rcx}]",
         "pop rdi", // vector
         "pop rsi", // error code
-        "pop rcx",
-        "mov [rax + {rip}], rcx",
+        "pop [rcx + {rip}]",
         "add rsp, 8",
-        "pop rcx",
-        "mov [rax + {rflags}], rcx",
-        "pop rcx",
-        "mov [rax + {rsp}], rcx",
-        "mov byte ptr [rax + {by_syscall}], 0",
+        "pop [rcx + {rflags}]",
+        "pop [rcx + {rsp}]",
+        "mov byte ptr [rcx + {by_syscall}], 0",
         "mov rsp, gs:[16]", // some exceptions come on a stack of their own
         "cld",
         "lock inc dword ptr gs:[32]",

@@ -17,6 +17,7 @@ use super::descriptors::ArchCpu;
 
 /// One processor's data. The entry code knows the offsets of the first fields.
 #[repr(C)]
+#[derive(Default)]
 pub struct PerCpu {
     /// Its own address, to get from GS to a reference. Offset 0.
     pub self_pointer: Cell<u64>,
@@ -85,36 +86,6 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub static TRACE_MASK: AtomicU64 = AtomicU64::new(0);
 
 impl PerCpu {
-    /// An empty one, to be placed by the boot code.
-    #[must_use]
-    pub fn new(arch: ArchCpu) -> Self {
-        Self {
-            self_pointer: Cell::new(0),
-            receivers_offset: Cell::new(0),
-            kernel_stack: Cell::new(0),
-            current: Cell::new(None),
-            reading: AtomicU32::new(0),
-            slow: Cell::new(0),
-            active_cr3: Cell::new(0),
-            fpu_thread: Cell::new(None),
-            fpu_vcpu: Cell::new(None),
-            fpu_trapped: Cell::new(false),
-            discard_vcpu: Cell::new(false),
-            index: Cell::new(0),
-            stop_request: AtomicU32::new(0),
-            reschedule: Cell::new(false),
-            running_vcpu: Cell::new(None),
-            vcpu_deadline: Cell::new(u64::MAX),
-            signalling: Cell::new(None),
-            run_queue: RunQueue::new(),
-            interrupts: Cell::new(0),
-            shootdowns: Cell::new(0),
-            virt: CpuState::new(),
-            trace_ring: Cell::new(0),
-            arch,
-        }
-    }
-
     /// Makes this the running processor's data: sets GS base, and enters it into the table under `index`. `kernel_stack` must be set before.
     pub fn install(&'static self, index: usize) {
         let address = core::ptr::from_ref(self) as u64;

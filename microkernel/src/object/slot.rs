@@ -41,7 +41,7 @@ impl Cap {
     /// The empty capability.
     pub const NULL: Self = Self { kind: ObjectKind::Null, rights: Rights::empty(), flags: 0, extra: 0, object: 0, badge: 0, space: 0 };
 
-    /// A capability with all rights to an object that has a header.
+    /// A capability with all rights to an object, or to something that there is once.
     pub const fn object(kind: ObjectKind, address: u64, extra: u32) -> Self {
         Self { kind, rights: Rights::all(), flags: 0, extra, object: address, badge: 0, space: 0 }
     }

@@ -2,6 +2,7 @@
 
 use core::cell::{Cell, UnsafeCell};
 
+pub use tessera_abi::object::thread::ThreadState as State;
 use tessera_abi::object::{ObjectKind, Rights, size, thread as op};
 use tessera_abi::utcb::{MESSAGE_OFFSET, Utcb};
 
@@ -43,29 +44,6 @@ pub struct Registers {
     pub rflags: Cell<u64>,
     /// Stack pointer.
     pub rsp: Cell<u64>,
-}
-
-/// What a thread is doing; what user level sees is [`op::ThreadState`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// Not started, or stopped.
-    #[default]
-    Stopped,
-    /// In the run queue, or current.
-    Ready,
-    /// In an endpoint's queue of receivers.
-    Receiving,
-    /// In an endpoint's queue of callers.
-    Calling,
-    /// Held by a Reply.
-    AwaitingReply,
-    /// A notification's waiter, or asleep.
-    Waiting,
-    /// Faulted with nobody to tell.
-    Faulted,
-    /// Out of budget, in the timer list.
-    Throttled,
 }
 
 /// Extended state as FXSAVE stores it (SDM volume 1, 10.5.1).
@@ -227,6 +205,14 @@ impl Thread {
         self.regs.rax.set(status);
     }
 
+    /// As [`Self::set_status`], with the values that come with it in RDI and RSI.
+    #[inline(always)]
+    pub fn set_result(&self, status: u64, value: u64, info: u64) {
+        self.set_status(status);
+        self.regs.rdi.set(value);
+        self.regs.rsi.set(info);
+    }
+
     /// Registers and extended state of a thread that begins.
     pub fn reset_registers(&self, rip: u64, rsp: u64, argument: u64) {
         let r = &self.regs;
@@ -244,17 +230,12 @@ impl Thread {
     }
 
     /// What user level is told of its state.
-    pub fn public_state(&self) -> op::ThreadState {
+    pub fn public_state(&self) -> State {
         match self.state.get() {
-            State::Stopped => op::ThreadState::Stopped,
-            _ if self.faulted.get() => op::ThreadState::Faulted,
-            State::Ready => op::ThreadState::Ready,
-            State::Receiving => op::ThreadState::Receiving,
-            State::Calling => op::ThreadState::Calling,
-            State::AwaitingReply => op::ThreadState::AwaitingReply,
-            State::Waiting => op::ThreadState::Waiting,
-            State::Faulted => op::ThreadState::Faulted,
-            State::Throttled => op::ThreadState::Throttled,
+            State::Stopped => State::Stopped,
+            // It may wait for its handler as a caller does.
+            _ if self.faulted.get() => State::Faulted,
+            state => state,
         }
     }
 }

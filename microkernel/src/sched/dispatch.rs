@@ -55,7 +55,7 @@ fn throttle(cpu: &PerCpu, thread: Ref<Thread>, context: Ref<SchedContext>) {
     ask_reschedule(cpu);
 }
 
-/// Makes a processor choose again before it leaves the kernel: the running one, or in exclusive mode any.
+/// Makes a processor choose again before it leaves the kernel: the running one, or in exclusive mode any. So a current thread that was put where it waits stops running.
 #[inline]
 pub fn ask_reschedule(cpu: &PerCpu) {
     cpu.reschedule.set(true);
@@ -190,11 +190,6 @@ pub fn next_thread(cpu: &'static PerCpu) -> Ref<Thread> {
         Some(thread) if !cpu.reschedule.get() => thread,
         _ => schedule(cpu),
     }
-}
-
-/// The current thread stops running; the caller has put it where it waits.
-pub fn block_current(cpu: &PerCpu) {
-    ask_reschedule(cpu);
 }
 
 /// Puts `next`'s extended state into the registers, the eager way: the registers never hold one thread's secrets while another can read them.

@@ -31,9 +31,8 @@ pub struct RunQueue {
     pub switches: Cell<u64>,
 }
 
-impl RunQueue {
-    /// An empty one.
-    pub const fn new() -> Self {
+impl Default for RunQueue {
+    fn default() -> Self {
         Self {
             ready: Cell::new(0),
             lists: [const { Queue::new() }; PRIORITIES],
@@ -46,7 +45,9 @@ impl RunQueue {
             switches: Cell::new(0),
         }
     }
+}
 
+impl RunQueue {
     /// Whether somebody of more than `thread`'s priority is ready.
     #[inline(always)]
     pub fn has_above(&self, thread: &Thread) -> bool {
@@ -137,7 +138,7 @@ mod tests {
         let threads: Vec<Thread> = [5, 63, 5, 0].iter().zip(&contexts).map(|(&p, c)| thread(p, c)).collect();
         contexts[0].virtual_time.set(9);
         contexts[2].virtual_time.set(4);
-        let queue = RunQueue::new();
+        let queue = RunQueue::default();
         for thread in &threads {
             queue.insert(Ref::from(thread));
         }
@@ -154,7 +155,7 @@ mod tests {
         fn spinning_threads_share_by_weight(weights in proptest::collection::vec(10..1000_u64, 2..6)) {
             let contexts: Vec<SchedContext> = weights.iter().map(|&w| { let c = SchedContext::new(); c.weight.set(w); c }).collect();
             let threads: Vec<Thread> = contexts.iter().map(|c| thread(7, c)).collect();
-            let queue = RunQueue::new();
+            let queue = RunQueue::default();
             for t in &threads { queue.wake(Ref::from(t)); }
             let slice = 1000;
             let mut now = 0;
@@ -177,7 +178,7 @@ mod tests {
         fn sleeping_earns_no_credit(slices in 10..500_u64) {
             let contexts = [SchedContext::new(), SchedContext::new()];
             let threads = [thread(7, &contexts[0]), thread(7, &contexts[1])];
-            let queue = RunQueue::new();
+            let queue = RunQueue::default();
             queue.wake(Ref::from(&threads[0]));
             for i in 0..slices {
                 let t = queue.pop().unwrap();

@@ -215,9 +215,7 @@ pub fn fault(cpu: &'static PerCpu, thread: Ref<Thread>, words: [u64; 6]) -> bool
     for (register, word) in regs.words.iter().zip(words) {
         register.set(word);
     }
-    handler.set_status(0);
-    regs.rdi.set(cap.badge());
-    regs.rsi.set(FAULT_MESSAGE.0);
+    handler.set_result(0, cap.badge(), FAULT_MESSAGE.0);
     handler.by_syscall.set(true);
     switch_fpu_between(cpu, thread, handler);
     true

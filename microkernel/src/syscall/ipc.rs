@@ -83,9 +83,7 @@ pub fn abort(_exclusive: &Exclusive, thread: Ref<Thread>, error: Error) -> bool 
         thread.state.set(State::Faulted);
         return false;
     }
-    thread.set_status(error as u64);
-    thread.regs.rdi.set(0);
-    thread.regs.rsi.set(0);
+    thread.set_result(error as u64, 0, 0);
     true
 }
 
@@ -152,9 +150,7 @@ fn deliver(caller: Ref<Thread>, receiver: Ref<Thread>, reply: Ref<Reply>, endpoi
     let info = transfer(&caller, &receiver, caller.call_rights.get().contains(Rights::GRANT))?;
     detach(receiver);
     detach_caller_queue(caller);
-    receiver.set_status(0);
-    receiver.regs.rdi.set(caller.badge.get());
-    receiver.regs.rsi.set(info.0);
+    receiver.set_result(0, caller.badge.get(), info.0);
     caller.state.set(State::AwaitingReply);
     caller.slow_reply.set(true);
     caller.held_by.set(Some(reply));
@@ -205,7 +201,7 @@ fn send(exclusive: &Exclusive, thread: Ref<Thread>, endpoint: Ref<Endpoint>, unt
     if let Some(until) = until {
         cpu.run_queue.timers.insert(thread, until);
     }
-    dispatch::block_current(cpu);
+    dispatch::ask_reschedule(cpu);
     Ok(())
 }
 
@@ -252,7 +248,7 @@ pub fn fault(exclusive: &Exclusive, thread: Ref<Thread>, words: [u64; 6]) {
     }
     crate::klog!("a thread without a fault handler stopped: {name} at {rip:#x}, address {address:#x}, stack {rsp:#x}");
     thread.state.set(State::Faulted);
-    dispatch::block_current(exclusive.cpu());
+    dispatch::ask_reschedule(exclusive.cpu());
 }
 
 /// The current thread, which faulted, was to go on beyond user level: it stays where it is. Returns whom to resume.
@@ -261,7 +257,7 @@ pub extern "C" fn stop_faulted() -> Ref<Thread> {
     if let Some(thread) = cpu.current.get() {
         thread.faulted.set(true);
         thread.state.set(State::Faulted);
-        dispatch::block_current(cpu);
+        dispatch::ask_reschedule(cpu);
     }
     dispatch::next_thread(cpu)
 }
@@ -308,9 +304,7 @@ fn answer(exclusive: &Exclusive, thread: Ref<Thread>, reply: Ref<Reply>, endpoin
             MessageInfo::new(info.bytes(), 0)
         }
     };
-    caller.set_status(0);
-    caller.regs.rdi.set(0);
-    caller.regs.rsi.set(info.0);
+    caller.set_result(0, 0, info.0);
     trace::record(exclusive.cpu(), Event::Reply, thread.address(), caller.address());
     dispatch::wake(exclusive, caller);
 }
@@ -375,9 +369,7 @@ pub fn receive(exclusive: &Exclusive, thread: Ref<Thread>, with_reply: bool) -> 
     if let Some(notification) = thread.bound.get() {
         let bits = notification.take();
         if bits != 0 {
-            thread.set_status(NOTIFIED);
-            thread.regs.rdi.set(bits);
-            thread.regs.rsi.set(0);
+            thread.set_result(NOTIFIED, bits, 0);
             return Ok(());
         }
     }
@@ -407,11 +399,17 @@ pub fn receive(exclusive: &Exclusive, thread: Ref<Thread>, with_reply: bool) -> 
     thread.state.set(State::Receiving);
     thread.endpoint.set(Some(endpoint));
     endpoint.receivers[usize::from(thread.cpu.get())].push(thread);
-    dispatch::block_current(exclusive.cpu());
+    dispatch::ask_reschedule(exclusive.cpu());
     Ok(())
 }
 
-/// Signals a notification, from shared mode. Used by `Signal`, interrupts and doorbells.
+/// As [`signal`], for interrupts and doorbells.
+#[inline(never)]
+pub fn signal_for(cpu: &'static PerCpu, notification: Ref<Notification>, bits: u64) {
+    signal(cpu, notification, bits);
+}
+
+/// Signals a notification, from shared mode.
 #[inline(always)]
 pub fn signal(cpu: &'static PerCpu, notification: Ref<Notification>, bits: u64) {
     notification.set(bits);
@@ -465,9 +463,7 @@ fn notify(notification: &Notification, thread: Ref<Thread>) -> bool {
     } else {
         detach(thread);
     }
-    thread.set_status(status);
-    thread.regs.rdi.set(bits);
-    thread.regs.rsi.set(0);
+    thread.set_result(status, bits, 0);
     true
 }
 
@@ -486,7 +482,7 @@ pub fn wait(cpu: &'static PerCpu, thread: Ref<Thread>, block: bool) -> Result<()
         thread.waits_for.set(None);
         cpu.run_queue.timers.insert(thread, until);
         thread.state.set(State::Waiting);
-        dispatch::block_current(cpu);
+        dispatch::ask_reschedule(cpu);
         return Ok(());
     }
     let (notification, _) = object::<Notification>(&thread, slot, ObjectKind::Notification, Rights::RECEIVE)?;
@@ -509,15 +505,13 @@ pub fn wait(cpu: &'static PerCpu, thread: Ref<Thread>, block: bool) -> Result<()
             if let Some(until) = until {
                 cpu.run_queue.timers.insert(thread, until);
             }
-            dispatch::block_current(cpu);
+            dispatch::ask_reschedule(cpu);
             return Ok(());
         }
     }
     if bits == 0 {
         return Err(Error::WouldBlock);
     }
-    thread.set_status(0);
-    thread.regs.rdi.set(bits);
-    thread.regs.rsi.set(0);
+    thread.set_result(0, bits, 0);
     Ok(())
 }

@@ -35,18 +35,14 @@ pub extern "C" fn dispatch() -> Ref<Thread> {
 fn fail(cpu: &PerCpu, thread: Ref<Thread>, error: Error) {
     // The call may have ended its own thread.
     if cpu.current.get() == Some(thread) {
-        thread.set_status(error as u64);
-        thread.regs.rdi.set(0);
-        thread.regs.rsi.set(0);
+        thread.set_result(error as u64, 0, 0);
     }
 }
 
 #[inline(always)]
 fn signal(cpu: &'static PerCpu, thread: Ref<Thread>) -> Result<(), Error> {
     let (notification, badge) = ipc::object::<Notification>(&thread, thread.regs.rdi.get(), ObjectKind::Notification, Rights::SEND)?;
-    thread.set_status(0);
-    thread.regs.rdi.set(0);
-    thread.regs.rsi.set(0);
+    thread.set_result(0, 0, 0);
     ipc::signal(cpu, notification, badge);
     Ok(())
 }
@@ -61,7 +57,6 @@ fn run(cpu: &'static PerCpu, thread: Ref<Thread>) -> Result<(), Error> {
     }
     let call = Syscall::from_number(thread.regs.rax.get() & 0xff).ok_or(Error::UnknownOperation)?;
     match call {
-        Syscall::Signal => signal(cpu, thread),
         Syscall::Wait => ipc::wait(cpu, thread, true),
         Syscall::Poll => ipc::wait(cpu, thread, false),
         Syscall::Yield => {
@@ -70,8 +65,8 @@ fn run(cpu: &'static PerCpu, thread: Ref<Thread>) -> Result<(), Error> {
             scheduler::ask_reschedule(cpu);
             Ok(())
         }
-        // The entry code answers the first and calls the second itself; they come here with flags that they do not have.
-        Syscall::Null | Syscall::VcpuRun => Err(Error::UnknownOperation),
+        // The entry code answers the first and calls the second itself, the third is dealt with above; they come here with flags that they do not have.
+        Syscall::Null | Syscall::VcpuRun | Syscall::Signal => Err(Error::UnknownOperation),
         _ => {
             let exclusive = Exclusive::enter(cpu);
             // While this processor waited, another may have ended the thread.

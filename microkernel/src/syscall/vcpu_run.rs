@@ -7,7 +7,7 @@ use tessera_abi::Error;
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::syscall::{FLAG_DEADLINE, NOTIFIED};
 use tessera_abi::trace::Event;
-use tessera_abi::vcpu::{ExitReason, VcpuState};
+use tessera_abi::vcpu::ExitReason;
 
 use crate::arch::percpu::PerCpu;
 use crate::arch::timer;
@@ -137,12 +137,18 @@ fn enter<const FIRST: bool>(
     })
 }
 
-/// The exit is the VMM's.
+/// The processor runs this thread's vCPU no longer.
 #[inline(always)]
-fn finish(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
+fn stop_running(cpu: &PerCpu, thread: Ref<Thread>) {
     cpu.running_vcpu.set(None);
     cpu.vcpu_deadline.set(u64::MAX);
     thread.in_guest.store(0, Ordering::Release);
+}
+
+/// The exit is the VMM's.
+#[inline(always)]
+fn finish(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
+    stop_running(cpu, thread);
     if !thread.is_without_fpu() {
         dispatch::switch_fpu(cpu, thread);
     }
@@ -193,9 +199,7 @@ fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
 #[cold]
 #[inline(never)]
 fn preempt(cpu: &PerCpu, thread: Ref<Thread>, call: &Call) -> Outcome {
-    cpu.running_vcpu.set(None);
-    cpu.vcpu_deadline.set(u64::MAX);
-    thread.in_guest.store(0, Ordering::Release);
+    stop_running(cpu, thread);
     let regs = &thread.regs;
     regs.rax.set(call.flags);
     regs.rdi.set(call.slot);
@@ -211,10 +215,7 @@ fn settle(cpu: &PerCpu, thread: Ref<Thread>, outcome: Outcome) -> Outcome {
     if !cpu.reschedule.get() {
         return outcome;
     }
-    let regs = &thread.regs;
-    regs.rax.set(outcome.status);
-    regs.rdi.set(outcome.value);
-    regs.rsi.set(0);
+    thread.set_result(outcome.status, outcome.value, 0);
     SWITCH
 }
 
@@ -239,19 +240,10 @@ fn refuse(cap: &Slot) -> Outcome {
 
 /// Ends a run without an exit of the guest's own.
 #[inline(never)]
-fn leave(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, reason: ExitReason) {
-    cpu.running_vcpu.set(None);
-    cpu.vcpu_deadline.set(u64::MAX);
-    thread.in_guest.store(0, Ordering::Release);
-    set_reason(vcpu.state(), reason);
-    if !thread.is_without_fpu() {
-        dispatch::switch_fpu(cpu, thread);
-    }
-}
-
-fn set_reason(state: *mut VcpuState, reason: ExitReason) {
+fn leave(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, reason: ExitReason) -> Outcome {
     // SAFETY: the page belongs to the vCPU; user level may read it at any time.
-    unsafe { (&raw mut (*state).reason).write_volatile(reason as u32) };
+    unsafe { (&raw mut (*vcpu.state()).reason).write_volatile(reason as u32) };
+    finish(cpu, thread)
 }
 
 /// Ties the vCPU to its thread and processor and brings its extended state into the registers.
@@ -292,15 +284,14 @@ fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, c
     vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
     thread.in_guest.store(0, Ordering::Release);
     if call.deadline != u64::MAX && timer::now() >= call.deadline {
-        leave(cpu, thread, vcpu, ExitReason::Deadline);
-        return Some(settle(cpu, thread, Outcome::EXIT));
+        let outcome = leave(cpu, thread, vcpu, ExitReason::Deadline);
+        return Some(settle(cpu, thread, outcome));
     }
     if cpu.reschedule.get() {
         return Some(preempt(cpu, thread, call));
     }
     if cpu.fpu_vcpu.get() != Some(vcpu) && prepare(cpu, thread, vcpu).is_err() {
-        leave(cpu, thread, vcpu, ExitReason::Unknown);
-        return Some(Outcome::EXIT);
+        return Some(leave(cpu, thread, vcpu, ExitReason::Unknown));
     }
     None
 }
@@ -338,7 +329,7 @@ fn ring(cpu: &'static PerCpu, vcpu: Ref<Vcpu>, space: Ref<Space>, reason: ExitRe
         unsafe { (&raw mut (*vcpu.state()).rip).write_volatile(next) };
         vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
     }
-    ipc::signal(cpu, notification, badge);
+    ipc::signal_for(cpu, notification, badge);
     next.is_some()
 }
 

@@ -104,13 +104,14 @@ pub struct CpuState {
     give_up: AtomicU64,
 }
 
-impl CpuState {
+impl Default for CpuState {
     /// For a processor that cannot run guests yet.
-    #[must_use]
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { cpu: UnsafeCell::new(Cpu { current_vmcs: NO_VMCS, ..Cpu::default() }), give_up: AtomicU64::new(NO_VMCS) }
     }
+}
 
+impl CpuState {
     /// The contents. Whoever uses the pointer is this processor, with interrupts off.
     pub(super) const fn get(&self) -> *mut Cpu {
         self.cpu.get()
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn tags_are_unique_within_a_generation() {
-        let state = CpuState::new();
+        let state = CpuState::default();
         // SAFETY: nobody else has the state.
         let cpu = unsafe { &mut *state.get() };
         (cpu.tag_generation, cpu.next_tag, cpu.tag_end) = (1 << 48, 4, 4);
@@ -251,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_another_processor_asked_for_is_given_up_once() {
-        let state = CpuState::new();
+        let state = CpuState::default();
         assert_eq!(state.take_give_up(), None);
         state.ask_to_give_up(0x1000);
         assert_eq!((state.take_give_up(), state.take_give_up()), (Some(0x1000), None));

@@ -288,7 +288,7 @@ impl VcpuArea {
     /// Puts the state that a processor has after reset into the shared page, all groups dirty.
     ///
     /// # Safety
-    /// `state` points at the vCPU's shared page.
+    /// `state` points at the vCPU's shared page, which is zeroed.
     pub unsafe fn reset_state(&mut self, state: *mut VcpuState) {
         // SAFETY: the caller's promise.
         unsafe { reset::store_reset(state, fpu::supported_xcr0(), fpu::extended_size()) };

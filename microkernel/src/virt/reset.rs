@@ -26,46 +26,20 @@ pub struct Loaded {
 /// Stores the state after reset (SDM volume 3, table 10-1) with all groups dirty.
 ///
 /// # Safety
-/// `state` points at the shared page.
+/// `state` points at the shared page, which is zeroed.
 pub unsafe fn store_reset(state: *mut VcpuState, supported_xcr0: u64, extended_size: u64) {
-    for register in 0..16 {
-        put!(state, 0, gpr[register]);
-    }
     // Family 6: what EDX says after reset.
     put!(state, 0x600, gpr[gpr::RDX]);
     put_all!(state, {
         rip = 0xfff0;
         rflags = 2;
-        interrupt_shadow = 0;
-        vectoring = 0;
-        inject = 0;
-        request_window = 0;
-        request_nmi_window = 0;
         cr0 = CR0_RESET;
-        cr2 = 0;
-        cr3 = 0;
-        cr4 = 0;
-        cr8 = 0;
-        efer = 0;
         xcr0 = 1;
         dr6 = DR6_RESET;
         dr7 = DR7_RESET;
-        gdtr.base = 0;
         gdtr.limit = 0xffff;
-        idtr.base = 0;
         idtr.limit = 0xffff;
-        star = 0;
-        lstar = 0;
-        cstar = 0;
-        sfmask = 0;
-        kernel_gs_base = 0;
-        sysenter_cs = 0;
-        sysenter_esp = 0;
-        sysenter_eip = 0;
         pat = PAT_RESET;
-        tsc_aux = 0;
-        tsc_offset = 0;
-        exception_bitmap = 0;
         supported_xcr0 = supported_xcr0;
         xsave_size = extended_size;
         dirty = Dirty::all().bits();

@@ -123,9 +123,7 @@ pub fn invoke(exclusive: &Exclusive, thread: Ref<Thread>) -> Result<(), Error> {
         for (cell, word) in thread.regs.words.iter().zip(results) {
             cell.set(word);
         }
-        thread.set_status(0);
-        thread.regs.rdi.set(0);
-        thread.regs.rsi.set(0);
+        thread.set_result(0, 0, 0);
     }
     Ok(())
 }

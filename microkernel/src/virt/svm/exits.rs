@@ -79,11 +79,8 @@ pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState,
             ExitReason::InterruptWindow
         }
         code::NESTED_FAULT => {
-            put!(state, info_2, info[0]);
-            put!(state, convert::memory_access(info_1), info[1]);
-            put!(state, 0, info[2]);
             let count = vmcb.control.instruction_count.min(15);
-            put!(state, u64::from(count), info[3]);
+            put!(state, [info_2, convert::memory_access(info_1), 0, count.into()], info);
             if count != 0 {
                 let mut bytes = [0; 16];
                 bytes[..15].copy_from_slice(&vmcb.control.instruction);
@@ -116,37 +113,28 @@ pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState,
                 put!(state, event, inject);
                 return Exit::HostInterrupt;
             }
-            put!(state, u64::from(vector), info[0]);
-            put!(state, info_1, info[1]);
-            put!(state, info_2, info[2]);
+            put!(state, [vector.into(), info_1, info_2, 0], info);
             ExitReason::Exception
         }
         code::TASK_SWITCH => {
             let during_delivery = vmcb.control.exit_event as u32 & EVENT_VALID != 0;
             let (source, error) = convert::task_switch(info_1, info_2, during_delivery);
-            put!(state, source, info[0]);
-            put!(state, error, info[1]);
+            put!(state, [source, error, 0, 0], info);
             ExitReason::TaskSwitch
         }
         code::SHUTDOWN => ExitReason::Shutdown,
         code::VMMCALL => ExitReason::Hypercall,
         code::XSETBV => ExitReason::XSetBv,
         code::INVD | code::WBINVD => ExitReason::CacheFlush,
-        code::MONITOR => {
-            put!(state, 0, info[0]);
-            ExitReason::Mwait
-        }
-        code::MWAIT | code::MWAIT_ARMED => {
-            put!(state, 1, info[0]);
+        code::MONITOR | code::MWAIT | code::MWAIT_ARMED => {
+            put!(state, u64::from(exit_code != code::MONITOR), info[0]);
             ExitReason::Mwait
         }
         code::RDPMC => ExitReason::ReadPmc,
         code::PAUSE => ExitReason::Pause,
         code::INVLPGA | code::VMRUN | code::VMLOAD..=code::SKINIT | code::RDPRU => ExitReason::Virtualisation,
         other => {
-            put!(state, u64::from(other), info[0]);
-            put!(state, info_1, info[1]);
-            put!(state, info_2, info[2]);
+            put!(state, [other.into(), info_1, info_2, 0], info);
             ExitReason::Unknown
         }
     };
@@ -165,8 +153,7 @@ pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState,
 pub unsafe fn entry_failed(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, invalid: Invalid) -> Exit {
     vmcb.control.inject = 0;
     host.pending &= !pending::SOFTWARE;
-    put!(state, u64::MAX, info[0]);
-    put!(state, invalid as u64, info[1]);
+    put!(state, [u64::MAX, invalid as u64, 0, 0], info);
     // SAFETY: the caller's promise.
     unsafe { registers::store_full(vmcb, host, state) };
     put!(state, ExitReason::EntryFailed as u32, reason);
@@ -184,8 +171,7 @@ pub unsafe fn entry_refused(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuSt
     // The debug registers may hold the guest's; nobody else's are lost.
     super::wipe(vmcb, host);
     put!(state, Dirty::all().bits(), dirty);
-    put!(state, u64::MAX, info[0]);
-    put!(state, Invalid::Unknown as u64, info[1]);
+    put!(state, [u64::MAX, Invalid::Unknown as u64, 0, 0], info);
     put!(state, ExitReason::EntryFailed as u32, reason);
     Exit::Guest(ExitReason::EntryFailed)
 }

@@ -32,31 +32,19 @@ pub unsafe fn run(area: *mut VcpuArea, host_save: u64) -> Exit {
         let control = &(*area).vmcb.control;
         if control.exit_event as u32 & EVENT_VALID == 0 && control.interrupt_state & 1 == 0 {
             // The same first step in each arm: one jump leads there.
+            macro_rules! stored {
+                ($answer:expr) => {{
+                    store_registers(area);
+                    return $answer;
+                }};
+            }
             match control.exit_code as u32 {
-                code::IO => {
-                    store_registers(area);
-                    return io(area);
-                }
-                code::CPUID => {
-                    store_registers(area);
-                    return cpuid(area);
-                }
-                code::MSR => {
-                    store_registers(area);
-                    return msr(area);
-                }
-                code::HLT => {
-                    store_registers(area);
-                    return plain(area, ExitReason::Halt);
-                }
-                code::VMMCALL => {
-                    store_registers(area);
-                    return plain(area, ExitReason::Hypercall);
-                }
-                code::INTR => {
-                    store_registers(area);
-                    return Exit::HostInterrupt;
-                }
+                code::IO => stored!(io(area)),
+                code::CPUID => stored!(cpuid(area)),
+                code::MSR => stored!(msr(area)),
+                code::HLT => stored!(plain(area, ExitReason::Halt)),
+                code::VMMCALL => stored!(plain(area, ExitReason::Hypercall)),
+                code::INTR => stored!(Exit::HostInterrupt),
                 _ => {}
             }
         }

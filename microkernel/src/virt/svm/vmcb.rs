@@ -221,28 +221,13 @@ pub mod tlb {
     pub const FLUSH_ALL: u32 = 1;
 }
 
-/// [`Control::clean`]: what the processor may take from its cache.
+/// [`Control::clean`], what the processor may take from its cache: intercepts with TSC offset and pause filter; ASID; virtual interrupt and TPR; nested root and PAT;
+/// CR0, CR3, CR4 and EFER; DR6 and DR7; GDTR and IDTR; the other segments and the privilege level; CR2. ALL is everything defined.
 pub mod clean {
-    /// Intercepts, TSC offset, pause filter.
-    pub const INTERCEPTS: u32 = 1 << 0;
-    /// ASID.
-    pub const ASID: u32 = 1 << 2;
-    /// Virtual interrupt and TPR.
-    pub const TPR: u32 = 1 << 3;
-    /// Nested paging: root and PAT.
-    pub const NESTED: u32 = 1 << 4;
-    /// CR0, CR3, CR4, EFER.
-    pub const CONTROL: u32 = 1 << 5;
-    /// DR6, DR7.
-    pub const DEBUG: u32 = 1 << 6;
-    /// GDTR, IDTR.
-    pub const TABLES: u32 = 1 << 7;
-    /// CS, DS, SS, ES, CPL.
-    pub const SEGMENTS: u32 = 1 << 8;
-    /// CR2.
-    pub const CR2: u32 = 1 << 9;
-    /// Everything defined.
-    pub const ALL: u32 = 0x7ff;
+    super::constants! { u32:
+        INTERCEPTS = 1; ASID = 1 << 2; TPR = 1 << 3; NESTED = 1 << 4; CONTROL = 1 << 5; DEBUG = 1 << 6; TABLES = 1 << 7;
+        SEGMENTS = 1 << 8; CR2 = 1 << 9; ALL = 0x7ff;
+    }
 }
 
 /// Exit codes (appendix C), by the manual's names; 32 bits tell them all apart, and QEMU writes no more for `INVALID`.

@@ -109,10 +109,8 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
             ExitReason::NmiWindow
         }
         reason::EPT_VIOLATION => {
-            put!(state, read(field::GUEST_PHYSICAL), info[0]);
-            put!(state, convert::memory_access(qualification), info[1]);
-            put!(state, if qualification & 1 << 7 != 0 { read(field::GUEST_LINEAR) } else { 0 }, info[2]);
-            put!(state, 0, info[3]);
+            let linear = if qualification & 1 << 7 != 0 { read(field::GUEST_LINEAR) } else { 0 };
+            put!(state, [read(field::GUEST_PHYSICAL), convert::memory_access(qualification), linear, 0], info);
             ExitReason::Memory
         }
         reason::MOV_DR => {
@@ -129,8 +127,8 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
         reason::TASK_SWITCH => {
             let vectoring = read(field::VECTORING) as u32;
             let has_error = vectoring & EVENT_VALID != 0 && vectoring & EVENT_ERROR != 0;
-            put!(state, qualification & 0xffff | (qualification >> 30 & 3) << 32, info[0]);
-            put!(state, if has_error { read(field::VECTORING_ERROR) | 1 << 32 } else { 0 }, info[1]);
+            let error = if has_error { read(field::VECTORING_ERROR) | 1 << 32 } else { 0 };
+            put!(state, [qualification & 0xffff | (qualification >> 30 & 3) << 32, error, 0, 0], info);
             ExitReason::TaskSwitch
         }
         reason::TRIPLE_FAULT => ExitReason::Shutdown,
@@ -144,9 +142,7 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
         reason::PAUSE => ExitReason::Pause,
         reason::VMCLEAR..=reason::VMXON | reason::GETSEC | reason::INVEPT | reason::INVVPID => ExitReason::Virtualisation,
         other => {
-            put!(state, other.into(), info[0]);
-            put!(state, qualification, info[1]);
-            put!(state, read(field::GUEST_PHYSICAL), info[2]);
+            put!(state, [other.into(), qualification, read(field::GUEST_PHYSICAL), 0], info);
             ExitReason::Unknown
         }
     };
@@ -193,9 +189,7 @@ unsafe fn exception(area: &mut VcpuArea, qualification: u64) -> Option<ExitReaso
         put!(state, reflected_exception(vector), inject);
         return None;
     }
-    put!(state, vector.into(), info[0]);
-    put!(state, error, info[1]);
-    put!(state, qualification, info[2]);
+    put!(state, [vector.into(), error, qualification, 0], info);
     Some(ExitReason::Exception)
 }
 
@@ -236,8 +230,7 @@ pub unsafe fn entry_failed(area: &mut VcpuArea, raw: u64, detail: u64) -> Exit {
         // SAFETY: as in `exception`.
         unsafe { asm!("int 18") };
     }
-    put!(state, raw, info[0]);
-    put!(state, detail, info[1]);
+    put!(state, [raw, detail, 0, 0], info);
     // SAFETY: the caller's promise.
     unsafe { registers::store_full(area, state) };
     put!(state, ExitReason::EntryFailed as u32, reason);
