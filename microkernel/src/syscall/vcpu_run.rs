@@ -253,6 +253,10 @@ fn prepare(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>) -> Result<(), Err
     if !vcpu.configured.get() {
         return Err(Error::BadState);
     }
+    // One that differs from the first was told of at boot; there the instructions would fault.
+    if !cpu.virt.is_enabled() {
+        return Err(Error::Unsupported);
+    }
     let here = cpu.index.get() as u8;
     // Its extended state may be in the registers of the processor it ran on first, so it stays there.
     if vcpu.cpu.get().is_some_and(|other| other != here) {

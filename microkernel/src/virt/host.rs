@@ -112,6 +112,12 @@ impl Default for CpuState {
 }
 
 impl CpuState {
+    /// Whether this processor can run guests: [`super::enable_cpu`] succeeded on it.
+    pub fn is_enabled(&self) -> bool {
+        // SAFETY: only this processor changes it, which is the one that asks.
+        unsafe { (*self.cpu.get()).token != 0 }
+    }
+
     /// The contents. Whoever uses the pointer is this processor, with interrupts off.
     pub(super) const fn get(&self) -> *mut Cpu {
         self.cpu.get()
@@ -248,6 +254,15 @@ mod tests {
             assert!(!seen.contains(&(host.tag_generation, tag)));
             seen.push((host.tag_generation, tag));
         }
+    }
+
+    #[test]
+    fn a_processor_runs_guests_only_after_it_was_enabled() {
+        let state = CpuState::default();
+        assert!(!state.is_enabled());
+        // SAFETY: nobody else has the state.
+        unsafe { (*state.get()).token = 1 << 48 };
+        assert!(state.is_enabled());
     }
 
     #[test]

@@ -180,11 +180,14 @@ mod machine {
         let tags = if controls().used.contains(VirtFeatures::TAGGED_TLB) { 1 << 16 } else { 2 };
         // SAFETY: the state is this processor's own, before it runs guests; the page is the caller's gift; CR4.VMXE only allows VMXON.
         unsafe {
-            (*state.get()).start(cpu, vmxon_page, tags);
             Cr4::update(|flags| flags.insert(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS));
             set_revision(crate::arch::memory::phys_to_virt(vmxon_page).cast());
-            if vmcs::on(vmxon_page) { Ok(()) } else { Err("VMXON failed") }
+            if !vmcs::on(vmxon_page) {
+                return Err("VMXON failed");
+            }
+            (*state.get()).start(cpu, vmxon_page, tags);
         }
+        Ok(())
     }
 
     /// Writes the revision identifier that VMXON regions and VMCSs begin with.

@@ -40,7 +40,7 @@ impl Vcpu {
     /// Runs the guest until something is to be done. The deadline is a TSC value.
     ///
     /// # Errors
-    /// `BadState` if not configured or running elsewhere.
+    /// `BadState` if not configured or running elsewhere; `Unsupported` on a processor that could not be made to run guests.
     #[inline(always)]
     pub fn run(self, deadline: Option<u64>) -> Result<RunOutcome, Error> {
         sys::vcpu_run(self.slot(), deadline)
