@@ -3,7 +3,7 @@
 
 use crate::{
     program::{PAGE, Program},
-    system::{Need, Server, System},
+    system::{Backing, Disk, Need, Server, System},
 };
 use anyhow::{Context, ensure};
 use std::path::Path;
@@ -179,8 +179,20 @@ pub fn to_manifest(system: &System, programs: Vec<manifest::Program>, files: Vec
                 weight: vm.weight,
                 budget_us: vm.budget_us.value,
                 period_us: vm.period_us,
+                disks: vm.disks.iter().map(to_disk).collect(),
             })
             .collect(),
+    }
+}
+
+fn to_disk(disk: &Disk) -> manifest::VmDisk {
+    manifest::VmDisk {
+        backing: match disk.backing.clone() {
+            Backing::Device(device, partition) => manifest::DiskBacking::Device { device, partition },
+            Backing::Store(store, disk) => manifest::DiskBacking::Store { store, disk },
+        },
+        read_only: disk.read_only,
+        serial: disk.serial.value.clone(),
     }
 }
 

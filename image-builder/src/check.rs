@@ -3,11 +3,11 @@
 
 use crate::{
     source::{Diagnostic, Diagnostics, Located, Span, nearest},
-    system::{Grant, Kind, Need, Server, System, Vm},
+    system::{Backing, Grant, Kind, Need, Server, System, Vm},
     units::show_size,
 };
 use tessera_abi::{LARGE_PAGE_SIZE, layout};
-use tessera_manifest::{PciClass, slots};
+use tessera_manifest::{MAX_DISKS, PciClass, slots};
 
 /// Longest name of anything: names appear in tables on a terminal of 80 columns.
 pub const MAX_NAME: usize = 24;
@@ -54,6 +54,7 @@ pub fn check(system: &System, diagnostics: &mut Diagnostics) {
     for vm in &system.vms {
         check_vm(vm, system, diagnostics);
     }
+    disks(system, diagnostics);
     files(system, diagnostics);
     templates(system, diagnostics);
 }
@@ -346,6 +347,70 @@ fn check_vm(vm: &Vm, system: &System, diagnostics: &mut Diagnostics) {
         vm.period_us,
         diagnostics,
     );
+}
+
+/// Endpoint of the server that serves disks.
+const STORAGE: &str = "storage";
+
+/// Disks have a server that reaches them and a way to it, and one writer each.
+fn disks(system: &System, diagnostics: &mut Diagnostics) {
+    let mut seen: Vec<(&Backing, bool, Span)> = Vec::new();
+    for vm in &system.vms {
+        let Some(first) = vm.disks.first() else { continue };
+        let name = &vm.name.value;
+        let monitor = system.servers.iter().find(|server| server.per_vm && server.name.value == "vmm");
+        if monitor.is_some_and(|server| !server.grants.iter().any(|grant| grant.need == Need::Use(STORAGE.into()))) {
+            let message = format!("`{name}` has disks, but the server `vmm` has no way to them");
+            let help = "add `storage = { use = \"storage\" }` to the grants of `vmm`, and a server that provides `storage`";
+            diagnostics.error(first.span, message, "cannot be served", help);
+        }
+        if let Some(extra) = vm.disks.get(MAX_DISKS) {
+            let message = format!("`{name}` has {} disks", vm.disks.len());
+            diagnostics.error(extra.span, message, "one too many", format!("the most is {MAX_DISKS}"));
+        }
+        for disk in &vm.disks {
+            let serial = &disk.serial;
+            if serial.value.len() > 20 || !serial.value.bytes().all(|byte| byte.is_ascii_graphic()) {
+                let message = format!("`serial` cannot be \"{}\"", serial.value);
+                diagnostics.error(serial.span, message, "", "use up to 20 characters of ASCII without blanks");
+            }
+            let clash = |(other, read_only, _): &&(&Backing, bool, Span)| overlap(other, &disk.backing) && !(*read_only && disk.read_only);
+            if let Some((.., first)) = seen.iter().find(clash) {
+                diagnostics.push(
+                    Diagnostic::error(
+                        disk.span,
+                        "two disks of virtual machines are the same bytes",
+                        "again here",
+                        "a disk has one writer: give each its own, or make all of them `read-only = true`",
+                    )
+                    .also(*first, "first here"),
+                );
+            }
+            seen.push((&disk.backing, disk.read_only, disk.span));
+        }
+    }
+    let serves = |server: &&Server| server.grants.iter().any(|grant| grant.need == Need::Provide(STORAGE.into()));
+    let reaches = |server: &Server| {
+        let guests = |grant: &Grant| grant.name.value == "guests" && grant.need == Need::Use("init".into());
+        server.grants.iter().any(guests)
+    };
+    if let Some(server) = system.servers.iter().find(serves).filter(|server| !reaches(server))
+        && !seen.is_empty()
+    {
+        let message = format!("`{}` serves disks, but is not lent the memory of guests", server.name.value);
+        let help = "add `guests = { use = \"init\" }` to its grants";
+        diagnostics.error(server.name.span, message, "cannot serve", help);
+    }
+}
+
+/// Whether two disks share bytes.
+fn overlap(one: &Backing, other: &Backing) -> bool {
+    match (one, other) {
+        (Backing::Device(one, part), Backing::Device(other, other_part)) => {
+            one == other && (part == other_part || *part == 0 || *other_part == 0)
+        }
+        _ => one == other,
+    }
 }
 
 fn known_file(file: &Located<String>, system: &System, diagnostics: &mut Diagnostics) {

@@ -2,10 +2,12 @@
 //!
 //! Every field of the format is documented at the type that it fills.
 
+mod disk;
 mod grant;
 mod server;
 mod vm;
 
+pub use disk::{Backing, Disk};
 pub use grant::{Grant, Kind, Need};
 pub use server::Server;
 pub use vm::Vm;

@@ -1,6 +1,6 @@
 //! `[[vm]]`.
 
-use super::server::narrow;
+use super::{Disk, server::narrow};
 use crate::{
     reader::{Reader, number, parsed},
     source::{Diagnostics, Located, Span},
@@ -32,6 +32,8 @@ pub struct Vm {
     pub budget_us: Located<u64>,
     /// `period`. Default "10 ms".
     pub period_us: u64,
+    /// `disks`: a list of tables. Default none.
+    pub disks: Vec<Disk>,
 }
 
 impl Vm {
@@ -46,8 +48,15 @@ impl Vm {
             .and_then(|node| parsed(node, "memory", units::size, "256 MiB", diagnostics));
         let kernel = reader.require_text("kernel", "\"NAME of [files]\"", diagnostics);
         let vcpus = reader.get("vcpus").and_then(|node| number(node, "vcpus", 1..=4, diagnostics));
+        let mut disks = Vec::new();
+        for (place, mut disk) in reader.tables("disks", diagnostics).into_iter().enumerate() {
+            let owner = name.as_ref().map_or("", |name| name.value.as_str());
+            disk.rename(format!("disk {place} of virtual machine `{owner}`"));
+            disks.extend(Disk::from_reader(disk, diagnostics));
+        }
         let vm = Self {
             span,
+            disks,
             vcpus: vcpus.map_or(1, |vcpus| narrow(vcpus.value)),
             initramfs: reader.text("initramfs", diagnostics),
             command_line: reader.text("command-line", diagnostics).unwrap_or_default(),

@@ -285,3 +285,68 @@ proptest::proptest! {
         }
     }
 }
+
+/// `SYSTEM` with a storage server and these disks: the messages of its mistakes, and help.
+fn with_disks(disks: &str, vmm: &str, storage: &str) -> Vec<(String, String)> {
+    let server = format!(
+        "[[server]]\nname = \"storage\"\npriority = 42\n[server.grants]\ndoor = {{ provide = \"storage\" }}\n{storage}\n\n[[vm]]\ndisks = {disks}\n"
+    );
+    let text = SYSTEM.replacen("[[vm]]\n", &server, 1).replacen(
+        "per-vm = true\nfpu = false\n",
+        &format!("per-vm = true\nfpu = false\n{vmm}\n"),
+        1,
+    );
+    assert!(text.contains("disks") && (vmm.is_empty() || text.contains(vmm)), "{text}");
+    match read(&text, &[]) {
+        Ok(_) => vec![],
+        Err(invalid) => {
+            let errors = invalid.diagnostics.iter().filter(|found| found.severity == Severity::Error);
+            errors.map(|found| (found.message.clone(), found.help.clone())).collect()
+        }
+    }
+}
+
+#[test]
+fn disks_are_read_and_checked() {
+    const WAY: &str = "[server.grants]\nstorage = { use = \"storage\" }";
+    const LENT: &str = "guests = { use = \"init\" }";
+    let good = |disks: &str| with_disks(disks, WAY, LENT);
+    assert_eq!(
+        good("[{ device = \"nvme0\" }, { store = \"main\", disk = \"a.tvd\", serial = \"S1\" }]"),
+        []
+    );
+    assert_eq!(
+        good("[{ device = \"sata1\", partition = 1 }, { device = \"sata1\", partition = 2 }]"),
+        []
+    );
+    let shared = "[{ device = \"cd0\", read-only = true }, { device = \"cd0\", read-only = true }]";
+    assert_eq!(good(shared), []);
+    let only = |disks: &str| {
+        let found = good(disks);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    };
+    assert!(only("[{ read-only = true }]").0.ends_with("is nowhere"));
+    assert!(only("[{ store = \"main\" }]").0.contains("needs both"));
+    assert!(only("[{ device = \"a\", store = \"b\", disk = \"c\" }]").0.contains("at once"));
+    assert!(
+        only("[{ store = \"a\", disk = \"b\", partition = 1 }]")
+            .0
+            .contains("no `partition`")
+    );
+    assert!(only("[{ device = \"a\", partition = 0 }]").0.contains("partition"));
+    assert!(only("[{ device = \"a\", serial = \"one two\" }]").0.contains("serial"));
+    assert!(
+        only("[{ device = \"a\" }, { device = \"a\", partition = 3, read-only = true }]")
+            .0
+            .contains("the same bytes")
+    );
+    assert_eq!(only("[{ device = \"a\", serail = \"b\" }]").1, "did you mean `serial`?");
+    let many = ["{ device = \"a\", read-only = true }"; 9].join(", ");
+    assert!(only(&format!("[{many}]")).0.contains("9 disks"));
+    let one = "[{ device = \"nvme0\" }]";
+    let missing = with_disks(one, "", LENT);
+    assert!(missing.iter().any(|(message, _)| message.contains("no way to them")), "{missing:?}");
+    let blind = with_disks(one, WAY, "");
+    assert!(blind[0].0.contains("not lent the memory"), "{blind:?}");
+}

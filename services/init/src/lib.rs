@@ -12,6 +12,7 @@ pub mod buddy;
 pub mod devices;
 pub mod faults;
 pub mod grants;
+pub mod loan;
 pub mod log;
 pub mod machine;
 pub mod policy;

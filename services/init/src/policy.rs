@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 use tessera_abi::object::{Rights, size, thread};
 use tessera_abi::{PAGE_SIZE, layout};
-use tessera_manifest::{Manifest, Program, Resource, Server, Vm, slots};
+use tessera_manifest::{MAX_DISKS, Manifest, Program, Resource, Server, Vm, slots};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// More servers, machines, endpoints or grants than this are a broken manifest.
@@ -118,6 +118,9 @@ fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
     if !(1..=4).contains(&vm.vcpus) {
         return Err(format!("{} virtual processors", vm.vcpus));
     }
+    if vm.disks.len() > MAX_DISKS || vm.disks.iter().any(|disk| disk.serial.len() > 20) {
+        return Err("it has too many disks, or one with a serial number of more than 20 bytes".into());
+    }
     if !file(&vm.kernel) || !vm.initramfs.iter().all(file) {
         return Err("its kernel or initial RAM disk is not in the image".into());
     }
@@ -182,6 +185,7 @@ mod tests {
                 weight: 100,
                 budget_us: 0,
                 period_us: 0,
+                disks: vec![],
             }],
             ..Manifest::default()
         }
@@ -196,6 +200,17 @@ mod tests {
     #[test]
     fn each_mistake_is_found() {
         type Mistake = fn(&mut Manifest);
+        let disk = tessera_manifest::VmDisk {
+            backing: tessera_manifest::DiskBacking::Device {
+                device: "nvme0".into(),
+                partition: 0,
+            },
+            read_only: false,
+            serial: String::new(),
+        };
+        let mut crowded = good();
+        crowded.vms[0].disks = vec![disk; MAX_DISKS + 1];
+        assert!(check(&crowded, 4 * PAGE).unwrap_err().contains("too many disks"));
         let mistakes: [(Mistake, &str); 12] = [
             (|m| m.programs[0].segments[0].rights = 7, "writable and executable"),
             (|m| m.programs[0].segments[0].address = 0x1000, "program's part"),

@@ -106,6 +106,8 @@ pub struct Spec<'a> {
     pub notification: Option<Notification>,
     /// init's endpoint.
     pub init: Endpoint,
+    /// Bytes of RAM of each virtual machine that it may map.
+    pub lent: Vec<u64>,
 }
 
 /// A process.
@@ -489,5 +491,12 @@ fn page_tables(spec: &Spec<'_>, stack: u64) -> u64 {
     }
     // What it makes itself it may map: threads' stacks and message buffers, and a page for each vCPU.
     tables.small(spec.server.untyped);
+    for length in &spec.lent {
+        // Twice: a machine may start again before the RAM of its last start is given back. Each with a state frame.
+        for _ in 0..2 {
+            tables.large(*length);
+            tables.small(PAGE);
+        }
+    }
     tables.pages()
 }

@@ -94,6 +94,8 @@ pub struct Record {
     pub supervisor: bool,
     /// May use the `vm_manager` interface.
     pub vm_manager: bool,
+    /// May use the `vm_memory` interface.
+    pub guests: bool,
 }
 
 /// A named endpoint.
@@ -193,6 +195,7 @@ impl Root {
                 follower: None,
                 supervisor: uses("supervisor"),
                 vm_manager: uses("vm_manager"),
+                guests: uses("guests"),
             });
         };
         let cpus = machine.cpus;
@@ -320,9 +323,16 @@ impl Root {
             Some(vm) => self.machines.place(vm, &self.manifest, server, record.cpu),
             None => (None, None, record.cpu),
         };
+        let lent = if record.guests {
+            let with_disks = self.manifest.vms.iter().filter(|vm| !vm.disks.is_empty());
+            with_disks.map(|vm| vm.memory).collect()
+        } else {
+            Vec::new()
+        };
         let spec = Spec {
             server,
             program,
+            lent,
             name: record.name.clone(),
             id: index as u64 + 1,
             restarts: record.restarts,
@@ -358,6 +368,7 @@ impl Root {
             self.devices.release(index);
             process.end(&mut self.machine);
         }
+        self.forget_holder(index);
     }
 
     /// A server ended or is to end: takes everything back and does what its policy says.

@@ -1,5 +1,6 @@
 //! What init answers.
 
+use crate::loan::Lendable;
 use crate::process::trouble;
 use crate::root::{End, Record, Root};
 use crate::vm::Connect;
@@ -15,7 +16,7 @@ use tessera_proto::supervisor::{
     WriteExecute,
 };
 use tessera_proto::vm_manager::{VmService, VmState, VmSummary};
-use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, supervisor, unknown_operation, vm_manager};
+use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, supervisor, unknown_operation, vm_manager, vm_memory};
 use tessera_rt::{AddressSpace, CNode, Endpoint, Thread, ThreadStatus, Trace, slots, start_info};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -35,15 +36,16 @@ pub fn answer(root: &mut Root, call: &mut Call, request: &[u8], reply: &mut [u8]
         Some(number) if number == init::INTERFACE.number => return init::dispatch(root, call, request, reply),
         Some(number) if number == supervisor::INTERFACE.number => record.supervisor,
         Some(number) if number == vm_manager::INTERFACE.number => record.vm_manager,
+        Some(number) if number == vm_memory::INTERFACE.number => record.guests,
         _ => return unknown_operation(reply),
     };
     if !allowed {
         return tessera_proto::refuse(FailureKind::NotAllowed, reply);
     }
-    if interface_of(request) == Some(supervisor::INTERFACE.number) {
-        supervisor::dispatch(root, call, request, reply)
-    } else {
-        vm_manager::dispatch(root, call, request, reply)
+    match interface_of(request) {
+        Some(number) if number == supervisor::INTERFACE.number => supervisor::dispatch(root, call, request, reply),
+        Some(number) if number == vm_memory::INTERFACE.number => vm_memory::dispatch(root, call, request, reply),
+        _ => vm_manager::dispatch(root, call, request, reply),
     }
 }
 
@@ -359,7 +361,8 @@ impl supervisor::Server for Root {
         let (free, largest_free) = self.machine.free();
         let machines = || self.machines.entries.iter().filter_map(|entry| entry.running.as_ref());
         let shared: u64 = machines().map(|running| running.shared_pages()).sum();
-        let guests: u64 = machines().map(|running| running.ram_pages()).sum();
+        let ending = self.machines.ending.iter().map(Lendable::pages).sum::<u64>();
+        let guests: u64 = machines().map(|running| running.lent.pages()).sum::<u64>() + ending;
         let processes: u64 = self
             .servers
             .iter()

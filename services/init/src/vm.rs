@@ -1,10 +1,12 @@
 //! Virtual machines: what their processes share, and their start and end.
 //!
-//! A running machine owns its RAM, the console rings, two notifications and two endpoints. They outlive its VMX, which can be started again, and end with its VMM.
+//! A running machine owns its RAM, the console rings, two notifications and two endpoints. They outlive its VMX, which can be started again, and end with its VMM; the RAM when nobody holds it any more, see
+//! [`crate::loan`].
 
 use crate::arrange::{Item, arrange};
 use crate::buddy::Block;
 use crate::grants::file_source;
+use crate::loan::{Lendable, STATE_PAGES_PER_DISK};
 use crate::machine::Machine;
 use crate::process::{Granted, Source, trouble};
 use crate::root::{End, Root};
@@ -40,12 +42,11 @@ const VMM: &str = "vmm";
 /// What a running machine owns.
 #[derive(Debug)]
 pub struct Running {
-    ram: Vec<Block>,
+    /// Its RAM.
+    pub lent: Lendable,
     shared: Vec<Block>,
     slots: Vec<u32>,
-    /// Frames of the RAM, in order: slot and bytes.
-    frames: Vec<(u32, u64)>,
-    /// How many of them are there.
+    /// How many frames of the RAM are there.
     made: usize,
     cpus: Vec<u32>,
     /// Served by the VMM.
@@ -100,16 +101,17 @@ pub struct Connect {
 pub struct Machines {
     /// The machines.
     pub entries: Vec<Entry>,
+    /// RAM of machines that ended, which somebody holds.
+    pub ending: Vec<Lendable>,
 }
 
 impl Running {
     /// Takes the memory, and makes everything but the RAM of it.
-    fn reserve(machine: &mut Machine, config: &Vm) -> Result<Self, Failure> {
+    fn reserve(machine: &mut Machine, config: &Vm, number: u64) -> Result<Self, Failure> {
         let mut running = Self {
-            ram: vec![],
+            lent: Lendable::new(number),
             shared: vec![],
             slots: vec![],
-            frames: vec![],
             made: 0,
             cpus: vec![],
             control: Endpoint::new(0),
@@ -122,7 +124,7 @@ impl Running {
         match running.build(machine, config) {
             Ok(()) => Ok(running),
             Err(failure) => {
-                running.end(machine);
+                running.end(machine).reclaim(machine);
                 Err(failure)
             }
         }
@@ -141,7 +143,7 @@ impl Running {
                 ),
             )
         };
-        self.ram = machine
+        self.lent.ram = machine
             .take_pages(config.memory / PAGE, SMALLEST_FRAME, LARGEST_FRAME)
             .ok_or_else(|| exhausted(machine))?;
         let items = [
@@ -152,7 +154,7 @@ impl Running {
             Item::whole_frame(OUTPUT_PAGES),
             Item::whole_frame(INPUT_PAGES),
         ];
-        let made = self.make_shared(machine, &items)?;
+        let made = Self::make_shared(machine, &items, &mut self.shared, &mut self.slots)?;
         let [control, console, vmm_signal, vmx_signal, output, input] = made;
         self.control = Endpoint::new(control);
         self.console = Endpoint::new(console);
@@ -160,6 +162,12 @@ impl Running {
         self.vmx_signal = Notification::new(vmx_signal);
         self.output = output;
         self.input = input;
+        if !config.disks.is_empty() {
+            let pages = STATE_PAGES_PER_DISK * config.disks.len() as u64;
+            let items = [Item::whole_frame(pages)];
+            let [state] = Self::make_shared(machine, &items, &mut self.lent.state_blocks, &mut self.lent.slots)?;
+            self.lent.state = (state, pages);
+        }
         for _ in 0..config.vcpus {
             self.cpus.push(machine.place_vcpu());
         }
@@ -168,14 +176,16 @@ impl Running {
 
     /// Makes the next portion of the RAM, which the kernel zeroes. Answers true when all of it is there.
     fn make_ram(&mut self) -> Result<bool, Failure> {
-        let Some(block) = self.ram.get(self.made) else { return Ok(true) };
+        let Some(block) = self.lent.ram.get(self.made) else {
+            return Ok(true);
+        };
         let (memory, pages) = (Untyped::new(block.slot), block.pages());
         // The slot of a frame that is in the making.
-        let slot = match self.frames.get(self.made) {
+        let slot = match self.lent.frames.get(self.made) {
             Some((slot, _)) => *slot,
             None => {
-                let slot = self.slot()?;
-                self.frames.push((slot, pages * PAGE));
+                let slot = take_slot(&mut self.lent.slots)?;
+                self.lent.frames.push((slot, pages * PAGE));
                 slot
             }
         };
@@ -186,42 +196,41 @@ impl Running {
                 self.made += 1;
             }
         }
-        Ok(self.made == self.ram.len())
+        Ok(self.made == self.lent.ram.len())
     }
 
-    fn make_shared<const N: usize>(&mut self, machine: &mut Machine, items: &[Item; N]) -> Result<[u32; N], Failure> {
+    fn make_shared<const N: usize>(
+        machine: &mut Machine,
+        items: &[Item; N],
+        blocks: &mut Vec<Block>,
+        slots: &mut Vec<u32>,
+    ) -> Result<[u32; N], Failure> {
         let arrangement = arrange(items);
         let mut made = [0; N];
         for pages in &arrangement.blocks {
-            self.shared
-                .push(machine.take(pages.ilog2()).ok_or(Failure::from(FailureKind::Exhausted))?);
+            blocks.push(machine.take(pages.ilog2()).ok_or(Failure::from(FailureKind::Exhausted))?);
         }
         for placement in &arrangement.placements {
-            let slot = self.slot()?;
-            Untyped::new(self.shared[placement.block].slot)
+            let slot = take_slot(slots)?;
+            Untyped::new(blocks[placement.block].slot)
                 .retype(items[placement.item].kind, placement.size, CNode::OWN, slot, 1)
-                .map_err(trouble("making its console"))?;
+                .map_err(trouble("making what its servers share"))?;
             made[placement.item] = slot;
         }
         Ok(made)
     }
 
-    fn slot(&mut self) -> Result<u32, Failure> {
-        let slot = slots::take().map_err(trouble("init has no slot left"))?;
-        self.slots.push(slot);
-        Ok(slot)
-    }
-
-    fn end(self, machine: &mut Machine) {
+    /// Takes back everything but the RAM.
+    fn end(self, machine: &mut Machine) -> Lendable {
         for cpu in self.cpus {
             let count = &mut machine.vcpus_on[cpu as usize];
             *count = count.saturating_sub(1);
         }
-        machine.reclaim(self.ram);
         machine.reclaim(self.shared);
         for slot in self.slots {
             slots::free(slot);
         }
+        self.lent
     }
 
     /// Pages shared by its processes.
@@ -229,12 +238,12 @@ impl Running {
     pub fn shared_pages(&self) -> u64 {
         self.shared.iter().map(Block::pages).sum()
     }
+}
 
-    /// Pages of RAM.
-    #[must_use]
-    pub fn ram_pages(&self) -> u64 {
-        self.ram.iter().map(Block::pages).sum()
-    }
+fn take_slot(taken: &mut Vec<u32>) -> Result<u32, Failure> {
+    let slot = slots::take().map_err(trouble("init has no slot left"))?;
+    taken.push(slot);
+    Ok(slot)
 }
 
 impl Machines {
@@ -252,7 +261,7 @@ impl Machines {
                 running: None,
             })
             .collect();
-        Self { entries }
+        Self { entries, ending: vec![] }
     }
 
     /// Whether a machine runs.
@@ -327,7 +336,7 @@ impl Machines {
         add("console.output", copy(running.output, read_write, 0), OUTPUT_PAGES * PAGE, false);
         add("console.input", copy(running.input, read_write, 0), INPUT_PAGES * PAGE, false);
         if vmm {
-            for (index, (slot, length)) in running.frames.iter().enumerate() {
+            for (index, (slot, length)) in running.lent.frames.iter().enumerate() {
                 add(&format!("ram.{index}"), copy(*slot, all, 0), *length, true);
             }
             let (source, length) = file_source(manifest, &config.kernel)?;
@@ -368,7 +377,9 @@ impl Root {
             let text = format_args!("the manifest has no template `{VMM}`, which runs virtual machines");
             return Err(Failure::new(FailureKind::Unsupported, text));
         }
-        let running = Running::reserve(&mut self.machine, config)?;
+        // The start's count makes it another machine than the last one of that name.
+        let number = ((u64::from(self.machines.entries[vm].starts) + 1) << 32) | (vm as u64 + 1);
+        let running = Running::reserve(&mut self.machine, config, number)?;
         let entry = &mut self.machines.entries[vm];
         entry.running = Some(running);
         entry.state = VmState::Running;
@@ -506,7 +517,8 @@ impl Root {
         entry.state = state;
         entry.reason = reason.to_string();
         if let Some(running) = entry.running.take() {
-            running.end(&mut self.machine);
+            let lent = running.end(&mut self.machine);
+            self.end_loans(lent);
         }
         self.started(
             vm,

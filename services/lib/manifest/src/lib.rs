@@ -229,6 +229,41 @@ pub struct Vm {
     pub budget_us: u64,
     /// Period in microseconds.
     pub period_us: u64,
+    /// Its disks, in the order in which the guest sees them; at most [`MAX_DISKS`].
+    pub disks: Vec<VmDisk>,
+}
+
+/// Most disks of one virtual machine.
+pub const MAX_DISKS: usize = 8;
+
+/// A disk of a virtual machine. Whoever serves it learns this from init; the machine's own servers only name its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmDisk {
+    /// Where its bytes are.
+    pub backing: DiskBacking,
+    /// The guest cannot write it.
+    pub read_only: bool,
+    /// Serial number that the guest sees, up to 20 bytes of ASCII; empty: none.
+    pub serial: String,
+}
+
+/// Where a disk's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskBacking {
+    /// A disk of the host, or a partition of it.
+    Device {
+        /// Its name, such as `nvme0`.
+        device: String,
+        /// Number of the partition from 1 on; 0: the whole disk.
+        partition: u32,
+    },
+    /// A virtual disk in a datastore.
+    Store {
+        /// The datastore.
+        store: String,
+        /// Path of the disk in it.
+        disk: String,
+    },
 }
 
 /// Bit in the badge of fault messages to init, beside the server's number.

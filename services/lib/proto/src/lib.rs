@@ -11,6 +11,7 @@ extern crate alloc;
 mod call;
 mod declare;
 mod failure;
+pub mod guest_disk;
 pub mod init;
 mod page;
 pub mod reference;
@@ -19,6 +20,7 @@ pub mod supervisor;
 pub mod vm_console;
 pub mod vm_control;
 pub mod vm_manager;
+pub mod vm_memory;
 pub mod wire;
 
 pub use call::{Call, CallError, Delivery, Slots, Transport};
@@ -30,13 +32,15 @@ pub use page::{Page, collect};
 pub use declare::{Attempt, answer, arguments, invoke, operation_of, unknown_operation};
 
 /// Every interface of the system.
-pub const INTERFACES: [&Interface; 6] = [
+pub const INTERFACES: [&Interface; 8] = [
     &init::INTERFACE,
     &supervisor::INTERFACE,
     &vm_manager::INTERFACE,
     &vm_control::INTERFACE,
     &vm_console::INTERFACE,
     &storage::INTERFACE,
+    &vm_memory::INTERFACE,
+    &guest_disk::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use tessera_abi::Error;
+use tessera_proto::guest_disk::{GuestDiskEvent, GuestDiskInfo, GuestQueue, GuestQueues};
 use tessera_proto::init::Level;
 use tessera_proto::storage::*;
 use tessera_proto::supervisor::*;
 use tessera_proto::vm_console::ConsoleChunk;
 use tessera_proto::vm_control::*;
 use tessera_proto::vm_manager::*;
+use tessera_proto::vm_memory::{DiskConfig, DiskPlace, Loan, MachineConfig, MemoryFrame};
 use tessera_proto::*;
 
 /// Answers every operation of every interface with an example in which no two fields are alike.
@@ -383,6 +385,93 @@ impl vm_console::Server for Example {
     }
 }
 
+impl vm_memory::Server for Example {
+    fn machine(&mut self, _: &mut Call, server: u64) -> Result<MachineConfig, Failure> {
+        self.note(format!("machine {server}"))?;
+        let device = DiskPlace::Device {
+            device: "nvme0".into(),
+            partition: 3,
+        };
+        let store = DiskPlace::Store {
+            store: "main".into(),
+            disk: "debian.tvd".into(),
+        };
+        let disk = |place, read_only| DiskConfig {
+            place,
+            read_only,
+            serial: "S1".into(),
+        };
+        Ok(MachineConfig {
+            machine: 1 << 32 | 2,
+            name: "debian".into(),
+            memory: 256 << 20,
+            frames: 4,
+            state: 0x1_2000,
+            disks: vec![disk(device, true), disk(store, false)],
+        })
+    }
+    fn borrow_memory(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
+        self.note(format!("borrow_memory {machine} {:?}", call.cap(0)))
+    }
+    fn frame(&mut self, call: &mut Call, machine: u64, number: u32) -> Result<MemoryFrame, Failure> {
+        self.note(format!("frame {machine} {number}"))?;
+        call.give(60);
+        Ok(MemoryFrame {
+            address: 64 << 20,
+            length: 32 << 20,
+        })
+    }
+    fn state(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
+        call.give(61);
+        self.note(format!("state {machine}"))
+    }
+    fn release(&mut self, _: &mut Call, machine: u64) -> Result<(), Failure> {
+        self.note(format!("release {machine}"))
+    }
+    fn loans(&mut self, _: &mut Call, first: u32) -> Result<Page<Loan>, Failure> {
+        self.note(format!("loans {first}"))?;
+        Ok(Page {
+            items: vec![Loan {
+                machine: 1 << 32 | 2,
+                ending: true,
+            }],
+            next: None,
+        })
+    }
+}
+
+impl guest_disk::Server for Example {
+    fn describe(&mut self, _: &mut Call, disk: u32) -> Result<GuestDiskInfo, Failure> {
+        self.note(format!("describe {disk}"))?;
+        Ok(GuestDiskInfo {
+            sectors: 1 << 24,
+            block_size: 4096,
+            read_only: false,
+            discard: true,
+            queues: 2,
+            segments: 126,
+        })
+    }
+    fn interrupt(&mut self, call: &mut Call, disk: u32, queue: u16) -> Result<(), Failure> {
+        self.note(format!("interrupt {disk} {queue} {:?}", call.cap(0)))
+    }
+    fn attach(&mut self, call: &mut Call, disk: u32, features: u64, queues: GuestQueues, resume: bool) -> Result<(), Failure> {
+        self.note(format!("attach {disk} {features} {} {resume}", queues.queues.len()))?;
+        call.give(62);
+        Ok(())
+    }
+    fn reset(&mut self, _: &mut Call, disk: u32) -> Result<(), Failure> {
+        self.note(format!("reset disk {disk}"))
+    }
+    fn watch(&mut self, _: &mut Call) -> Result<GuestDiskEvent, Failure> {
+        self.note("watch")?;
+        Ok(GuestDiskEvent::Broken {
+            disk: 1,
+            reason: "a chain is a loop".into(),
+        })
+    }
+}
+
 /// Gives a request to the interface that it names.
 pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
     match interface_of(request) {
@@ -392,6 +481,8 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(4) => vm_control::dispatch(server, call, request, reply),
         Some(5) => vm_console::dispatch(server, call, request, reply),
         Some(6) => storage::dispatch(server, call, request, reply),
+        Some(7) => vm_memory::dispatch(server, call, request, reply),
+        Some(8) => guest_disk::dispatch(server, call, request, reply),
         _ => unknown_operation(reply),
     }
 }
@@ -492,4 +583,23 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(storage.partitions("nvme0n1", 1));
     call!(storage.read("nvme0n1", 300, 512, 1024));
     call!(storage.exercise("nvme0n1", 300, 8, 1));
+    call!(vm_memory.machine(9));
+    call!(vm_memory.borrow_memory([22], 4));
+    call!(vm_memory.frame(4, 1, Slots(51)));
+    call!(vm_memory.state(4, Slots(52)));
+    call!(vm_memory.release(4));
+    call!(vm_memory.loans(0));
+    let queue = GuestQueue {
+        index: 1,
+        size: 256,
+        descriptors: 0x1000,
+        available: 0x2000,
+        used: 0x3000,
+    };
+    let queues = GuestQueues { queues: vec![queue] };
+    call!(guest_disk.describe(0));
+    call!(guest_disk.interrupt([23], 0, 1));
+    call!(guest_disk.attach(0, 1 << 32, queues.clone(), true, Slots(53)));
+    call!(guest_disk.reset(0));
+    call!(guest_disk.watch());
 }

@@ -1,0 +1,244 @@
+//! RAM of virtual machines, and lending it to servers that serve their devices.
+//!
+//! ```text
+//!  start --> running, nobody holds it ---- end ----------------------------> taken back
+//!                 |  ^                                                           ^
+//!              borrow release                                                    |
+//!                 v  |                                                           |
+//!            running, held ---- end: each holder is signalled --> ending --------+
+//!                                                                  each released or ended
+//! ```
+//!
+//! A server that works in a machine's RAM, or has devices work in it, must not lose it from one moment to the next: devices would write into what is somebody else's by then. So the RAM of a machine that
+//! ended waits here until nobody holds it. init waits for nobody meanwhile.
+
+use crate::buddy::Block;
+use crate::machine::Machine;
+use crate::process::trouble;
+use crate::root::Root;
+use alloc::format;
+use alloc::vec::Vec;
+use tessera_abi::object::Rights;
+use tessera_manifest::DiskBacking;
+use tessera_proto::init::Level;
+use tessera_proto::vm_memory::{self, DiskConfig, DiskPlace, Loan, MachineConfig, MemoryFrame};
+use tessera_proto::{Call, Failure, FailureKind, Page};
+use tessera_rt::{CNode, Notification, slots};
+
+const PAGE: u64 = tessera_abi::PAGE_SIZE as u64;
+/// Pages of the state frame for each disk of a machine: a record for each of four queues.
+pub const STATE_PAGES_PER_DISK: u64 = 3;
+
+/// A server that borrowed a machine's RAM.
+#[derive(Debug)]
+pub struct Holder {
+    /// Its index.
+    server: usize,
+    /// Slot of the notification that it wants signalled when the machine ends.
+    signal: u32,
+}
+
+/// A machine's RAM and its state frame.
+#[derive(Debug, Default)]
+pub struct Lendable {
+    /// Number of this start of the machine.
+    pub number: u64,
+    /// Blocks of the RAM.
+    pub ram: Vec<Block>,
+    /// Blocks of the state frame.
+    pub state_blocks: Vec<Block>,
+    /// Slots of all frames.
+    pub slots: Vec<u32>,
+    /// Frames of the RAM, in order: slot and bytes.
+    pub frames: Vec<(u32, u64)>,
+    /// Slot and pages of the state frame; no pages: there is none.
+    pub state: (u32, u64),
+    holders: Vec<Holder>,
+}
+
+impl Lendable {
+    /// Nothing yet, for start `number` of a machine.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self { number, ..Self::default() }
+    }
+
+    /// Pages of RAM and state.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.ram.iter().chain(&self.state_blocks).map(Block::pages).sum()
+    }
+
+    /// Takes everything back at once.
+    pub fn reclaim(self, machine: &mut Machine) {
+        for holder in self.holders {
+            slots::free(holder.signal);
+        }
+        machine.reclaim(self.ram);
+        machine.reclaim(self.state_blocks);
+        for slot in self.slots {
+            slots::free(slot);
+        }
+    }
+
+    fn lend(&mut self, server: usize, signal: u32) {
+        self.give_back(server);
+        self.holders.push(Holder { server, signal });
+    }
+
+    fn give_back(&mut self, server: usize) {
+        if let Some(place) = self.holders.iter().position(|holder| holder.server == server) {
+            slots::free(self.holders.swap_remove(place).signal);
+        }
+    }
+
+    fn is_held_by(&self, server: usize) -> bool {
+        self.holders.iter().any(|holder| holder.server == server)
+    }
+}
+
+impl Root {
+    /// A machine's RAM is not needed by its own servers any more: it is taken back, or waits for those who hold it.
+    pub fn end_loans(&mut self, lent: Lendable) {
+        if lent.holders.is_empty() {
+            lent.reclaim(&mut self.machine);
+            return;
+        }
+        for holder in &lent.holders {
+            // A notification that is gone went with its server, whose end gives the RAM back.
+            let _ = Notification::new(holder.signal).signal();
+        }
+        self.machines.ending.push(lent);
+    }
+
+    /// A server ended: it holds nothing any more.
+    pub fn forget_holder(&mut self, server: usize) {
+        let running = self.machines.entries.iter_mut().filter_map(|entry| entry.running.as_mut());
+        for lent in running.map(|running| &mut running.lent).chain(&mut self.machines.ending) {
+            lent.give_back(server);
+        }
+        self.take_back_ending();
+    }
+
+    fn take_back_ending(&mut self) {
+        while let Some(place) = self.machines.ending.iter().position(|lent| lent.holders.is_empty()) {
+            let lent = self.machines.ending.swap_remove(place);
+            let line = format!("took back {} MiB of a virtual machine that ended", lent.pages() / 256);
+            lent.reclaim(&mut self.machine);
+            self.say(Level::Debug, &line);
+        }
+    }
+
+    fn all_lendable(&mut self) -> impl Iterator<Item = (&mut Lendable, bool)> {
+        let running = self.machines.entries.iter_mut().filter_map(|entry| entry.running.as_mut());
+        let running = running.map(|running| (&mut running.lent, false));
+        running.chain(self.machines.ending.iter_mut().map(|lent| (lent, true)))
+    }
+
+    /// The machine with that number that the caller has borrowed.
+    fn held(&mut self, call: &Call, machine: u64) -> Result<&mut Lendable, Failure> {
+        let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
+        let mut all = self.all_lendable();
+        let found = all.find(|(lent, _)| lent.number == machine && lent.is_held_by(caller));
+        found
+            .map(|(lent, _)| lent)
+            .ok_or_else(|| Failure::new(FailureKind::NotFound, "the caller has not borrowed this machine's memory"))
+    }
+
+    /// Has the reply take along a copy of a frame. The slot is freed when the reply is sent.
+    fn give_frame(&mut self, call: &mut Call, slot: u32) -> Result<(), Failure> {
+        let copy = slots::take().map_err(trouble("init has no slot left"))?;
+        if let Err(error) = CNode::OWN.copy(copy, CNode::OWN, slot, Rights::READ | Rights::WRITE, 0) {
+            slots::free(copy);
+            return Err(trouble("lending memory")(error));
+        }
+        call.give(copy);
+        self.sent.push(copy);
+        Ok(())
+    }
+}
+
+fn place(backing: &DiskBacking) -> DiskPlace {
+    match backing.clone() {
+        DiskBacking::Device { device, partition } => DiskPlace::Device { device, partition },
+        DiskBacking::Store { store, disk } => DiskPlace::Store { store, disk },
+    }
+}
+
+impl vm_memory::Server for Root {
+    fn machine(&mut self, _call: &mut Call, server: u64) -> Result<MachineConfig, Failure> {
+        let none = || Failure::new(FailureKind::NotFound, "that server belongs to no running virtual machine");
+        let vm = self.index_of(server).and_then(|index| self.servers[index].vm).ok_or_else(none)?;
+        let lent = &self.machines.entries[vm].running.as_ref().ok_or_else(none)?.lent;
+        let config = &self.manifest.vms[vm];
+        Ok(MachineConfig {
+            machine: lent.number,
+            name: config.name.clone(),
+            memory: config.memory,
+            frames: lent.frames.len() as u32,
+            state: lent.state.1 * PAGE,
+            disks: config
+                .disks
+                .iter()
+                .map(|disk| DiskConfig {
+                    place: place(&disk.backing),
+                    read_only: disk.read_only,
+                    serial: disk.serial.clone(),
+                })
+                .collect(),
+        })
+    }
+
+    fn borrow_memory(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
+        let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
+        let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
+        let mut all = self.all_lendable();
+        let gone = || Failure::new(FailureKind::NotFound, "this virtual machine has ended");
+        let lent = all.find(|(lent, ending)| lent.number == machine && !ending).map(|(lent, _)| lent);
+        let lent = lent.ok_or_else(gone)?;
+        let slot = slots::take().map_err(trouble("init has no slot left"))?;
+        if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
+            slots::free(slot);
+            return Err(trouble("keeping the notification")(error));
+        }
+        lent.lend(caller, slot);
+        Ok(())
+    }
+
+    fn frame(&mut self, call: &mut Call, machine: u64, number: u32) -> Result<MemoryFrame, Failure> {
+        let lent = self.held(call, machine)?;
+        let none = || Failure::new(FailureKind::NotFound, format_args!("there is no frame {number}"));
+        let (slot, length) = *lent.frames.get(number as usize).ok_or_else(none)?;
+        let address = lent.frames[..number as usize].iter().map(|(_, length)| length).sum();
+        self.give_frame(call, slot)?;
+        Ok(MemoryFrame { address, length })
+    }
+
+    fn state(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
+        let (slot, pages) = self.held(call, machine)?.state;
+        if pages == 0 {
+            return Err(Failure::new(FailureKind::NotFound, "the machine has no disks"));
+        }
+        self.give_frame(call, slot)
+    }
+
+    fn release(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
+        let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
+        // Not held is as good: the call may be a repetition.
+        if let Ok(lent) = self.held(call, machine) {
+            lent.give_back(caller);
+        }
+        self.take_back_ending();
+        Ok(())
+    }
+
+    fn loans(&mut self, call: &mut Call, first: u32) -> Result<Page<Loan>, Failure> {
+        let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
+        let held = self.all_lendable().filter(|(lent, _)| lent.is_held_by(caller));
+        let loans = held.map(|(lent, ending)| Loan {
+            machine: lent.number,
+            ending,
+        });
+        Ok(Page::fill((0..).zip(loans).skip(first as usize)))
+    }
+}

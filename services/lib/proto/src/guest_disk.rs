@@ -1,0 +1,84 @@
+//! A virtual machine's disks, as its VMM reaches them. The VMM emulates the register file of a virtio block device; the queues behind it are served directly from the guest's memory.
+
+use crate::{declare::interface, wire};
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// Most queues of one disk.
+pub const MAX_QUEUES: usize = 4;
+
+/// What a disk is to its guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestDiskInfo {
+    /// Sectors of 512 bytes.
+    pub sectors: u64,
+    /// Bytes that are best read and written at once: the sector of what is below.
+    pub block_size: u32,
+    /// It takes no writes.
+    pub read_only: bool,
+    /// Discard is of use.
+    pub discard: bool,
+    /// Queues that may be used.
+    pub queues: u16,
+    /// Most buffers of data of one request.
+    pub segments: u32,
+}
+
+/// A queue, as the guest's driver set it up (virtio 1.2, 4.1.4.3). Guest-physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestQueue {
+    /// Number.
+    pub index: u16,
+    /// Descriptors.
+    pub size: u16,
+    /// Descriptor table.
+    pub descriptors: u64,
+    /// Available ring.
+    pub available: u64,
+    /// Used ring.
+    pub used: u64,
+}
+
+/// All queues of a disk that are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestQueues {
+    /// The queues, at most [`MAX_QUEUES`].
+    #[serde(with = "wire::list")]
+    pub queues: Vec<GuestQueue>,
+}
+
+/// Something that a guest has to be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestDiskEvent {
+    /// A disk has another size.
+    Resized {
+        /// Number of the disk.
+        disk: u32,
+        /// Sectors of 512 bytes.
+        sectors: u64,
+    },
+    /// The guest's driver broke a rule: the disk does nothing more until it is reset.
+    Broken {
+        /// Number of the disk.
+        disk: u32,
+        /// Which rule.
+        reason: String,
+    },
+}
+
+interface! {
+    /// A virtual machine's disks, for its VMM; each call is about the caller's own machine.
+    guest_disk = 8;
+
+    /// What a disk is.
+    0 idempotent fn describe(disk: u32) -> GuestDiskInfo;
+    /// Has a Notification signalled whenever a queue wants an interrupt; replaces an earlier one. Good until the disk is reset.
+    1 idempotent fn interrupt(disk: u32, queue: u16) takes 1 -> ();
+    /// Serves the queues of a disk, with the features that driver and device agreed on. `resume`: they were served before, by a server that ended; what was in flight is done again. Gives the Notification to signal when
+    /// there is something in a queue.
+    2 once fn attach(disk: u32, features: u64, queues: GuestQueues, resume: bool) gives 1 -> ();
+    /// Stops serving a disk. Answers when nothing is in flight any more.
+    3 idempotent fn reset(disk: u32) -> ();
+    /// Waits until there is something to tell.
+    4 once fn watch() -> GuestDiskEvent;
+}

@@ -1,0 +1,89 @@
+//! The RAM of virtual machines for servers that serve their devices. init lends it, so that a machine's own servers cannot take it away while it is used.
+
+use crate::{Page, declare::interface, wire};
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// Where a virtual disk's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskPlace {
+    /// A disk of the host, or a partition of it.
+    Device {
+        /// Its name.
+        device: String,
+        /// Number of the partition from 1 on; 0: the whole disk.
+        partition: u32,
+    },
+    /// A virtual disk in a datastore.
+    Store {
+        /// The datastore.
+        store: String,
+        /// Path of the disk in it.
+        disk: String,
+    },
+}
+
+/// A virtual disk, as the machine's configuration has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskConfig {
+    /// Where its bytes are.
+    pub place: DiskPlace,
+    /// The guest cannot write it.
+    pub read_only: bool,
+    /// Serial number; empty: none.
+    pub serial: String,
+}
+
+/// A running machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineConfig {
+    /// Its number, which no other start of a machine has.
+    pub machine: u64,
+    /// Name.
+    pub name: String,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// Frames that the RAM consists of.
+    pub frames: u32,
+    /// Bytes of the state frame.
+    pub state: u64,
+    /// Its disks.
+    #[serde(with = "wire::list")]
+    pub disks: Vec<DiskConfig>,
+}
+
+/// A frame of a machine's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryFrame {
+    /// Guest-physical address of its first byte.
+    pub address: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// A machine whose RAM the caller holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loan {
+    /// The machine.
+    pub machine: u64,
+    /// It has ended, and waits for its RAM.
+    pub ending: bool,
+}
+
+interface! {
+    /// Lends the RAM of virtual machines to servers to which the manifest grants it (`guests` = use of `init`).
+    vm_memory = 7;
+
+    /// The running machine that a server belongs to, by the server's number (the badge of its calls).
+    0 idempotent fn machine(server: u64) -> MachineConfig;
+    /// Borrows a machine's RAM: it stays where it is until `release` or the caller's end, even if the machine ends. The Notification is signalled when that happens.
+    1 idempotent fn borrow_memory(machine: u64) takes 1 -> ();
+    /// Gives a frame of borrowed RAM, by its number from 0 on.
+    2 idempotent fn frame(machine: u64, number: u32) gives 1 -> MemoryFrame;
+    /// Gives the machine's state frame, which keeps what the borrower writes there for its successor; all zero at the machine's start.
+    3 idempotent fn state(machine: u64) gives 1 -> ();
+    /// Gives RAM back. The caller has unmapped it, and no device works in it any more.
+    4 idempotent fn release(machine: u64) -> ();
+    /// What the caller has borrowed, from the `first`th on.
+    5 idempotent fn loans(first: u32) -> Page<Loan>;
+}
