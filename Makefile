@@ -66,16 +66,17 @@ help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo "  Settings: MACHINE=qemu|bochs SMP=$(SMP) MEM=$(MEM) FIRMWARE=bios|uefi SYSTEM=$(SYSTEM) SET='--set vm.debian.vcpus=2'"
 
-setup: ## Install what is missing (as root on Debian), build Bochs, fetch the guests' kernels
+setup: ## Install what is missing (as root on Debian), build Bochs, fetch the guests' kernels, build their Debian disk
 	@image-builder/scripts/setup.sh
 	@tests/bochs/build.sh $(BOCHS)
 	@tests/guests/fetch.sh $(GUESTS)
+	@tests/guests/debian/build.sh $(GUESTS)
 
-# The guests' RAM disk, and the guests of tests that bring no operating system.
+# The guests' RAM disks, and the guests of tests that bring no operating system.
 guests:
 	$(call say,Building the guests)
 	@$(HOST_CARGO) build --release -p tessera-tests --bin guest-initramfs
-	@$(HOST_BIN)/guest-initramfs --output $(GUESTS)/initramfs.cpio
+	@$(HOST_BIN)/guest-initramfs --output $(GUESTS)
 	@cp /usr/share/doc/busybox-static/copyright $(GUESTS)/copyright
 	@$(call cargo_freestanding,build,$(KERNEL_TARGET),$(GUEST_FLAGS)) $(GUEST_PACKAGES)
 	@for guest in $(BARE_GUESTS); do install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/$$guest $(GUESTS)/$$guest; done

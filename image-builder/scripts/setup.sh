@@ -34,6 +34,11 @@ need xorriso have xorriso
 need mtools have mcopy
 need busybox-static test -x /bin/busybox
 need xz-utils have xz
+# The Debian disk of guests, which tests/guests/debian/build.sh builds as root.
+if [ "$(id -u)" = 0 ]; then
+    need debootstrap have debootstrap
+    need e2fsprogs have mke2fs
+fi
 # Bochs, which tests/bochs/build.sh builds: its ROMs, and what building it needs beside a compiler.
 need bochsbios test -e /usr/share/bochs/BIOS-bochs-latest
 need vgabios test -e /usr/share/vgabios/vgabios.bin

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches Debian's kernels for the test guests as packages, unpacks them, and keeps them: build/guests/cloud/vmlinuz (linux-image-cloud-amd64) and
-# build/guests/generic/vmlinuz (linux-image-amd64). Quick when they are there.
+# Fetches Debian's kernels for the test guests as packages, unpacks them, and keeps them: build/guests/cloud/vmlinuz (linux-image-cloud-amd64), some of its modules in
+# build/guests/cloud/modules, and build/guests/generic/vmlinuz (linux-image-amd64). Quick when they are there.
 set -eu
 folder=${1:?usage: fetch.sh FOLDER}
 mkdir -p "$folder/packages"
@@ -8,12 +8,14 @@ mkdir -p "$folder/packages"
 fetch() {
     name=$1
     meta=$2
-    [ -s "$folder/$name/vmlinuz" ] && [ -s "$folder/$name/copyright" ] && return 0
+    [ -s "$folder/$name/vmlinuz" ] && [ -s "$folder/$name/copyright" ] && [ -d "$folder/$name/modules" ] && return 0
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
-        echo "fetch.sh: without Debian's apt-get and dpkg-deb, put a Linux bzImage at $folder/$name/vmlinuz and its copyright file beside it." >&2
+        echo "fetch.sh: without Debian's apt-get and dpkg-deb, put a Linux bzImage at $folder/$name/vmlinuz, its copyright file and a folder 'modules' with its virtio modules beside it." >&2
         exit 1
     }
-    package=$(resolve "$meta")
+    # What was fetched once is used again, also when the mirror has something newer.
+    package=$(cut -d ' ' -f 1 "$folder/$name/package" 2>/dev/null || true)
+    ls "$folder/packages/${package:-none}_"*.deb >/dev/null 2>&1 || package=$(resolve "$meta")
     if [ -z "$package" ] && [ "$(id -u)" = 0 ]; then
         apt-get update -qq
         package=$(resolve "$meta")
@@ -35,11 +37,15 @@ fetch() {
     fi
     unpacked=$(mktemp -d "$folder/unpack.XXXXXX")
     deb=$(ls -t "$folder/packages/${package}_"*.deb | head -n 1)
-    # Only the kernel and its copyright: the modules are 300 MB that no guest loads.
-    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$unpacked" --wildcards './boot/vmlinuz-*' "./usr/share/doc/*/copyright"
+    # Only the kernel, its copyright and what a guest needs to reach its disk: all modules are 300 MB.
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$unpacked" --wildcards './boot/vmlinuz-*' "./usr/share/doc/*/copyright" \
+        './lib/modules/*/drivers/virtio/virtio*.ko' './lib/modules/*/drivers/block/virtio_blk.ko'
     mkdir -p "$folder/$name"
     mv "$unpacked"/usr/share/doc/*/copyright "$folder/$name/copyright"
     echo "$package $(dpkg-deb -f "$deb" Version)" >"$folder/$name/package"
+    rm -rf "$folder/$name/modules"
+    mkdir "$folder/$name/modules"
+    find "$unpacked/lib" -name '*.ko' -exec mv {} "$folder/$name/modules" \;
     mv "$unpacked"/boot/vmlinuz-* "$folder/$name/vmlinuz"
     rm -rf "$unpacked"
 }

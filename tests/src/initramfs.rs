@@ -4,10 +4,57 @@ use crate::{Failure, Result, elf};
 use std::{fs, path::Path};
 
 /// Names under which busybox is called in the guest.
-const APPLETS: [&str; 34] = [
-    "sh", "mount", "echo", "cat", "grep", "sed", "awk", "ls", "dd", "free", "nproc", "sleep", "poweroff", "reboot", "halt", "uname",
-    "dmesg", "true", "false", "test", "expr", "seq", "tr", "cut", "wc", "head", "tail", "date", "ps", "kill", "setsid", "cttyhack",
-    "devmem", "taskset",
+const APPLETS: [&str; 40] = [
+    "sh",
+    "mount",
+    "umount",
+    "chroot",
+    "switch_root",
+    "insmod",
+    "blockdev",
+    "sync",
+    "echo",
+    "cat",
+    "grep",
+    "sed",
+    "awk",
+    "ls",
+    "dd",
+    "free",
+    "nproc",
+    "sleep",
+    "poweroff",
+    "reboot",
+    "halt",
+    "uname",
+    "dmesg",
+    "true",
+    "false",
+    "test",
+    "expr",
+    "seq",
+    "tr",
+    "cut",
+    "wc",
+    "head",
+    "tail",
+    "date",
+    "ps",
+    "kill",
+    "setsid",
+    "cttyhack",
+    "devmem",
+    "taskset",
+];
+
+/// Drivers that a guest needs to reach a paravirtual disk, in the order in which its `init` loads them.
+const DISK_MODULES: [&str; 6] = [
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
 ];
 
 /// Builds an archive.
@@ -80,9 +127,12 @@ impl Archive {
     }
 }
 
-/// The guests' RAM disk: busybox, and the `init` and test scripts of `scripts`.
-pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
-    let read = |path: &Path| fs::read(path).map_err(|e| Failure::new(format!("cannot read {}: {e} (run `make setup`)", path.display())));
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|e| Failure::new(format!("cannot read {}: {e} (run `make setup`)", path.display())))
+}
+
+/// An archive with busybox and the `init` of `scripts`.
+fn begin(busybox: &Path, scripts: &Path) -> Result<Archive> {
     let program = read(busybox)?;
     // A dynamic program would find no libraries in the guest.
     if elf::is_dynamic(&program) {
@@ -92,7 +142,7 @@ pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
         )));
     }
     let mut archive = Archive::default();
-    for directory in ["bin", "dev", "proc", "sys", "tmp", "tests"] {
+    for directory in ["bin", "dev", "proc", "root", "sys", "tmp"] {
         archive.directory(directory);
     }
     archive.character_device("dev/console", 5, 1);
@@ -102,6 +152,13 @@ pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
         archive.link(&format!("bin/{applet}"), "busybox");
     }
     archive.program("init", &read(&scripts.join("init"))?);
+    Ok(archive)
+}
+
+/// The RAM disk of guests without a disk: busybox, and the `init` and test scripts of `scripts`.
+pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
+    let mut archive = begin(busybox, scripts)?;
+    archive.directory("tests");
     let mut tests: Vec<_> = fs::read_dir(scripts.join("tests"))?
         .filter_map(|e| e.ok().map(|e| e.path()))
         .collect();
@@ -109,6 +166,17 @@ pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
     for path in tests {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         archive.program(&format!("tests/{name}"), &read(&path)?);
+    }
+    Ok(archive.finish())
+}
+
+/// The RAM disk of guests that run from a disk: busybox, the `init` of `scripts`, and the kernel's drivers out of `modules`.
+pub fn build_for_disk(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Vec<u8>> {
+    let mut archive = begin(busybox, scripts)?;
+    archive.directory("modules");
+    for module in DISK_MODULES {
+        let file = format!("{module}.ko");
+        archive.program(&format!("modules/{file}"), &read(&modules.join(&file))?);
     }
     Ok(archive.finish())
 }

@@ -1,38 +1,48 @@
-//! Writes the initial RAM disk that the test guests boot.
+//! Writes the initial RAM disks that the test guests boot.
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use std::{path::PathBuf, process::ExitCode};
-use tessera_tests::{Failure, initramfs};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use tessera_tests::{Failure, Result, initramfs};
 
-/// Makes a deterministic initial RAM disk from busybox and the scripts of tests/guests/initramfs.
+/// Makes deterministic initial RAM disks from busybox and the scripts of tests/guests: `initramfs.cpio` for guests without a disk, `initramfs-disk.cpio` for those that
+/// run from one.
 #[derive(Parser)]
 struct Arguments {
-    /// Where to write it.
-    #[arg(long, default_value = "build/guests/initramfs.cpio")]
+    /// Folder to write them to; it has the kernel's modules in `cloud/modules`.
+    #[arg(long, default_value = "build/guests")]
     output: PathBuf,
     /// A static busybox.
     #[arg(long, default_value = "/bin/busybox")]
     busybox: PathBuf,
-    /// Folder with `init` and `tests/`.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/initramfs"))]
+    /// Folder with `initramfs` and `initramfs-disk`.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/guests"))]
     scripts: PathBuf,
 }
 
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
+    println!("{}: {} KiB", path.display(), bytes.len() / 1024);
+    Ok(())
+}
+
+fn make(arguments: &Arguments) -> Result<()> {
+    let Arguments { output, busybox, scripts } = arguments;
+    std::fs::create_dir_all(output)?;
+    write(
+        &output.join("initramfs.cpio"),
+        &initramfs::build(busybox, &scripts.join("initramfs"))?,
+    )?;
+    let disk = initramfs::build_for_disk(busybox, &scripts.join("initramfs-disk"), &output.join("cloud/modules"))?;
+    write(&output.join("initramfs-disk.cpio"), &disk)
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let written = initramfs::build(&arguments.busybox, &arguments.scripts).and_then(|bytes| {
-        if let Some(parent) = arguments.output.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(&arguments.output, &bytes).map_err(|e| Failure::new(format!("cannot write {}: {e}", arguments.output.display())))?;
-        Ok(bytes.len())
-    });
-    match written {
-        Ok(length) => {
-            println!("{}: {} KiB", arguments.output.display(), length / 1024);
-            ExitCode::SUCCESS
-        }
+    match make(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::FAILURE
