@@ -94,6 +94,15 @@ pub fn ap(index: usize) -> ! {
     entry::start()
 }
 
+#[inline(never)]
+fn put(table: Ref<CNode>, index: u32, cap: &Cap) {
+    let slot = table.slot(u64::from(index)).ok();
+    if slot.is_none_or(|s| s.insert(cap, None).is_err()) {
+        unreachable!("init's table is empty at boot and has room for slot {index}");
+    }
+    count(cap, 1);
+}
+
 fn make_init(context: &mut BootContext) -> Ref<Thread> {
     let BootContext { info, bundle, allocator, device_regions, panic_record } = context;
     // SAFETY: the bundle is at least a page of RAM that the boot code set aside; the header is plain numbers.
@@ -122,13 +131,6 @@ fn make_init(context: &mut BootContext) -> Ref<Thread> {
         unreachable!("the table of spaces is empty at boot");
     }
 
-    let put = |index: u32, cap: Cap| {
-        let slot = table.slot(u64::from(index)).ok();
-        if slot.is_none_or(|s| s.insert(&cap, None).is_err()) {
-            unreachable!("init's table is empty at boot and has room for slot {index}");
-        }
-        count(&cap, 1);
-    };
     let memory = |kind, rights, flags, base, pages: u64| Cap { kind, rights, flags, extra: pages as u32, object: base, badge: 0, space: 0 };
     let read_only = |base, pages| memory(ObjectKind::Frame, Rights::READ, FLAG_DEVICE, base, pages);
     let log = log::region();
@@ -144,11 +146,11 @@ fn make_init(context: &mut BootContext) -> Ref<Thread> {
         (slot::KERNEL_LOG, read_only(log.base, log.pages())),
         (slot::PANIC_RECORD, read_only(*panic_record, 1)),
     ] {
-        put(index, cap);
+        put(table, index, &cap);
     }
     for cpu in percpu::all() {
         let base = virt_to_phys(cpu.trace_ring.get() as *const u8);
-        put(slot::TRACE_RINGS + cpu.index.get() as u32, read_only(base, trace::RING_PAGES));
+        put(table, slot::TRACE_RINGS + cpu.index.get() as u32, &read_only(base, trace::RING_PAGES));
     }
 
     let map = |address: u64, physical: u64, pages: u64, rights: Rights| {
@@ -201,7 +203,7 @@ fn make_init(context: &mut BootContext) -> Ref<Thread> {
         while base < end && (info.untyped_count as usize) < MAX_UNTYPED {
             let pages = ((end - base) / PAGE).min(u64::from(u32::MAX));
             let number = info.untyped_count;
-            put(slot::UNTYPED + number, memory(ObjectKind::Untyped, Rights::all(), flags, base, pages));
+            put(table, slot::UNTYPED + number, &memory(ObjectKind::Untyped, Rights::all(), flags, base, pages));
             info.untyped[number as usize] = UntypedInfo { base, pages, device: u64::from(flags != 0) };
             info.untyped_count += 1;
             base += pages * PAGE;

@@ -28,8 +28,8 @@ pub trait Host {
     fn sync(&mut self, state: &mut VcpuState);
     /// Sleeps for some hundred microseconds: a lock's holder may be a thread of lower priority on this processor, which must get to run.
     fn nap();
-    /// Sleeps until the thread is kicked or the deadline passes.
-    fn wait(&mut self, deadline: u64);
+    /// Sleeps until the thread is kicked or the deadline passes. Returns the bits of the signals that ended it.
+    fn wait(&mut self, deadline: u64) -> u64;
     /// Wakes the thread that decides about the whole machine.
     fn wake_control(&self);
     /// A line for the log.
@@ -41,8 +41,8 @@ pub trait Host {
 pub enum Run {
     /// With an exit.
     Exit,
-    /// With a kick.
-    Kicked,
+    /// With a kick; holds the signals' bits.
+    Kicked(u64),
     /// The kernel refused; holds the error's number.
     Refused(u64),
 }

@@ -5,6 +5,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod apic;
 pub mod boot;
 pub mod bundle;
 pub mod error;

@@ -166,7 +166,7 @@ bitflags! {
         const SEGMENTS = 1;
         /// `cr0`, `cr2`, `cr3`, `cr4`, `efer`, `xcr0`.
         const CONTROL = 2;
-        /// `dr6`, `dr7`.
+        /// `dr`, `dr6`, `dr7`.
         const DEBUG = 4;
         /// `star` to `sysenter_eip`, `pat`, `tsc_aux`.
         const MSRS = 8;
@@ -180,6 +180,12 @@ bitflags! {
         const FLUSH = 128;
     }
 }
+
+/// [`VcpuState::request_window`]: exit as soon as the guest can take an interrupt.
+pub const WINDOW_EXIT: u32 = 1;
+/// [`VcpuState::request_window`]: the VMM changed what is requested or in service in the APIC page, or the task priority, and leaves it to the kernel to deliver the highest request as
+/// soon as the guest can take it.
+pub const WINDOW_DELIVER: u32 = 2;
 
 /// [`VcpuState::inject`] and [`VcpuState::vectoring`]: an event is there.
 pub const EVENT_VALID: u32 = 1 << 31;
@@ -290,7 +296,7 @@ pub struct VcpuState {
     pub dirty: u32,
     /// Event to inject at the next entry: [`EVENT_VALID`] | type | vector. The kernel clears it.
     pub inject: u32,
-    /// 1: exit as soon as the guest can take an interrupt.
+    /// [`WINDOW_EXIT`] and [`WINDOW_DELIVER`], of which the kernel clears the latter.
     pub request_window: u32,
     /// 1: exit as soon as the guest can take an NMI.
     pub request_nmi_window: u32,
@@ -348,8 +354,10 @@ pub struct VcpuState {
     pub tsc_offset: u64,
     /// Exception vectors that exit instead of going to the guest.
     pub exception_bitmap: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// Kernel to VMM, constant: 1 if the processor delivers from the APIC page by itself. The VMM then injects no interrupt that it requested there.
+    pub processor_delivers: u32,
+    /// Breakpoint addresses: DR0 to DR3.
+    pub dr: [u64; 4],
     /// Kernel to VMM, constant: XCR0 bits that guests may have.
     pub supported_xcr0: u64,
     /// Kernel to VMM, constant: bytes of extended state for them.

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("System calls", "syscall.rs"),
     ("Objects and operations", "object.rs"),
     ("Errors", "error.rs"),
     ("The message buffer", "utcb.rs"),
     ("Faults", "fault.rs"),
     ("Virtual processors", "vcpu.rs"),
+    ("Interrupts of virtual processors", "apic.rs"),
     ("What init starts with", "boot.rs"),
     ("Trace rings", "trace.rs"),
 ];

@@ -380,5 +380,5 @@ fn end_space(exclusive: &Exclusive, space: Ref<Space>) {
 
 fn end_vcpu(exclusive: &Exclusive, vcpu: Ref<Vcpu>) {
     take_from_processor(exclusive, vcpu);
-    unmap(exclusive, vcpu.mapped_in.get(), vcpu.mapped_at.get(), 1);
+    unmap(exclusive, vcpu.mapped_in.get(), vcpu.mapped_at.get(), Vcpu::SHARED_PAGES);
 }

@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 
+use tessera_abi::apic::ApicPage;
 use tessera_abi::object::{ObjectKind, size};
 use tessera_abi::vcpu::VcpuState;
 
@@ -11,7 +12,7 @@ use super::thread::Thread;
 use crate::kref::Ref;
 use crate::virt::{AREA_SIZE, VcpuArea};
 
-/// First page of the object; the backend's area follows, then the shared page.
+/// First page of the object; the backend's area follows, then the two shared pages.
 #[repr(C)]
 #[derive(Default)]
 pub struct Vcpu {
@@ -44,9 +45,12 @@ pub struct Vcpu {
 const AREA_OFFSET: usize = 4096;
 const STATE_OFFSET: usize = AREA_OFFSET + AREA_SIZE;
 const _: () = assert!(size_of::<Vcpu>() <= AREA_OFFSET);
-const _: () = assert!(STATE_OFFSET + size_of::<VcpuState>() <= size::VCPU);
+const _: () = assert!(STATE_OFFSET + size_of::<(VcpuState, ApicPage)>() <= size::VCPU);
 
 impl Vcpu {
+    /// Pages shared with the VMM.
+    pub const SHARED_PAGES: u64 = 2;
+
     /// One that is not configured.
     #[must_use]
     pub fn new() -> Self {
@@ -59,7 +63,7 @@ impl Vcpu {
         (core::ptr::from_ref(self) as usize + AREA_OFFSET) as *mut VcpuArea
     }
 
-    /// The page shared with the VMM.
+    /// The first of the pages shared with the VMM.
     #[inline(always)]
     pub fn state(&self) -> *mut VcpuState {
         (core::ptr::from_ref(self) as usize + STATE_OFFSET) as *mut VcpuState

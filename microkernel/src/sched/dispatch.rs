@@ -278,31 +278,26 @@ pub fn on_timer(cpu: &'static PerCpu) {
         cpu.vcpu_deadline.set(u64::MAX);
     }
     while let Some(thread) = queue.timers.expired(now) {
-        match thread.state.get() {
-            State::Throttled => {
-                queue.timers.remove(thread);
-                if let Some(context) = thread.context.get() {
-                    context.refill(now);
-                }
-                wake_local(cpu, thread);
+        let state = thread.state.get();
+        if !matches!(state, State::Throttled | State::Waiting) {
+            let exclusive = Exclusive::enter(cpu);
+            // Another processor may have ended the wait in between.
+            if queue.timers.expired(now) == Some(thread) && crate::syscall::ipc::abort(&exclusive, thread, tessera_abi::Error::TimedOut) {
+                wake(&exclusive, thread);
             }
-            State::Waiting => {
-                // Its own processor's timer against a signal from another: the waiter field decides, and only exclusive mode changes it from elsewhere.
-                queue.timers.remove(thread);
-                if let Some(notification) = thread.waits_for.take() {
-                    notification.set_waiter(None);
-                }
-                thread.set_status(tessera_abi::Error::TimedOut as u64);
-                wake_local(cpu, thread);
-            }
-            _ => {
-                let exclusive = Exclusive::enter(cpu);
-                // Another processor may have ended the wait in between.
-                if thread_still_expired(cpu, thread, now) && crate::syscall::ipc::abort(&exclusive, thread, tessera_abi::Error::TimedOut) {
-                    wake(&exclusive, thread);
-                }
-            }
+            continue;
         }
+        queue.timers.remove(thread);
+        if state == State::Waiting {
+            // Its own processor's timer against a signal from another: the waiter field decides, and only exclusive mode changes it from elsewhere.
+            if let Some(notification) = thread.waits_for.take() {
+                notification.set_waiter(None);
+            }
+            thread.set_status(tessera_abi::Error::TimedOut as u64);
+        } else if let Some(context) = thread.context.get() {
+            context.refill(now);
+        }
+        wake_local(cpu, thread);
     }
     if let Some(current) = cpu.current.get() {
         if now >= queue.slice_end.get() && queue.has_equal(current.priority.get()) {
@@ -311,8 +306,4 @@ pub fn on_timer(cpu: &'static PerCpu) {
         charge(cpu, now);
     }
     arm(cpu, now);
-}
-
-fn thread_still_expired(cpu: &PerCpu, thread: Ref<Thread>, now: u64) -> bool {
-    cpu.run_queue.timers.expired(now) == Some(thread)
 }

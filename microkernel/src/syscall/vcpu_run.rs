@@ -119,7 +119,8 @@ fn enter<const FIRST: bool>(
     if let Some(notification) = thread.bound.get()
         && notification.is_set()
     {
-        let bits = notification.take();
+        // SAFETY: the area belongs to this vCPU, which is not running.
+        let bits = unsafe { virt::route(vcpu.area(), notification.take()) };
         if bits != 0 {
             leave(cpu, thread, vcpu, ExitReason::Notified);
             return Err(bits);

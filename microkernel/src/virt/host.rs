@@ -53,7 +53,7 @@ pub(crate) mod pending {
     pub const DEBUG_LOADED: u64 = 2;
     /// The processor was asked for an exit at the interrupt window.
     pub const WINDOW: u64 = 4;
-    /// One instruction is being stepped over: the IRET that ends an NMI handler.
+    /// One instruction is being stepped over: the IRET that ends an NMI handler, or a write to CR8 that may let an interrupt through.
     pub const STEP: u64 = 8;
     /// A software interrupt was injected with the last entry.
     pub const SOFTWARE: u64 = 16;
@@ -63,6 +63,10 @@ pub(crate) mod pending {
     pub const FLUSH: u64 = 64;
     /// The processor was asked for an exit at the NMI window.
     pub const NMI_WINDOW: u64 = 128;
+    /// The APIC page has requests that this entry delivers or waits with.
+    pub const REQUESTS: u64 = 256;
+    /// The processor was asked for an exit when the guest can take what is requested: the next entry looks again.
+    pub const HELD: u64 = 512;
     /// The sign bit: always set where VT-x runs the vCPU. So AMD-V's short way, which tests for reasons anyhow, needs no test of its own.
     pub const VMX: u64 = 1 << 63;
 }

@@ -29,7 +29,8 @@ use crate::object::space::Space;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use tessera_abi::vcpu::{ExitReason, VcpuState};
+use tessera_abi::apic::ApicPage;
+use tessera_abi::vcpu::{ExitReason, VcpuState, gpr};
 use tessera_abi::virt::VirtFeatures;
 
 /// Reads a field of the shared page, once. `$state` is a `*mut VcpuState` that points at a live page.
@@ -239,15 +240,13 @@ pub fn keeps_deadlines() -> bool {
     features()[1].contains(VirtFeatures::DEADLINE_TIMER)
 }
 
-/// A virtual processor's memory that only the kernel and the hardware touch; all zeros before [`VcpuArea::init`]. The shared page follows it.
+/// A virtual processor's memory that only the kernel and the hardware touch; all zeros before [`VcpuArea::init`]. The shared pages follow it.
 #[repr(C, align(4096))]
 pub struct VcpuArea {
     /// What the hardware reads and writes at each entry and exit: a VMCB, or the memory of a VMCS.
     vmcb: svm::vmcb::Vmcb,
     /// The guest's extended state while it is not in the registers.
     extended: fpu::ExtendedState,
-    /// VT-x's virtual-APIC page.
-    virtual_apic: vmx::VirtualApic,
     /// What the backend remembers between runs.
     host: host::Host,
     /// What VT-x remembers beyond that.
@@ -255,13 +254,67 @@ pub struct VcpuArea {
 }
 
 /// Bytes of a [`VcpuArea`].
-pub const AREA_SIZE: usize = 16384;
+pub const AREA_SIZE: usize = 12288;
 const _: () = assert!(size_of::<VcpuArea>() == AREA_SIZE);
 
 /// The shared page: it follows the area.
 #[inline(always)]
 const fn page(area: *mut VcpuArea) -> *mut VcpuState {
     area.wrapping_add(1).cast()
+}
+
+/// The APIC's registers: they follow the shared page, and are as hostile.
+///
+/// # Safety
+/// `state` is the first shared page of a live vCPU.
+#[inline(always)]
+unsafe fn apic<'a>(state: *mut VcpuState) -> &'a ApicPage {
+    // SAFETY: the caller's promise; all of the page is atomic.
+    unsafe { &*state.wrapping_add(1).cast() }
+}
+
+/// Requests the interrupts that a signal's bits are routed to; the next entry delivers them. Returns the bits that are the VMM's.
+///
+/// # Safety
+/// The area belongs to a live vCPU, which is not running.
+pub unsafe fn route(area: *mut VcpuArea, bits: u64) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let rest = apic(page(area)).route(bits);
+        if rest != bits {
+            (*area).host.pending |= host::pending::REQUESTS;
+        }
+        rest
+    }
+}
+
+/// After a WRMSR that exited: if it ends an interrupt (MSR 0x80b) and the VMM need not hear of it, that is done, and the guest goes on behind the
+/// instruction, whose length is `length` or 0 if unknown.
+///
+/// # Safety
+/// As [`run`].
+#[cfg(target_os = "none")]
+unsafe fn ends_interrupt(area: *mut VcpuArea, length: u64) -> bool {
+    const END_OF_INTERRUPT: u32 = 0x80b;
+    // The VMM does what is due at the end of an instruction.
+    const STEPPED: u64 = 1 << 8 | 1 << 16;
+    let state = page(area);
+    if get!(state, gpr[gpr::RCX]) as u32 != END_OF_INTERRUPT || length == 0 {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    let apic = unsafe { apic(state) };
+    let plain = (get!(state, gpr[gpr::RAX]) | get!(state, gpr[gpr::RDX])) as u32 == 0 && get!(state, rflags) & STEPPED == 0;
+    if !plain || apic.x2apic.load(Ordering::Relaxed) == 0 || apic.end_unknown.load(Ordering::Relaxed) != 0 {
+        return false;
+    }
+    let Some(vector) = apic.in_service.highest().filter(|&vector| !apic.trigger_mode.contains(vector)) else { return false };
+    apic.in_service.remove(vector);
+    put!(state, get!(state, rip).wrapping_add(length), rip);
+    put!(state, get!(state, interrupt_shadow) & !1, interrupt_shadow);
+    // SAFETY: the caller's promise.
+    unsafe { (*area).host.pending |= host::pending::REQUESTS };
+    true
 }
 
 /// Byte offset of a general register in the shared page, from the area.
@@ -288,7 +341,7 @@ impl VcpuArea {
     /// Puts the state that a processor has after reset into the shared page, all groups dirty.
     ///
     /// # Safety
-    /// `state` points at the vCPU's shared page, which is zeroed.
+    /// `state` points at the vCPU's first shared page, which is zeroed.
     pub unsafe fn reset_state(&mut self, state: *mut VcpuState) {
         // SAFETY: the caller's promise.
         unsafe { reset::store_reset(state, fpu::supported_xcr0(), fpu::extended_size()) };

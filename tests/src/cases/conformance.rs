@@ -84,18 +84,6 @@ const EMULATOR_MACHINE: &[(&str, &str)] = &[("interrupt-shadow-of-sti", "a host'
 /// Behaviours that a virtual machine on Bochs gets wrong because of it.
 const BOCHS: &[(&str, &str)] = &[("debug-instruction-breakpoint", "the flags on the stack have no RF")];
 
-/// Behaviours that a virtual machine is known to get wrong.
-const MONITOR: &[(&str, &str)] = &[
-    (
-        "apic-cr8-lets-through-at-once",
-        "an interrupt that only the task priority holds back is noticed some 0.2 ms late",
-    ),
-    (
-        "second-debug-registers-after-init",
-        "the breakpoint addresses are the kernel's, and INIT does not reach them",
-    ),
-];
-
 /// What the guest said of each behaviour: `ok`, `absent …`, `FAILED …`.
 type Verdicts = BTreeMap<String, String>;
 
@@ -158,11 +146,10 @@ fn compare(context: &Context, cpus: u32) -> Result<Outcome> {
         let known = |list: &[(&str, &'static str)]| list.iter().find(|(known, _)| known == name).map(|&(_, reason)| reason);
         let bare_reason = known(EMULATOR).or(known(EMULATOR_BARE));
         // The machine may be on another emulator than the guest that runs bare.
-        let beneath = match context.emulator {
+        let machine_reason = match context.emulator {
             Emulator::Qemu => known(EMULATOR).or(known(EMULATOR_MACHINE)),
             Emulator::Bochs => known(BOCHS),
         };
-        let machine_reason = beneath.or(known(MONITOR));
         let excused = (!failed(one) || bare_reason.is_some()) && (!failed(other) || machine_reason.is_some());
         // Writing to a String does not fail.
         let _ = writeln!(

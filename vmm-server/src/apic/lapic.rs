@@ -4,11 +4,15 @@
 //! message -> inbox -> IRR --(priority above PPR)--> injected, ISR --(EOI)--> gone
 //! ```
 //!
+//! IRR, ISR and TMR stand in the page that this thread shares with the kernel. What cannot be delivered at an entry, because the guest masks interrupts or the task
+//! priority holds it back, the kernel delivers as soon as it can; and it adds what devices signal directly (`tessera_abi::apic`).
+//!
 //! The timer runs from a 1 GHz bus clock, or in TSC-deadline mode. Times are values of the host's time stamp counter.
 
-use super::Vectors;
 use super::lapic_registers::{Lvt, initial_lvt, lvt};
 use crate::clock::Clock;
+use core::sync::atomic::Ordering;
+use tessera_abi::apic::ApicPage;
 
 /// Frequency of the timer's input in kHz, as told to guests in CPUID.
 pub const TIMER_KHZ: u32 = 1_000_000;
@@ -37,15 +41,19 @@ pub enum Effect {
     Destination,
 }
 
+/// Vectors by bit of a notification; 0: none.
+pub type Routes = [u8; 64];
+
 /// The local APIC.
 #[derive(Clone, Debug)]
 pub struct Lapic {
     pub(super) id: u32,
     pub(super) base: u64,
     pub(super) tpr: u8,
-    pub(crate) irr: Vectors,
-    pub(crate) isr: Vectors,
-    pub(super) tmr: Vectors,
+    /// Requests, what is in service, and trigger modes stand here, shared with the kernel.
+    pub(crate) page: &'static ApicPage,
+    /// What the guest's devices that signal this processor directly request, by bit of its thread's notification.
+    routes: Routes,
     pub(super) logical: u8,
     pub(super) flat: bool,
     pub(super) spurious: u32,
@@ -65,16 +73,18 @@ pub struct Lapic {
 }
 
 impl Lapic {
-    /// The APIC of vCPU `id` after power-on; vCPU 0 boots.
+    /// The APIC of vCPU `id` after power-on; vCPU 0 boots. `page` is that vCPU's.
     #[must_use]
-    pub fn new(id: u32, clock: Clock) -> Self {
-        Self {
+    pub fn new(id: u32, clock: Clock, page: &'static ApicPage) -> Self {
+        for set in [&page.in_service, &page.trigger_mode, &page.requests] {
+            set.clear();
+        }
+        let this = Self {
             id,
             base: BASE_ADDRESS | BASE_ENABLE | if id == 0 { BASE_BSP } else { 0 },
             tpr: 0,
-            irr: Vectors::default(),
-            isr: Vectors::default(),
-            tmr: Vectors::default(),
+            page,
+            routes: [0; 64],
             logical: 0,
             flat: true,
             spurious: 0xff,
@@ -88,21 +98,55 @@ impl Lapic {
             period: 0,
             tsc_deadline: 0,
             clock,
+        };
+        this.publish();
+        this
+    }
+
+    /// Shows the kernel what it may do by itself in the mode that the APIC is in.
+    pub(super) fn publish(&self) {
+        // Relaxed: the kernel looks on behalf of this thread.
+        self.page.x2apic.store(u32::from(self.is_x2apic()), Ordering::Relaxed);
+        let takes = self.is_software_enabled();
+        for (place, &vector) in self.page.routes.iter().zip(&self.routes) {
+            place.store(if takes { vector } else { 0 }, Ordering::Relaxed);
         }
+    }
+
+    /// Sets the routes.
+    pub fn set_routes(&mut self, routes: Routes) {
+        self.routes = routes;
+        self.publish();
+    }
+
+    /// Takes a signal's bits that came here instead of to the guest.
+    pub fn take_signal(&mut self, bits: u64) {
+        if self.is_software_enabled() {
+            self.page.route(bits);
+        }
+    }
+
+    /// Says whether the guest may end what is in service unseen.
+    pub fn set_end_unknown(&self, unknown: bool) {
+        // Relaxed: as in `publish`.
+        self.page.end_unknown.store(u32::from(unknown), Ordering::Relaxed);
     }
 
     /// INIT: everything but the base register returns to its power-on state (11.4.7.3).
     pub fn init(&mut self) {
         *self = Self {
             base: self.base,
-            ..Self::new(self.id, self.clock)
+            routes: self.routes,
+            ..Self::new(self.id, self.clock, self.page)
         };
+        self.publish();
     }
 
     /// Virtual wire mode, as firmware leaves the processor that boots (MultiProcessor Specification 1.4, 3.6.2.2): enabled, with the 8259 at LINT0 and
     /// non-maskable interrupts at LINT1. A program that knows no APIC gets its interrupts only so.
     pub fn set_virtual_wire(&mut self) {
         self.spurious = 0x10f;
+        self.publish();
         self.lvt[lvt::LINT0] = Lvt(7 << 8);
         self.lvt[lvt::LINT1] = Lvt(4 << 8);
     }
@@ -127,6 +171,7 @@ impl Lapic {
             self.init();
         }
         self.base = BASE_ADDRESS | new | self.base & BASE_BSP;
+        self.publish();
         true
     }
 
@@ -176,8 +221,9 @@ impl Lapic {
         if !self.is_software_enabled() {
             return;
         }
-        self.irr.insert(vector);
-        if level { self.tmr.insert(vector) } else { self.tmr.remove(vector) }
+        self.page.requests.insert(vector);
+        let modes = &self.page.trigger_mode;
+        if level { modes.insert(vector) } else { modes.remove(vector) }
     }
 
     /// Takes 64 vectors at once, as the inbox has them.
@@ -188,22 +234,29 @@ impl Lapic {
         }
         if self.is_software_enabled() {
             let vectors = vectors & usable;
-            self.irr.0[index] |= vectors;
-            self.tmr.0[index] = self.tmr.0[index] & !vectors | vectors & level;
+            for half in 0..2 {
+                let (fresh, level) = ((vectors >> (32 * half)) as u32, (level >> (32 * half)) as u32);
+                let (requests, modes) = (
+                    self.page.requests.register(index * 2 + half),
+                    self.page.trigger_mode.register(index * 2 + half),
+                );
+                requests.set(requests.get() | fresh);
+                modes.set(modes.get() & !fresh | fresh & level);
+            }
         }
     }
 
     /// Whether the IRR holds anything at all.
     #[inline]
     #[must_use]
-    pub const fn has_requests(&self) -> bool {
-        !self.irr.is_empty()
+    pub fn has_requests(&self) -> bool {
+        !self.page.requests.is_empty()
     }
 
     /// Processor priority (11.8.3.1).
     #[must_use]
-    pub const fn ppr(&self) -> u8 {
-        let service = match self.isr.highest() {
+    pub fn ppr(&self) -> u8 {
+        let service = match self.page.in_service.highest() {
             Some(vector) => vector & 0xf0,
             None => 0,
         };
@@ -212,34 +265,22 @@ impl Lapic {
 
     /// The vector to deliver now, if its priority suffices.
     #[must_use]
-    pub const fn deliverable(&self) -> Option<u8> {
-        match self.irr.highest() {
-            Some(vector) if vector & 0xf0 > self.ppr() & 0xf0 => Some(vector),
-            _ => None,
-        }
-    }
-
-    /// Whether a request waits only because of the task priority, which the guest can lower without an exit.
-    #[must_use]
-    pub const fn is_held_by_task_priority(&self) -> bool {
-        match (self.irr.highest(), self.isr.highest()) {
-            (Some(request), Some(service)) => request & 0xf0 > service & 0xf0 && request & 0xf0 <= self.tpr & 0xf0,
-            (Some(request), None) => request & 0xf0 <= self.tpr & 0xf0,
-            _ => false,
-        }
+    pub fn deliverable(&self) -> Option<u8> {
+        self.page.request().filter(|vector| vector >> 4 > self.tpr >> 4)
     }
 
     /// The vector was delivered: from the IRR to the ISR.
-    pub const fn deliver(&mut self, vector: u8) {
-        self.irr.remove(vector);
-        self.isr.insert(vector);
+    pub fn deliver(&mut self, vector: u8) {
+        self.page.accept(vector);
     }
 
     /// End of interrupt: the highest vector leaves the ISR.
-    pub const fn end(&mut self) -> Effect {
-        let Some(vector) = self.isr.highest() else { return Effect::None };
-        self.isr.remove(vector);
-        if self.tmr.contains(vector) && self.spurious & 1 << 12 == 0 {
+    pub fn end(&mut self) -> Effect {
+        let Some(vector) = self.page.in_service.highest() else {
+            return Effect::None;
+        };
+        self.page.in_service.remove(vector);
+        if self.page.trigger_mode.contains(vector) && self.spurious & 1 << 12 == 0 {
             Effect::EndLevel(vector)
         } else {
             Effect::None
@@ -248,9 +289,10 @@ impl Lapic {
 
     /// Whether the paravirtual end of interrupt may stand in for the next one: exactly one vector in service, edge-triggered, and nothing else waiting.
     #[must_use]
-    pub const fn may_skip_end(&self) -> bool {
-        match self.isr.highest() {
-            Some(vector) => self.isr.len() == 1 && !self.tmr.contains(vector) && self.irr.is_empty(),
+    pub fn may_skip_end(&self) -> bool {
+        let service = &self.page.in_service;
+        match service.highest() {
+            Some(vector) => service.len() == 1 && !self.page.trigger_mode.contains(vector) && !self.has_requests(),
             None => false,
         }
     }

@@ -246,9 +246,9 @@ impl Lapic {
             register::TPR => u32::from(self.tpr),
             register::PPR => u32::from(self.ppr()),
             register::SVR => self.spurious,
-            0x10..=0x17 => self.isr.register(index - register::ISR),
-            0x18..=0x1f => self.tmr.register(index - register::TMR),
-            0x20..=0x27 => self.irr.register(index - register::IRR),
+            0x10..=0x17 => self.page.in_service.register((index - register::ISR) as usize).get(),
+            0x18..=0x1f => self.page.trigger_mode.register((index - register::TMR) as usize).get(),
+            0x20..=0x27 => self.page.requests.register((index - register::IRR) as usize).get(),
             register::ESR => self.error,
             register::LVT_TIMER..=register::LVT_ERROR => self.lvt[(index - register::LVT_TIMER) as usize].0,
             register::INITIAL_COUNT => {
@@ -276,6 +276,7 @@ impl Lapic {
             register::TPR => self.tpr = value as u8,
             register::SVR => {
                 self.spurious = value & 0x11ff;
+                self.publish();
                 if !self.is_software_enabled() {
                     for entry in &mut self.lvt {
                         entry.0 |= Lvt::MASKED;

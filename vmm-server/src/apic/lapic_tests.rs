@@ -4,8 +4,12 @@ use proptest::prelude::*;
 
 const CLOCK: Clock = Clock::new(1_000_000_000, 0);
 
+fn page() -> &'static ApicPage {
+    Box::leak(Box::default())
+}
+
 fn enabled() -> Lapic {
-    let mut lapic = Lapic::new(0, CLOCK);
+    let mut lapic = Lapic::new(0, CLOCK, page());
     lapic.write_page(0xf0, 0x1ff, 0);
     lapic
 }
@@ -18,7 +22,7 @@ fn x2apic() -> Lapic {
 
 #[test]
 fn a_timer_that_expires_masked_does_not_fire_when_it_is_unmasked() {
-    let mut lapic = Lapic::new(0, CLOCK);
+    let mut lapic = Lapic::new(0, CLOCK, page());
     lapic.write_page(0xf0, 0x1ff, 0);
     lapic.write_page(0x320, 0x1_0061, 0);
     lapic.write_page(0x3e0, 0xb, 0);
@@ -35,7 +39,7 @@ fn a_timer_that_expires_masked_does_not_fire_when_it_is_unmasked() {
 
 #[test]
 fn virtual_wire_lets_the_8259_through_until_the_apic_is_initialised() {
-    let mut lapic = Lapic::new(0, CLOCK);
+    let mut lapic = Lapic::new(0, CLOCK, page());
     assert!(!lapic.accepts_external(), "masked after power-on");
     lapic.set_virtual_wire();
     assert!(lapic.accepts_external() && lapic.is_software_enabled());
@@ -45,7 +49,7 @@ fn virtual_wire_lets_the_8259_through_until_the_apic_is_initialised() {
 
 #[test]
 fn starts_disabled_and_masked() {
-    let mut lapic = Lapic::new(3, CLOCK);
+    let mut lapic = Lapic::new(3, CLOCK, page());
     lapic.accept(0x40, false);
     assert!(!lapic.has_requests(), "a software-disabled APIC takes no vectors");
     assert_eq!(lapic.read_page(0x20, 0), 3 << 24);
@@ -82,10 +86,8 @@ fn task_priority_holds_back() {
     lapic.accept(0x41, false);
     lapic.set_task_priority(4);
     assert_eq!(lapic.deliverable(), None);
-    assert!(lapic.is_held_by_task_priority());
     lapic.set_task_priority(3);
     assert_eq!(lapic.deliverable(), Some(0x41));
-    assert!(!lapic.is_held_by_task_priority());
 }
 
 #[test]
@@ -209,6 +211,29 @@ fn interrupt_commands() {
     assert_eq!(lapic.read_page(0x280, 0), 0);
     let mut lapic = x2apic();
     assert_eq!(lapic.write_msr(register::ICR, 3 << 32 | 0x41, 0), Ok(Effect::Ipi(3 << 32 | 0x41)));
+}
+
+#[test]
+fn the_kernel_sees_routes_only_of_an_enabled_apic() {
+    use core::sync::atomic::Ordering::Relaxed;
+    let mut lapic = Lapic::new(0, CLOCK, page());
+    let mut routes = [0; 64];
+    routes[9] = 0x99;
+    lapic.set_routes(routes);
+    let shown = |lapic: &Lapic| lapic.page.routes[9].load(Relaxed);
+    assert_eq!(shown(&lapic), 0);
+    lapic.take_signal(1 << 9);
+    lapic.write_page(0xf0, 0x1ff, 0);
+    assert_eq!((shown(&lapic), lapic.has_requests()), (0x99, false));
+    lapic.take_signal(1 << 9);
+    assert_eq!(lapic.deliverable(), Some(0x99));
+    lapic.init();
+    assert_eq!((shown(&lapic), lapic.has_requests()), (0, false));
+    lapic.write_page(0xf0, 0x1ff, 0);
+    assert_eq!(shown(&lapic), 0x99, "INIT leaves the devices alone");
+    assert_eq!(lapic.page.x2apic.load(Relaxed), 0);
+    assert!(lapic.set_base(BASE_ADDRESS | BASE_ENABLE | BASE_X2APIC));
+    assert_eq!(lapic.page.x2apic.load(Relaxed), 1);
 }
 
 #[test]

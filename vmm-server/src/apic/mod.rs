@@ -4,9 +4,7 @@ pub mod ioapic;
 pub mod lapic;
 pub mod lapic_registers;
 pub mod routing;
-pub mod vectors;
 
 pub use ioapic::IoApic;
 pub use lapic::{Effect, Lapic};
 pub use routing::{Delivery, Event, Inbox, Interrupts, Kick, Message};
-pub use vectors::Vectors;

@@ -3,6 +3,7 @@
 //! A local APIC belongs to its vCPU's thread alone. Everyone else puts what is for it into its [`Inbox`], a few atomic words, and kicks the thread;
 //! the thread empties the inbox before it enters the guest. No lock is taken.
 
+use super::lapic::Routes;
 use crate::MAX_VCPUS;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -79,6 +80,8 @@ impl Event {
     pub const START_UP: u32 = 8;
     /// Something outside changed (8259 output, timers of the chipset, phase of the machine): look again.
     pub const LOOK: u32 = 16;
+    /// Routes changed.
+    pub const ROUTES: u32 = 32;
 }
 
 /// [`Inbox::destination`]: the APIC is in x2APIC mode.
@@ -97,6 +100,8 @@ pub struct Inbox {
     destination: AtomicU32,
     vectors: [AtomicU64; 4],
     level: [AtomicU64; 4],
+    /// Eight routes a word.
+    routes: [AtomicU64; 8],
 }
 
 impl Inbox {
@@ -127,6 +132,17 @@ impl Inbox {
         }
     }
 
+    /// The routes, after an event said that they changed.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        let mut routes = [0; 64];
+        for (bytes, word) in routes.chunks_exact_mut(8).zip(&self.routes) {
+            // Relaxed: `take_events` ordered.
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+        routes
+    }
+
     /// Page number at which the last start-up message wants the processor to start.
     #[must_use]
     pub fn start_page(&self) -> u8 {
@@ -135,7 +151,7 @@ impl Inbox {
 
     /// Empties the inbox, when the machine is reset.
     pub fn clear(&self) {
-        for word in self.vectors.iter().chain(&self.level) {
+        for word in self.vectors.iter().chain(&self.level).chain(&self.routes) {
             word.store(0, Ordering::Relaxed);
         }
         self.events.store(0, Ordering::Release);
@@ -214,6 +230,18 @@ impl<K: Kick> Interrupts<K> {
     /// Makes a vCPU look at the world again.
     pub fn look(&self, index: usize) {
         if self.inboxes[index].post(Event::LOOK) {
+            self.kick.kick(index);
+        }
+    }
+
+    /// From now on, bit `bit` (1 to 63) of the notification of vCPU `index`'s thread requests `vector` there, edge-triggered; 0 to 15: nothing. A device's server that was given
+    /// the notification with that badge interrupts the guest by signalling it.
+    pub fn set_route(&self, index: usize, bit: u32, vector: u8) {
+        let (word, shift) = (&self.inboxes[index].routes[(bit / 8 & 7) as usize], bit % 8 * 8);
+        // Relaxed: published by `post`.
+        word.fetch_and(!(0xff << shift), Ordering::Relaxed);
+        word.fetch_or(u64::from(vector) << shift, Ordering::Relaxed);
+        if self.inboxes[index].post(Event::ROUTES) {
             self.kick.kick(index);
         }
     }

@@ -142,6 +142,7 @@ fn clear(state: &mut VcpuState) {
     state.cr8 = 0;
     state.efer = 0;
     state.xcr0 = 1;
+    state.dr = [0; 4];
     state.dr6 = DR6;
     state.dr7 = DR7;
     state.star = 0;

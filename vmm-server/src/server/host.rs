@@ -76,7 +76,7 @@ impl Host for Kernel {
         expose(state);
         match outcome {
             Ok(RunOutcome::Exit) => Run::Exit,
-            Ok(RunOutcome::Notified(_)) => Run::Kicked,
+            Ok(RunOutcome::Notified(bits)) => Run::Kicked(bits),
             Err(error) => Run::Refused(error as u64),
         }
     }
@@ -88,10 +88,10 @@ impl Host for Kernel {
         expose(state);
     }
 
-    fn wait(&mut self, deadline: u64) {
+    fn wait(&mut self, deadline: u64) -> u64 {
         let deadline = if deadline == u64::MAX { None } else { Some(deadline) };
-        // Bits, a passed deadline or an error: whoever waits looks at the world again in any case.
-        let _ = self.notification.wait(deadline);
+        // A passed deadline or an error: whoever waits looks at the world again in any case.
+        self.notification.wait(deadline).unwrap_or(0)
     }
 
     fn wake_control(&self) {

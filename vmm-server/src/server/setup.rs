@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use tessera_abi::apic::ApicPage;
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::vcpu::VcpuState;
 use tessera_abi::{Error, PAGE_SIZE};
@@ -158,7 +159,7 @@ unsafe impl Send for Page {}
 fn make_vcpu(guest: GuestSpace, index: usize) -> Result<(VcpuCap, Page), String> {
     let slot = Untyped::OWN.make(ObjectKind::Vcpu, 0).map_err(failed("a vCPU cannot be made"))?;
     let vcpu = VcpuCap::new(slot);
-    let address = vm::take(PAGE_SIZE as u64, PAGE_SIZE as u64).map_err(failed("a vCPU's page cannot be mapped"))?;
+    let address = vm::take(2 * PAGE_SIZE as u64, PAGE_SIZE as u64).map_err(failed("a vCPU's pages cannot be mapped"))?;
     vcpu.configure(guest, AddressSpace::OWN, address, index as u32)
         .map_err(failed("this machine cannot run virtual processors"))?;
     Ok((vcpu, Page(address as *mut VcpuState)))
@@ -190,7 +191,9 @@ fn start_thread(
             notification: handle.notification,
             control,
         };
-        Vcpu::new(machine, index).live(&mut host, state)
+        // SAFETY: the page behind it, mapped and used likewise; all of it is atomic.
+        let apic = unsafe { &*page.0.add(1).cast::<ApicPage>() };
+        Vcpu::new(machine, index, apic).live(&mut host, state)
     })
     .map_err(failed("a vCPU's thread cannot be started"))?;
     Threads::set(index, signaller(handle.notification)?);

@@ -6,7 +6,8 @@ use crate::boot::registers;
 use crate::emulator::{self, MAX_INSTRUCTION};
 use crate::machine::{Activity, Host, Phase};
 use tessera_abi::vcpu::{
-    Dirty, EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, segment,
+    Dirty, EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, WINDOW_DELIVER,
+    WINDOW_EXIT, segment,
 };
 
 const INTERRUPT_FLAG: u64 = 1 << 9;
@@ -17,9 +18,6 @@ pub(super) const DEBUG: u8 = 1;
 const SHADOW: u32 = 1;
 pub(super) const NMI_BLOCKED: u32 = 2;
 pub(super) const EVENT_TYPE: u32 = 7 << 8;
-/// How long an interrupt that only the task priority holds back may go unnoticed, in nanoseconds: the guest lowers the priority without an exit.
-const HOLD: u64 = 200_000;
-
 impl<H: Host> Vcpu<'_, H> {
     /// Gets ready for the next entry; sleeps while the processor is halted or waits for its start. False: the machine no longer runs.
     #[cold]
@@ -54,7 +52,8 @@ impl<H: Host> Vcpu<'_, H> {
                 } else {
                     Activity::Halted
                 });
-                host.wait(self.deadline);
+                let bits = host.wait(self.deadline);
+                self.take_signal(bits);
                 self.statistics.set_activity(Activity::Running);
             }
         }
@@ -84,7 +83,17 @@ impl<H: Host> Vcpu<'_, H> {
         }
     }
 
+    /// Takes a signal's bits. What they mean beyond the interrupts that they are routed to is looked up.
+    pub(super) fn take_signal(&mut self, bits: u64) {
+        // What the guest ended unseen must not hold them back.
+        self.withdraw_skip();
+        self.lapic.take_signal(bits);
+    }
+
     fn take(&mut self, events: u32, state: &mut VcpuState) {
+        if events & Event::ROUTES != 0 {
+            self.lapic.set_routes(self.inbox.routes());
+        }
         if events & Event::VECTORS != 0 {
             let lapic = &mut self.lapic;
             self.inbox
@@ -159,24 +168,23 @@ impl<H: Host> Vcpu<'_, H> {
             self.request_windows(state);
             if self.lapic.may_skip_end() && state.request_window == 0 {
                 self.paravirt.offer_skip(&self.machine.memory);
+                self.lapic.set_end_unknown(self.paravirt.skip_offered);
             }
         } else {
             self.request_windows(state);
         }
         state.vectoring = 0;
-        if self.lapic.is_held_by_task_priority() {
-            let soon = H::now().saturating_add(self.machine.clock.ns_to_ticks(HOLD));
-            self.deadline = self.deadline.min(soon);
-        }
     }
 
     fn inject_interrupt(&mut self, state: &mut VcpuState) -> bool {
-        if let Some(vector) = self.lapic.deliverable() {
+        let requested = self.lapic.deliverable();
+        if let Some(vector) = requested.filter(|_| state.processor_delivers == 0) {
             self.lapic.deliver(vector);
             state.inject = EVENT_VALID | EVENT_INTERRUPT | u32::from(vector);
             return true;
         }
-        if !self.external() {
+        // What the APIC has comes first.
+        if requested.is_some() || !self.external() {
             return false;
         }
         let now = self.machine.clock.ns(H::now());
@@ -198,8 +206,12 @@ impl<H: Host> Vcpu<'_, H> {
     }
 
     fn request_windows(&self, state: &mut VcpuState) {
-        if self.lapic.deliverable().is_some() || self.external() {
-            state.request_window = 1;
+        if self.external() {
+            state.request_window = WINDOW_EXIT;
+        }
+        // Whether something in service or the task priority holds it back, the kernel sees by itself.
+        if self.lapic.has_requests() {
+            state.request_window |= WINDOW_DELIVER;
         }
         if self.nmi_pending {
             state.request_nmi_window = 1;
@@ -208,7 +220,11 @@ impl<H: Host> Vcpu<'_, H> {
 
     /// Looks whether the guest used the paravirtual end of interrupt. Before anything that depends on what is in service.
     pub(super) fn withdraw_skip(&mut self) {
-        if self.paravirt.skip_offered && self.paravirt.withdraw_skip(&self.machine.memory) {
+        if !self.paravirt.skip_offered {
+            return;
+        }
+        self.lapic.set_end_unknown(false);
+        if self.paravirt.withdraw_skip(&self.machine.memory) {
             let effect = self.lapic.end();
             self.apply(effect);
         }

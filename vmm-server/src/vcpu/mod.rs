@@ -24,6 +24,7 @@ use crate::machine::{Activity, Host, Machine, Phase, Run, Statistics};
 use crate::paravirt::Paravirt;
 use lengths::LengthCache;
 use msr::Registers;
+use tessera_abi::apic::ApicPage;
 use tessera_abi::vcpu::{Dirty, EVENT_VALID, ExitReason, VcpuState};
 
 /// Why a processor cannot go on: a line for the report.
@@ -53,15 +54,15 @@ pub struct Vcpu<'m, H: Host> {
 }
 
 impl<'m, H: Host> Vcpu<'m, H> {
-    /// Processor `index` of a machine.
+    /// Processor `index` of a machine, with its APIC's page.
     #[must_use]
-    pub fn new(machine: &'m Machine<H>, index: usize) -> Self {
+    pub fn new(machine: &'m Machine<H>, index: usize, page: &'static ApicPage) -> Self {
         Self {
             index,
             machine,
             inbox: machine.interrupts.inbox(index),
             statistics: machine.statistics(index),
-            lapic: Lapic::new(index as u32, machine.clock),
+            lapic: Lapic::new(index as u32, machine.clock, page),
             paravirt: Paravirt::default(),
             msrs: Registers::new(),
             lengths: LengthCache::default(),
@@ -97,7 +98,7 @@ impl<'m, H: Host> Vcpu<'m, H> {
 
     /// Power-on state: the first processor at the kernel's entry, the others waiting for a start-up message.
     pub fn power_on(&mut self, state: &mut VcpuState) {
-        *self = Self::new(self.machine, self.index);
+        *self = Self::new(self.machine, self.index, self.lapic.page);
         // The guest's TSC starts at 0, on all processors alike.
         self.tsc_offset = self.machine.clock.start().wrapping_neg();
         state.tsc_offset = self.tsc_offset;
@@ -129,8 +130,9 @@ impl<'m, H: Host> Vcpu<'m, H> {
                         self.statistics.add_time(reason, H::now().wrapping_sub(began));
                     }
                 }
-                Run::Kicked => {
+                Run::Kicked(bits) => {
                     self.statistics.count_exit(ExitReason::Notified as u32);
+                    self.take_signal(bits);
                     self.attention = true;
                 }
                 Run::Refused(error) => {

@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::string::{String, ToString};
 use std::vec::Vec;
-use tessera_abi::vcpu::{EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, IO_IN, IO_WIDTH_SHIFT, gpr, segment};
+use tessera_abi::vcpu::{EVENT_ERROR, EVENT_EXCEPTION, EVENT_INTERRUPT, EVENT_NMI, IO_IN, IO_WIDTH_SHIFT, WINDOW_DELIVER, gpr, segment};
 
 std::thread_local! {
     static NOW: Cell<u64> = const { Cell::new(0) };
@@ -34,6 +34,8 @@ struct Script {
     deadlines: Vec<u64>,
     windows: Vec<u32>,
     slept_until: Vec<u64>,
+    /// Bits that the next wait takes.
+    signal: u64,
     warnings: RefCell<Vec<String>>,
     /// EFER, CR0 and XCR0 that the processor holds.
     held: (u64, u64, u64),
@@ -79,12 +81,13 @@ impl Host for Script {
         (state.efer, state.cr0, state.xcr0) = self.held;
     }
 
-    fn wait(&mut self, deadline: u64) {
+    fn wait(&mut self, deadline: u64) -> u64 {
         self.slept_until.push(deadline);
         assert!(self.slept_until.len() < 1000, "asleep for ever");
         if deadline != u64::MAX {
             NOW.set(deadline);
         }
+        core::mem::take(&mut self.signal)
     }
 
     fn wake_control(&self) {}
@@ -120,7 +123,7 @@ fn play<'m>(
     mut script: Script,
 ) -> (Vcpu<'m, Script>, Box<VcpuState>, Script) {
     let mut state = blank();
-    let mut vcpu = Vcpu::new(machine, 0);
+    let mut vcpu = Vcpu::new(machine, 0, Box::leak(Box::default()));
     vcpu.power_on(&mut state);
     prepare(&mut vcpu, &mut state);
     vcpu.run(&mut script, &mut state);
@@ -257,7 +260,7 @@ fn deadline_timer_interrupts() {
     assert_eq!(script.deadlines[2], 1_005_000, "guest TSC 5000 is host TSC 1005000");
     assert_eq!(script.injected, [0, 0, 0, EVENT_VALID | EVENT_INTERRUPT | 0xec, 0]);
     assert_eq!(script.deadlines[3], NEVER);
-    assert!(vcpu.lapic.isr.is_empty());
+    assert!(vcpu.lapic.page.in_service.is_empty());
     assert_eq!(machine.statistics(0).injected(), 1);
 }
 
@@ -293,7 +296,7 @@ fn an_interrupt_in_the_shadow_of_sti_ends_the_halt_behind_it() {
             script,
         );
         assert_eq!((script.injected[1], state.rip), (injected, rip), "{code:#x}");
-        assert_eq!(script.windows[1], u32::from(injected == 0));
+        assert_eq!(script.windows[1], if injected == 0 { WINDOW_DELIVER } else { 0 });
     }
 }
 
@@ -331,7 +334,7 @@ fn interrupts_wait_for_the_window() {
         },
         script,
     );
-    assert_eq!(script.windows, [1, 1, 1, 0]);
+    assert_eq!(script.windows, [WINDOW_DELIVER, WINDOW_DELIVER, WINDOW_DELIVER, 0]);
     assert_eq!(script.injected, [0, 0, 0, EVENT_VALID | EVENT_INTERRUPT | 0x55]);
 }
 
@@ -393,7 +396,52 @@ fn nmi_wakes_and_goes_first() {
         Script::default().then(exit(ExitReason::InterruptWindow)),
     );
     assert_eq!(script.injected, [EVENT_VALID | EVENT_NMI | 2, EVENT_VALID | EVENT_INTERRUPT | 0x44]);
-    assert_eq!(script.windows, [1, 0]);
+    assert_eq!(script.windows, [WINDOW_DELIVER, 0]);
+}
+
+#[test]
+fn a_routed_signal_wakes_a_halted_guest_and_interrupts_a_running_one() {
+    let machine = machine(1);
+    let script = Script {
+        signal: 1 << 5 | 1 << 6,
+        ..Script::default()
+    };
+    let script = script.then(exit(ExitReason::Halt)).then(exit(ExitReason::Cpuid));
+    let mut script = script;
+    // The kernel leaves a bit to the monitor that it could have delivered.
+    script.steps.push_back(Box::new(|_| Run::Kicked(1 << 6)));
+    let (vcpu, _, script) = play(
+        &machine,
+        |vcpu, state| {
+            ready(vcpu, state);
+            machine.interrupts.set_route(0, 5, 0x45);
+            machine.interrupts.set_route(0, 6, 0x56);
+        },
+        script,
+    );
+    assert_eq!(
+        script.injected[..2],
+        [0, EVENT_VALID | 0x56],
+        "the more important one ends the sleep"
+    );
+    assert_eq!(script.windows[1], WINDOW_DELIVER, "the other one is left to the kernel");
+    assert!(vcpu.lapic.page.requests.contains(0x45) && vcpu.lapic.page.requests.contains(0x56));
+}
+
+#[test]
+fn a_processor_that_delivers_by_itself_is_left_to_it() {
+    let machine = machine(1);
+    let (vcpu, _, script) = play(
+        &machine,
+        |vcpu, state| {
+            ready(vcpu, state);
+            state.processor_delivers = 1;
+            vcpu.lapic.accept(0x44, false);
+        },
+        Script::default(),
+    );
+    assert_eq!((script.injected[0], script.windows[0]), (0, WINDOW_DELIVER));
+    assert!(vcpu.lapic.page.requests.contains(0x44) && !vcpu.lapic.page.in_service.contains(0x44));
 }
 
 /// A guest with a page for the paravirtual end of interrupt takes an interrupt and then leaves by `step`.
@@ -412,7 +460,7 @@ fn with_end_of_interrupt_page(machine: &Machine<Script>, step: impl FnOnce(&mut 
         vcpu.machine.interrupts.send(&message, None);
     };
     let (vcpu, ..) = play(machine, prepare, Script::default().then(step));
-    vcpu.lapic.isr.contains(0x44)
+    vcpu.lapic.page.in_service.contains(0x44)
 }
 
 #[test]
@@ -437,7 +485,7 @@ fn paravirtual_end_of_interrupt_spares_the_write() {
 fn start_up_messages_bring_a_processor_up() {
     let machine = machine(2);
     let mut state = blank();
-    let mut vcpu = Vcpu::new(&machine, 1);
+    let mut vcpu = Vcpu::new(&machine, 1, Box::leak(Box::default()));
     vcpu.power_on(&mut state);
     let to = |delivery, vector| Message {
         destination: 1,
@@ -462,7 +510,7 @@ fn interprocessor_interrupts_by_shorthand_and_destination() {
         .then(write_msr(0x830, 0xc_0041)) // all but self
         .then(write_msr(0x830, 3 << 32 | 0x42));
     let (vcpu, ..) = play(&machine, ready, script);
-    assert!(vcpu.lapic.irr.is_empty());
+    assert!(vcpu.lapic.page.requests.is_empty());
     let vectors = |index: usize| {
         let mut all = Vec::new();
         machine

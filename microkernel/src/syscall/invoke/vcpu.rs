@@ -45,12 +45,13 @@ fn configure(request: &Request<'_>, vcpu: Ref<Vcpu>) -> Result<Results, Error> {
     if vcpu.configured.get() || vcpu.mapped_in.get() != 0 {
         return Err(Error::BadState);
     }
-    if address % PAGE_SIZE as u64 != 0 || !(USER_BOTTOM..USER_TOP).contains(&address) {
+    if address % PAGE_SIZE as u64 != 0 || !(USER_BOTTOM..USER_TOP - PAGE_SIZE as u64).contains(&address) {
         return Err(Error::BadArgument);
     }
     let guest_slot = request.own(guest)?.require(ObjectKind::GuestSpace, Rights::WRITE)?;
     let space: Ref<Space> = request.object(space, ObjectKind::AddressSpace, Rights::WRITE)?;
-    page_tables::map(&*space, space.root.get(), &Mapping::shared_page(address, virt_to_phys(vcpu.state())))?;
+    let mapping = Mapping { pages: Vcpu::SHARED_PAGES, ..Mapping::shared_page(address, virt_to_phys(vcpu.state())) };
+    page_tables::map(&*space, space.root.get(), &mapping)?;
     destroy::delete(request.exclusive, &vcpu.space);
     cnode::copy(guest_slot, &vcpu.space, Rights::all(), 0)?;
     vcpu.mapped_in.set(space.identity.get());

@@ -1,14 +1,14 @@
 //! What an exit means, off the short way; and entries that are refused.
 
 use super::convert;
-use super::run::{TRAP_FLAG, set_nmi_blocked, set_window};
+use super::run::{TRAP_FLAG, set_nmi_blocked, set_priority_exit, set_window};
 use super::vmcb::{Vmcb, clean, code, intercept};
 use super::{ALWAYS_INTERCEPTED, state as registers};
 use crate::virt::convert::{Invalid, interrupted_event, reflected_exception};
 use crate::virt::host::{Host, pending, read_debug_registers};
 use crate::virt::{Exit, get, put, put_pair};
 use core::arch::asm;
-use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_VALID, ExitReason, VcpuState};
+use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_VALID, ExitReason, VcpuState, WINDOW_EXIT};
 
 /// DR6.BS: the debug exception comes from a single step.
 const DR6_STEP: u64 = 1 << 14;
@@ -51,6 +51,12 @@ pub unsafe fn finish(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) ->
             vmcb.save.dr6 &= !DR6_STEP;
             vmcb.control.clean &= !clean::DEBUG;
             put!(state, vmcb.save.rflags, rflags);
+            host.pending &= !pending::STEP;
+            if host.nmi_blocked == 0 || vmcb.control.intercept_1 & intercept::IRET != 0 {
+                // It was not IRET, but a write to CR8.
+                put!(state, vmcb.save.rflags & !TRAP_FLAG, rflags);
+                return Some(Exit::HostInterrupt);
+            }
             set_nmi_blocked(vmcb, host, false);
             put!(state, get!(state, interrupt_shadow) & 1, interrupt_shadow);
             if host.nmi_window {
@@ -75,7 +81,11 @@ pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState,
         // All of these are pending still, and taken when the caller opens its window.
         code::INTR | code::NMI | code::SMI | code::INIT => return Exit::HostInterrupt,
         code::VINTR => {
-            set_window(vmcb, host, false);
+            set_window(vmcb, false);
+            host.pending &= !pending::WINDOW;
+            if host.pending & pending::HELD != 0 && get!(state, request_window) & WINDOW_EXIT == 0 {
+                return Exit::HostInterrupt;
+            }
             ExitReason::InterruptWindow
         }
         code::NESTED_FAULT => {
@@ -96,6 +106,12 @@ pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState,
             // NMIs are blocked until the IRET is done, so it is stepped over.
             vmcb.control.intercept_1 &= !intercept::IRET;
             vmcb.control.clean &= !clean::INTERCEPTS;
+            host.pending |= pending::STEP;
+            return Exit::HostInterrupt;
+        }
+        code::WRITE_CR8 => {
+            // What is held may be let through when the instruction is done, so it is stepped over.
+            set_priority_exit(vmcb, false);
             host.pending |= pending::STEP;
             return Exit::HostInterrupt;
         }

@@ -55,6 +55,7 @@ pub(super) fn reset(vmcb: &mut Vmcb, host: &mut Host) {
     let pause = crate::virt::features()[0].contains(VirtFeatures::PAUSE_FILTER);
     control.intercept_1 = intercept::FIRST | if pause { intercept::PAUSE } else { 0 };
     control.intercept_2 = intercept::SECOND;
+    control.intercept_cr = 0;
     control.intercept_dr = u32::MAX;
     control.intercept_exceptions = ALWAYS_INTERCEPTED;
     control.pause_count = PAUSE_COUNT;

@@ -9,12 +9,14 @@ use super::state as registers;
 use super::vmcb::{Vmcb, clean, code, intercept, tlb, virtual_interrupt};
 use crate::virt::convert::check_event;
 use crate::virt::host::{Cpu, Host, pending, write_debug_registers};
-use crate::virt::{CpuState, Exit, Nested, VcpuArea, fpu, get, page, put, put_pair, world_switch};
+use crate::virt::{CpuState, Exit, Nested, VcpuArea, apic, ends_interrupt, fpu, get, page, put, put_pair, world_switch};
 use core::mem::offset_of;
-use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, gpr};
+use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, WINDOW_DELIVER, WINDOW_EXIT, gpr};
 
 /// RFLAGS.TF.
 pub(super) const TRAP_FLAG: u64 = 1 << 8;
+/// RFLAGS.IF.
+const INTERRUPT_FLAG: u64 = 1 << 9;
 /// CPUID leaf of the extended state.
 const XSAVE_LEAF: u32 = 0xd;
 
@@ -157,8 +159,12 @@ unsafe fn note_xcr0(area: *mut VcpuArea) {
 unsafe fn msr(area: *mut VcpuArea) -> Exit {
     // SAFETY: the caller's promise.
     unsafe {
-        let reason = if (*area).vmcb.control.exit_info_1 & 1 == 0 { ExitReason::ReadMsr } else { ExitReason::WriteMsr };
-        plain(area, reason)
+        let vmcb = &(*area).vmcb;
+        if vmcb.control.exit_info_1 & 1 == 0 {
+            return plain(area, ExitReason::ReadMsr);
+        }
+        let length = if (*area).host.reports_next_rip { vmcb.control.next_rip.wrapping_sub(vmcb.save.rip) & 0xf } else { 0 };
+        if ends_interrupt(area, length) { Exit::HostInterrupt } else { plain(area, ExitReason::WriteMsr) }
     }
 }
 
@@ -375,27 +381,56 @@ unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState
         return Err(Exit::Guest(ExitReason::NmiWindow));
     }
 
-    let wanted = get!(state, request_window) != 0;
-    if wanted != (host.pending & pending::WINDOW != 0) {
-        set_window(vmcb, host, wanted);
+    if event & EVENT_VALID != 0 && host.pending & pending::STEP != 0 {
+        // The handler comes first, and must not be stepped: what exited will exit again.
+        host.pending &= !pending::STEP;
+        vmcb.control.intercept_1 |= if host.nmi_blocked != 0 { intercept::IRET } else { 0 };
+        vmcb.control.clean &= !clean::INTERCEPTS;
     }
+    let wanted = get!(state, request_window);
+    let (mut window, mut held_by_task) = (wanted & WINDOW_EXIT != 0, false);
+    if wanted & WINDOW_DELIVER != 0 || host.pending & (pending::REQUESTS | pending::HELD) != 0 {
+        put!(state, wanted & WINDOW_EXIT, request_window);
+        host.pending &= !(pending::REQUESTS | pending::HELD);
+        // SAFETY: the caller's promise.
+        let apic = unsafe { apic(state) };
+        if let Some(vector) = apic.request() {
+            held_by_task = u64::from(vector >> 4) <= registers::cr8(&vmcb.control);
+            let free = (event & EVENT_VALID == 0) & (host.pending & pending::STEP == 0) & (vmcb.control.interrupt_state & 1 == 0);
+            if !held_by_task && free && vmcb.save.rflags & INTERRUPT_FLAG != 0 {
+                apic.accept(vector);
+                vmcb.control.inject = u64::from(EVENT_VALID | u32::from(vector));
+            } else {
+                host.pending |= pending::HELD;
+                window |= !held_by_task;
+            }
+        }
+    }
+    set_window(vmcb, window);
+    host.pending = host.pending & !pending::WINDOW | if window { pending::WINDOW } else { 0 };
+    set_priority_exit(vmcb, held_by_task && host.pending & pending::STEP == 0);
     Ok(())
 }
 
 /// Asks the processor for an exit when the guest could take an interrupt: a virtual one that never arrives.
-pub(super) fn set_window(vmcb: &mut Vmcb, host: &mut Host, wanted: bool) {
+pub(super) fn set_window(vmcb: &mut Vmcb, wanted: bool) {
     const BITS: u32 = virtual_interrupt::PENDING | virtual_interrupt::PRIORITY | virtual_interrupt::IGNORE_TPR;
-    if wanted {
-        vmcb.control.virtual_interrupt |= BITS;
-        vmcb.control.intercept_1 |= intercept::VINTR;
-        host.pending |= pending::WINDOW;
-    } else {
-        vmcb.control.virtual_interrupt &= !BITS;
-        vmcb.control.intercept_1 &= !intercept::VINTR;
-        host.pending &= !pending::WINDOW;
+    if wanted == (vmcb.control.intercept_1 & intercept::VINTR != 0) {
+        return;
     }
+    vmcb.control.virtual_interrupt ^= BITS;
+    vmcb.control.intercept_1 ^= intercept::VINTR;
     vmcb.control.virtual_vector = 0;
     vmcb.control.clean &= !(clean::TPR | clean::INTERCEPTS);
+}
+
+/// Asks for an exit when the guest writes CR8. A virtual interrupt with a priority would spare the other writes, but QEMU 7.2 ends itself when a CR8 that is written lets one through.
+pub(super) fn set_priority_exit(vmcb: &mut Vmcb, wanted: bool) {
+    let bits = if wanted { intercept::WRITE_CR8 } else { 0 };
+    if vmcb.control.intercept_cr != bits {
+        vmcb.control.intercept_cr = bits;
+        vmcb.control.clean &= !clean::INTERCEPTS;
+    }
 }
 
 /// Records whether NMIs are blocked. While they are, IRET exits, because it may be what unblocks them.

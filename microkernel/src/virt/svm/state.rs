@@ -67,6 +67,7 @@ pub unsafe fn load(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState, grou
         if dr6 >> 32 != 0 || dr7 >> 32 != 0 {
             return Err(Invalid::Debug);
         }
+        host.debug = get!(state, dr);
         vmcb.save.dr6 = dr6;
         vmcb.save.dr7 = dr7;
         if dr7 & DR7_ARMED != 0 {
@@ -131,6 +132,7 @@ pub unsafe fn store_full(vmcb: &Vmcb, host: &Host, state: *mut VcpuState) {
         cr8 = cr8(&vmcb.control);
         efer = save.efer & !convert::EFER_SVME;
         xcr0 = host.xcr0;
+        dr = host.debug;
         dr6 = save.dr6;
         dr7 = save.dr7;
         gdtr.base = save.gdtr.base;

@@ -193,6 +193,8 @@ pub mod intercept {
         // Word 2.
         VMRUN = 1; VMMCALL = 1 << 1; VMLOAD = 1 << 2; VMSAVE = 1 << 3; STGI = 1 << 4; CLGI = 1 << 5; SKINIT = 1 << 6; WBINVD = 1 << 9;
         MONITOR = 1 << 10; MWAIT = 1 << 11; XSETBV = 1 << 13; RDPRU = 1 << 14;
+        // Of the control registers' word.
+        WRITE_CR8 = 1 << 24;
         // What exits from every guest: of word 1 without PAUSE, and of word 2.
         FIRST = INTR | NMI | INIT | RDPMC | CPUID | INVD | HLT | INVLPGA | IO | MSR | TASK_SWITCH | FERR_FREEZE | SHUTDOWN;
         SECOND = VMRUN | VMMCALL | VMLOAD | VMSAVE | STGI | CLGI | SKINIT | WBINVD | MONITOR | MWAIT | XSETBV | RDPRU;
@@ -233,7 +235,7 @@ pub mod clean {
 /// Exit codes (appendix C), by the manual's names; 32 bits tell them all apart, and QEMU writes no more for `INVALID`.
 pub mod code {
     super::constants! { u32:
-        READ_DR0 = 0x20; WRITE_DR15 = 0x3f; EXCEPTION_0 = 0x40; DEBUG = 0x41; MACHINE_CHECK = 0x52; EXCEPTION_31 = 0x5f;
+        WRITE_CR8 = 0x18; READ_DR0 = 0x20; WRITE_DR15 = 0x3f; EXCEPTION_0 = 0x40; DEBUG = 0x41; MACHINE_CHECK = 0x52; EXCEPTION_31 = 0x5f;
         INTR = 0x60; NMI = 0x61; SMI = 0x62; INIT = 0x63; VINTR = 0x64; RDPMC = 0x6f; CPUID = 0x72; IRET = 0x74; INVD = 0x76;
         PAUSE = 0x77; HLT = 0x78; INVLPGA = 0x7a; IO = 0x7b; MSR = 0x7c; TASK_SWITCH = 0x7d; SHUTDOWN = 0x7f; VMRUN = 0x80;
         VMMCALL = 0x81; VMLOAD = 0x82; SKINIT = 0x86; WBINVD = 0x89; MONITOR = 0x8a; MWAIT = 0x8b; MWAIT_ARMED = 0x8c;

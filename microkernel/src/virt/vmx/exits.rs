@@ -1,6 +1,6 @@
 //! What an exit means, off the short way; and entries that are refused.
 
-use super::run::{BY_NMI, io, plain, set_primary, set_window};
+use super::run::{BY_NMI, io, plain, set_primary, set_window, wrmsr};
 use super::state as registers;
 use super::vmcs::{field, read, reason, write};
 use super::{ALWAYS_INTERCEPTED, convert};
@@ -9,7 +9,7 @@ use crate::virt::host::{pending, read_debug_registers};
 use crate::virt::reset::DR7_ARMED;
 use crate::virt::{Exit, VcpuArea, get, page, put};
 use core::arch::asm;
-use tessera_abi::vcpu::{EVENT_ERROR, EVENT_EXCEPTION, EVENT_NMI, EVENT_VALID, ExitReason};
+use tessera_abi::vcpu::{EVENT_ERROR, EVENT_EXCEPTION, EVENT_NMI, EVENT_VALID, ExitReason, WINDOW_EXIT};
 use tessera_boot::vmx::{INTERRUPT_WINDOW, MOV_DR, NMI_WINDOW};
 
 /// Bits of DR6 and of a debug exit's qualification that say what happened: B0 to B3, BD, BS, and RTM, which reads as 1.
@@ -35,6 +35,7 @@ pub unsafe fn exit_attentively(area: *mut VcpuArea, exit_reason: u32) -> Exit {
         finish(&mut *area, exit_reason);
         match exit_reason {
             reason::IO => io(area),
+            reason::WRMSR => wrmsr(area),
             _ => match rare_exit(&mut *area, exit_reason) {
                 Exit::Guest(reason) => plain(area, reason),
                 Exit::HostInterrupt => Exit::HostInterrupt,
@@ -95,13 +96,17 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
     let answer = match exit_reason {
         reason::CPUID => ExitReason::Cpuid,
         reason::RDMSR => ExitReason::ReadMsr,
-        reason::WRMSR => ExitReason::WriteMsr,
         reason::HLT => ExitReason::Halt,
         reason::VMCALL => ExitReason::Hypercall,
-        // Pending still, and taken when the caller opens its window; or the deadline, which the caller looks at.
-        reason::EXTERNAL_INTERRUPT | reason::INIT..=reason::OTHER_SMI | reason::TIMER => return Exit::HostInterrupt,
+        // Pending still, and taken when the caller opens its window; or the deadline, which the caller looks at; or what is held, at which the next entry does.
+        reason::EXTERNAL_INTERRUPT | reason::INIT..=reason::OTHER_SMI | reason::TIMER | reason::BELOW_THRESHOLD => {
+            return Exit::HostInterrupt;
+        }
         reason::INTERRUPT_WINDOW => {
             set_window(area, false, INTERRUPT_WINDOW, pending::WINDOW);
+            if area.host.pending & pending::HELD != 0 && get!(state, request_window) & WINDOW_EXIT == 0 {
+                return Exit::HostInterrupt;
+            }
             ExitReason::InterruptWindow
         }
         reason::NMI_WINDOW => {

@@ -35,26 +35,6 @@ pub const SWITCHED_MSRS: [u64; 5] = [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc0
 /// The first of these are the host's too: STAR, LSTAR, CSTAR and SFMASK. KERNEL_GS_BASE is overwritten on the way to user level.
 const HOST_MSRS: usize = 4;
 
-/// The virtual-APIC page.
-#[repr(C, align(4096))]
-pub struct VirtualApic([u32; 1024]);
-
-impl VirtualApic {
-    /// Where the task-priority register stands.
-    const TPR: usize = 0x80 / 4;
-
-    /// The guest's CR8.
-    #[inline(always)]
-    pub const fn cr8(&self) -> u64 {
-        (self.0[Self::TPR] >> 4 & 0xf) as u64
-    }
-
-    /// Sets it.
-    pub const fn set_cr8(&mut self, value: u64) {
-        self.0[Self::TPR] = (value as u32 & 0xf) << 4;
-    }
-}
-
 /// What this backend remembers beyond `Host`, laid out to fill the area.
 #[repr(C)]
 pub struct Own {
@@ -78,13 +58,15 @@ pub struct Own {
     ept_pointer: u64,
     /// Primary controls as they stand in the VMCS.
     primary: u64,
+    /// Task priority below which the guest exits, as it stands in the VMCS.
+    threshold: u64,
     /// Value of the preemption timer as it stands in the VMCS.
     timer: u64,
     /// It counts once in this many TSC ticks, as a power of two.
     timer_shift: u64,
     /// Operand of LGDT: exits leave the limit at 64 KiB (SDM volume 3, 28.5.2).
     gdt: [u16; 8],
-    reserved: [u64; 465],
+    reserved: [u64; 464],
 }
 
 #[cfg(target_os = "none")]
@@ -102,6 +84,7 @@ mod machine {
     use core::cell::UnsafeCell;
     use core::mem::offset_of;
     use spin::Once;
+    use tessera_abi::vcpu::VcpuState;
     use tessera_abi::virt::VirtFeatures;
     use tessera_boot::vmx::{Capabilities, Controls, fill_msr_map};
     use x86_64::instructions::tables::{sgdt, sidt};
@@ -267,7 +250,7 @@ mod machine {
             (field::ENTRY_MSR_LOAD_COUNT, SWITCHED_MSRS.len() as u64),
             (field::EXIT_MSR_LOAD, HOST_VALUES.get().map_or(0, |values| image_physical(values.as_ptr()))),
             (field::EXIT_MSR_LOAD_COUNT, HOST_MSRS as u64),
-            (field::VIRTUAL_APIC, own + offset_of!(VcpuArea, virtual_apic) as u64),
+            (field::VIRTUAL_APIC, own + (size_of::<VcpuArea>() + size_of::<VcpuState>()) as u64),
             (field::LINK_POINTER, u64::MAX),
             (field::TIMER, area.vmx.timer),
             (field::PAUSE_GAP, 128),

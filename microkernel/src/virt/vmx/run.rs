@@ -10,10 +10,12 @@ use super::vmcs::{self, field, host_cr0, host_cr3, read, read_to, reason, write,
 use super::{Own, convert};
 use crate::virt::convert::check_event;
 use crate::virt::host::{Cpu, pending, write_debug_registers};
-use crate::virt::{CpuState, Exit, Nested, VcpuArea, fpu, get, page, put, put_pair, register_offset, world_switch};
+use crate::virt::{CpuState, Exit, Nested, VcpuArea, apic, ends_interrupt, fpu, get, page, put, put_pair, register_offset, world_switch};
 use core::arch::asm;
 use core::mem::offset_of;
-use tessera_abi::vcpu::{Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, gpr};
+use tessera_abi::vcpu::{
+    Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, WINDOW_DELIVER, WINDOW_EXIT, gpr,
+};
 use tessera_boot::vmx::{INTERRUPT_WINDOW, MOV_DR, NMI_WINDOW};
 
 /// RFLAGS.TF.
@@ -85,7 +87,7 @@ pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline:
         read_to::<RSP>(field::GUEST_RSP, state);
     }
     // SAFETY: as above.
-    let (cr8, pending) = unsafe { ((*area).virtual_apic.cr8(), (*area).host.pending) };
+    let (cr8, pending) = unsafe { (registers::cr8(state), (*area).host.pending) };
     put!(state, cr8, cr8);
     let exit_reason = read(field::REASON) as u32;
     if read(field::INTERRUPTIBILITY) | pending << 1 == 0 {
@@ -97,7 +99,7 @@ pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline:
                 reason::IO => return io(area),
                 reason::CPUID => return plain(area, ExitReason::Cpuid),
                 reason::RDMSR => return plain(area, ExitReason::ReadMsr),
-                reason::WRMSR => return plain(area, ExitReason::WriteMsr),
+                reason::WRMSR => return wrmsr(area),
                 reason::HLT => return plain(area, ExitReason::Halt),
                 reason::VMCALL => return plain(area, ExitReason::Hypercall),
                 reason::EXTERNAL_INTERRUPT if read(field::VECTORING) as u32 & EVENT_VALID == 0 => return Exit::HostInterrupt,
@@ -118,6 +120,16 @@ pub unsafe fn plain(area: *mut VcpuArea, reason: ExitReason) -> Exit {
     let state = page(area);
     put_pair!(state, reason as u64 | read(field::EXIT_LENGTH) << 32, reason, instruction_length);
     Exit::Guest(reason)
+}
+
+/// `wrmsr`.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+pub unsafe fn wrmsr(area: *mut VcpuArea) -> Exit {
+    // SAFETY: the caller's promise.
+    unsafe { if ends_interrupt(area, read(field::EXIT_LENGTH)) { Exit::HostInterrupt } else { plain(area, ExitReason::WriteMsr) } }
 }
 
 /// Port access.
@@ -261,12 +273,36 @@ unsafe fn prepare_events(area: &mut VcpuArea, blocked: &mut u64) -> Result<(), E
     } else if event != 0 {
         put!(state, 0, inject);
     }
-    for (wanted, control, reason) in [
-        (get!(state, request_window), INTERRUPT_WINDOW, pending::WINDOW),
-        (get!(state, request_nmi_window), NMI_WINDOW, pending::NMI_WINDOW),
-    ] {
-        set_window(area, wanted != 0, control, reason);
+    let wanted = get!(state, request_window);
+    let (mut window, mut threshold) = (wanted & WINDOW_EXIT != 0, 0);
+    if wanted & WINDOW_DELIVER != 0 || area.host.pending & (pending::REQUESTS | pending::HELD) != 0 {
+        put!(state, wanted & WINDOW_EXIT, request_window);
+        area.host.pending &= !(pending::REQUESTS | pending::HELD);
+        // SAFETY: the caller's promise.
+        let apic = unsafe { apic(state) };
+        if let Some(vector) = apic.request() {
+            let priority = u64::from(vector >> 4);
+            // SAFETY: the caller's promise.
+            let held_by_task = priority <= unsafe { registers::cr8(state) };
+            if !held_by_task
+                && event & EVENT_VALID == 0
+                && get!(state, rflags) & INTERRUPT_FLAG != 0
+                && *blocked & (BY_STI | BY_MOV_SS) == 0
+            {
+                apic.accept(vector);
+                write(field::ENTRY_EVENT, u64::from(EVENT_VALID | u32::from(vector)));
+            } else {
+                area.host.pending |= pending::HELD;
+                (window, threshold) = if held_by_task { (window, priority) } else { (true, 0) };
+            }
+        }
     }
+    if threshold != area.vmx.threshold {
+        area.vmx.threshold = threshold;
+        write(field::TPR_THRESHOLD, threshold);
+    }
+    set_window(area, window, INTERRUPT_WINDOW, pending::WINDOW);
+    set_window(area, get!(state, request_nmi_window) != 0, NMI_WINDOW, pending::NMI_WINDOW);
     Ok(())
 }
 

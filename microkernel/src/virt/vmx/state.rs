@@ -8,7 +8,7 @@ use crate::object::page_tables;
 use crate::virt::convert::{CR0_PG, CR4_PAE, EFER_LMA, Invalid, check_control, visible_attributes};
 use crate::virt::host::pending;
 use crate::virt::reset::{DR7_ARMED, Loaded};
-use crate::virt::{Nested, VcpuArea, get, put, put_all};
+use crate::virt::{Nested, VcpuArea, apic, get, put, put_all};
 use tessera_abi::vcpu::{Dirty, Segment, VcpuState, segment};
 use tessera_boot::vmx::ENTRY_LONG_MODE;
 
@@ -73,6 +73,7 @@ pub unsafe fn load(area: &mut VcpuArea, state: *mut VcpuState, groups: Dirty, xc
         if dr6 >> 32 != 0 || dr7 >> 32 != 0 {
             return Err(Invalid::Debug);
         }
+        host.debug = get!(state, dr);
         area.vmx.dr6 = dr6;
         write(field::GUEST_DR7, dr7);
         if dr7 & DR7_ARMED != 0 {
@@ -98,7 +99,8 @@ pub unsafe fn load(area: &mut VcpuArea, state: *mut VcpuState, groups: Dirty, xc
         write(field::TSC_OFFSET, get!(state, tsc_offset));
     }
     if groups.contains(Dirty::TPR) {
-        area.virtual_apic.set_cr8(get!(state, cr8));
+        // SAFETY: the caller's promise.
+        unsafe { apic(state) }.task_priority.set((get!(state, cr8) as u32 & 0xf) << 4);
     }
     if groups.contains(Dirty::INTERCEPTS) {
         host.exceptions = get!(state, exception_bitmap);
@@ -124,14 +126,17 @@ fn load_directory_pointers(cr3: u64, nested: Nested) {
 /// As [`load`].
 pub unsafe fn store_full(area: &VcpuArea, state: *mut VcpuState) {
     let [star, lstar, cstar, sfmask, kernel_gs_base] = area.vmx.msrs.each_ref().map(|entry| entry.value);
+    // SAFETY: the caller's promise.
+    let cr8 = unsafe { cr8(state) };
     put_all!(state, {
         cr0 = read(field::GUEST_CR0) & !CR0_MASK | read(field::CR0_SHADOW) & CR0_MASK;
         cr2 = area.vmx.cr2;
         cr3 = read(field::GUEST_CR3);
         cr4 = read(field::GUEST_CR4) & !CR4_VMXE;
-        cr8 = area.virtual_apic.cr8();
+        cr8 = cr8;
         efer = read(field::GUEST_EFER);
         xcr0 = area.host.xcr0;
+        dr = area.host.debug;
         dr6 = area.vmx.dr6;
         dr7 = read(field::GUEST_DR7);
         gdtr.base = read(field::GUEST_GDTR_BASE);
@@ -163,4 +168,14 @@ pub unsafe fn store_full(area: &VcpuArea, state: *mut VcpuState) {
         };
         put!(state, segment, segments[index]);
     }
+}
+
+/// The guest's CR8, as the processor keeps it in the APIC's page.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+pub unsafe fn cr8(state: *mut VcpuState) -> u64 {
+    // SAFETY: the caller's promise.
+    u64::from(unsafe { apic(state) }.task_priority.get() >> 4 & 0xf)
 }

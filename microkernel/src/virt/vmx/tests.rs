@@ -1,7 +1,7 @@
 //! Tests of what needs no machine: formats, and the layout that the hardware is told.
 
 use super::convert::{self, CR0_MASK, CR4_VMXE, cr0_write_faults, cr4_guest_bits};
-use super::{MsrEntry, Own, SWITCHED_MSRS, VirtualApic};
+use super::{MsrEntry, Own, SWITCHED_MSRS};
 use crate::virt::convert::visible_attributes;
 use crate::virt::{AREA_SIZE, VcpuArea};
 use core::mem::offset_of;
@@ -13,7 +13,6 @@ use tessera_abi::vcpu::{
 #[test]
 fn the_hardware_finds_what_it_needs_where_it_may_be() {
     assert_eq!(offset_of!(VcpuArea, vmcb) % 4096, 0);
-    assert_eq!(offset_of!(VcpuArea, virtual_apic) % 4096, 0);
     let msrs = offset_of!(VcpuArea, vmx) + offset_of!(Own, msrs);
     assert_eq!(msrs % 16, 0);
     assert_eq!(msrs / 4096, (msrs + SWITCHED_MSRS.len() * size_of::<MsrEntry>() - 1) / 4096);
@@ -53,15 +52,6 @@ fn writes_to_control_registers_fault_as_without_vmx() {
     assert_eq!(bits & (1 << 5 | 1 << 18 | 1 << 20), 1 << 5 | 1 << 18 | 1 << 20);
     assert_eq!(cr4_guest_bits(1 << 5), 1 << 5);
     assert_eq!(CR0_MASK & (1 << 31 | 1 | 1 << 3), 0, "PG, PE and TS are the guest's own");
-}
-
-#[test]
-fn the_task_priority_is_the_upper_half_of_its_register() {
-    let mut page = VirtualApic([0; 1024]);
-    for value in [0, 1, 0xf, 0x12] {
-        page.set_cr8(value);
-        assert_eq!((page.cr8(), page.0[0x20]), (value & 0xf, (value as u32 & 0xf) << 4));
-    }
 }
 
 proptest! {
