@@ -6,6 +6,7 @@
 //! | `offend NAME` | does one thing that must end it |
 //! | `refuse` | makes calls that the kernel must refuse, and checks that it does |
 //! | `entry` | enters a guest in every way that must be refused |
+//! | `deliver` | interrupts a guest in every way that the kernel has |
 //! | `wx` | looks for pages that are writable and executable |
 //! | `fuzz SEED COUNT` | random system calls |
 //! | `echo` | serves the endpoint `echo` for `bench` |
@@ -25,6 +26,8 @@ extern crate alloc;
 
 #[cfg(target_os = "tessera")]
 mod bench;
+#[cfg(target_os = "tessera")]
+mod deliver;
 #[cfg(target_os = "tessera")]
 mod entry;
 #[cfg(target_os = "tessera")]
@@ -61,6 +64,7 @@ fn start() {
         "offend" => offend::run(word(1)),
         "refuse" => refuse::run(),
         "entry" => entry::run(),
+        "deliver" => deliver::run(),
         "wx" => system::write_execute(),
         "panic" => system::panic_kernel(),
         "fuzz" => fuzz::run(number(1, 1), number(2, 1_000_000)),
