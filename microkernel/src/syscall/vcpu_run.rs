@@ -119,10 +119,8 @@ fn enter<const FIRST: bool>(
     if let Some(notification) = thread.bound.get()
         && notification.is_set()
     {
-        // SAFETY: the area belongs to this vCPU, which is not running.
-        let bits = unsafe { virt::route(vcpu.area(), notification.take()) };
+        let bits = signalled(cpu, thread, vcpu, notification);
         if bits != 0 {
-            leave(cpu, thread, vcpu, ExitReason::Notified);
             return Err(bits);
         }
     }
@@ -144,6 +142,18 @@ fn stop_running(cpu: &PerCpu, thread: Ref<Thread>) {
     cpu.running_vcpu.set(None);
     cpu.vcpu_deadline.set(u64::MAX);
     thread.in_guest.store(0, Ordering::Release);
+}
+
+/// Takes the signals. Those that are routed become the guest's interrupts; others end the run.
+#[cold]
+#[inline(never)]
+fn signalled(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, notification: Ref<Notification>) -> u64 {
+    // SAFETY: the area belongs to this vCPU, which is not running.
+    let bits = unsafe { virt::route(vcpu.area(), notification.take()) };
+    if bits != 0 {
+        leave(cpu, thread, vcpu, ExitReason::Notified);
+    }
+    bits
 }
 
 /// The exit is the VMM's.

@@ -237,7 +237,7 @@ impl<K: Kick> Interrupts<K> {
     /// From now on, bit `bit` (1 to 63) of the notification of vCPU `index`'s thread requests `vector` there, edge-triggered; 0 to 15: nothing. A device's server that was given
     /// the notification with that badge interrupts the guest by signalling it.
     pub fn set_route(&self, index: usize, bit: u32, vector: u8) {
-        let (word, shift) = (&self.inboxes[index].routes[(bit / 8 & 7) as usize], bit % 8 * 8);
+        let (word, shift) = (&self.inboxes[index].routes[(bit / 8) as usize & 7], bit % 8 * 8);
         // Relaxed: published by `post`.
         word.fetch_and(!(0xff << shift), Ordering::Relaxed);
         word.fetch_or(u64::from(vector) << shift, Ordering::Relaxed);
