@@ -1,0 +1,35 @@
+//! Datastores: virtual disks, snapshots, files and folders on a device or a partition of it, safe against power cuts.
+//!
+//! The format is our own and stands in `docs/datastore.md`. In short: everything but the data of disks is copied on write, and a superblock that is written last says where the newest
+//! copy begins. Each file, disk and snapshot has a tree that leads from its blocks to the device's. A pointer knows in which generation its block was written, so a snapshot
+//! is a copy of one pointer: what was born before it is shared. Between commits, an intent log of a few blocks makes flushes durable.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod bytes;
+mod cache;
+mod commit;
+mod data;
+mod error;
+mod layout;
+mod log;
+mod names;
+mod pointer;
+mod quiet;
+mod record;
+mod request;
+mod space;
+mod state;
+mod store;
+mod superblock;
+mod sync;
+mod tickets;
+
+pub use error::Error;
+pub use layout::BLOCK;
+pub use names::{DiskOptions, Info, Usage};
+pub use record::Kind;
+pub use request::{Extent, MAX_REQUEST, Ticket, Translated};
+pub use store::{FormatOptions, MountOptions, Store};
