@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod check;
+pub mod datastore;
 pub mod disk;
 pub mod document;
 pub mod fat;

@@ -4,7 +4,7 @@
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use image_builder::{
-    bundle, check, disk,
+    bundle, check, datastore, disk,
     grub::{Grub, write_if_changed},
     iso, machine, notices,
     payload::Payload,
@@ -37,6 +37,9 @@ enum Command {
     Graph(Graph),
     /// Write the licences and notices of the programs, for the folder of programs.
     Notices(Notices),
+    /// Make, fill, look at, check and repair datastores in image files and on block devices.
+    #[command(subcommand)]
+    Datastore(datastore::Command),
     /// Only look for mistakes in the description, or whether a machine will do.
     Check {
         #[command(flatten)]
@@ -135,6 +138,7 @@ fn main() -> ExitCode {
         Command::Graph(arguments) => graph(&arguments),
         Command::Notices(arguments) => notices::programs(&arguments.manifest, &arguments.packages)
             .and_then(|text| write_if_changed(&arguments.output, text.as_bytes())),
+        Command::Datastore(command) => command.run(),
         Command::Check { machine: Some(file), .. } => check_machine(&file),
         Command::Check { source, .. } => load(&source).map(|system| {
             println!(

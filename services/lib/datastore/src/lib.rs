@@ -13,6 +13,7 @@ mod cache;
 mod commit;
 mod data;
 mod error;
+pub mod gpt;
 mod layout;
 mod log;
 mod names;
