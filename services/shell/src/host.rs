@@ -5,6 +5,7 @@ use alloc::{string::String, vec::Vec};
 use tessera_abi::virt::VirtFeatures;
 use tessera_proto::{
     CallError,
+    storage::{DiskInfo, PartitionInfo},
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
     vm_control::{Registers, VcpuExits, VmInfo},
@@ -110,6 +111,14 @@ pub trait Host {
     fn endpoints(&mut self) -> Answer<Vec<EndpointInfo>>;
     /// PCI functions.
     fn pci(&mut self) -> Answer<Vec<PciFunction>>;
+    /// Disks.
+    fn disks(&mut self) -> Answer<Vec<DiskInfo>>;
+    /// Partitions of a disk.
+    fn partitions(&mut self, disk: &str) -> Answer<Vec<PartitionInfo>>;
+    /// Bytes of a disk, `length` from byte `offset` of a sector on.
+    fn disk_read(&mut self, disk: &str, sector: u64, offset: u32, length: u32) -> Answer<Vec<u8>>;
+    /// Fills sectors with a pattern and reads them back.
+    fn disk_exercise(&mut self, disk: &str, sector: u64, count: u32, seed: u64) -> Answer<()>;
     /// Where the memory is.
     fn memory(&mut self) -> Answer<MemoryInfo>;
     /// Ends a server.

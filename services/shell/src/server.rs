@@ -8,6 +8,7 @@ use alloc::{
 use core::{sync::atomic::AtomicU64, time::Duration};
 use tessera_proto::{
     Failure, FailureKind, Slots, collect,
+    storage::{self, DiskInfo, PartitionInfo},
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
     vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo},
@@ -44,6 +45,9 @@ const COM1: u16 = 0x3f8;
 const LIST: usize = 4096;
 /// How long a virtual machine's own servers may take to answer: they are not trusted to.
 const PATIENCE_MS: u64 = 3000;
+
+/// How long the storage server may take: as long as a disk, with a reset in between.
+const DISK_PATIENCE_MS: u64 = 120_000;
 
 struct Com1 {
     ports: IoPorts,
@@ -152,6 +156,17 @@ impl System {
         self.trace.map_or_else(|| not_granted("trace"), Ok)
     }
 
+    /// The storage server. Its disks may take long, and it may be starting.
+    fn storage(&self) -> Answer<storage::Client<Connection>> {
+        match grant("storage") {
+            Some(slot) => Ok(storage::Client(Connection::with_timeout(
+                Endpoint::new(slot),
+                time::milliseconds(DISK_PATIENCE_MS),
+            ))),
+            None => not_granted("storage"),
+        }
+    }
+
     fn connect(&mut self, name: &str, service: VmService) -> Answer<u32> {
         let slot = slots::take()?;
         match self.manager.connect(name, service, Slots(slot)) {
@@ -213,6 +228,24 @@ impl Host for System {
 
     fn pci(&mut self) -> Answer<Vec<PciFunction>> {
         collect(LIST, |first| self.supervisor.pci(first))
+    }
+
+    fn disks(&mut self) -> Answer<Vec<DiskInfo>> {
+        let mut storage = self.storage()?;
+        collect(LIST, |first| storage.disks(first))
+    }
+
+    fn partitions(&mut self, disk: &str) -> Answer<Vec<PartitionInfo>> {
+        let mut storage = self.storage()?;
+        collect(LIST, |first| storage.partitions(disk, first))
+    }
+
+    fn disk_read(&mut self, disk: &str, sector: u64, offset: u32, length: u32) -> Answer<Vec<u8>> {
+        self.storage()?.read(disk, sector, offset, length).map(|answer| answer.data)
+    }
+
+    fn disk_exercise(&mut self, disk: &str, sector: u64, count: u32, seed: u64) -> Answer<()> {
+        self.storage()?.exercise(disk, sector, count, seed)
     }
 
     fn memory(&mut self) -> Answer<MemoryInfo> {

@@ -3,6 +3,7 @@
 mod caps;
 mod clear;
 mod cpu;
+mod disk;
 mod help;
 mod ipc;
 mod irq;
@@ -37,6 +38,7 @@ pub static COMMANDS: &[&dyn Command] = &[
     &cpu::Cpu,
     &irq::Irq,
     &pci::Pci,
+    &disk::Disk,
     &ipc::Ipc,
     &vm::Vm,
     &log::Log,

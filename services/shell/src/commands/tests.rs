@@ -29,7 +29,7 @@ fn fails(host: &mut FakeHost, line: &str) -> Failure {
 }
 
 /// Every form that only shows something.
-const SHOWING: [&str; 35] = [
+const SHOWING: [&str; 40] = [
     "help",
     "help ps",
     "ps --help",
@@ -42,6 +42,11 @@ const SHOWING: [&str; 35] = [
     "mem check",
     "cpu",
     "irq",
+    "disk list",
+    "disk show nvme0",
+    "disk show sata0",
+    "disk read nvme0 0",
+    "disk read nvme0 0x5 2",
     "pci",
     "pci show 0000:00:04.0",
     "pci show 00:1f.2",

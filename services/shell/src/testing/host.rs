@@ -10,6 +10,7 @@ use tessera_abi::{Error, virt::VirtFeatures};
 use tessera_proto::{
     FailureKind,
     init::Level,
+    storage::{DiskHealth, DiskInfo, DiskState, DiskStatistics, PartitionInfo},
     supervisor::{
         CapabilityInfo, EndpointInfo, LogChunk, LogLine, MemoryInfo, PciFunction, PciInterrupts, PciRange, ServerInfo, ServerState,
         SystemInfo, ThreadInfo, ThreadState, WriteExecute,
@@ -263,6 +264,60 @@ impl Host for FakeHost {
             ),
             function("0000:00:1f.2", (12, 3, 0x30), PciInterrupts::Line(255), ""),
         ])
+    }
+
+    fn disks(&mut self) -> Answer<Vec<DiskInfo>> {
+        let disk = |name: &str, state, last_error: &str| DiskInfo {
+            name: name.into(),
+            driver: "virtio-blk".into(),
+            address: "0000:00:04.0".into(),
+            model: "a model with a long name ".repeat(2),
+            serial: "12345678901234567890".into(),
+            firmware: "1.0".into(),
+            state,
+            sector_size: 4096,
+            sectors: u64::MAX,
+            read_only: true,
+            discard: true,
+            write_cache: true,
+            queues: 4,
+            health: DiskHealth {
+                temperature: Some(-300),
+                used_percent: Some(255),
+                power_on_hours: Some(u64::MAX),
+                failing: Some(state == DiskState::Ready),
+            },
+            statistics: DiskStatistics {
+                reads: u64::MAX,
+                errors: u64::MAX,
+                ..DiskStatistics::default()
+            },
+            last_error: last_error.into(),
+        };
+        self.answer(vec![
+            disk("nvme0", DiskState::Ready, &"the disk is tired ".repeat(8)),
+            disk("sata0", DiskState::Gone, ""),
+        ])
+    }
+
+    fn partitions(&mut self, disk: &str) -> Answer<Vec<PartitionInfo>> {
+        let one = PartitionInfo {
+            number: 128,
+            first: u64::MAX,
+            sectors: u64::MAX,
+            kind: "0fc63daf-8483-4772-8e79-3d69d8477de4".into(),
+            name: disk.repeat(20),
+        };
+        self.answer(vec![one])
+    }
+
+    fn disk_read(&mut self, _disk: &str, sector: u64, offset: u32, length: u32) -> Answer<Vec<u8>> {
+        let bytes = (offset..offset + length).map(|place| if sector == 0 { 0 } else { (place * 7) as u8 });
+        self.answer(bytes.collect())
+    }
+
+    fn disk_exercise(&mut self, disk: &str, sector: u64, count: u32, seed: u64) -> Answer<()> {
+        self.act(&format!("exercise {disk} {sector} {count} {seed}"))
     }
 
     fn memory(&mut self) -> Answer<MemoryInfo> {

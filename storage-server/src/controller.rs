@@ -1,0 +1,129 @@
+//! What a driver offers: a controller with its disks.
+
+use alloc::string::String;
+use tessera_block::{Geometry, IoError};
+use tessera_proto::storage::{DiskHealth, DiskState};
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Device to memory.
+    Read,
+    /// Memory to device.
+    Write,
+    /// What was written before is safe afterwards.
+    Flush,
+    /// Content is no longer needed.
+    Discard,
+    /// Reads as zeros afterwards.
+    WriteZeroes,
+}
+
+/// A piece of memory as devices know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// First address.
+    pub physical: u64,
+    /// Bytes, more than 0.
+    pub length: u32,
+}
+
+/// A request to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// What to do.
+    pub operation: Operation,
+    /// First sector; 0 for a flush.
+    pub sector: u64,
+    /// Sectors; 0 for a flush.
+    pub sectors: u64,
+    /// Memory of a read or write, together `sectors` long; else empty.
+    pub segments: &'a [Segment],
+}
+
+impl Request<'_> {
+    /// A flush.
+    pub const FLUSH: Request<'static> = Request {
+        operation: Operation::Flush,
+        sector: 0,
+        sectors: 0,
+        segments: &[],
+    };
+
+    /// Bytes of its memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.length)).sum()
+    }
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// All queues are full: offer it again when something has completed.
+    Full,
+    /// It can never be done.
+    Error(IoError),
+}
+
+impl From<IoError> for Refused {
+    fn from(error: IoError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// A disk of a controller, as it is at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Name: the driver's prefix with the controller's number, and what tells it from others of the controller.
+    pub name: String,
+    /// Model.
+    pub model: String,
+    /// Serial number.
+    pub serial: String,
+    /// Revision of its firmware.
+    pub firmware: String,
+    /// Sizes and abilities.
+    pub geometry: Geometry,
+    /// Queues.
+    pub queues: u16,
+    /// State.
+    pub state: DiskState,
+    /// Condition.
+    pub health: DiskHealth,
+}
+
+/// Where a driver says which requests have completed.
+pub type Done<'a> = dyn FnMut(u32, Result<(), IoError>) + 'a;
+
+/// A controller under its driver. None of this waits.
+pub trait Controller {
+    /// The driver's name.
+    fn driver(&self) -> &'static str;
+
+    /// Disk number `unit`, from 0 on; `None` past the last. Disks do not change their numbers; one that was taken away stays, as [`DiskState::Gone`].
+    fn unit(&self, unit: u32) -> Option<Unit>;
+
+    /// Whether a request can be one command: its length, and how its memory lies.
+    fn fits(&self, unit: u32, request: &Request<'_>) -> bool;
+
+    /// Starts a request that [`Self::fits`]. Its number comes back from [`Self::poll`], once, whatever happens; the device touches its memory until then.
+    ///
+    /// # Errors
+    /// See [`Refused`]; the number does not come back then.
+    fn submit(&mut self, unit: u32, request: &Request<'_>, tag: u32, now: u64) -> Result<(), Refused>;
+
+    /// Looks for what has completed. Called at each interrupt, and now and then without one.
+    fn poll(&mut self, done: &mut Done<'_>);
+
+    /// Looks after what takes too long, goes on with a reset, notices that the device is gone, asks for its condition. Called every [`WATCH_MS`] milliseconds.
+    fn watch(&mut self, now: u64, done: &mut Done<'_>);
+
+    /// Whether it raises interrupts; if not, it is polled while it has something to do.
+    fn has_interrupts(&self) -> bool;
+}
+
+/// Milliseconds between two calls of [`Controller::watch`].
+pub const WATCH_MS: u64 = 250;
+/// Milliseconds that a command may take.
+pub const COMMAND_MS: u64 = 15_000;

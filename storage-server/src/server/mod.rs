@@ -1,0 +1,237 @@
+//! The server on the running system: its one loop.
+
+mod answers;
+mod platform;
+
+use alloc::{boxed::Box, rc::Rc, vec::Vec};
+use answers::Answers;
+use core::cell::Cell;
+use tessera_proto::Call;
+use tessera_rt::{
+    CNode, Endpoint, Irq, Notification, Reply, Untyped,
+    abi::{
+        Error,
+        object::Rights,
+        syscall::{MAX_CAPS, MAX_MESSAGE, MessageInfo, NOTIFIED},
+    },
+    exit, log,
+    manifest::{StartDevice, slots as fixed},
+    message::Message,
+    require, slots,
+    start::{self, start_info},
+    time,
+};
+use tessera_storage::{
+    controller::WATCH_MS,
+    disk::{Bounce, CHUNK, Disk, Host},
+    drivers::{self, Numbers},
+    executor::Executor,
+};
+
+/// Chunks of memory for the server's own reads and writes.
+const BOUNCE_CHUNKS: usize = 16;
+/// Bits of the notification that controllers have; the last of them is shared by all further ones.
+const CONTROLLER_BITS: usize = 16;
+/// Answers that can be put off at the same time.
+const LATER: usize = 16;
+
+/// A controller, and the interrupts that have to be acknowledged.
+struct Port {
+    host: Rc<Host>,
+    lines: Vec<Irq>,
+}
+
+/// The bit that a controller's interrupts set.
+fn bit(controller: usize) -> u64 {
+    1 << controller.min(CONTROLLER_BITS - 1)
+}
+
+fn fail(doing: &str, error: Error) -> ! {
+    log::error!("{doing}: {}", error.text());
+    exit(1, doing)
+}
+
+/// A copy of the server's notification that sets `bits`.
+fn signal(bits: u64) -> Result<Notification, Error> {
+    let slot = slots::take()?;
+    CNode::OWN.copy(slot, CNode::OWN, fixed::NOTIFICATION, Rights::SEND, bits)?;
+    Ok(Notification::new(slot))
+}
+
+/// Puts a driver on each device that init gave.
+fn find_controllers() -> Vec<Port> {
+    let mut ports = Vec::new();
+    let mut numbers = Numbers::default();
+    for (number, given) in (0..).zip(&start_info().devices) {
+        let (device, address) = platform::device(number, given);
+        match drivers::start(&device, &mut numbers) {
+            None => log::info!("{address}: there is no driver for it"),
+            Some(Err(reason)) => log::error!("{address}: its driver does not start: {reason}"),
+            Some(Ok(controller)) => {
+                let lines = bind(given, bit(ports.len()));
+                let host = Host::new(controller, address);
+                ports.push(Port { host, lines });
+            }
+        }
+    }
+    ports
+}
+
+/// Has a device's interrupts set `bits`; answers those that have to be acknowledged.
+fn bind(device: &StartDevice, bits: u64) -> Vec<Irq> {
+    let mut lines = Vec::new();
+    for interrupt in &device.interrupts {
+        let irq = Irq::new(interrupt.slot);
+        match signal(bits).and_then(|notification| irq.bind(notification)) {
+            Ok(()) if !interrupt.message => lines.push(irq),
+            Ok(()) => {}
+            Err(error) => log::error!("{}: an interrupt cannot be bound: {}", device.address, error.text()),
+        }
+    }
+    lines
+}
+
+/// The program.
+pub fn run() {
+    let Some(memory) = platform::allocate(BOUNCE_CHUNKS * CHUNK) else {
+        exit(
+            1,
+            "there is no memory for transfers: raise `memory` of the storage server in the manifest",
+        )
+    };
+    let bounce = Bounce::new(memory);
+    let ports = find_controllers();
+    let disks: Vec<Rc<Disk>> = ports.iter().flat_map(|port| port.host.disks(&bounce)).collect();
+    for disk in &disks {
+        let info = disk.info();
+        let size = info.sectors.saturating_mul(info.sector_size.into()) >> 20;
+        log::info!(
+            "disk {}: {} {}, {size} MiB, {} at {}",
+            info.name,
+            info.model,
+            info.serial,
+            info.driver,
+            info.address
+        );
+    }
+    let spare = (0..LATER).filter_map(|_| Untyped::OWN.reply().ok()).collect();
+    let executor = Rc::new(Executor::new());
+    let answers = Answers::new(executor.clone(), disks.into(), spare);
+    start::ready();
+    serve(&Server {
+        ports,
+        executor,
+        answers,
+        watched: Cell::new(platform::now()),
+    })
+}
+
+/// Everything that the loop looks after.
+struct Server {
+    ports: Vec<Port>,
+    executor: Rc<Executor>,
+    answers: Answers,
+    /// When controllers were last watched, in milliseconds.
+    watched: Cell<u64>,
+}
+
+impl Server {
+    fn interrupted(&self, bits: u64) {
+        let now = platform::now();
+        for (_, port) in self.ports.iter().enumerate().filter(|(number, _)| bits & bit(*number) != 0) {
+            port.host.poll(now);
+            for line in &port.lines {
+                // After the device was looked at, which takes its level away.
+                let _ = line.acknowledge();
+            }
+        }
+    }
+
+    /// Does what is due, and says when something will be (TSC).
+    fn go_on(&self) -> u64 {
+        let now = platform::now();
+        let watch = now.saturating_sub(self.watched.get()) >= WATCH_MS;
+        if watch {
+            self.watched.set(now);
+        }
+        for port in &self.ports {
+            if watch {
+                port.host.watch(now);
+            } else if port.host.wants_polling() {
+                port.host.poll(now);
+            }
+        }
+        self.executor.run();
+        if self.executor.has_work() {
+            return time::now();
+        }
+        let wait = if self.ports.iter().any(|port| port.host.wants_polling()) {
+            1
+        } else {
+            WATCH_MS
+        };
+        time::after(time::milliseconds(wait))
+    }
+}
+
+/// Waits for messages, interrupts and deadlines, for ever.
+fn serve(server: &Server) {
+    let endpoint = Endpoint::new(require("storage"));
+    let caps = match slots::take_range(MAX_CAPS as u32) {
+        Ok(caps) => caps,
+        Err(error) => fail("no slots for messages", error),
+    };
+    let mut request = Box::new([0; MAX_MESSAGE]);
+    let mut answer = Box::new([0; MAX_MESSAGE]);
+    let mut pending: Option<(usize, Call)> = None;
+    let mut words = [0; 6];
+    loop {
+        let deadline = server.go_on();
+        let mut message = Message::take();
+        message.receive_caps(caps, MAX_CAPS as u32);
+        let reply: Reply = server.answers.reply();
+        let outcome = match pending.take() {
+            Some((length, call)) => {
+                message.bytes()[..length].copy_from_slice(&answer[..length]);
+                let given = message.send_caps(call.given());
+                words = message.load(length);
+                endpoint.reply_recv(reply, MessageInfo::new(length, given), Some(deadline), &mut words)
+            }
+            None => endpoint.recv(reply, Some(deadline), &mut words),
+        };
+        message.receive_caps(0, 0);
+        match outcome.status {
+            0 => {
+                message.store(&words);
+                let length = outcome.info.bytes().min(MAX_MESSAGE);
+                request[..length].copy_from_slice(&message.bytes()[..length]);
+                drop(message);
+                let received = outcome.info.caps().min(MAX_CAPS);
+                let mut call = Call::new(outcome.badge, caps, received);
+                let length = server
+                    .answers
+                    .message(&mut call, &request[..length], &mut answer[..])
+                    .min(MAX_MESSAGE);
+                for slot in (caps..).take(received) {
+                    // BadSlot: it was moved away.
+                    let _ = CNode::OWN.delete(slot);
+                }
+                if !call.is_deferred() {
+                    pending = Some((length, call));
+                }
+            }
+            NOTIFIED => {
+                drop(message);
+                server.interrupted(outcome.badge);
+            }
+            status => {
+                drop(message);
+                match Error::from_status(status) {
+                    // The caller's capabilities were refused: not this server's fault.
+                    Some(Error::TimedOut | Error::CapTransfer) => {}
+                    error => fail("the storage endpoint cannot be served", error.unwrap_or(Error::BadState)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Devices on the running system: mapped registers, granted memory, the clock, and init.
+#![allow(unsafe_code)]
+
+use alloc::{rc::Rc, string::String, vec::Vec};
+use core::ptr::NonNull;
+use tessera_proto::init;
+use tessera_rt::{
+    Connection, Endpoint, Frame, Untyped,
+    abi::{
+        PAGE_SIZE,
+        object::{Rights, frame},
+    },
+    log,
+    manifest::{StartDevice, StartRange, slots},
+    time, vm,
+};
+use tessera_storage::{
+    dma::DmaBuffer,
+    drivers::Device,
+    hardware::{Platform, Registers},
+};
+
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+
+/// Memory that a device and the server share.
+pub fn allocate(bytes: usize) -> Option<DmaBuffer> {
+    let pages = bytes.div_ceil(PAGE_SIZE).max(1);
+    let frame = Untyped::OWN.frame(pages as u64).ok()?;
+    let physical = frame.info().ok()?.physical;
+    let mapping = vm::map(frame, READ_WRITE, 0).ok()?;
+    let base = NonNull::new(mapping.as_ptr())?;
+    // SAFETY: the frame is fresh and zeroed, mapped for the life of the process, page-aligned, and nothing else knows of it.
+    Some(unsafe { DmaBuffer::new(base, physical, pages * PAGE_SIZE) })
+}
+
+/// Milliseconds since the kernel was entered.
+pub fn now() -> u64 {
+    time::from_ticks(time::now(), 1000, time::hz())
+}
+
+struct System {
+    device: u32,
+}
+
+impl Platform for System {
+    fn allocate(&self, bytes: usize) -> Option<DmaBuffer> {
+        allocate(bytes)
+    }
+
+    fn now(&self) -> u64 {
+        now()
+    }
+
+    fn pause(&self, milliseconds: u64) {
+        if milliseconds > 0 {
+            time::sleep_until(time::after(time::milliseconds(milliseconds)));
+        }
+    }
+
+    fn allow_memory_access(&self) -> Result<(), &'static str> {
+        let mut init = init::Client(Connection::new(Endpoint::new(slots::INIT)));
+        init.bus_master(self.device)
+            .map_err(|_| "init does not let the device access memory")
+    }
+}
+
+/// A part of a range: where it begins in the range, its length, where it is mapped.
+struct Part {
+    start: u64,
+    length: u64,
+    base: *mut u8,
+}
+
+/// A range of a device's registers, without the parts that init keeps.
+struct Mapped(Vec<Part>);
+
+impl Mapped {
+    fn add(&mut self, range: &StartRange) {
+        let mapped = vm::map(Frame::new(range.slot), READ_WRITE, frame::UNCACHED);
+        match mapped {
+            Ok(mapping) if range.offset + range.length <= mapping.length as u64 => self.0.push(Part {
+                start: range.start,
+                length: range.length,
+                base: mapping.as_ptr().wrapping_add(range.offset as usize),
+            }),
+            Ok(_) => {}
+            Err(error) => log::error!("registers cannot be mapped: {}", error.text()),
+        }
+    }
+
+    fn at<T>(&self, offset: u64) -> Option<*mut T> {
+        let size = size_of::<T>() as u64;
+        let part = self
+            .0
+            .iter()
+            .find(|part| offset >= part.start && offset - part.start + size <= part.length)?;
+        offset
+            .is_multiple_of(size)
+            .then(|| part.base.wrapping_add((offset - part.start) as usize).cast())
+    }
+
+    fn read<T: Copy>(&self, offset: u64, outside: T) -> T {
+        // SAFETY: `at` gives an aligned address inside of a mapping that lasts as long as the process; registers hold no Rust object.
+        self.at::<T>(offset).map_or(outside, |register| unsafe { register.read_volatile() })
+    }
+
+    fn write<T>(&self, offset: u64, value: T) {
+        if let Some(register) = self.at::<T>(offset) {
+            // SAFETY: as in `read`.
+            unsafe { register.write_volatile(value) };
+        }
+    }
+}
+
+impl Registers for Mapped {
+    fn read8(&self, offset: u64) -> u8 {
+        self.read(offset, u8::MAX)
+    }
+
+    fn read16(&self, offset: u64) -> u16 {
+        self.read(offset, u16::MAX)
+    }
+
+    fn read32(&self, offset: u64) -> u32 {
+        self.read(offset, u32::MAX)
+    }
+
+    fn write8(&self, offset: u64, value: u8) {
+        self.write(offset, value);
+    }
+
+    fn write16(&self, offset: u64, value: u16) {
+        self.write(offset, value);
+    }
+
+    fn write32(&self, offset: u64, value: u32) {
+        self.write(offset, value);
+    }
+}
+
+/// Makes what a driver works with out of what init gave.
+pub fn device(number: u32, given: &StartDevice) -> (Device, String) {
+    let mut memory: [Option<Mapped>; 6] = [const { None }; 6];
+    for range in given.ranges.iter().filter(|range| !range.ports) {
+        if let Some(place) = memory.get_mut(usize::from(range.bar)) {
+            place.get_or_insert_with(|| Mapped(Vec::new())).add(range);
+        }
+    }
+    let device = Device {
+        configuration: given.configuration.clone(),
+        memory: memory.map(|range| range.map(|range| Rc::new(range) as Rc<dyn Registers>)),
+        interrupts: given.interrupts.iter().filter(|interrupt| interrupt.message).count() as u16,
+        platform: Rc::new(System { device: number }),
+    };
+    (device, given.address.clone())
+}
