@@ -3,7 +3,7 @@
 use crate::apic::ioapic;
 use crate::apic::lapic;
 use crate::devices::chipset::TIMER_PIN;
-use crate::devices::{power, rtc, uart};
+use crate::devices::{pci, power, rtc, uart};
 use acpi_tables::aml::{self, AddressSpace, AddressSpaceCacheable};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
@@ -165,6 +165,18 @@ fn hardware_id(id: &str) -> Code {
     name("_HID", &aml::EISAName::new(id))
 }
 
+/// PCI routing table (6.2.13): INTA of each device number goes to a line that both controllers have.
+fn routing() -> Code {
+    let entry = |slot: u8| {
+        let (address, line) = (u32::from(slot) << 16 | 0xffff, u32::from(pci::line_of(slot)));
+        Code(bytes(&aml::Package::new(
+            [&address as &dyn Aml, &aml::ZERO, &aml::ZERO, &line].into(),
+        )))
+    };
+    let entries: Vec<Code> = (1..32).map(entry).collect();
+    name("_PRT", &aml::Package::new(entries.iter().map(|entry| entry as &dyn Aml).collect()))
+}
+
 /// Differentiated system description table: the sleep state that powers off, the PCI bus, the serial port and the clock.
 fn dsdt() -> Vec<u8> {
     let off = power::SLEEP_OFF as u8;
@@ -182,13 +194,14 @@ fn dsdt() -> Vec<u8> {
         &aml::IO::new(0xcf8, 0xcf8, 1, 8),
         &AddressSpace::<u16>::new_io(0, 0xcf7, None),
         &AddressSpace::<u16>::new_io(0xd00, 0xffff, None),
-        &AddressSpace::<u32>::new_memory(AddressSpaceCacheable::NotCacheable, true, 0xc000_0000, 0xfebf_ffff, None),
+        &AddressSpace::<u32>::new_memory(AddressSpaceCacheable::NotCacheable, true, pci::MEMORY_WINDOW, 0xfebf_ffff, None),
     ]);
     let bridge = [
         hardware_id("PNP0A03"),
         name("_UID", &aml::ZERO),
         name("_BBN", &aml::ZERO),
         windows,
+        routing(),
         device("ISA_", &isa),
     ];
     let bridge = device("PCI0", &bridge);
@@ -242,6 +255,19 @@ mod tests {
             entries = &entries[usize::from(entries[1])..];
         }
         assert_eq!(processors, 4);
+    }
+
+    #[test]
+    fn interrupts_of_devices_are_routed_to_their_lines() {
+        let dsdt = dsdt();
+        let at = dsdt.windows(4).position(|window| window == b"_PRT").unwrap();
+        // Package of 31: the first entry is device 1's, as four elements.
+        let entry = [0x12, 0x0b, 4, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 11];
+        assert!(
+            dsdt[at..at + 24].windows(entry.len()).any(|window| window == entry),
+            "{:x?}",
+            &dsdt[at..at + 24]
+        );
     }
 
     #[test]

@@ -119,11 +119,9 @@ impl Lapic {
         self.publish();
     }
 
-    /// Takes a signal's bits that came here instead of to the guest.
-    pub fn take_signal(&mut self, bits: u64) {
-        if self.is_software_enabled() {
-            self.page.route(bits);
-        }
+    /// Takes a signal's bits that came here instead of to the guest. Returns those that are not routed.
+    pub fn take_signal(&mut self, bits: u64) -> u64 {
+        if self.is_software_enabled() { self.page.route(bits) } else { bits }
     }
 
     /// Says whether the guest may end what is in service unseen.

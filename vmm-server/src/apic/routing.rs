@@ -11,6 +11,12 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 pub trait Kick: Sync {
     /// Kicks vCPU `index`. A kick that comes while the thread is not in the guest makes its next entry return at once.
     fn kick(&self, index: usize);
+
+    /// Wakes the thread that speaks with the servers of devices: there is something to tell them.
+    fn wake_link(&self) {}
+
+    /// Tells the server of device `device` on the bus that there is something in a queue.
+    fn ring(&self, _device: usize) {}
 }
 
 /// Delivery mode of a message (SDM volume 3, 11.6.1).
@@ -246,6 +252,28 @@ impl<K: Kick> Interrupts<K> {
         }
     }
 
+    /// See [`Kick::wake_link`].
+    pub fn wake_link(&self) {
+        self.kick.wake_link();
+    }
+
+    /// See [`Kick::ring`].
+    pub fn ring(&self, device: usize) {
+        self.kick.ring(device);
+    }
+
+    /// Whether a message is for no more than one vCPU.
+    #[must_use]
+    pub fn is_for_one(&self, message: &Message) -> bool {
+        (0..self.count).filter(|&index| self.matches(index, message)).count() <= 1
+    }
+
+    /// The first vCPU that a message is for.
+    #[must_use]
+    pub fn first_target(&self, message: &Message) -> Option<usize> {
+        (0..self.count).find(|&index| self.matches(index, message))
+    }
+
     /// Makes all vCPUs look at the world again.
     pub fn look_all(&self) {
         (0..self.count).for_each(|index| self.look(index));
@@ -363,11 +391,34 @@ pub(crate) mod tests {
 
     /// Counts kicks.
     #[derive(Debug, Default)]
-    pub(crate) struct Kicks(pub Mutex<std::vec::Vec<usize>>);
+    pub(crate) struct Kicks(pub Mutex<std::vec::Vec<usize>>, Mutex<usize>, Mutex<std::vec::Vec<usize>>);
 
     impl Kick for Kicks {
         fn kick(&self, index: usize) {
             self.0.lock().unwrap().push(index);
+        }
+        fn wake_link(&self) {
+            *self.1.lock().unwrap() += 1;
+        }
+        fn ring(&self, device: usize) {
+            self.2.lock().unwrap().push(device);
+        }
+    }
+
+    impl Kicks {
+        /// Times that the link was woken.
+        pub(crate) fn links(&self) -> usize {
+            *self.1.lock().unwrap()
+        }
+        /// Devices that were rung.
+        pub(crate) fn rings(&self) -> std::vec::Vec<usize> {
+            self.2.lock().unwrap().clone()
+        }
+    }
+
+    impl Interrupts<Kicks> {
+        pub(crate) fn kicked(&self) -> &Kicks {
+            &self.kick
         }
     }
 

@@ -1,6 +1,7 @@
 //! Which device answers at which port and address, and where its interrupt goes. Shared by all vCPUs of a machine behind one lock.
 
 use super::keyboard::Keyboard;
+use super::pci::function::Space;
 use super::pci::{self, Pci};
 use super::pic::PicPair;
 use super::pit::Pit;
@@ -72,7 +73,7 @@ impl<C: Console> Chipset<C> {
         self.power = Power::default();
         self.keyboard = Keyboard::default();
         self.uart = Uart::new();
-        self.pci = Pci::new();
+        self.pci.reset();
         // The clock's registers survive on their battery; only its interrupts go off.
         self.rtc.write(0x70, 0x0b, now);
         self.rtc.write(0x71, 0x02, now);
@@ -90,7 +91,8 @@ impl<C: Console> Chipset<C> {
         let value = match port {
             power::EVENT..power::END => self.power.read(port, width, now),
             power::RESET if width == 1 => self.power.read(port, width, now),
-            pci::ADDRESS..=0xcff => self.pci.read(port, width),
+            pci::ADDRESS..=0xcff => self.pci.read(port, width, to),
+            _ if let Some(value) = self.pci.range_read(Space::Io, port.into(), width, to) => value as u32,
             _ => (0..u16::from(width)).fold(0, |value, i| {
                 value | u32::from(self.byte_read(port.wrapping_add(i), now)) << (i * 8)
             }),
@@ -105,9 +107,10 @@ impl<C: Console> Chipset<C> {
             power::EVENT..power::END => self.power.write(port, width, value, now),
             power::RESET if width == 1 => self.power.write(port, width, value, now),
             pci::ADDRESS..=0xcff => {
-                self.pci.write(port, width, value);
+                self.pci.write(port, width, value, to);
                 None
             }
+            _ if self.pci.range_write(Space::Io, port.into(), width, value.into(), to) => None,
             _ => {
                 let bytes = value.to_le_bytes();
                 (0..u16::from(width.min(4))).fold(None, |request, i| {
@@ -148,7 +151,12 @@ impl<C: Console> Chipset<C> {
     }
 
     /// Reads at a guest-physical address outside RAM. Where nothing answers, all bits are 1.
-    pub fn memory_read(&mut self, address: u64, width: u8) -> u64 {
+    pub fn memory_read<K: Kick>(&mut self, address: u64, width: u8, to: &Interrupts<K>) -> u64 {
+        if let Some(value) = self.pci.range_read(Space::Memory, address, width, to) {
+            // An interrupt status that was read does not ask for its line any more.
+            self.settle_pci(to);
+            return value;
+        }
         match address.wrapping_sub(ioapic::ADDRESS) {
             // The registers are 32 bits wide and answer at the low byte of each.
             offset @ 0..ioapic::LENGTH => u64::from(self.ioapic.read(offset & !3)) >> ((offset & 3) * 8),
@@ -158,11 +166,39 @@ impl<C: Console> Chipset<C> {
 
     /// Writes at a guest-physical address outside RAM.
     pub fn memory_write<K: Kick>(&mut self, address: u64, width: u8, value: u64, to: &Interrupts<K>) {
+        if self.pci.range_write(Space::Memory, address, width, value, to) {
+            return;
+        }
         if let offset @ 0..ioapic::LENGTH = address.wrapping_sub(ioapic::ADDRESS)
             && (width >= 4 || offset == 0)
         {
             self.ioapic.write(offset, value as u32, to);
         }
+    }
+
+    /// The bus.
+    pub const fn pci(&mut self) -> &mut Pci {
+        &mut self.pci
+    }
+
+    /// A queue of a device on the bus interrupts; `from` is the vCPU whose thread this is.
+    pub fn queue_interrupt<K: Kick>(&mut self, device: usize, queue: u16, to: &Interrupts<K>, from: Option<usize>) {
+        if let Some(device) = self.pci.device(device) {
+            device.queue_interrupt(queue, to, from);
+        }
+        self.settle_pci(to);
+    }
+
+    /// Something changed at a device on the bus other than by a register access.
+    pub fn settle_pci<K: Kick>(&mut self, to: &Interrupts<K>) {
+        if self.pci.devices().is_empty() {
+            return;
+        }
+        for line in pci::LINES {
+            let level = self.pci.line(line);
+            self.set_line(line.into(), level, to);
+        }
+        to.set_external(self.pic.output());
     }
 
     /// A level-triggered interrupt ended.
@@ -213,6 +249,7 @@ impl<C: Console> Chipset<C> {
         self.set_line(uart::LINE, self.uart.line(), to);
         self.set_line(rtc::LINE, self.rtc.line(), to);
         self.set_line(power::LINE, self.power.line(), to);
+        self.settle_pci(to);
         to.set_external(self.pic.output());
         if !self.console.has_unflushed() {
             self.flush_at = u64::MAX;
@@ -323,7 +360,7 @@ pub(crate) mod tests {
         assert_eq!(board.port_read(0x1234, 4, 0, &to), u32::MAX);
         assert_eq!(board.port_read(0x1234, 1, 0, &to), 0xff);
         assert_eq!(board.port_read(0xffff, 4, 0, &to), u32::MAX, "wraps around the end of port space");
-        assert_eq!(board.memory_read(0xe000_0000, 2), 0xffff);
+        assert_eq!(board.memory_read(0xe000_0000, 2, &to), 0xffff);
     }
 
     proptest! {
@@ -341,7 +378,7 @@ pub(crate) mod tests {
                     0 => { board.port_write(port, width, value, now, &to); }
                     1 => { let got = board.port_read(port, width, now, &to); prop_assert!(width == 4 || got >> (width * 8) == 0); }
                     2 => board.memory_write(ioapic::ADDRESS + u64::from(port), width, u64::from(value), &to),
-                    3 => { board.memory_read(ioapic::ADDRESS + u64::from(port), width); }
+                    3 => { board.memory_read(ioapic::ADDRESS + u64::from(port), width, &to); }
                     _ => board.run(now, &to),
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::host::Kernel;
 use super::setup::Page;
+use super::storage::Storage;
 use alloc::vec::Vec;
 use tessera_abi::vcpu::{ExitReason, VcpuState};
 use tessera_manifest::StartVm;
@@ -38,19 +39,27 @@ pub struct Control {
     kernel: File,
     initramfs: File,
     vcpus: Vec<VcpuHandle>,
+    storage: Option<&'static Storage>,
     started: u64,
     failure_logged: bool,
 }
 
 impl Control {
     /// A machine that is not loaded.
-    pub fn new(machine: &'static Machine<Kernel>, vm: &'static StartVm, kernel: File, initramfs: File, vcpus: Vec<VcpuHandle>) -> Self {
+    pub fn new(
+        machine: &'static Machine<Kernel>,
+        vm: &'static StartVm,
+        [kernel, initramfs]: [File; 2],
+        vcpus: Vec<VcpuHandle>,
+        storage: Option<&'static Storage>,
+    ) -> Self {
         Self {
             machine,
             vm,
             kernel,
             initramfs,
             vcpus,
+            storage,
             started: 0,
             failure_logged: false,
         }
@@ -101,7 +110,11 @@ impl Control {
             Phase::PoweredOff => exit(0, "the guest switched itself off"),
             Phase::Resetting if self.machine.is_parked() => {
                 log::info!("the guest restarts");
-                self.machine.reset_devices(sys::tsc());
+                match self.storage {
+                    // Nothing may work in the guest's memory while it is filled anew.
+                    Some(storage) => storage.stopped(|| self.machine.reset_devices(sys::tsc())),
+                    None => self.machine.reset_devices(sys::tsc()),
+                }
                 self.load_and_start();
             }
             _ => (),

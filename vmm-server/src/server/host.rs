@@ -7,10 +7,16 @@ use tessera_abi::vcpu::VcpuState;
 use tessera_rt::{Notification, Vcpu, caps::RunOutcome, log, sys};
 use tessera_vmm::MAX_VCPUS;
 use tessera_vmm::apic::Kick;
+use tessera_vmm::devices::pci::MAX_DEVICES;
 use tessera_vmm::machine::{Host, Run};
 
 /// Notifications of the vCPU threads, by slot; 0: the thread is not there yet and will look by itself.
 static THREADS: [AtomicU32; MAX_VCPUS] = [const { AtomicU32::new(0) }; MAX_VCPUS];
+
+/// Wakes the thread that speaks with storage; 0: there is none.
+static LINK: AtomicU32 = AtomicU32::new(0);
+/// For each device on the bus, the notification that tells its server of requests; 0: nobody serves it.
+static DOORBELLS: [AtomicU32; MAX_DEVICES] = [const { AtomicU32::new(0) }; MAX_DEVICES];
 
 /// Kicks threads through their bound notifications.
 #[derive(Debug)]
@@ -22,15 +28,38 @@ impl Threads {
         // Release: the thread's capabilities are in place before its slot is known.
         THREADS[index].store(notification.slot(), Ordering::Release);
     }
+
+    /// The link's thread is woken with this notification from now on.
+    pub fn set_link(notification: Notification) {
+        LINK.store(notification.slot(), Ordering::Release);
+    }
+
+    /// A device's server is told of requests with this notification from now on. Answers the last one.
+    pub fn set_doorbell(device: usize, notification: Option<Notification>) -> Option<Notification> {
+        let before = DOORBELLS[device].swap(notification.map_or(0, Notification::slot), Ordering::AcqRel);
+        (before != 0).then(|| Notification::new(before))
+    }
+}
+
+fn signal(place: &AtomicU32) {
+    let slot = place.load(Ordering::Acquire);
+    if slot != 0 {
+        // It can only fail when the process, or the server behind it, is being taken apart.
+        let _ = Notification::new(slot).signal();
+    }
 }
 
 impl Kick for Threads {
     fn kick(&self, index: usize) {
-        let slot = THREADS[index].load(Ordering::Acquire);
-        if slot != 0 {
-            // It can only fail when the process is being taken apart.
-            let _ = Notification::new(slot).signal();
-        }
+        signal(&THREADS[index]);
+    }
+
+    fn wake_link(&self) {
+        signal(&LINK);
+    }
+
+    fn ring(&self, device: usize) {
+        signal(&DOORBELLS[device]);
     }
 }
 

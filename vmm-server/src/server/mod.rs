@@ -4,6 +4,7 @@ mod console;
 mod control;
 mod host;
 mod setup;
+mod storage;
 
 use console::RingConsole;
 use tessera_rt::{Endpoint, Reply, exit, log, require, server::serve, start};

@@ -3,6 +3,7 @@
 use super::console::RingConsole;
 use super::control::{Control, File, VcpuHandle};
 use super::host::{Kernel, Threads};
+use super::storage::Storage;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -33,7 +34,7 @@ const TABLES: u64 = 8;
 const WAKE: u64 = 1;
 
 /// A notification's capability for signalling: only one with a badge has bits to set.
-fn signaller(notification: Notification) -> Result<Notification, String> {
+pub fn signaller(notification: Notification) -> Result<Notification, String> {
     let slot = slots::take().map_err(failed("a notification cannot be marked"))?;
     CNode::OWN
         .copy(slot, CNode::OWN, notification.slot(), Rights::SEND, WAKE)
@@ -100,11 +101,25 @@ pub fn build() -> Result<Control, String> {
         info.wall_clock.saturating_add(uptime),
     )));
     let mut handles = Vec::new();
+    let mut threads = heapless::Vec::<Notification, MAX_VCPUS>::new();
     for (index, (vcpu, page)) in pages.into_iter().enumerate() {
-        start_thread(machine, start_vm, index, vcpu, page, signal)?;
+        let notification = start_thread(machine, start_vm, index, vcpu, page, signal)?;
+        // There are no more than the check above lets through.
+        let _ = threads.push(notification);
         handles.push(VcpuHandle { vcpu, page });
     }
-    Ok(Control::new(machine, start_vm, file("kernel")?, file("initramfs")?, handles))
+    let storage = if start_vm.config.disks.is_empty() {
+        None
+    } else {
+        Some(Storage::connect(machine, start_vm, guest, threads)?)
+    };
+    Ok(Control::new(
+        machine,
+        start_vm,
+        [file("kernel")?, file("initramfs")?],
+        handles,
+        storage,
+    ))
 }
 
 fn make_guest_space(vm: &StartVm) -> Result<GuestSpace, String> {
@@ -172,7 +187,7 @@ fn start_thread(
     vcpu: VcpuCap,
     page: Page,
     control: Notification,
-) -> Result<(), String> {
+) -> Result<Notification, String> {
     let options = thread::Options {
         priority: vm.vcpu_priority,
         cpu: vm.cpus.get(index).copied().unwrap_or(0),
@@ -197,5 +212,5 @@ fn start_thread(
     })
     .map_err(failed("a vCPU's thread cannot be started"))?;
     Threads::set(index, signaller(handle.notification)?);
-    Ok(())
+    Ok(handle.notification)
 }

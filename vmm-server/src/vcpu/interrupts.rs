@@ -3,6 +3,7 @@
 use super::Vcpu;
 use crate::apic::{Effect, Event, Message, routing::Delivery};
 use crate::boot::registers;
+use crate::devices::virtio;
 use crate::emulator::{self, MAX_INSTRUCTION};
 use crate::machine::{Activity, Host, Phase};
 use tessera_abi::vcpu::{
@@ -87,7 +88,13 @@ impl<H: Host> Vcpu<'_, H> {
     pub(super) fn take_signal(&mut self, bits: u64) {
         // What the guest ended unseen must not hold them back.
         self.withdraw_skip();
-        self.lapic.take_signal(bits);
+        let others = self.lapic.take_signal(bits);
+        for (device, queue) in virtio::signalled(others) {
+            let machine = self.machine;
+            machine
+                .chipset()
+                .queue_interrupt(device, queue, &machine.interrupts, Some(self.index));
+        }
     }
 
     fn take(&mut self, events: u32, state: &mut VcpuState) {

@@ -64,7 +64,10 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
                 // Registers are 32 bits wide; parts of one can be read.
                 u64::from(self.vcpu.lapic.read_page(offset & !3, H::now())) >> ((offset & 3) * 8)
             }
-            None => self.vcpu.machine.chipset().memory_read(address, width),
+            None => {
+                let machine = self.vcpu.machine;
+                machine.chipset().memory_read(address, width, &machine.interrupts)
+            }
         }
     }
 

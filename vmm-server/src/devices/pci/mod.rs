@@ -1,0 +1,254 @@
+//! The PCI bus by configuration mechanism 1 (PCI Local Bus Specification 3.0, 3.2.2.3.2): a host bridge, an ISA bridge, and behind them virtio devices.
+//!
+//! What a machine's firmware does is done from the start: ranges have addresses in the windows that the DSDT names, and functions know their interrupt line.
+
+pub mod function;
+pub mod msix;
+
+use super::virtio::{DeviceConfig, VirtioPci};
+use crate::apic::{Interrupts, Kick};
+use function::{Function, Space};
+use heapless::Vec;
+
+/// Address port.
+pub const ADDRESS: u16 = 0xcf8;
+/// First data port.
+pub const DATA: u16 = 0xcfc;
+/// Most virtio devices.
+pub const MAX_DEVICES: usize = 8;
+const ENABLE: u32 = 1 << 31;
+/// Device number of the first virtio device.
+pub(super) const FIRST_DEVICE: u8 = 2;
+/// Ports from here on are for devices on the bus, as the DSDT says.
+pub const IO_WINDOW: u16 = 0xc000;
+/// Memory from here up to the I/O APIC is for devices on the bus.
+pub const MEMORY_WINDOW: u32 = 0xc000_0000;
+/// Distance of two devices' ranges in either.
+const IO_STEP: u16 = 0x40;
+const MEMORY_STEP: u32 = 0x1_0000;
+/// Lines of the interrupt controllers that INTA of device 0, 1, 2 ... are wired to, in turn. Both controllers have them under the same number.
+pub const LINES: [u8; 2] = [10, 11];
+
+/// The line of a device's INTA.
+#[must_use]
+pub const fn line_of(slot: u8) -> u8 {
+    LINES[slot as usize % LINES.len()]
+}
+
+/// The bus.
+#[derive(Clone, Debug)]
+pub struct Pci {
+    address: u32,
+    bridges: [Function; 2],
+    devices: Vec<VirtioPci, MAX_DEVICES>,
+}
+
+impl Default for Pci {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pci {
+    /// A bus with its host bridge (00.0) and ISA bridge (01.0).
+    #[must_use]
+    pub const fn new() -> Self {
+        // Red Hat's generic host bridge and Intel's PIIX3 ISA bridge: identities that drivers know to need nothing.
+        let bridges = [
+            Function::new(0, 0x1b36, 0x0008, 0x0600_0000),
+            Function::new(1, 0x8086, 0x7000, 0x0601_0000),
+        ];
+        Self {
+            address: 0,
+            bridges,
+            devices: Vec::new(),
+        }
+    }
+
+    /// Adds a virtio device; false if there are [`MAX_DEVICES`].
+    pub fn add(&mut self, config: DeviceConfig) -> bool {
+        let index = self.devices.len() as u8;
+        let slot = FIRST_DEVICE + index;
+        let io = u32::from(IO_WINDOW + IO_STEP * u16::from(index));
+        let memory = MEMORY_WINDOW + MEMORY_STEP * u32::from(index);
+        self.devices.push(VirtioPci::new(slot, io, memory, config)).is_ok()
+    }
+
+    /// Power-on state of all functions.
+    pub fn reset(&mut self) {
+        let devices = core::mem::take(&mut self.devices);
+        *self = Self::new();
+        for device in devices {
+            self.add(device.into_config());
+        }
+    }
+
+    /// The virtio devices, in the order in which they were added.
+    #[must_use]
+    pub fn devices(&self) -> &[VirtioPci] {
+        &self.devices
+    }
+
+    /// A virtio device.
+    pub fn device(&mut self, index: usize) -> Option<&mut VirtioPci> {
+        self.devices.get_mut(index)
+    }
+
+    /// The place that the address register names: device and register.
+    fn selected(&self) -> Option<(usize, usize)> {
+        let address = self.address;
+        if address & ENABLE == 0 || address >> 16 & 0xff != 0 || address >> 8 & 7 != 0 {
+            return None;
+        }
+        Some(((address >> 11 & 31) as usize, (address >> 2 & 63) as usize))
+    }
+
+    /// Reads `width` bytes at a port from 0xcf8 to 0xcff.
+    pub fn read<K: Kick>(&mut self, port: u16, width: u8, to: &Interrupts<K>) -> u32 {
+        let word = if port < DATA {
+            if port != ADDRESS || width != 4 {
+                return u32::MAX;
+            }
+            self.address
+        } else {
+            match self.selected() {
+                Some((slot @ (0 | 1), register)) => self.bridges[slot].read(register),
+                Some((slot, register)) => match self.devices.get_mut(slot - usize::from(FIRST_DEVICE)) {
+                    Some(device) => device.config_read(register, to),
+                    None => u32::MAX,
+                },
+                None => u32::MAX,
+            }
+        };
+        word >> ((port & 3) * 8)
+    }
+
+    /// Writes; parts that cross a register's end are lost.
+    pub fn write<K: Kick>(&mut self, port: u16, width: u8, value: u32, to: &Interrupts<K>) {
+        if port < DATA {
+            if port == ADDRESS && width == 4 {
+                self.address = value & 0x80ff_fffc;
+            }
+            return;
+        }
+        let shift = u32::from(port & 3) * 8;
+        let mask = if width >= 4 { u32::MAX } else { (1 << (width * 8)) - 1 } << shift;
+        match self.selected() {
+            Some((slot @ (0 | 1), register)) => self.bridges[slot].write(register, mask, value << shift),
+            Some((slot, register)) => {
+                if let Some(device) = self.devices.get_mut(slot - usize::from(FIRST_DEVICE)) {
+                    device.config_write(register, mask, value << shift, to);
+                }
+            }
+            None => (),
+        }
+    }
+
+    fn at(&mut self, space: Space, address: u64, width: u8) -> Option<(&mut VirtioPci, u32)> {
+        self.devices.iter_mut().find_map(|device| {
+            let offset = device.offset(space, address, width)?;
+            Some((device, offset))
+        })
+    }
+
+    /// Reads a device's range; `None` if none is there.
+    pub fn range_read<K: Kick>(&mut self, space: Space, address: u64, width: u8, to: &Interrupts<K>) -> Option<u64> {
+        let (device, offset) = self.at(space, address, width)?;
+        Some(device.range_read(space, offset, width, to))
+    }
+
+    /// Writes a device's range; false if none is there.
+    pub fn range_write<K: Kick>(&mut self, space: Space, address: u64, width: u8, value: u64, to: &Interrupts<K>) -> bool {
+        let Some((device, offset)) = self.at(space, address, width) else {
+            return false;
+        };
+        device.range_write(space, offset, width, value, to);
+        true
+    }
+
+    /// Whether a line is asked for by any device.
+    pub fn line(&mut self, line: u8) -> bool {
+        // Each says it in its status register too.
+        let mut asked = false;
+        for device in &mut self.devices {
+            asked |= device.line_interrupt() && line_of(device.slot()) == line;
+        }
+        asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apic::routing::tests::Kicks;
+    use crate::devices::virtio::block;
+    use proptest::prelude::*;
+
+    fn board() -> Interrupts<Kicks> {
+        Interrupts::new(1, Kicks::default())
+    }
+
+    fn read(pci: &mut Pci, device: u32, register: u32) -> u32 {
+        let to = board();
+        pci.write(ADDRESS, 4, ENABLE | device << 11 | register, &to);
+        pci.read(DATA, 4, &to)
+    }
+
+    #[test]
+    fn finds_the_bridges_and_nothing_else() {
+        let (mut pci, to) = (Pci::new(), board());
+        let present: std::vec::Vec<_> = (0..32).filter(|&device| read(&mut pci, device, 0) != u32::MAX).collect();
+        assert_eq!(present, [0, 1]);
+        assert_eq!(read(&mut pci, 0, 8) >> 16, 0x0600);
+        assert_eq!(read(&mut pci, 1, 8) >> 16, 0x0601);
+        pci.write(ADDRESS, 4, ENABLE | 1 << 16, &to);
+        assert_eq!(pci.read(DATA, 4, &to), u32::MAX, "no other bus");
+        pci.write(ADDRESS, 4, 0, &to);
+        assert_eq!(pci.read(DATA, 4, &to), u32::MAX, "not enabled");
+    }
+
+    #[test]
+    fn widths_and_masks() {
+        let (mut pci, to) = (Pci::new(), board());
+        read(&mut pci, 0, 0);
+        assert_eq!(pci.read(DATA + 2, 2, &to), 0x0008);
+        pci.write(DATA, 4, 0, &to);
+        assert_eq!(pci.read(DATA, 4, &to), 0x0008_1b36, "identity is read-only");
+        read(&mut pci, 0, 0x3c);
+        pci.write(DATA, 1, 11, &to);
+        assert_eq!(pci.read(DATA, 4, &to), 11);
+    }
+
+    #[test]
+    fn devices_keep_their_place_over_a_reset() {
+        let (mut pci, to) = (Pci::new(), board());
+        for _ in 0..MAX_DEVICES {
+            assert!(pci.add(block::config(&block::tests::disk())));
+        }
+        assert!(!pci.add(block::config(&block::tests::disk())));
+        assert_eq!(read(&mut pci, 3, 0), 0x1042_1af4);
+        assert_eq!(read(&mut pci, 3, 0x10), 0xc041);
+        assert_eq!(read(&mut pci, 3, 0x18), 0xc001_0000);
+        assert_eq!(read(&mut pci, 3, 0x3c), 0x010b);
+        assert_eq!(pci.range_read(Space::Memory, 0xc001_0012, 2, &to), None, "not enabled");
+        read(&mut pci, 3, 4);
+        pci.write(DATA, 2, 3, &to);
+        assert_eq!(pci.range_read(Space::Memory, 0xc001_0012, 2, &to), Some(4), "queues");
+        assert!(pci.range_write(Space::Io, 0xc044, 2, 1, &to));
+        pci.reset();
+        assert_eq!(read(&mut pci, 3, 4) & 3, 0);
+        assert_eq!(read(&mut pci, 3, 0x10), 0xc041);
+        assert_eq!(pci.devices().len(), MAX_DEVICES);
+    }
+
+    proptest! {
+        #[test]
+        fn survives_anything(operations in prop::collection::vec((any::<bool>(), ADDRESS..=0xcff, prop::sample::select(&[1u8, 2, 4]), any::<u32>()), 1..200)) {
+            let (mut pci, to) = (Pci::new(), board());
+            pci.add(block::config(&block::tests::disk()));
+            for (write, port, width, value) in operations {
+                if write { pci.write(port, width, value, &to) } else { pci.read(port, width, &to); }
+            }
+        }
+    }
+}
