@@ -14,6 +14,7 @@ pub mod disk;
 pub mod dma;
 pub mod drivers;
 pub mod executor;
+pub mod guest;
 pub mod hardware;
 pub mod pattern;
 mod split;

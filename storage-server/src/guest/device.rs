@@ -1,0 +1,446 @@
+//! One guest's disk.
+
+use super::request::{self, Action, ID, SECTOR, Scratch, Status};
+use super::{Backing, MAX_SEGMENTS, Ram};
+use crate::controller::{Operation, Request};
+use crate::disk::Sink;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::rc::{Rc, Weak};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::task::{Poll, Waker};
+use tessera_block::IoError;
+use tessera_virtqueue::{Features, Layout, Queue, Record, Segment, Violation};
+
+/// Most queues.
+pub const MAX_QUEUES: usize = 4;
+/// Requests that are taken from a queue before others get their turn.
+const TURN: usize = 64;
+
+/// Tells a guest's processor of a queue's interrupt.
+pub trait Signal {
+    /// Does it.
+    fn signal(&self);
+}
+
+/// How a guest's driver set the device up.
+#[derive(Clone, Debug, Default)]
+pub struct Attachment {
+    /// What concerns the queues.
+    pub features: Features,
+    /// Queues in use, by number.
+    pub queues: [Option<Layout>; MAX_QUEUES],
+}
+
+/// What was counted since the device was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Requests to read, and bytes.
+    pub reads: (u64, u64),
+    /// Requests to write, discard or zero, and bytes of the first.
+    pub writes: (u64, u64),
+    /// Requests to flush.
+    pub flushes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Interrupts.
+    pub interrupts: u64,
+    /// Requests that an earlier server had begun.
+    pub repeated: u64,
+}
+
+/// A request that a disk works on.
+#[derive(Clone, Copy)]
+struct Pending {
+    queue: usize,
+    head: u16,
+    status: u64,
+    written: u32,
+}
+
+struct Served {
+    queue: Queue,
+    record: &'static Record,
+    /// Something was returned since the driver was last asked whether it wants an interrupt.
+    returned: bool,
+}
+
+#[derive(Default)]
+struct State {
+    queues: [Option<Served>; MAX_QUEUES],
+    pending: Vec<Option<Pending>>,
+    free: Vec<u32>,
+    scratch: Scratch,
+    /// No requests are taken any more.
+    closed: bool,
+    statistics: Statistics,
+    waiting: Option<Waker>,
+}
+
+/// A disk of a guest.
+pub struct Device {
+    ram: Rc<Ram>,
+    backing: Rc<dyn Backing>,
+    read_only: bool,
+    serial: [u8; ID],
+    records: [&'static Record; MAX_QUEUES],
+    state: RefCell<State>,
+    signals: RefCell<[Option<Box<dyn Signal>>; MAX_QUEUES]>,
+    /// A rule that was broken, until it is told.
+    broken: RefCell<Option<String>>,
+    /// There may be more in a queue than was taken.
+    more: Cell<bool>,
+    this: Weak<Self>,
+}
+
+impl Device {
+    /// A disk with its bytes in `backing`; `records` outlive the server.
+    #[must_use]
+    pub fn new(ram: Rc<Ram>, backing: Rc<dyn Backing>, read_only: bool, serial: &str, records: [&'static Record; MAX_QUEUES]) -> Rc<Self> {
+        let mut id = [0; ID];
+        for (place, byte) in id.iter_mut().zip(serial.bytes()) {
+            *place = byte;
+        }
+        Rc::new_cyclic(|this| Self {
+            ram,
+            backing,
+            read_only,
+            serial: id,
+            records,
+            state: RefCell::new(State {
+                scratch: Scratch::new(),
+                ..State::default()
+            }),
+            signals: RefCell::default(),
+            broken: RefCell::default(),
+            more: Cell::new(false),
+            this: this.clone(),
+        })
+    }
+
+    /// Sectors of 512 bytes.
+    #[must_use]
+    pub fn sectors(&self) -> u64 {
+        let geometry = self.backing.geometry();
+        geometry.sectors.saturating_mul(u64::from(geometry.sector_size) / SECTOR)
+    }
+
+    /// Whether a driver uses it.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.state.borrow().queues.iter().any(Option::is_some)
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.state.borrow().statistics
+    }
+
+    /// Has a queue's interrupts signalled there.
+    pub fn set_signal(&self, queue: usize, signal: Box<dyn Signal>) {
+        if let Some(place) = self.signals.borrow_mut().get_mut(queue) {
+            *place = Some(signal);
+        }
+    }
+
+    /// Serves a driver's queues. `resume`: an earlier server did, and what it had begun is begun again.
+    ///
+    /// # Errors
+    /// A queue is not as it has to be, or is in use already; the device does nothing then.
+    pub fn attach(&self, attachment: &Attachment, resume: bool) -> Result<(), Violation> {
+        {
+            let mut state = self.state.borrow_mut();
+            let mut queues = [const { None }; MAX_QUEUES];
+            for ((layout, place), record) in attachment.queues.iter().zip(&mut queues).zip(self.records) {
+                let Some(layout) = layout else { continue };
+                let queue = if resume {
+                    Queue::take_over(*layout, attachment.features, &*self.ram, record)?
+                } else {
+                    Queue::new(*layout, attachment.features, &*self.ram, record)?
+                };
+                *place = Some(Served {
+                    queue,
+                    record,
+                    // The driver may not have been told of the last ones.
+                    returned: resume,
+                });
+            }
+            state.queues = queues;
+            state.closed = false;
+        }
+        self.broken.take();
+        if resume {
+            self.repeat();
+        }
+        self.run();
+        Ok(())
+    }
+
+    /// Begins again what is in flight, in the order in which it was taken.
+    fn repeat(&self) {
+        for queue in 0..MAX_QUEUES {
+            let mut after = 0;
+            while let Some((head, order)) = self.records[queue].next_in_flight(after) {
+                after = order;
+                let mut state = self.state.borrow_mut();
+                if state.queues[queue].is_none() {
+                    break;
+                }
+                state.statistics.repeated += 1;
+                drop(state);
+                self.begin(queue, head);
+            }
+        }
+    }
+
+    /// The driver said that there is something in a queue, or may have.
+    pub fn run(&self) {
+        self.more.set(false);
+        for queue in 0..MAX_QUEUES {
+            self.take(queue);
+        }
+    }
+
+    /// Whether [`Self::run`] is to be called again, when others had their turn.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.more.get()
+    }
+
+    fn take(&self, number: usize) {
+        let mut taken = 0;
+        loop {
+            let popped = {
+                let mut state = self.state.borrow_mut();
+                if state.closed {
+                    return;
+                }
+                let Some(served) = &mut state.queues[number] else { return };
+                if taken == TURN {
+                    self.more.set(true);
+                    return;
+                }
+                if taken == 0 {
+                    served.queue.disable_notifications(&*self.ram);
+                }
+                match served.queue.pop(&*self.ram, served.record) {
+                    Ok(None) if served.queue.enable_notifications(&*self.ram) => continue,
+                    other => other,
+                }
+            };
+            match popped {
+                Ok(Some(head)) => {
+                    taken += 1;
+                    self.begin(number, head);
+                }
+                Ok(None) => return,
+                Err(violation) => return self.violated(number, &violation.to_string()),
+            }
+        }
+    }
+
+    fn violated(&self, queue: usize, rule: &str) {
+        self.state.borrow_mut().closed = true;
+        let mut broken = self.broken.borrow_mut();
+        broken.get_or_insert_with(|| format!("queue {queue}: {rule}"));
+    }
+
+    /// The rule that the driver broke, once.
+    #[must_use]
+    pub fn take_broken(&self) -> Option<String> {
+        self.broken.take()
+    }
+
+    /// Reads a request and starts it.
+    fn begin(&self, number: usize, head: u16) {
+        let mut scratch = core::mem::take(&mut self.state.borrow_mut().scratch);
+        match self.read(number, head, &mut scratch) {
+            Ok(Some(parsed)) => self.start(number, head, &parsed, &scratch),
+            Ok(None) => self.violated(number, "a request without a place for its status"),
+            Err(violation) => self.violated(number, &violation.to_string()),
+        }
+        self.state.borrow_mut().scratch = scratch;
+    }
+
+    fn read(&self, number: usize, head: u16, scratch: &mut Scratch) -> Result<Option<request::Parsed>, Violation> {
+        let state = self.state.borrow();
+        scratch.buffers.clear();
+        let Some(served) = &state.queues[number] else { return Ok(None) };
+        let mut last: Option<Segment> = None;
+        for segment in served.queue.chain(&*self.ram, head) {
+            let segment = segment?;
+            // Header, data, status.
+            if scratch.buffers.len() == MAX_SEGMENTS + 2 {
+                last = Some(segment);
+            } else {
+                scratch.buffers.push(segment);
+            }
+        }
+        let Some(last) = last else {
+            return Ok(request::parse(&self.ram, scratch));
+        };
+        // More buffers than the driver was told of: refused, not punished.
+        let refused = request::Parsed {
+            action: Action::Done(Status::Error),
+            status: last.address + u64::from(last.length) - 1,
+            written: 0,
+        };
+        Ok(last.writable.then_some(refused))
+    }
+
+    fn start(&self, queue: usize, head: u16, parsed: &request::Parsed, scratch: &Scratch) {
+        let pending = Pending {
+            queue,
+            head,
+            status: parsed.status,
+            written: parsed.written,
+        };
+        match parsed.action {
+            Action::Done(status) => self.finish(&pending, status),
+            Action::Identify(address, length) => {
+                let done = self.ram.copy_in(address, &self.serial[..length]);
+                self.finish(&pending, if done.is_some() { Status::Ok } else { Status::Error });
+            }
+            Action::Disk {
+                operation,
+                sector,
+                sectors,
+            } => self.submit(&pending, operation, sector, sectors, scratch),
+        }
+    }
+
+    fn submit(&self, pending: &Pending, operation: Operation, sector: u64, sectors: u64, scratch: &Scratch) {
+        let bytes = sectors * SECTOR;
+        {
+            let statistics = &mut self.state.borrow_mut().statistics;
+            match operation {
+                Operation::Read => statistics.reads = (statistics.reads.0 + 1, statistics.reads.1 + bytes),
+                Operation::Write => statistics.writes = (statistics.writes.0 + 1, statistics.writes.1 + bytes),
+                Operation::Discard | Operation::WriteZeroes => statistics.writes.0 += 1,
+                Operation::Flush => statistics.flushes += 1,
+            }
+        }
+        let scale = u64::from(self.backing.geometry().sector_size) / SECTOR;
+        let writes = !matches!(operation, Operation::Read | Operation::Flush);
+        let aligned = scale > 0 && sector.is_multiple_of(scale) && sectors.is_multiple_of(scale);
+        if (writes && self.read_only) || !aligned {
+            return self.finish(pending, Status::Error);
+        }
+        let cookie = self.remember(*pending);
+        let request = Request {
+            operation,
+            sector: sector / scale,
+            sectors: sectors / scale,
+            segments: &scratch.segments,
+        };
+        let Some(this) = self.this.upgrade() else { return };
+        let sink: Rc<dyn Sink> = this;
+        self.backing.submit(&request, &sink, cookie);
+    }
+
+    fn remember(&self, pending: Pending) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let place = match state.free.pop() {
+            Some(place) => place as usize,
+            None => {
+                state.pending.push(None);
+                state.pending.len() - 1
+            }
+        };
+        state.pending[place] = Some(pending);
+        place as u64
+    }
+
+    /// Returns a request to the driver.
+    fn finish(&self, pending: &Pending, status: Status) {
+        // It was RAM when the chain was read, and RAM stays.
+        let _ = self.ram.copy_in(pending.status, &[status as u8]);
+        let written = if status == Status::Ok { pending.written } else { 0 };
+        let outcome = {
+            let mut state = self.state.borrow_mut();
+            if status != Status::Ok {
+                state.statistics.errors += 1;
+            }
+            let Some(served) = &mut state.queues[pending.queue] else { return };
+            served.returned = true;
+            served
+                .queue
+                .push(&*self.ram, served.record, pending.head, written.saturating_add(1))
+        };
+        if let Err(violation) = outcome {
+            self.violated(pending.queue, &violation.to_string());
+        }
+    }
+
+    /// Interrupts the guest for what was returned, as far as its driver wants it. Called once after several.
+    pub fn settle(&self) {
+        for number in 0..MAX_QUEUES {
+            let mut state = self.state.borrow_mut();
+            let State { queues, statistics, .. } = &mut *state;
+            let Some(served) = queues[number].as_mut().filter(|served| served.returned) else {
+                continue;
+            };
+            served.returned = false;
+            if served.queue.needs_interrupt(&*self.ram) {
+                statistics.interrupts += 1;
+                drop(state);
+                if let Some(signal) = &self.signals.borrow()[number] {
+                    signal.signal();
+                }
+            }
+        }
+    }
+
+    /// Takes no more requests, and waits until nothing is in flight. The driver's queues are forgotten then.
+    pub async fn stop(&self) {
+        self.state.borrow_mut().closed = true;
+        core::future::poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            if state.free.len() == state.pending.len() {
+                state.queues = Default::default();
+                return Poll::Ready(());
+            }
+            state.waiting = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        for record in self.records {
+            record.clear();
+        }
+        self.signals.take();
+        self.broken.take();
+        self.more.set(false);
+    }
+}
+
+impl Sink for Device {
+    fn completed(&self, cookie: u64, result: Result<(), IoError>) {
+        let place = usize::try_from(cookie).unwrap_or(usize::MAX);
+        let pending = {
+            let mut state = self.state.borrow_mut();
+            let Some(pending) = state.pending.get_mut(place).and_then(Option::take) else {
+                return;
+            };
+            state.free.push(place as u32);
+            pending
+        };
+        self.finish(
+            &pending,
+            match result {
+                Ok(()) => Status::Ok,
+                Err(IoError::Unsupported) => Status::Unsupported,
+                Err(_) => Status::Error,
+            },
+        );
+        let mut state = self.state.borrow_mut();
+        if state.closed && state.free.len() == state.pending.len() {
+            if let Some(waker) = state.waiting.take() {
+                drop(state);
+                waker.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A guest's RAM: mapped here for its queues and request headers, and known by physical address for devices. The guest changes it at any moment.
+#![allow(unsafe_code)]
+
+use crate::controller::Segment;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use tessera_virtqueue::GuestMemory;
+
+/// A piece of RAM that is contiguous in physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamFrame {
+    /// Bytes.
+    pub length: u64,
+    /// Physical address of the first.
+    pub physical: u64,
+}
+
+/// All of a guest's RAM, from guest-physical address 0 on, mapped in one piece.
+#[derive(Debug)]
+pub struct Ram {
+    base: NonNull<u8>,
+    length: u64,
+    /// Guest-physical start of each frame, ascending, and the frame.
+    frames: Vec<(u64, RamFrame)>,
+}
+
+impl Ram {
+    /// RAM that consists of these frames, mapped one after the other at `base`.
+    ///
+    /// # Safety
+    /// The frames are mapped there, readable and writable, as long as this lives, and hold no Rust object. `base` is aligned to 8.
+    #[must_use]
+    pub unsafe fn new(base: NonNull<u8>, frames: &[RamFrame]) -> Self {
+        let mut length = 0;
+        let frames = frames
+            .iter()
+            .map(|frame| {
+                let start = length;
+                length += frame.length;
+                (start, *frame)
+            })
+            .collect();
+        Self { base, length, frames }
+    }
+
+    #[inline]
+    fn at<T>(&self, address: u64) -> Option<*mut T> {
+        let fits = address.is_multiple_of(align_of::<T>() as u64) && self.contains(address, size_of::<T>() as u64);
+        // SAFETY: inside of the mapping, by the line above.
+        fits.then(|| unsafe { self.base.as_ptr().add(address as usize) }.cast())
+    }
+
+    #[inline]
+    fn read<T: Copy>(&self, address: u64) -> Option<T> {
+        // SAFETY: mapped and aligned; only integers are read, for which any bytes are good. Volatile: the guest writes at the same time, and each read is one access.
+        self.at(address).map(|place: *mut T| unsafe { place.read_volatile() })
+    }
+
+    #[inline]
+    fn write<T>(&self, address: u64, value: T) -> Option<()> {
+        // SAFETY: as in `read`.
+        self.at(address).map(|place: *mut T| unsafe { place.write_volatile(value) })
+    }
+
+    /// Copies bytes out, each read once; `None` unless all are RAM.
+    pub fn copy_out(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
+        if !self.contains(address, bytes.len() as u64) {
+            return None;
+        }
+        for (place, byte) in (address..).zip(bytes) {
+            *byte = self.read(place)?;
+        }
+        Some(())
+    }
+
+    /// Copies bytes in; `None` unless all are RAM.
+    pub fn copy_in(&self, address: u64, bytes: &[u8]) -> Option<()> {
+        if !self.contains(address, bytes.len() as u64) {
+            return None;
+        }
+        for (place, byte) in (address..).zip(bytes) {
+            self.write(place, *byte)?;
+        }
+        Some(())
+    }
+
+    /// Where `length` bytes lie in physical memory, as segments behind those in `segments`; neighbours are joined. `None` unless all are RAM, or if there would be more than `most`.
+    pub fn translate(&self, mut address: u64, length: u32, segments: &mut Vec<Segment>, most: usize) -> Option<()> {
+        if !self.contains(address, length.into()) {
+            return None;
+        }
+        let mut left = u64::from(length);
+        while left > 0 {
+            let place = self.frames.partition_point(|(start, _)| *start <= address).checked_sub(1)?;
+            let (start, frame) = self.frames[place];
+            let offset = address - start;
+            let here = left.min(frame.length - offset);
+            let physical = frame.physical + offset;
+            let full = segments.len() == most;
+            match segments.last_mut() {
+                Some(last) if last.physical + u64::from(last.length) == physical && u64::from(last.length) + here <= u32::MAX.into() => {
+                    last.length += here as u32;
+                }
+                _ if full => return None,
+                _ => segments.push(Segment {
+                    physical,
+                    length: here as u32,
+                }),
+            }
+            address += here;
+            left -= here;
+        }
+        Some(())
+    }
+}
+
+impl GuestMemory for Ram {
+    #[inline]
+    fn contains(&self, address: u64, length: u64) -> bool {
+        address.checked_add(length).is_some_and(|end| end <= self.length)
+    }
+    #[inline]
+    fn read_u16(&self, address: u64) -> Option<u16> {
+        self.read(address)
+    }
+    #[inline]
+    fn read_u64(&self, address: u64) -> Option<u64> {
+        self.read(address)
+    }
+    #[inline]
+    fn write_u16(&self, address: u64, value: u16) -> Option<()> {
+        self.write(address, value)
+    }
+    #[inline]
+    fn write_pair(&self, address: u64, first: u32, second: u32) -> Option<()> {
+        self.write(address, first)?;
+        self.write(address + 4, second)
+    }
+}
