@@ -11,7 +11,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Poll, Waker};
-use tessera_block::IoError;
+use tessera_block::{Geometry, IoError};
 use tessera_virtqueue::{Features, Layout, Queue, Record, Segment, Violation};
 
 /// Most queues.
@@ -125,6 +125,12 @@ impl Device {
     pub fn sectors(&self) -> u64 {
         let geometry = self.backing.geometry();
         geometry.sectors.saturating_mul(u64::from(geometry.sector_size) / SECTOR)
+    }
+
+    /// Sizes and abilities of what holds its bytes.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.backing.geometry()
     }
 
     /// Whether a driver uses it.

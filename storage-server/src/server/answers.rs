@@ -1,14 +1,17 @@
 //! What the server answers. Whatever needs a disk is answered later, by a task that holds the caller's Reply.
 
+use super::guests::Guests;
 use alloc::{format, rc::Rc, string::String, vec, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::Future;
 use tessera_block::{BlockDevice, IoError};
 use tessera_proto::{
     Call, Failure, FailureKind, Page,
+    guest_disk::{self, GuestDiskEvent},
+    interface_of,
     storage::{self, DiskData, DiskInfo, MAX_DATA, PartitionInfo},
 };
-use tessera_rt::{Reply, abi::syscall::MessageInfo, message::Message, start::start_info};
+use tessera_rt::{Reply, Untyped, abi::syscall::MessageInfo, message::Message, start::start_info};
 use tessera_storage::{disk::Disk, executor::Executor, pattern};
 
 /// The word in the manifest that allows [`storage::Server::exercise`].
@@ -23,10 +26,11 @@ pub struct Answers {
     /// Takes the next caller.
     reply: Cell<Reply>,
     spare: Rc<RefCell<Vec<Reply>>>,
+    guests: Guests,
 }
 
 /// What becomes of an answer that was put off.
-type Later<T> = Result<T, Failure>;
+pub(super) type Later<T> = Result<T, Failure>;
 
 impl Answers {
     /// Answers about these disks; `spare` are Replies for answers that are put off.
@@ -36,6 +40,7 @@ impl Answers {
             disks,
             reply: Cell::new(Reply::FIRST),
             spare: Rc::new(RefCell::new(spare)),
+            guests: Guests::default(),
         }
     }
 
@@ -46,7 +51,25 @@ impl Answers {
 
     /// Answers a request, now or later.
     pub fn message(&self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
-        storage::dispatch(&mut &*self, call, request, reply)
+        match interface_of(request) {
+            Some(number) if number == guest_disk::INTERFACE.number => guest_disk::dispatch(&mut &*self, call, request, reply),
+            _ => storage::dispatch(&mut &*self, call, request, reply),
+        }
+    }
+
+    /// Virtual machines.
+    pub fn guests(&self) -> &Guests {
+        &self.guests
+    }
+
+    /// Runs what has to wait.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    /// All disks.
+    pub fn disks(&self) -> &[Rc<Disk>] {
+        &self.disks
     }
 
     fn disk(&self, name: &str) -> Result<Rc<Disk>, Failure> {
@@ -60,8 +83,9 @@ impl Answers {
     }
 
     /// Puts the answer off: `work` makes it.
-    fn later<T: Encode + 'static>(&self, call: &mut Call, work: impl Future<Output = Later<T>> + 'static) -> Later<T> {
-        let spare = self.spare.borrow_mut().pop();
+    pub(super) fn later<T: Encode + 'static>(&self, call: &mut Call, work: impl Future<Output = Later<T>> + 'static) -> Later<T> {
+        // A watched machine keeps one for as long as it runs, so there is no fixed number of them.
+        let spare = self.spare.borrow_mut().pop().or_else(|| Untyped::OWN.reply().ok());
         let Some(spare) = spare else {
             return Err(Failure::new(
                 FailureKind::Exhausted,
@@ -82,7 +106,7 @@ impl Answers {
 }
 
 /// Results that can be put off.
-trait Encode {
+pub(super) trait Encode {
     fn encode(result: &Later<Self>, call: &mut Call, bytes: &mut [u8]) -> usize
     where
         Self: Sized;
@@ -98,7 +122,7 @@ macro_rules! encode {
     )*};
 }
 
-encode!((), DiskData, Page<PartitionInfo>);
+encode!((), GuestDiskEvent, DiskData, Page<PartitionInfo>);
 
 fn answer<T: Encode>(reply: Reply, result: &Later<T>) {
     let mut message = Message::take();

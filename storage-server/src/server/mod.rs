@@ -1,6 +1,7 @@
 //! The server on the running system: its one loop.
 
 mod answers;
+mod guests;
 mod platform;
 
 use alloc::{boxed::Box, rc::Rc, vec::Vec};
@@ -116,7 +117,7 @@ pub fn run() {
     }
     let spare = (0..LATER).filter_map(|_| Untyped::OWN.reply().ok()).collect();
     let executor = Rc::new(Executor::new());
-    let answers = Answers::new(executor.clone(), disks.into(), spare);
+    let answers = Rc::new(Answers::new(executor.clone(), disks.into(), spare));
     start::ready();
     serve(&Server {
         ports,
@@ -130,7 +131,7 @@ pub fn run() {
 struct Server {
     ports: Vec<Port>,
     executor: Rc<Executor>,
-    answers: Answers,
+    answers: Rc<Answers>,
     /// When controllers were last watched, in milliseconds.
     watched: Cell<u64>,
 }
@@ -145,6 +146,7 @@ impl Server {
                 let _ = line.acknowledge();
             }
         }
+        self.answers.guests().notified(bits, &self.answers);
     }
 
     /// Does what is due, and says when something will be (TSC).
@@ -162,7 +164,8 @@ impl Server {
             }
         }
         self.executor.run();
-        if self.executor.has_work() {
+        let more = self.answers.guests().settle();
+        if more || self.executor.has_work() {
             return time::now();
         }
         let wait = if self.ports.iter().any(|port| port.host.wants_polling()) {

@@ -1,0 +1,453 @@
+//! Virtual machines whose disks are served: their RAM, borrowed from init, their devices, and what their monitors ask.
+#![allow(unsafe_code)]
+
+use super::answers::Answers;
+use alloc::{boxed::Box, collections::VecDeque, rc::Rc, vec::Vec};
+use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::ptr::NonNull;
+use core::task::{Poll, Waker};
+use tessera_proto::guest_disk::{self, GuestDiskEvent, GuestDiskInfo, GuestQueues};
+use tessera_proto::vm_memory::{Client, DiskPlace, MachineConfig};
+use tessera_proto::{Call, CallError, Failure, FailureKind, Slots, collect};
+use tessera_rt::{
+    AddressSpace, CNode, Connection, Endpoint, Frame, Notification,
+    abi::{LARGE_PAGE_SIZE, PAGE_SIZE, object::Rights},
+    log, slots, start, vm,
+};
+use tessera_storage::guest::{Attachment, Backing, Device, MAX_SEGMENTS, Ram, RamFrame, Signal};
+use tessera_virtqueue::{Features, Layout, Record};
+
+/// Bits of the notification that guests' doorbells set: each device one, shared when there are more.
+const FIRST_BIT: u32 = 32;
+const BITS: u32 = 31;
+/// A machine ended, and init waits for its RAM.
+const ENDING: u64 = 1 << 63;
+/// Most queues of a device.
+const QUEUES: usize = guest_disk::MAX_QUEUES;
+/// Bytes of the state frame for each disk, as init makes it.
+const STATE_PER_DISK: usize = 3 * PAGE_SIZE;
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+/// Most machines at once that are looked for.
+const MOST: usize = 1024;
+/// Virtio's features that concern queues (virtio 1.2, chapter 6).
+const INDIRECT: u64 = 1 << 28;
+const EVENT_INDEX: u64 = 1 << 29;
+
+/// A machine's RAM and state, mapped here. Given back when dropped; nothing may point there any more.
+struct Loan {
+    machine: u64,
+    /// Frames of both.
+    slots: Vec<u32>,
+    /// Addresses that are taken.
+    regions: Vec<(u64, u64)>,
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        for slot in self.slots.drain(..) {
+            let _ = Frame::new(slot).unmap();
+            slots::free(slot);
+        }
+        for (address, length) in self.regions.drain(..) {
+            vm::give(address, length);
+        }
+        if let Err(error) = init().and_then(|mut init| init.release(self.machine)) {
+            log::error!("the memory of a virtual machine cannot be given back: {error}");
+        }
+    }
+}
+
+/// A device with the notification that rings it.
+struct Disk {
+    device: Rc<Device>,
+    doorbell: Notification,
+    bit: u64,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        slots::free(self.doorbell.slot());
+    }
+}
+
+/// A machine. Its devices go before its RAM does.
+struct Machine {
+    config: MachineConfig,
+    disks: RefCell<Vec<Option<Rc<Disk>>>>,
+    state: *mut u8,
+    ram: Rc<Ram>,
+    events: RefCell<VecDeque<GuestDiskEvent>>,
+    watcher: RefCell<Option<Waker>>,
+    ended: Cell<bool>,
+    _loan: Loan,
+}
+
+impl Machine {
+    fn tell(&self, event: GuestDiskEvent) {
+        self.events.borrow_mut().push_back(event);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.watcher.take() {
+            waker.wake();
+        }
+    }
+
+    fn disk(&self, number: u32) -> Result<Rc<Disk>, Failure> {
+        let known = self.disks.borrow().get(number as usize).cloned().flatten();
+        known.ok_or_else(|| Failure::new(FailureKind::BadState, format_args!("disk {number} was not described")))
+    }
+}
+
+/// All machines.
+#[derive(Default)]
+pub struct Guests {
+    machines: RefCell<Vec<Rc<Machine>>>,
+    /// Devices that were made, to spread their bits.
+    made: Cell<u32>,
+}
+
+/// init, if the manifest lets this server borrow RAM.
+fn init() -> Result<Client<Connection>, CallError> {
+    let grant = start::find("guests").ok_or(CallError::Failed(Failure::new(
+        FailureKind::NotAllowed,
+        "this server is not lent the memory of guests: grant it `guests = { use = \"init\" }`",
+    )))?;
+    Ok(Client(Connection::new(Endpoint::new(grant.slot))))
+}
+
+fn refused(error: CallError) -> Failure {
+    match error {
+        CallError::Failed(failure) => failure,
+        error => Failure::new(FailureKind::Internal, format_args!("init: {error}")),
+    }
+}
+
+fn kernel(error: tessera_rt::abi::Error) -> Failure {
+    Failure::new(FailureKind::Exhausted, format_args!("mapping a guest's memory: {}", error.text()))
+}
+
+/// Signals a vCPU's thread.
+struct Interrupt(Notification);
+
+impl Signal for Interrupt {
+    fn signal(&self) {
+        // It can only fail when the machine is being taken apart.
+        let _ = self.0.signal();
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        slots::free(self.0.slot());
+    }
+}
+
+/// Borrows a machine's RAM and maps it.
+fn borrow_machine(config: MachineConfig) -> Result<Machine, Failure> {
+    let number = config.machine;
+    let mut init = init().map_err(refused)?;
+    let signal = super::signal(ENDING).map_err(kernel)?;
+    let borrowed = init.borrow_memory([signal.slot()], number);
+    slots::free(signal.slot());
+    borrowed.map_err(refused)?;
+    // From here on its end gives everything back.
+    let mut loan = Loan {
+        machine: number,
+        slots: Vec::new(),
+        regions: Vec::new(),
+    };
+    let base = vm::take(config.memory, LARGE_PAGE_SIZE as u64).map_err(kernel)?;
+    loan.regions.push((base, config.memory));
+    let mut frames = Vec::new();
+    let mut end = 0;
+    for frame in 0..config.frames {
+        let slot = slots::take().map_err(kernel)?;
+        loan.slots.push(slot);
+        let place = init.frame(number, frame, Slots(slot)).map_err(refused)?;
+        let status = Frame::new(slot).info().map_err(kernel)?;
+        if place.address != end || status.pages * PAGE_SIZE as u64 != place.length || end + place.length > config.memory {
+            return Err(Failure::new(
+                FailureKind::Internal,
+                "init's account of a guest's memory makes no sense",
+            ));
+        }
+        Frame::new(slot).map(AddressSpace::OWN, base + end, READ_WRITE, 0).map_err(kernel)?;
+        frames.push(RamFrame {
+            length: place.length,
+            physical: status.physical,
+        });
+        end += place.length;
+    }
+    let slot = slots::take().map_err(kernel)?;
+    loan.slots.push(slot);
+    init.state(number, Slots(slot)).map_err(refused)?;
+    let state = vm::map(Frame::new(slot), READ_WRITE, 0).map_err(kernel)?;
+    loan.regions.push((state.address, state.length as u64));
+    if state.length < STATE_PER_DISK * config.disks.len() {
+        return Err(Failure::new(FailureKind::Internal, "init's state frame is too small"));
+    }
+    let base = NonNull::new(base as *mut u8).ok_or(Failure::from(FailureKind::Internal))?;
+    // SAFETY: all frames were mapped there, one behind the other; they stay until the loan is dropped, which the devices that use the RAM do not outlive (see `Guests::end`).
+    let ram = Rc::new(unsafe { Ram::new(base, &frames) });
+    log::debug!("{}: borrowed {} MiB in {} frames", config.name, config.memory >> 20, frames.len());
+    Ok(Machine {
+        disks: RefCell::new((0..config.disks.len()).map(|_| None).collect()),
+        config,
+        state: state.as_ptr(),
+        ram,
+        events: RefCell::default(),
+        watcher: RefCell::default(),
+        ended: Cell::new(false),
+        _loan: loan,
+    })
+}
+
+impl Guests {
+    /// The caller's machine, as it runs now.
+    fn machine(&self, call: &Call) -> Result<Rc<Machine>, Failure> {
+        let config = init().and_then(|mut init| init.machine(call.badge)).map_err(refused)?;
+        if let Some(known) = self.machines.borrow().iter().find(|it| it.config.machine == config.machine) {
+            return Ok(known.clone());
+        }
+        let machine = Rc::new(borrow_machine(config)?);
+        self.machines.borrow_mut().push(machine.clone());
+        Ok(machine)
+    }
+
+    /// Takes up a disk of a machine.
+    fn open(&self, machine: &Machine, number: u32, disks: &[Rc<tessera_storage::disk::Disk>]) -> Result<Rc<Disk>, Failure> {
+        if let Some(known) = machine.disks.borrow().get(number as usize).cloned().flatten() {
+            return Ok(known);
+        }
+        let none = || Failure::new(FailureKind::NotFound, format_args!("{} has no disk {number}", machine.config.name));
+        let config = machine.config.disks.get(number as usize).ok_or_else(none)?;
+        let backing = backing(&config.place, disks)?;
+        let read_only = config.read_only || backing.geometry().read_only;
+        // SAFETY: the state frame is mapped as long as the machine is, has room for this many records of each disk, is aligned to pages, and any bytes are a record (all of it is atomic numbers).
+        let records: [&'static Record; QUEUES] =
+            core::array::from_fn(|queue| unsafe { &*machine.state.add(number as usize * STATE_PER_DISK).cast::<Record>().add(queue) });
+        const { assert!(QUEUES * size_of::<Record>() <= STATE_PER_DISK) };
+        let device = Device::new(machine.ram.clone(), backing, read_only, &config.serial, records);
+        let made = self.made.get();
+        self.made.set(made.wrapping_add(1));
+        let bit = 1 << (FIRST_BIT + made % BITS);
+        let disk = Rc::new(Disk {
+            device,
+            doorbell: super::signal(bit).map_err(kernel)?,
+            bit,
+        });
+        machine.disks.borrow_mut()[number as usize] = Some(disk.clone());
+        Ok(disk)
+    }
+
+    fn each(&self, mut act: impl FnMut(&Machine, u32, &Disk)) {
+        for machine in self.machines.borrow().iter() {
+            for (number, disk) in (0..).zip(machine.disks.borrow().iter()) {
+                if let Some(disk) = disk {
+                    act(machine, number, disk);
+                }
+            }
+        }
+    }
+
+    /// Doorbells rang, or machines ended.
+    pub fn notified(&self, bits: u64, answers: &Rc<Answers>) {
+        if bits >> FIRST_BIT == 0 {
+            return;
+        }
+        self.each(|_, _, disk| {
+            if bits & disk.bit != 0 {
+                disk.device.run();
+            }
+        });
+        if bits & ENDING != 0 {
+            self.look_for_ends(answers);
+        }
+    }
+
+    /// Interrupts guests, and tells monitors of rules that were broken. True: some device wants another turn.
+    pub fn settle(&self) -> bool {
+        let mut more = false;
+        self.each(|machine, number, disk| {
+            if disk.device.has_more() {
+                disk.device.run();
+                more |= disk.device.has_more();
+            }
+            disk.device.settle();
+            if let Some(reason) = disk.device.take_broken() {
+                log::warn!("{}, disk {number}: {reason}", machine.config.name);
+                machine.tell(GuestDiskEvent::Broken { disk: number, reason });
+            }
+        });
+        more
+    }
+
+    /// Lets go of the machines that ended.
+    fn look_for_ends(&self, answers: &Rc<Answers>) {
+        let loans = init().and_then(|mut init| collect(MOST, |first| init.loans(first)));
+        let loans = match loans {
+            Ok(loans) => loans,
+            Err(error) => return log::error!("init does not say which machines ended: {error}"),
+        };
+        for loan in loans.iter().filter(|loan| loan.ending) {
+            let found = self.machines.borrow().iter().find(|it| it.config.machine == loan.machine).cloned();
+            let Some(machine) = found.filter(|machine| !machine.ended.replace(true)) else {
+                continue;
+            };
+            machine.wake();
+            let answers = answers.clone();
+            answers.executor().spawn({
+                let answers = answers.clone();
+                async move {
+                    let disks: Vec<_> = machine.disks.borrow().iter().flatten().cloned().collect();
+                    for disk in disks {
+                        disk.device.stop().await;
+                    }
+                    answers.guests().forget(machine);
+                }
+            });
+        }
+    }
+
+    /// A machine is over, and no device works in its RAM.
+    fn forget(&self, machine: Rc<Machine>) {
+        self.machines.borrow_mut().retain(|known| !Rc::ptr_eq(known, &machine));
+        log::debug!("{}: its memory is given back", machine.config.name);
+        machine.disks.borrow_mut().clear();
+    }
+}
+
+/// Where a disk's bytes are.
+fn backing(place: &DiskPlace, disks: &[Rc<tessera_storage::disk::Disk>]) -> Result<Rc<dyn Backing>, Failure> {
+    match place {
+        DiskPlace::Device { device, partition: 0 } => {
+            let found = disks.iter().find(|disk| disk.name() == device);
+            let disk = found.ok_or_else(|| {
+                let known: Vec<&str> = disks.iter().map(|disk| disk.name()).collect();
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                Failure::new(
+                    FailureKind::NotFound,
+                    format_args!("there is no disk `{device}`; there are: {known}"),
+                )
+            })?;
+            Ok(disk.clone())
+        }
+        DiskPlace::Device { device, partition } => Err(Failure::new(
+            FailureKind::Unsupported,
+            format_args!("partition {partition} of `{device}`: partitions cannot be given to guests yet, whole disks can"),
+        )),
+        DiskPlace::Store { store, disk } => Err(Failure::new(
+            FailureKind::Unsupported,
+            format_args!("disk `{disk}` of datastore `{store}`: datastores are not mounted yet"),
+        )),
+    }
+}
+
+fn attachment(features: u64, queues: &GuestQueues) -> Result<Attachment, Failure> {
+    let mut attachment = Attachment {
+        features: Features {
+            indirect: features & INDIRECT != 0,
+            event_index: features & EVENT_INDEX != 0,
+        },
+        ..Attachment::default()
+    };
+    for queue in &queues.queues {
+        let place = attachment.queues.get_mut(usize::from(queue.index));
+        let place = place.ok_or_else(|| Failure::new(FailureKind::BadRequest, format_args!("there is no queue {}", queue.index)))?;
+        *place = Some(Layout {
+            size: queue.size,
+            descriptors: queue.descriptors,
+            available: queue.available,
+            used: queue.used,
+        });
+    }
+    Ok(attachment)
+}
+
+impl guest_disk::Server for &Answers {
+    fn describe(&mut self, call: &mut Call, disk: u32) -> Result<GuestDiskInfo, Failure> {
+        let machine = self.guests().machine(call)?;
+        let config_read_only = machine.config.disks.get(disk as usize).is_some_and(|it| it.read_only);
+        let opened = self.guests().open(&machine, disk, self.disks())?;
+        let geometry = opened.device.geometry();
+        Ok(GuestDiskInfo {
+            sectors: opened.device.sectors(),
+            block_size: geometry.sector_size,
+            read_only: config_read_only || geometry.read_only,
+            discard: geometry.discard,
+            queues: QUEUES as u16,
+            segments: MAX_SEGMENTS as u32,
+        })
+    }
+
+    fn interrupt(&mut self, call: &mut Call, disk: u32, queue: u16) -> Result<(), Failure> {
+        let machine = self.guests().machine(call)?;
+        // After this server's start the first to be told is this.
+        let opened = self.guests().open(&machine, disk, self.disks())?;
+        let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
+        let slot = slots::take().map_err(kernel)?;
+        if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
+            slots::free(slot);
+            return Err(kernel(error));
+        }
+        opened
+            .device
+            .set_signal(usize::from(queue), Box::new(Interrupt(Notification::new(slot))));
+        Ok(())
+    }
+
+    fn attach(&mut self, call: &mut Call, disk: u32, features: u64, queues: GuestQueues, resume: bool) -> Result<(), Failure> {
+        let machine = self.guests().machine(call)?;
+        let opened = self.guests().open(&machine, disk, self.disks())?;
+        if opened.device.is_attached() {
+            // The monitor heard late of the death of this server's predecessor.
+            if !resume {
+                return Err(Failure::new(FailureKind::BadState, format_args!("disk {disk} is in use")));
+            }
+        } else {
+            let attachment = attachment(features, &queues)?;
+            opened.device.attach(&attachment, resume).map_err(|violation| {
+                Failure::new(
+                    FailureKind::BadRequest,
+                    format_args!("the guest's driver broke a rule: {violation}"),
+                )
+            })?;
+            let repeated = opened.device.statistics().repeated;
+            if resume {
+                log::info!("{}, disk {disk}: goes on, {repeated} requests were in flight", machine.config.name);
+            }
+        }
+        call.give(opened.doorbell.slot());
+        Ok(())
+    }
+
+    fn reset(&mut self, call: &mut Call, disk: u32) -> Result<(), Failure> {
+        let machine = self.guests().machine(call)?;
+        // One that was never opened does nothing.
+        let Ok(opened) = machine.disk(disk) else { return Ok(()) };
+        self.later(call, async move {
+            opened.device.stop().await;
+            Ok(())
+        })
+    }
+
+    fn watch(&mut self, call: &mut Call) -> Result<GuestDiskEvent, Failure> {
+        let machine = self.guests().machine(call)?;
+        self.later(call, async move {
+            poll_fn(|context| {
+                if machine.ended.get() {
+                    return Poll::Ready(Err(Failure::new(FailureKind::NotFound, "the virtual machine has ended")));
+                }
+                if let Some(event) = machine.events.borrow_mut().pop_front() {
+                    return Poll::Ready(Ok(event));
+                }
+                machine.watcher.replace(Some(context.waker().clone()));
+                Poll::Pending
+            })
+            .await
+        })
+    }
+}
