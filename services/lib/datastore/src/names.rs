@@ -154,7 +154,7 @@ impl State {
         Ok(id)
     }
 
-    fn create_at(&mut self, path: &str, kind: Kind, now: u64) -> Result<u32, Error> {
+    pub(crate) fn create_at(&mut self, path: &str, kind: Kind, now: u64) -> Result<u32, Error> {
         self.check_writable()?;
         let (folder, name) = self.split(path)?;
         if self.names.contains_key(&(folder, name.to_string())) {

@@ -41,7 +41,9 @@ pub const CHECKSUMS: u8 = 2;
 pub const DYING: u8 = 4;
 /// Its blocks are being given back, or handed to the only one that shares them, from the start to `cursor`.
 pub const REAPING: u8 = 8;
-const FLAGS: u8 = THICK | CHECKSUMS | DYING | REAPING;
+/// Changes are tracked across snapshots that come and go.
+pub const TRACKED: u8 = 16;
+const FLAGS: u8 = THICK | CHECKSUMS | DYING | REAPING | TRACKED;
 
 /// An object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +60,8 @@ pub struct Record {
     pub origin: u32,
     /// Blocks born later than this generation are its own; those born until then are its origin's.
     pub shared: u64,
-    /// Blocks born until this generation are written anew instead of in place, so that their birth tells that they changed.
+    /// Blocks born until this generation are written anew instead of in place, so that their birth tells that they changed. For a snapshot, the generation
+    /// in which it was taken.
     pub tracked: u64,
     /// Changes are known since this generation.
     pub epoch: u64,

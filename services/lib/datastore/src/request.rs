@@ -102,13 +102,13 @@ impl State {
             let block = at / BLOCK as u64;
             let key = Key::leaf(object, block);
             let Some(node) = self.cache.get(key) else {
-                let Place::Hole { end: hole, .. } = self.locate(key)? else {
+                let Place::Hole { at: hole, .. } = self.locate(key)? else {
                     continue;
                 };
                 if floor.is_some() {
                     return Ok(false);
                 }
-                let until = hole.saturating_mul(BLOCK as u64).min(end);
+                let until = self.hole_end(key, hole).saturating_mul(BLOCK as u64).min(end);
                 push(out, None, (until - at) as u32, sector_shift);
                 at = until;
                 continue;

@@ -248,6 +248,11 @@ impl Space {
         self.freed.len()
     }
 
+    /// Runs that were freed since the last commit.
+    pub fn freed(&self) -> &[Run] {
+        &self.freed
+    }
+
     /// The groups that the next commit has to change for what was freed.
     pub fn freed_groups(&self) -> impl Iterator<Item = u32> + '_ {
         self.freed.iter().map(|run| (run.start / GROUP_BLOCKS) as u32)
@@ -425,7 +430,7 @@ impl Space {
         while run.count > 0 {
             let part = run.count.min(GROUP_BLOCKS - run.start % GROUP_BLOCKS);
             match self.freed.last_mut() {
-                Some(last) if last.start + last.count == run.start && run.start % GROUP_BLOCKS != 0 => last.count += part,
+                Some(last) if last.start + last.count == run.start && !run.start.is_multiple_of(GROUP_BLOCKS) => last.count += part,
                 _ => self.freed.push(Run {
                     start: run.start,
                     count: part,

@@ -54,8 +54,8 @@ pub enum Place {
     Hole {
         /// Since when.
         birth: u64,
-        /// The first block behind the hole.
-        end: u64,
+        /// The node that the hole stands for. Below it there may be nodes that are only in memory yet.
+        at: Key,
     },
 }
 
@@ -244,7 +244,7 @@ impl State {
         let (root, levels) = self.root(key.object())?;
         let pointer = if key.level() + 1 >= levels {
             if key.level() + 1 > levels || key.index() > 0 {
-                return Ok(Place::Hole { birth: 0, end: u64::MAX });
+                return Ok(Place::Hole { birth: 0, at: key });
             }
             root
         } else {
@@ -260,10 +260,15 @@ impl State {
         if pointer.is_hole() {
             return Ok(Place::Hole {
                 birth: pointer.birth,
-                end: if key.level() + 1 >= levels { u64::MAX } else { key.end() },
+                at: key,
             });
         }
         Err(Stop::Need(Need::Node(key, pointer)))
+    }
+
+    /// The first block that is not in the hole that a leaf was found to be in, as far as can be told at once.
+    pub fn hole_end(&self, leaf: Key, hole: Key) -> u64 {
+        if self.is_dirty(hole) { leaf.end() } else { hole.end() }
     }
 
     /// The pointer that leads to a node, where all above it is in memory.
@@ -322,7 +327,7 @@ impl State {
             return Ok((pointer(node, (block % FANOUT) as usize), block + 1));
         }
         match self.locate(key)? {
-            Place::Hole { birth, end } => Ok((Pointer::hole(birth), end)),
+            Place::Hole { birth, at } => Ok((Pointer::hole(birth), self.hole_end(key, at))),
             Place::Cached => Ok((Pointer::default(), block + 1)),
         }
     }
@@ -394,8 +399,8 @@ impl State {
     /// block behind what was done, and whether anything changed.
     pub fn unmap(&mut self, object: u32, block: u64, end: u64) -> Try<(u64, bool)> {
         let key = Key::leaf(object, block);
-        if let Place::Hole { end: hole, .. } = self.locate(key)? {
-            return Ok((hole.min(end), false));
+        if let Place::Hole { at, .. } = self.locate(key)? {
+            return Ok((self.hole_end(key, at).min(end), false));
         }
         let end = end.min(key.end());
         let birth = self.generation;

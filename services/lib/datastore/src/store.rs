@@ -1,6 +1,5 @@
 //! Making and mounting a datastore.
 
-use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -17,7 +16,7 @@ use crate::layout::{
 use crate::log::{self, Place};
 use crate::pointer::{Block, Pointer};
 use crate::record::{DYING, Kind, Record};
-use crate::state::{Need, State, Stop, Try};
+use crate::state::{Need, Object, State, Stop, Try};
 use crate::superblock::{MAX_LABEL, SIZE, Superblock, Zone, zones};
 use crate::sync::{Event, Lock};
 
@@ -443,7 +442,7 @@ impl State {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub(crate) fn living(&self, id: u32) -> Result<&Box<crate::state::Object>, Error> {
+    pub(crate) fn living(&self, id: u32) -> Result<&Object, Error> {
         match self.objects.get(id as usize) {
             Some(Some(object)) if !object.record.is(DYING) => Ok(object),
             _ => Err(Error::NotFound(alloc::format!("object {id}"))),

@@ -1,0 +1,192 @@
+//! A device whose power can go: what was not flushed is then dropped, torn and reordered, sector by sector.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use tessera_block::{BlockDevice, Geometry, IoError};
+
+/// Bytes of a sector.
+pub const SECTOR: usize = 512;
+
+/// Random numbers that repeat (xorshift64*).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// How a power cut treats what was not flushed.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Drop,
+    Keep,
+    /// Each sector has the last, an earlier, or no unflushed content.
+    Any,
+    /// All up to some write, and that one in part.
+    Prefix,
+}
+
+pub struct CutDevice {
+    /// What reads see.
+    current: RefCell<Vec<u8>>,
+    /// What a power cut leaves for certain.
+    durable: RefCell<Vec<u8>>,
+    /// Sectors written since the last flush, in order, with their content.
+    unflushed: RefCell<Vec<(u64, Vec<u8>)>>,
+    /// Writes, flushes and discards until the power goes.
+    left: Cell<Option<u64>>,
+    pub writes: Cell<u64>,
+}
+
+impl CutDevice {
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            current: RefCell::new(vec![0; bytes]),
+            durable: RefCell::new(vec![0; bytes]),
+            unflushed: RefCell::default(),
+            left: Cell::new(None),
+            writes: Cell::new(0),
+        }
+    }
+
+    /// The power goes after that many requests.
+    pub fn cut_after(&self, requests: u64) {
+        self.left.set(Some(requests));
+    }
+
+    /// Whether the power is gone.
+    pub fn is_dead(&self) -> bool {
+        self.left.get() == Some(0)
+    }
+
+    /// The power went and comes back.
+    pub fn cut(&self, random: &mut Random) {
+        let mode = match random.below(8) {
+            0 => Cut::Drop,
+            1 => Cut::Keep,
+            2 => Cut::Prefix,
+            _ => Cut::Any,
+        };
+        let writes = self.unflushed.take();
+        let mut durable = self.durable.borrow_mut();
+        let mut put = |sector: u64, data: &[u8]| durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(data);
+        match mode {
+            Cut::Drop => {}
+            Cut::Keep => writes.iter().for_each(|(sector, data)| put(*sector, data)),
+            Cut::Prefix => {
+                let count = random.below(writes.len() as u64 + 1) as usize;
+                writes[..count].iter().for_each(|(sector, data)| put(*sector, data));
+            }
+            Cut::Any => {
+                let mut versions: BTreeMap<u64, Vec<&Vec<u8>>> = BTreeMap::new();
+                for (sector, data) in &writes {
+                    versions.entry(*sector).or_default().push(data);
+                }
+                let keep = [10, 50, 90][random.below(3) as usize];
+                for (sector, versions) in versions {
+                    if random.chance(keep) {
+                        put(sector, versions[random.below(versions.len() as u64) as usize]);
+                    }
+                }
+            }
+        }
+        self.current.borrow_mut().copy_from_slice(&durable);
+        self.left.set(None);
+    }
+
+    fn count(&self) -> Result<bool, IoError> {
+        match self.left.get() {
+            Some(0) => Err(IoError::Gone),
+            Some(left) => {
+                self.left.set(Some(left - 1));
+                Ok(left == 1)
+            }
+            None => Ok(false),
+        }
+    }
+
+    pub fn content(&self) -> Vec<u8> {
+        self.current.borrow().clone()
+    }
+}
+
+impl BlockDevice for CutDevice {
+    fn geometry(&self) -> Geometry {
+        let sectors = (self.current.borrow().len() / SECTOR) as u64;
+        Geometry {
+            sector_size: SECTOR as u32,
+            sectors,
+            max_transfer: 1 << 20,
+            discard: true,
+            write_cache: true,
+            read_only: false,
+        }
+    }
+
+    async fn read(&self, sector: u64, buffer: &mut [u8]) -> Result<(), IoError> {
+        self.geometry().check_buffer(sector, buffer.len())?;
+        if self.is_dead() {
+            return Err(IoError::Gone);
+        }
+        buffer.copy_from_slice(&self.current.borrow()[sector as usize * SECTOR..][..buffer.len()]);
+        Ok(())
+    }
+
+    async fn write(&self, sector: u64, data: &[u8]) -> Result<(), IoError> {
+        self.geometry().check_write(sector, data.len())?;
+        let last = self.count()?;
+        self.writes.set(self.writes.get() + 1);
+        self.current.borrow_mut()[sector as usize * SECTOR..][..data.len()].copy_from_slice(data);
+        let mut unflushed = self.unflushed.borrow_mut();
+        unflushed.extend(
+            data.chunks(SECTOR)
+                .enumerate()
+                .map(|(step, part)| (sector + step as u64, part.to_vec())),
+        );
+        if last { Err(IoError::Gone) } else { Ok(()) }
+    }
+
+    async fn flush(&self) -> Result<(), IoError> {
+        // Power that goes during a flush may leave anything of it.
+        if self.count()? {
+            return Err(IoError::Gone);
+        }
+        let mut durable = self.durable.borrow_mut();
+        for (sector, data) in self.unflushed.take() {
+            durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
+        }
+        Ok(())
+    }
+
+    async fn discard(&self, sector: u64, count: u64) -> Result<(), IoError> {
+        self.geometry().check(sector, count)?;
+        if self.count()? {
+            return Err(IoError::Gone);
+        }
+        // What was discarded reads as garbage, so that nobody comes to rely on it.
+        let garbage = [0xdb; SECTOR];
+        for sector in sector..sector + count {
+            self.current.borrow_mut()[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&garbage);
+            self.unflushed.borrow_mut().push((sector, garbage.to_vec()));
+        }
+        Ok(())
+    }
+}
