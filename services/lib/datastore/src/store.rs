@@ -323,6 +323,7 @@ impl<D: BlockDevice> Store<D> {
         let superblock = Self::read_superblock(&device).await?;
         let mut state = State::new(superblock, options.cache / BLOCK);
         state.read_only = read_only;
+        state.objects.resize_with(state.superblock.objects as usize, || None);
         let mut store = Self::new(device, state)?;
         let mut damage = Vec::new();
         let mut note = |result: Result<(), Error>| match (result, strictness) {

@@ -254,8 +254,7 @@ impl History {
             )
         };
         let done = self.done(result).is_some();
-        // Zeroes are written in parts, and what the power interrupts may have been written.
-        if done || self.is_dead() || zeroes {
+        {
             let mut content = disk.content.borrow_mut();
             for sector in first..first + count {
                 let old = content.now(sector);
@@ -265,8 +264,8 @@ impl History {
                 }
             }
         }
-        if !done && zeroes && !self.is_dead() {
-            // Which parts were written, a look tells.
+        if !done && !self.is_dead() {
+            // Large writes are done in parts; which of them were, a look tells.
             self.settle(&disk, first, count);
         }
     }
