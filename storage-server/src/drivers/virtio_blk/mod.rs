@@ -57,6 +57,8 @@ struct Disk {
     segments: u32,
     most_discarded: u64,
     most_zeroed: u64,
+    /// Milliseconds: until then a reset may take.
+    reset_until: u64,
 }
 
 /// Starts the driver.
@@ -86,6 +88,7 @@ pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String
         segments: 0,
         most_discarded: 0,
         most_zeroed: 0,
+        reset_until: 0,
     };
     disk.bring_up()?;
     disk.serial = disk.ask_serial();
@@ -202,20 +205,43 @@ impl Disk {
         if done && answer == Some(0) { text(&bytes) } else { String::new() }
     }
 
-    /// Everything that is in flight fails; the device is reset, so that it touches no memory any more.
-    fn give_up(&mut self, error: IoError, done: &mut Done<'_>) {
+    /// The device is reset, or is gone; everything in flight fails when it has stopped.
+    fn give_up(&mut self, why: &str, now: u64, done: &mut Done<'_>) {
         self.configuration.set_status(0);
-        let gone = self.configuration.status() == 0xff;
+        log::warn!("disk {}: {why}; it is reset", self.name);
+        self.state = DiskState::Resetting;
+        self.reset_until = now.saturating_add(RESET_MS);
+        self.go_on(now, done);
+    }
+
+    /// Goes on with a reset.
+    fn go_on(&mut self, now: u64, done: &mut Done<'_>) {
+        let error = match self.configuration.status() {
+            0xff => {
+                log::warn!("disk {} is gone", self.name);
+                self.state = DiskState::Gone;
+                IoError::Gone
+            }
+            0 => IoError::Timeout,
+            // It still has its queues.
+            _ if now < self.reset_until => return,
+            _ => {
+                self.state = DiskState::Failed;
+                IoError::Timeout
+            }
+        };
         for queue in &mut self.queues {
             queue.drain(&mut |tag| {
                 if tag != OWN {
-                    done(tag, Err(if gone { IoError::Gone } else { error }));
+                    done(tag, Err(error));
                 }
             });
         }
-        self.state = if gone { DiskState::Gone } else { DiskState::Resetting };
-        if gone {
-            log::warn!("disk {} is gone", self.name);
+        if self.state == DiskState::Resetting
+            && let Err(reason) = self.bring_up()
+        {
+            log::error!("disk {}: {reason}", self.name);
+            self.state = DiskState::Failed;
         }
     }
 
@@ -306,11 +332,8 @@ impl Controller for Disk {
 
     fn poll(&mut self, done: &mut Done<'_>) {
         if self.state == DiskState::Ready && self.collect(done).is_err() {
-            log::error!(
-                "disk {}: the device completes requests that it was not given; it is reset",
-                self.name
-            );
-            self.give_up(IoError::Timeout, done);
+            let now = self.platform.now();
+            self.give_up("the device completes what it was not given", now, done);
         }
     }
 
@@ -323,28 +346,15 @@ impl Controller for Disk {
                     .queues
                     .iter()
                     .any(|queue| queue.oldest().is_some_and(|since| now.saturating_sub(since) > COMMAND_MS));
-                if state == 0xff {
-                    self.give_up(IoError::Gone, done);
-                } else if state & status::NEEDS_RESET != 0 || late {
-                    log::warn!("disk {}: the device hangs; it is reset", self.name);
-                    self.give_up(IoError::Timeout, done);
+                if state & status::NEEDS_RESET != 0 || late {
+                    self.give_up("the device hangs", now, done);
+                    return;
                 }
                 // A device may grow (5.2.3): the capacity is told again.
                 let capacity = self.configuration.device(0, 8).min(u64::MAX / UNIT);
-                if self.state == DiskState::Ready {
-                    self.geometry.sectors = capacity * UNIT / u64::from(self.geometry.sector_size);
-                }
+                self.geometry.sectors = capacity * UNIT / u64::from(self.geometry.sector_size);
             }
-            DiskState::Resetting => {
-                if let Err(reason) = self.bring_up() {
-                    log::error!("disk {}: {reason}", self.name);
-                    self.state = if self.configuration.status() == 0xff {
-                        DiskState::Gone
-                    } else {
-                        DiskState::Failed
-                    };
-                }
-            }
+            DiskState::Resetting => self.go_on(now, done),
             _ => {}
         }
     }
