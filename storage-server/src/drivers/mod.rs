@@ -1,5 +1,7 @@
 //! The drivers, a room each. What a device says is not believed: lengths are bounded, numbers of completed commands looked up, and a device that reads as all ones is gone.
 
+pub mod ahci;
+mod identify_ata;
 pub mod nvme;
 pub mod virtio_blk;
 
@@ -51,6 +53,8 @@ impl Device {
 /// How many controllers of each kind there are, for their names.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Numbers {
+    disks: u32,
+    drives: u32,
     nvme: u32,
     virtio: u32,
 }
@@ -67,6 +71,13 @@ pub fn start(device: &Device, numbers: &mut Numbers) -> Option<Result<Box<dyn Co
     }
     match (device.identity(), device.class()) {
         ((0x1af4, 0x1001 | 0x1042), _) => Some(virtio_blk::start(device, take(&mut numbers.virtio))),
+        (_, (1, 6, 1)) => {
+            let names = ahci::Names {
+                disks: &mut numbers.disks,
+                drives: &mut numbers.drives,
+            };
+            Some(ahci::start(device, names))
+        }
         (_, (1, 8, 2)) => Some(nvme::start(device, take(&mut numbers.nvme))),
         _ => None,
     }
