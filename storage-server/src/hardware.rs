@@ -29,6 +29,20 @@ pub trait Registers {
     }
 }
 
+/// A range of I/O ports. Offsets outside read as all ones.
+pub trait Ports {
+    /// Ports.
+    fn length(&self) -> u64;
+    /// Reads a byte.
+    fn read8(&self, offset: u16) -> u8;
+    /// Reads a word.
+    fn read16(&self, offset: u16) -> u16;
+    /// Writes a byte.
+    fn write8(&self, offset: u16, value: u8);
+    /// Writes a double word.
+    fn write32(&self, offset: u16, value: u32);
+}
+
 /// The rest of the machine.
 pub trait Platform {
     /// Zeroed memory for a device, whole pages, for as long as the server lives; `None`: the manifest gives too little.

@@ -1,12 +1,13 @@
 //! The drivers, a room each. What a device says is not believed: lengths are bounded, numbers of completed commands looked up, and a device that reads as all ones is gone.
 
 pub mod ahci;
+pub mod ata;
 mod identify_ata;
 pub mod nvme;
 pub mod virtio_blk;
 
 use crate::controller::Controller;
-use crate::hardware::{Platform, Registers};
+use crate::hardware::{Platform, Ports, Registers};
 use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 
 /// A PCI function as a driver gets it.
@@ -16,8 +17,12 @@ pub struct Device {
     pub configuration: Vec<u8>,
     /// Its ranges of memory.
     pub memory: [Option<Rc<dyn Registers>>; 6],
+    /// Its ranges of I/O ports.
+    pub ports: [Option<Rc<dyn Ports>>; 6],
     /// Interrupts that it may raise: entries of its table of messages, or one.
     pub interrupts: u16,
+    /// Interrupt lines that it may raise.
+    pub lines: u16,
     /// The rest.
     pub platform: Rc<dyn Platform>,
 }
@@ -53,6 +58,7 @@ impl Device {
 /// How many controllers of each kind there are, for their names.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Numbers {
+    ata: u32,
     disks: u32,
     drives: u32,
     nvme: u32,
@@ -71,6 +77,7 @@ pub fn start(device: &Device, numbers: &mut Numbers) -> Option<Result<Box<dyn Co
     }
     match (device.identity(), device.class()) {
         ((0x1af4, 0x1001 | 0x1042), _) => Some(virtio_blk::start(device, take(&mut numbers.virtio))),
+        (_, (1, 1, _)) => Some(ata::start(device, &mut numbers.ata)),
         (_, (1, 6, 1)) => {
             let names = ahci::Names {
                 disks: &mut numbers.disks,

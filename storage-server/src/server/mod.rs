@@ -140,11 +140,11 @@ impl Server {
     fn interrupted(&self, bits: u64) {
         let now = platform::now();
         for (_, port) in self.ports.iter().enumerate().filter(|(number, _)| bits & bit(*number) != 0) {
-            port.host.poll(now);
             for line in &port.lines {
-                // After the device was looked at, which takes its level away.
+                // Lines are edge-triggered: an edge that comes while the device is looked at must not be lost.
                 let _ = line.acknowledge();
             }
+            port.host.poll(now);
         }
         self.answers.guests().notified(bits, &self.answers);
     }

@@ -5,7 +5,7 @@ use alloc::{rc::Rc, string::String, vec::Vec};
 use core::ptr::NonNull;
 use tessera_proto::init;
 use tessera_rt::{
-    Connection, Endpoint, Frame, Untyped,
+    Connection, Endpoint, Frame, IoPorts, Untyped,
     abi::{
         PAGE_SIZE,
         object::{Rights, frame},
@@ -17,7 +17,7 @@ use tessera_rt::{
 use tessera_storage::{
     dma::DmaBuffer,
     drivers::Device,
-    hardware::{Platform, Registers},
+    hardware::{Platform, Ports, Registers},
 };
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
@@ -138,6 +138,42 @@ impl Registers for Mapped {
     }
 }
 
+/// A range of a device's I/O ports.
+struct GivenPorts {
+    ports: IoPorts,
+    first: u16,
+    length: u64,
+}
+
+impl GivenPorts {
+    fn at(&self, offset: u16) -> u16 {
+        self.first.wrapping_add(offset)
+    }
+}
+
+// The kernel refuses ports outside of the range.
+impl Ports for GivenPorts {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read8(&self, offset: u16) -> u8 {
+        self.ports.read_u8(self.at(offset)).unwrap_or(u8::MAX)
+    }
+
+    fn read16(&self, offset: u16) -> u16 {
+        self.ports.read_u16(self.at(offset)).unwrap_or(u16::MAX)
+    }
+
+    fn write8(&self, offset: u16, value: u8) {
+        let _ = self.ports.write_u8(self.at(offset), value);
+    }
+
+    fn write32(&self, offset: u16, value: u32) {
+        let _ = self.ports.write_u32(self.at(offset), value);
+    }
+}
+
 /// Makes what a driver works with out of what init gave.
 pub fn device(number: u32, given: &StartDevice) -> (Device, String) {
     let mut memory: [Option<Mapped>; 6] = [const { None }; 6];
@@ -146,10 +182,23 @@ pub fn device(number: u32, given: &StartDevice) -> (Device, String) {
             place.get_or_insert_with(|| Mapped(Vec::new())).add(range);
         }
     }
+    let mut ports: [Option<Rc<dyn Ports>>; 6] = [const { None }; 6];
+    for range in given.ranges.iter().filter(|range| range.ports) {
+        if let Some(place) = ports.get_mut(usize::from(range.bar)) {
+            *place = Some(Rc::new(GivenPorts {
+                ports: IoPorts::new(range.slot),
+                first: range.start as u16,
+                length: range.length,
+            }));
+        }
+    }
+    let messages = given.interrupts.iter().filter(|interrupt| interrupt.message).count() as u16;
     let device = Device {
         configuration: given.configuration.clone(),
         memory: memory.map(|range| range.map(|range| Rc::new(range) as Rc<dyn Registers>)),
-        interrupts: given.interrupts.iter().filter(|interrupt| interrupt.message).count() as u16,
+        ports,
+        interrupts: messages,
+        lines: given.interrupts.len() as u16 - messages,
         platform: Rc::new(System { device: number }),
     };
     (device, given.address.clone())
