@@ -228,6 +228,15 @@ impl System {
         )
     }
 
+    /// The storage server may destroy what is on disks.
+    #[must_use]
+    pub fn exercises_disks(mut self) -> Self {
+        self.text = self
+            .text
+            .replacen("name = \"storage\"\n", "name = \"storage\"\narguments = [\"exercise\"]\n", 1);
+        self
+    }
+
     /// Adds a virtual machine.
     #[must_use]
     pub fn guest(mut self, guest: &Guest) -> Self {

@@ -430,11 +430,15 @@ impl Root {
     /// When something is due next.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
-        self.servers.iter().filter_map(|record| record.restart_at).min()
+        let restarts = self.servers.iter().filter_map(|record| record.restart_at);
+        restarts.chain(self.devices.deadline()).min()
     }
 
-    /// Starts the servers whose waiting is over.
+    /// Starts the servers whose waiting is over, and looks after what can be taken out.
     pub fn start_due(&mut self) {
+        for line in self.devices.look_at_slots() {
+            self.say(Level::Warn, &line);
+        }
         let now = time::now();
         for index in 0..self.servers.len() {
             if self.servers[index].restart_at.is_some_and(|at| at <= now) {

@@ -12,6 +12,7 @@ mod lifecycle;
 mod panic_record;
 mod share;
 mod shell;
+mod storage;
 
 use crate::{Context, Outcome, Result, machine::Emulator};
 use std::time::Duration;
@@ -74,6 +75,7 @@ pub fn all() -> Vec<Case> {
         fuzz::CASES,
         lifecycle::CASES,
         panic_record::CASES,
+        storage::CASES,
     ]
     .concat()
 }

@@ -2,8 +2,10 @@
 
 pub mod bochs;
 mod connect;
+mod disks;
 mod qemu;
 
+pub use disks::{Bus, Disk, Monitor};
 pub use qemu::ovmf;
 
 use crate::{Failure, Result, serial::Serial};
@@ -77,6 +79,10 @@ pub struct Config {
     pub second_port: bool,
     /// The machine may restart itself; else a restart ends it.
     pub restarts: bool,
+    /// Disks beside the one that it boots from.
+    pub disks: Vec<Disk>,
+    /// QEMU's monitor can be used.
+    pub monitor: bool,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -95,6 +101,8 @@ impl Config {
             icount: false,
             second_port: false,
             restarts: false,
+            disks: Vec::new(),
+            monitor: false,
             extra: Vec::new(),
         }
     }
@@ -116,6 +124,8 @@ pub struct Machine {
     pub serial: Serial,
     /// COM2.
     pub second: Option<Serial>,
+    /// QEMU's monitor.
+    pub monitor: Option<Monitor>,
 }
 
 impl Machine {
@@ -136,6 +146,7 @@ impl Machine {
             process: started.process,
             serial: open("serial", started.first, &format!("{stem}.log"))?,
             second: second.transpose()?,
+            monitor: started.monitor,
         })
     }
 
@@ -168,6 +179,8 @@ pub struct Started {
     pub first: Line,
     /// COM2.
     pub second: Option<Line>,
+    /// QEMU's monitor.
+    pub monitor: Option<Monitor>,
     /// Name of the log in which it says why it ended.
     pub log: String,
 }

@@ -1,6 +1,6 @@
 //! QEMU with AMD-V emulated.
 
-use super::{Config, Firmware, Line, Process, Started, connect};
+use super::{Config, Firmware, Line, Monitor, Process, Started, connect};
 use crate::{Failure, Result};
 use std::{
     fs,
@@ -67,6 +67,23 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     } else {
         None
     };
+    let mut ports = 0;
+    for (number, disk) in config.disks.iter().enumerate() {
+        command.args(disk.qemu(number, &mut ports, logs, &file_stem)?);
+    }
+    let monitor = config.monitor.then(|| {
+        let path = std::env::temp_dir().join(format!("tessera-{}-{file_stem}.monitor", std::process::id()));
+        let _ = fs::remove_file(&path);
+        path
+    });
+    if let Some(path) = &monitor {
+        command.args([
+            "-chardev",
+            &format!("socket,id=monitor,path={},server=on,wait=off", path.display()),
+            "-mon",
+            "chardev=monitor,mode=readline",
+        ]);
+    }
     command.args(&config.extra);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let log = format!("{file_stem}.qemu.log");
@@ -98,6 +115,7 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
             writer: Box::new(input),
         },
         second,
+        monitor: monitor.map(Monitor::new),
         log,
     })
 }

@@ -10,13 +10,16 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use space::Space;
 use tessera_abi::boot::slot;
-use tessera_pci::{ConfigSpace, Function, change_command, command, enumerate, register};
+use tessera_pci::{Address, ConfigSpace, Function, Header, Slot, change_command, command, enumerate, register};
 use tessera_proto::supervisor::{PciFunction, PciInterrupts, PciRange};
 use tessera_proto::{Failure, FailureKind};
-use tessera_rt::{CNode, Irq, IrqControl, slots};
+use tessera_rt::{CNode, Irq, IrqControl, slots, time};
 
 /// Interrupts that one function gets at most; there are 192 vectors for all.
 pub const MAX_INTERRUPTS: u16 = 8;
+
+/// Milliseconds between two looks at slots.
+const SLOT_MS: u64 = 500;
 
 /// A function.
 #[derive(Debug)]
@@ -39,6 +42,10 @@ pub struct Devices {
     spaces: Vec<Space>,
     /// In the order of their addresses.
     pub entries: Vec<Entry>,
+    /// Ports with slots: index of the way, address, slot.
+    slots: Vec<(usize, Address, Slot)>,
+    /// When slots are looked at next (TSC).
+    slots_due: u64,
 }
 
 impl Devices {
@@ -57,7 +64,20 @@ impl Devices {
             }));
         }
         entries.sort_by_key(|entry| entry.function.address);
-        Self { spaces, entries }
+        let ports = entries
+            .iter()
+            .filter(|entry| matches!(entry.function.header, Header::Bridge { .. }));
+        let slots = ports.filter_map(|port| {
+            let (address, way) = (port.function.address, spaces.get(port.space)?);
+            Some((port.space, address, Slot::read(way, address, &port.function.capabilities)?))
+        });
+        let slots = slots.collect();
+        Self {
+            spaces,
+            entries,
+            slots,
+            slots_due: 0,
+        }
     }
 
     /// One line for the log.
@@ -68,6 +88,32 @@ impl Devices {
             _ => "ports",
         };
         format!("PCI: {} functions, configuration through {way}", self.entries.len())
+    }
+
+    /// Looks whether somebody asked for what is in a slot, and switches it off then. Servers see their functions vanish, as if they had been pulled out. Answers lines for the log.
+    pub fn look_at_slots(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.slots.is_empty() || time::now() < self.slots_due {
+            return lines;
+        }
+        self.slots_due = time::after(time::milliseconds(SLOT_MS));
+        for (space, address, slot) in &self.slots {
+            if let Some(space) = self.spaces.get(*space)
+                && slot.is_asked_for(space, *address)
+            {
+                slot.power_off(space, *address);
+                lines.push(format!(
+                    "PCI port {address}: what is in its slot was asked for, and is switched off"
+                ));
+            }
+        }
+        lines
+    }
+
+    /// When [`Self::look_at_slots`] is due next (TSC).
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        (!self.slots.is_empty()).then_some(self.slots_due)
     }
 
     /// The functions of a server may not access memory any more and raise no interrupts. Nobody holds them then.

@@ -98,6 +98,42 @@ impl Msi {
     }
 }
 
+/// A slot of a PCI Express port into which functions can be plugged (PCI Express 7.5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Offset of the capability.
+    pub offset: u16,
+}
+
+impl Slot {
+    /// The slot of a port; `None`: it has none, or what is in it stays.
+    #[must_use]
+    pub fn read(space: &(impl ConfigSpace + ?Sized), at: Address, capabilities: &[Capability]) -> Option<Self> {
+        let offset = find(capabilities, id::EXPRESS).filter(|offset| *offset <= 0xc0)?;
+        // Bit 8 of the capability's own register: there is a slot. Slot capabilities, bit 6: functions can be plugged.
+        let has_slot = space.read(at, offset) >> 24 & 1 != 0;
+        (has_slot && space.read(at, offset + 0x14) & 1 << 6 != 0).then_some(Self { offset })
+    }
+
+    /// Whether somebody asked for what is in it, by its button or the like. Asking again says no until it is asked for anew.
+    pub fn is_asked_for(self, space: &(impl ConfigSpace + ?Sized), at: Address) -> bool {
+        let state = space.read(at, self.offset + 0x18);
+        // Control in the low half; status in the high one, whose bits are cleared by writing ones. Bit 0: the button was pressed.
+        let pressed = state != u32::MAX && state >> 16 & 1 != 0;
+        if pressed {
+            space.write(at, self.offset + 0x18, state & 0xffff | 1 << 16);
+        }
+        pressed
+    }
+
+    /// Switches it off, with its light: what is in it can be taken out.
+    pub fn power_off(self, space: &(impl ConfigSpace + ?Sized), at: Address) {
+        let control = space.read(at, self.offset + 0x18) & 0xffff;
+        // Bit 10: power off. Bits 8 and 9: light off.
+        space.write(at, self.offset + 0x18, control | 7 << 8);
+    }
+}
+
 /// Message-signalled interrupts by a table in one of the function's memory ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Msix {

@@ -19,7 +19,7 @@ mod testing;
 pub use acpi::{EcamWindow, Physical, ecam_windows};
 pub use address::Address;
 pub use bar::{Bar, BarKind};
-pub use capability::{Capability, Msi, Msix, find, id as capability_id};
+pub use capability::{Capability, Msi, Msix, Slot, find, id as capability_id};
 pub use enumerate::{Class, Function, Header, enumerate};
 pub use names::{class_name, vendor_name};
 

@@ -119,6 +119,27 @@ fn a_function_behind_a_bridge_is_found_and_measured() {
 }
 
 #[test]
+fn a_slot_is_asked_once_and_switched_off() {
+    let space = machine();
+    let port = at(0, 2, 0);
+    {
+        let mut functions = space.functions.borrow_mut();
+        let bridge = functions.get_mut(&port).unwrap();
+        bridge.values[13] = 0x40;
+        bridge.values[16] = 0x0142_0010;
+        bridge.values[21] = 0x40;
+        bridge.values[22] = 0x0001_0100;
+        bridge.writable[22] = 0xffff;
+    }
+    let slot = capability::Slot::read(&space, port, &enumerate(&space)[0].capabilities).unwrap();
+    assert!(slot.is_asked_for(&space, port));
+    slot.power_off(&space, port);
+    assert_eq!(space.read(port, 0x58) & 0xffff, 0x0700);
+    space.functions.borrow_mut().get_mut(&port).unwrap().values[21] = 0;
+    assert_eq!(capability::Slot::read(&space, port, &enumerate(&space)[0].capabilities), None);
+}
+
+#[test]
 fn lists_in_a_circle_end() {
     let space = machine();
     space.functions.borrow_mut().get_mut(&at(1, 0, 0)).unwrap().values[20] = 0x0080_4005;

@@ -46,6 +46,7 @@ const MAX_RESETS: u32 = 3;
 /// Registers.
 mod register {
     pub const CAPABILITIES: u64 = 0x00;
+    pub const VERSION: u64 = 0x08;
     pub const CONFIGURATION: u64 = 0x14;
     pub const STATUS: u64 = 0x1c;
     pub const ADMIN_SIZES: u64 = 0x24;
@@ -154,8 +155,9 @@ impl Nvme {
         self.registers.read32(register::STATUS)
     }
 
+    /// A controller that is not there reads as all ones, on some machines as zeros; its version is neither.
     fn is_gone(&self) -> bool {
-        self.status() == u32::MAX
+        matches!(self.registers.read32(register::VERSION), 0 | u32::MAX)
     }
 
     fn ask_health(&mut self, now: u64) {

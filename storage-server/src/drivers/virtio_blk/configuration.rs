@@ -125,6 +125,11 @@ impl Configuration {
         self.common.registers.read16(self.common.offset + offset)
     }
 
+    /// A device that is not there reads as all ones, on some machines as zeros; its number of queues is neither.
+    pub fn is_there(&self) -> bool {
+        !matches!(self.read16(18), 0 | 0xffff)
+    }
+
     /// Device status.
     pub fn status(&self) -> u8 {
         self.common.registers.read8(self.common.offset + 20)

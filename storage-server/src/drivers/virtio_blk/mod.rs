@@ -217,7 +217,7 @@ impl Disk {
     /// Goes on with a reset.
     fn go_on(&mut self, now: u64, done: &mut Done<'_>) {
         let error = match self.configuration.status() {
-            0xff => {
+            _ if !self.configuration.is_there() => {
                 log::warn!("disk {} is gone", self.name);
                 self.state = DiskState::Gone;
                 IoError::Gone
@@ -346,7 +346,7 @@ impl Controller for Disk {
                     .queues
                     .iter()
                     .any(|queue| queue.oldest().is_some_and(|since| now.saturating_sub(since) > COMMAND_MS));
-                if state & status::NEEDS_RESET != 0 || late {
+                if state & status::NEEDS_RESET != 0 || state & status::DRIVER_OK == 0 || late {
                     self.give_up("the device hangs", now, done);
                     return;
                 }

@@ -14,6 +14,7 @@
 //! | `lifecycle VM COUNT` | starts and stops a virtual machine and counts free pages |
 //! | `boot-times VM` | prints when the kernel, init and the guest's user land were reached |
 //! | `panic` | panics the kernel |
+//! | `disk NAME ROUNDS` | writes and reads a disk over and over, whatever happens to the storage server |
 //!
 //! Results are lines `probe: NAME ok|FAILED detail` and `bench: …`, on the port granted as `report` if there is one, else in the log.
 #![cfg_attr(target_os = "tessera", no_std, no_main)]
@@ -28,6 +29,8 @@ extern crate alloc;
 mod bench;
 #[cfg(target_os = "tessera")]
 mod deliver;
+#[cfg(target_os = "tessera")]
+mod disk;
 #[cfg(target_os = "tessera")]
 mod entry;
 #[cfg(target_os = "tessera")]
@@ -71,6 +74,7 @@ fn start() {
         "echo" => bench::echo::run(),
         "bench" => bench::run(word(1)),
         "lifecycle" => lifecycle::run(word(1), number(2, 1000)),
+        "disk" => disk::run(word(1), number(2, 100)),
         "boot-times" => lifecycle::boot_times(word(1)),
         other => line(format_args!("probe: {other} FAILED no such role")),
     }
