@@ -200,6 +200,12 @@ pub mod space {
     pub const DOORBELL_REMOVE: u64 = 2;
     /// Looks a mapping up. `w0` address. Results: `w0` physical address, `w1` rights, `w2` page size; NotMapped else. Read right.
     pub const LOOKUP: u64 = 3;
+    /// GuestSpace only: reads and clears what the processors recorded of the guest's accesses. `w0` address, `w1` pages, up to [`MAX_TAKEN`], `w2` 0 pages that were written, 1 those that
+    /// were touched at all. Result: `w0` how many; which, says a bit each, the lowest first, in the message buffer behind the bytes that travel in registers. A larger page counts for all of its
+    /// pages in the range, and is cleared only if the range has all of it. `Unsupported` where nothing is recorded.
+    pub const TAKE_FLAGS: u64 = 4;
+    /// Most pages of TAKE_FLAGS.
+    pub const MAX_TAKEN: u64 = 4096;
     /// Doorbells of one GuestSpace.
     pub const MAX_DOORBELLS: usize = 32;
 }

@@ -13,8 +13,8 @@ pub fn is_there(leaf: impl Fn(u32) -> [u32; 4]) -> bool {
 /// What is missing, in a line for the boot log.
 pub fn features(leaf: impl Fn(u32) -> [u32; 4]) -> Result<(VirtFeatures, VirtFeatures, u32), &'static str> {
     let [_, asids, _, edx] = leaf(0x8000_000a);
-    // Address-space identifiers and the virtual TPR are part of the minimum.
-    let mut found = VirtFeatures::TAGGED_TLB | VirtFeatures::TPR_SHADOW;
+    // Address-space identifiers and the virtual TPR are part of the minimum, and nested tables have the flags of all page tables.
+    let mut found = VirtFeatures::TAGGED_TLB | VirtFeatures::TPR_SHADOW | VirtFeatures::ACCESSED_DIRTY;
     for (bit, feature) in [
         (0, VirtFeatures::NESTED_PAGING),
         (3, VirtFeatures::NEXT_RIP),
@@ -41,6 +41,7 @@ pub fn features(leaf: impl Fn(u32) -> [u32; 4]) -> Result<(VirtFeatures, VirtFea
     let used = VirtFeatures::NESTED_PAGING
         | VirtFeatures::TAGGED_TLB
         | VirtFeatures::TPR_SHADOW
+        | VirtFeatures::ACCESSED_DIRTY
         | VirtFeatures::NEXT_RIP
         | VirtFeatures::CLEAN_BITS
         | VirtFeatures::DECODE_ASSISTS

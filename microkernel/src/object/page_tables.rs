@@ -10,6 +10,12 @@ pub trait Tables {
     fn read(&self, table: u64, index: usize) -> u64;
     /// Writes it.
     fn write(&self, table: u64, index: usize, entry: u64);
+    /// Clears `flags` in an entry that processors may be using, and returns which of them were set.
+    fn take(&self, table: u64, index: usize, flags: u64) -> u64 {
+        let entry = self.read(table, index);
+        self.write(table, index, entry & !flags);
+        entry & flags
+    }
     /// A zeroed table; `None` when the pool is empty.
     fn allocate(&self) -> Option<u64>;
     /// Takes a table back; all its entries are zero.
@@ -218,6 +224,26 @@ fn leaf(tables: &impl Tables, root: u64, address: u64) -> Option<(u64, usize, u6
     (tables.read(table, index(address, 12)) & bits::PRESENT != 0).then_some((table, index(address, 12), 4096))
 }
 
+/// Takes the flags that say that pages of a range were written, or (`accessed`) touched, and names those pages by their number in the range. The caller flushes translations, which
+/// remember that the flags need not be set.
+pub fn take_flags(tables: &impl Tables, root: u64, range: core::ops::Range<u64>, accessed: bool, mut found: impl FnMut(u64)) {
+    let flag = if accessed { bits::ACCESSED } else { bits::DIRTY } << if tables.format().extended { 3 } else { 0 };
+    let mut at = range.start;
+    while at < range.end {
+        let Some((table, position, size)) = leaf(tables, root, at) else {
+            at += 4096;
+            continue;
+        };
+        let next = (at & !(size - 1)) + size;
+        // A large page that is only partly looked at is told of again with the rest.
+        let whole = next - size >= range.start && next <= range.end;
+        if (if whole { tables.take(table, position, flag) } else { tables.read(table, position) & flag }) != 0 {
+            (at..next.min(range.end)).step_by(4096).for_each(|page| found((page - range.start) / 4096));
+        }
+        at = next;
+    }
+}
+
 /// Frees the tables on the way to `address` that hold nothing.
 fn prune(tables: &impl Tables, root: u64, address: u64) {
     let mut path = [(root, index(address, 39)), (0, 0), (0, 0)];
@@ -394,6 +420,32 @@ mod tests {
         assert_eq!(map(&memory, Memory::ROOT, &mapping(GIB, 0, 1)), Err(Error::AlreadyMapped));
         unmap(&memory, Memory::ROOT, GIB - 0x20_0000, 2 * HUGE_PAGES);
         assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn flags_are_taken_once_and_large_pages_only_as_a_whole() {
+        for extended in [false, true] {
+            let mut memory = Memory::new(64);
+            memory.format.extended = extended;
+            map(&memory, Memory::ROOT, &Mapping { small: true, ..mapping(0x1f_e000, 0x9000, 2) }).unwrap();
+            map(&memory, Memory::ROOT, &mapping(0x20_0000, 0x80_0000, 512)).unwrap();
+            let (accessed, dirty) = if extended { (1 << 8, 1 << 9) } else { (1 << 5, 1 << 6) };
+            for (address, flags) in [(0x1f_e000, accessed), (0x1f_f000, accessed | dirty), (0x20_0000, accessed | dirty)] {
+                let (table, at, _) = leaf(&memory, Memory::ROOT, address).unwrap();
+                memory.write(table, at, memory.read(table, at) | flags);
+            }
+            let taken = |start: u64, pages: u64, accessed| {
+                let mut seen = Vec::new();
+                take_flags(&memory, Memory::ROOT, start..start + pages * 4096, accessed, |page| seen.push(page));
+                seen
+            };
+            assert_eq!(taken(0x1f_d000, 5, false), [2, 3, 4], "nothing is mapped at the first page");
+            assert_eq!(taken(0x1f_d000, 5, false), [3, 4], "the large page was not taken");
+            assert_eq!(taken(0x20_0000, 512, false).len(), 512);
+            assert_eq!(taken(0x1f_d000, 515, false), [0u64; 0]);
+            assert_eq!(taken(0x1f_d000, 3, true), [1, 2]);
+            assert_eq!(look_up(&memory, Memory::ROOT, 0x1f_e123).unwrap().0, 0x9123, "the mapping stays");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Address spaces and guest spaces: page tables with the pool they come from, and a guest's doorbells.
 
 use core::cell::Cell;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use tessera_abi::Error;
 use tessera_abi::object::{ObjectKind, space as op};
@@ -92,6 +93,13 @@ impl Tables for Space {
     fn write(&self, table: u64, index: usize, entry: u64) {
         // SAFETY: as in `read`. The processor may walk the table meanwhile; an aligned word is written at once.
         unsafe { self.table(table).add(index & 511).cast::<u64>().cast_mut().write_volatile(entry) };
+    }
+
+    fn take(&self, table: u64, index: usize, flags: u64) -> u64 {
+        // SAFETY: as in `read`. The processor sets flags by itself meanwhile.
+        let entry = unsafe { AtomicU64::from_ptr(self.table(table).add(index & 511).cast::<u64>().cast_mut()) };
+        // Relaxed: the flush that follows orders it before whatever is written later.
+        entry.fetch_and(!flags, Ordering::Relaxed) & flags
     }
 
     fn allocate(&self) -> Option<u64> {

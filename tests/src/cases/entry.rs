@@ -1,4 +1,4 @@
-//! Entries into a guest that have to be refused, and what interrupts a guest that was entered.
+//! Entries into a guest that have to be refused, what interrupts a guest that was entered, and what is recorded of it.
 
 use super::Case;
 use crate::{Context, Outcome, Result, ensure, systems::Probe};
@@ -19,6 +19,13 @@ pub const CASES: &[Case] = &[
         bochs: Some(1),
         run: interrupts,
     },
+    Case {
+        name: "entry/written",
+        about: "the nested page tables say which pages a guest wrote and touched, also while it runs on another processor",
+        minutes: 1,
+        bochs: Some(1),
+        run: written,
+    },
 ];
 
 fn refused(context: &Context) -> Result<Outcome> {
@@ -32,13 +39,19 @@ fn refused(context: &Context) -> Result<Outcome> {
 }
 
 fn interrupts(context: &Context) -> Result<Outcome> {
-    let probe = Probe::new("deliver", "deliver")
-        .reports()
-        .memory("2 MiB")
-        .grant("trace = \"trace\"");
+    probed(context, "deliver", 12)
+}
+
+fn written(context: &Context) -> Result<Outcome> {
+    probed(context, "written", 7)
+}
+
+/// Lets a probe do what it is named after, and more than `least` checks of it.
+fn probed(context: &Context, name: &'static str, least: usize) -> Result<Outcome> {
+    let probe = Probe::new(name, name).reports().memory("2 MiB").grant("trace = \"trace\"");
     let system = context.product()?.without_guests().probe(probe);
     let mut host = context.boot(&system.into(), |config| config.second_port = true)?;
-    let count = super::isolation::verdicts(&mut host, "deliver")?;
-    ensure!(count > 12, "only {count} checks ran");
+    let count = super::isolation::verdicts(&mut host, name)?;
+    ensure!(count > least, "only {count} checks ran");
     Ok(Outcome::Passed)
 }

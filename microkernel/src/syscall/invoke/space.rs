@@ -1,7 +1,9 @@
 //! Operations on address spaces and guest spaces.
 
-use tessera_abi::Error;
 use tessera_abi::object::{ObjectKind, Rights, space as op};
+use tessera_abi::syscall::REGISTER_BYTES;
+use tessera_abi::virt::VirtFeatures;
+use tessera_abi::{Error, PAGE_SIZE};
 
 use super::{Request, Results};
 use crate::kref::Ref;
@@ -9,6 +11,7 @@ use crate::object::cnode;
 use crate::object::destroy;
 use crate::object::page_tables;
 use crate::object::space::Space;
+use crate::virt;
 
 pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     let space: Ref<Space> = request.target();
@@ -48,6 +51,30 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             destroy::delete(request.exclusive, space.doorbell(kind as u32, address, 0).ok_or(Error::NotMapped)?);
             Ok([0; 6])
         }
+        op::TAKE_FLAGS if is_guest => take_flags(request, &space),
         _ => Err(Error::UnknownOperation),
     }
+}
+
+fn take_flags(request: &Request<'_>, space: &Space) -> Result<Results, Error> {
+    const PAGE: u64 = PAGE_SIZE as u64;
+    let [address, pages, kind, ..] = request.words;
+    if !virt::features()[1].contains(VirtFeatures::ACCESSED_DIRTY) {
+        return Err(Error::Unsupported);
+    }
+    if address % PAGE != 0 || address >= 1 << 47 || !(1..=op::MAX_TAKEN).contains(&pages) || kind > 1 {
+        return Err(Error::BadArgument);
+    }
+    let mut bitmap = [0_u8; op::MAX_TAKEN as usize / 8];
+    let mut count = 0;
+    page_tables::take_flags(space, space.root.get(), address..address + pages * PAGE, kind == 1, |page| {
+        bitmap[(page / 8) as usize] |= 1 << (page % 8);
+        count += 1;
+    });
+    if count != 0 {
+        destroy::flush(request.exclusive, space);
+    }
+    // SAFETY: the message bytes belong to the thread and have room for this; user level may write them too, which harms nobody else.
+    unsafe { request.thread.message().add(REGISTER_BYTES).copy_from_nonoverlapping(bitmap.as_ptr(), bitmap.len()) };
+    Ok([count, 0, 0, 0, 0, 0])
 }

@@ -7,6 +7,8 @@ use tessera_rt::{AddressSpace, CNode, GuestSpace, Untyped, Vcpu, slots, vm};
 
 /// The guest.
 pub struct Guest {
+    /// Its nested page tables.
+    pub space: GuestSpace,
     /// Its processor.
     pub vcpu: Vcpu,
     /// The page shared with the kernel.
@@ -28,6 +30,7 @@ impl Guest {
         shared.map_guest(guest, 0, Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)?;
         let memory = vm::map(frame, Rights::READ | Rights::WRITE, 0)?;
         Ok(Self {
+            space: guest,
             vcpu,
             state: state as *mut VcpuState,
             memory: memory.as_ptr(),

@@ -7,6 +7,7 @@
 //! | `refuse` | makes calls that the kernel must refuse, and checks that it does |
 //! | `entry` | enters a guest in every way that must be refused |
 //! | `deliver` | interrupts a guest in every way that the kernel has |
+//! | `written` | asks which pages a guest wrote |
 //! | `wx` | looks for pages that are writable and executable |
 //! | `fuzz SEED COUNT` | random system calls |
 //! | `echo` | serves the endpoint `echo` for `bench` |
@@ -51,6 +52,8 @@ mod relay;
 mod report;
 #[cfg(target_os = "tessera")]
 mod system;
+#[cfg(target_os = "tessera")]
+mod written;
 
 #[cfg(target_os = "tessera")]
 tessera_rt::entry!(start);
@@ -68,6 +71,7 @@ fn start() {
         "refuse" => refuse::run(),
         "entry" => entry::run(),
         "deliver" => deliver::run(),
+        "written" => written::run(),
         "wx" => system::write_execute(),
         "panic" => system::panic_kernel(),
         "fuzz" => fuzz::run(number(1, 1), number(2, 1_000_000)),

@@ -1,8 +1,10 @@
 //! Address spaces of processes and of guests.
 
 use super::{Notification, ask, order};
+use crate::message::Message;
 use tessera_abi::Error;
 use tessera_abi::object::{Rights, space};
+use tessera_abi::syscall::REGISTER_BYTES;
 use tessera_manifest::slots;
 
 capability! {
@@ -117,6 +119,19 @@ impl GuestSpace {
     pub fn doorbell(self, place: Doorbell, length: u64, notification: Notification) -> Result<(), Error> {
         let [kind, place] = place.words();
         order(self.slot(), space::DOORBELL, &[kind, place, length, notification.slot().into()])
+    }
+
+    /// Which of up to [`space::MAX_TAKEN`] pages from `address` on the guest wrote, or (`accessed`) touched at all, since this was last asked, and forgets it: a bit each, the lowest first.
+    ///
+    /// # Errors
+    /// `Unsupported` where the processors record nothing, `BadArgument`.
+    pub fn take_flags(self, address: u64, pages: u64, accessed: bool) -> Result<[u8; space::MAX_TAKEN as usize / 8], Error> {
+        let mut message = Message::take();
+        order(self.slot(), space::TAKE_FLAGS, &[address, pages, u64::from(accessed)])?;
+        let mut bitmap = [0; space::MAX_TAKEN as usize / 8];
+        let length = bitmap.len();
+        bitmap.copy_from_slice(&message.bytes()[REGISTER_BYTES..REGISTER_BYTES + length]);
+        Ok(bitmap)
     }
 
     /// Removes a doorbell.
