@@ -276,6 +276,12 @@ impl Disk {
         &self.name
     }
 
+    /// Bytes of a sector.
+    #[must_use]
+    pub fn sector_size(&self) -> u32 {
+        self.geometry.get().sector_size
+    }
+
     /// Starts a request: `sink` is told how it ended, once. Nothing is allocated for one that fits into a command and finds room in a queue.
     ///
     /// Answers with `Misaligned` if the memory lies so that the device cannot reach it piece by piece (see [`Controller::fits`]): the caller has to copy it.

@@ -18,3 +18,4 @@ pub mod guest;
 pub mod hardware;
 pub mod pattern;
 mod split;
+pub mod stores;

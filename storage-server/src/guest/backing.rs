@@ -9,13 +9,21 @@ use tessera_block::{BlockDevice, Geometry, IoError};
 pub trait Backing {
     /// Sizes and abilities.
     fn geometry(&self) -> Geometry;
+    /// Bytes of a sector. Asked at each request.
+    fn sector_size(&self) -> u32;
     /// Starts a request; `sink` is told how it ended, once, perhaps before this returns.
     fn submit(&self, request: &Request<'_>, sink: &Rc<dyn Sink>, cookie: u64);
+    /// Requests that wait for something that may never come fail now.
+    fn cancel(&self) {}
 }
 
 impl Backing for Disk {
     fn geometry(&self) -> Geometry {
         BlockDevice::geometry(self)
+    }
+
+    fn sector_size(&self) -> u32 {
+        Disk::sector_size(self)
     }
 
     fn submit(&self, request: &Request<'_>, sink: &Rc<dyn Sink>, cookie: u64) {
@@ -50,6 +58,14 @@ impl<B: Backing + ?Sized> Backing for Part<B> {
             sectors: self.sectors,
             ..self.whole.geometry()
         }
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.whole.sector_size()
+    }
+
+    fn cancel(&self) {
+        self.whole.cancel();
     }
 
     fn submit(&self, request: &Request<'_>, sink: &Rc<dyn Sink>, cookie: u64) {

@@ -329,7 +329,7 @@ impl Device {
                 Operation::Flush => statistics.flushes += 1,
             }
         }
-        let scale = u64::from(self.backing.geometry().sector_size) / SECTOR;
+        let scale = u64::from(self.backing.sector_size()) / SECTOR;
         let writes = !matches!(operation, Operation::Read | Operation::Flush);
         let aligned = scale > 0 && sector.is_multiple_of(scale) && sectors.is_multiple_of(scale);
         if (writes && self.read_only) || !aligned {
@@ -403,6 +403,7 @@ impl Device {
     /// Takes no more requests, and waits until nothing is in flight. The driver's queues are forgotten then.
     pub async fn stop(&self) {
         self.state.borrow_mut().closed = true;
+        self.backing.cancel();
         core::future::poll_fn(|context| {
             let mut state = self.state.borrow_mut();
             if state.free.len() == state.pending.len() {

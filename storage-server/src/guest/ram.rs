@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::controller::Segment;
+use crate::stores::Memory;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use tessera_virtqueue::GuestMemory;
@@ -111,6 +112,43 @@ impl Ram {
             left -= here;
         }
         Some(())
+    }
+}
+
+impl Ram {
+    /// Where a segment that [`Self::translate`] gave is mapped; `None` for any other.
+    fn mapped(&self, segment: Segment) -> Option<*mut u8> {
+        let (start, frame) = self
+            .frames
+            .iter()
+            .find(|(_, frame)| segment.physical.wrapping_sub(frame.physical) < frame.length)?;
+        let address = start + (segment.physical - frame.physical);
+        // SAFETY: inside of the mapping, as asked first.
+        self.contains(address, segment.length.into())
+            .then(|| unsafe { self.base.as_ptr().add(address as usize) })
+    }
+}
+
+impl Memory for Ram {
+    fn clear(&self, segment: Segment) {
+        if let Some(place) = self.mapped(segment) {
+            // SAFETY: mapped, and no Rust object. If the guest writes meanwhile, what it gets is a mixture, as with a device.
+            unsafe { place.write_bytes(0, segment.length as usize) };
+        }
+    }
+
+    fn copy_out(&self, segment: Segment, bytes: &mut [u8]) {
+        if let Some(place) = self.mapped(segment) {
+            // SAFETY: as in `clear`; `bytes` is Rust's own memory and does not overlap.
+            unsafe { core::ptr::copy_nonoverlapping(place, bytes.as_mut_ptr(), bytes.len().min(segment.length as usize)) };
+        }
+    }
+
+    fn copy_in(&self, segment: Segment, bytes: &[u8]) {
+        if let Some(place) = self.mapped(segment) {
+            // SAFETY: as in `copy_out`.
+            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len().min(segment.length as usize)) };
+        }
     }
 }
 

@@ -7,12 +7,13 @@ use core::future::Future;
 use tessera_block::{BlockDevice, IoError};
 use tessera_proto::{
     Call, Failure, FailureKind, Page,
+    datastore::{self, ChangedRanges, FileData},
     guest_disk::{self, GuestDiskEvent},
     interface_of,
     storage::{self, DiskData, DiskInfo, MAX_DATA, PartitionInfo},
 };
 use tessera_rt::{Reply, Untyped, abi::syscall::MessageInfo, message::Message, start::start_info};
-use tessera_storage::{disk::Disk, executor::Executor, pattern};
+use tessera_storage::{disk::Disk, executor::Executor, pattern, stores::Stores};
 
 /// The word in the manifest that allows [`storage::Server::exercise`].
 const EXERCISE: &str = "exercise";
@@ -23,6 +24,7 @@ const MAX_SECTORS: u32 = 1 << 16;
 pub struct Answers {
     executor: Rc<Executor>,
     disks: Rc<[Rc<Disk>]>,
+    stores: Rc<Stores>,
     /// Takes the next caller.
     reply: Cell<Reply>,
     spare: Rc<RefCell<Vec<Reply>>>,
@@ -34,10 +36,11 @@ pub(super) type Later<T> = Result<T, Failure>;
 
 impl Answers {
     /// Answers about these disks; `spare` are Replies for answers that are put off.
-    pub fn new(executor: Rc<Executor>, disks: Rc<[Rc<Disk>]>, spare: Vec<Reply>) -> Self {
+    pub fn new(executor: Rc<Executor>, disks: Rc<[Rc<Disk>]>, stores: Rc<Stores>, spare: Vec<Reply>) -> Self {
         Self {
             executor,
             disks,
+            stores,
             reply: Cell::new(Reply::FIRST),
             spare: Rc::new(RefCell::new(spare)),
             guests: Guests::default(),
@@ -53,6 +56,7 @@ impl Answers {
     pub fn message(&self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
         match interface_of(request) {
             Some(number) if number == guest_disk::INTERFACE.number => guest_disk::dispatch(&mut &*self, call, request, reply),
+            Some(number) if number == datastore::INTERFACE.number => datastore::dispatch(&mut &*self, call, request, reply),
             _ => storage::dispatch(&mut &*self, call, request, reply),
         }
     }
@@ -72,7 +76,13 @@ impl Answers {
         &self.disks
     }
 
-    fn disk(&self, name: &str) -> Result<Rc<Disk>, Failure> {
+    /// All datastores.
+    pub fn stores(&self) -> &Rc<Stores> {
+        &self.stores
+    }
+
+    /// The disk of that name.
+    pub fn disk(&self, name: &str) -> Result<Rc<Disk>, Failure> {
         let found = self.disks.iter().find(|disk| disk.name() == name);
         found.cloned().ok_or_else(|| {
             Failure::new(
@@ -122,7 +132,7 @@ macro_rules! encode {
     )*};
 }
 
-encode!((), GuestDiskEvent, DiskData, Page<PartitionInfo>);
+encode!((), u64, GuestDiskEvent, DiskData, FileData, ChangedRanges, Page<PartitionInfo>);
 
 fn answer<T: Encode>(reply: Reply, result: &Later<T>) {
     let mut message = Message::take();

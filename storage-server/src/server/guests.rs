@@ -2,13 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::answers::Answers;
-use alloc::{boxed::Box, collections::VecDeque, rc::Rc, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::ptr::NonNull;
 use core::task::{Poll, Waker};
 use tessera_proto::guest_disk::{self, GuestDiskEvent, GuestDiskInfo, GuestQueues};
-use tessera_proto::vm_memory::{Client, DiskPlace, MachineConfig};
+use tessera_proto::vm_memory::{Client, DiskConfig, DiskPlace, MachineConfig};
 use tessera_proto::{Call, CallError, Failure, FailureKind, Slots, collect};
 use tessera_rt::{
     AddressSpace, CNode, Connection, Endpoint, Frame, Notification,
@@ -218,13 +218,19 @@ impl Guests {
     }
 
     /// Takes up a disk of a machine.
-    fn open(&self, machine: &Machine, number: u32, disks: &[Rc<tessera_storage::disk::Disk>]) -> Result<Rc<Disk>, Failure> {
+    fn open(&self, machine: &Machine, number: u32, answers: &Answers) -> Result<Rc<Disk>, Failure> {
         if let Some(known) = machine.disks.borrow().get(number as usize).cloned().flatten() {
             return Ok(known);
         }
         let none = || Failure::new(FailureKind::NotFound, format_args!("{} has no disk {number}", machine.config.name));
         let config = machine.config.disks.get(number as usize).ok_or_else(none)?;
-        let backing = backing(&config.place, disks)?;
+        if let Some(user) = self.user_other_than(machine, config) {
+            return Err(Failure::new(
+                FailureKind::BadState,
+                format_args!("the disk is in use by the virtual machine {user}"),
+            ));
+        }
+        let backing = backing(&config.place, answers, &machine.ram)?;
         let read_only = config.read_only || backing.geometry().read_only;
         // SAFETY: the state frame is mapped as long as the machine is, has room for this many records of each disk, is aligned to pages, and any bytes are a record (all of it is atomic numbers).
         let records: [&'static Record; QUEUES] =
@@ -241,6 +247,62 @@ impl Guests {
         });
         machine.disks.borrow_mut()[number as usize] = Some(disk.clone());
         Ok(disk)
+    }
+
+    /// The machine that uses a place and one of the two writes it.
+    fn user_other_than(&self, machine: &Machine, config: &DiskConfig) -> Option<String> {
+        let machines = self.machines.borrow();
+        // What one that ended had begun is over before a guest that starts now reads anything.
+        let others = machines
+            .iter()
+            .filter(|other| other.config.machine != machine.config.machine && !other.ended.get());
+        let mut users = others.filter(|other| {
+            let disks = other
+                .config
+                .disks
+                .iter()
+                .zip(other.disks.borrow().iter())
+                .any(|(disk, open)| open.is_some() && disk.place == config.place && !(disk.read_only && config.read_only));
+            disks
+        });
+        users.next().map(|user| user.config.name.clone())
+    }
+
+    fn user(&self, is_it: impl Fn(&DiskPlace) -> bool) -> Option<String> {
+        let machines = self.machines.borrow();
+        let user = machines.iter().find(|machine| {
+            let open = machine.disks.borrow();
+            machine
+                .config
+                .disks
+                .iter()
+                .zip(open.iter())
+                .any(|(disk, open)| open.is_some() && is_it(&disk.place))
+        });
+        user.map(|machine| machine.config.name.clone())
+    }
+
+    /// The machine that uses something in a datastore.
+    pub fn user_of(&self, name: &str, path: &str) -> Option<String> {
+        let path = path.trim_matches('/');
+        self.user(|place| matches!(place, DiskPlace::Store { store, disk } if store == name && disk.trim_matches('/') == path))
+    }
+
+    /// The machine that uses a disk of the host.
+    pub fn user_of_device(&self, name: &str) -> Option<String> {
+        self.user(|place| matches!(place, DiskPlace::Device { device, .. } if device == name))
+    }
+
+    /// A virtual disk became larger: tells the guest that uses it.
+    pub fn resized(&self, name: &str, path: &str) {
+        let path = path.trim_matches('/');
+        self.each(|machine, number, disk| {
+            let place = &machine.config.disks[number as usize].place;
+            if matches!(place, DiskPlace::Store { store, disk } if store == name && disk.trim_matches('/') == path) {
+                let sectors = disk.device.sectors();
+                machine.tell(GuestDiskEvent::Resized { disk: number, sectors });
+            }
+        });
     }
 
     fn each(&self, mut act: impl FnMut(&Machine, u32, &Disk)) {
@@ -321,9 +383,10 @@ impl Guests {
 }
 
 /// Where a disk's bytes are.
-fn backing(place: &DiskPlace, disks: &[Rc<tessera_storage::disk::Disk>]) -> Result<Rc<dyn Backing>, Failure> {
+fn backing(place: &DiskPlace, answers: &Answers, ram: &Rc<Ram>) -> Result<Rc<dyn Backing>, Failure> {
     match place {
         DiskPlace::Device { device, partition: 0 } => {
+            let disks = answers.disks();
             let found = disks.iter().find(|disk| disk.name() == device);
             let disk = found.ok_or_else(|| {
                 let known: Vec<&str> = disks.iter().map(|disk| disk.name()).collect();
@@ -333,16 +396,23 @@ fn backing(place: &DiskPlace, disks: &[Rc<tessera_storage::disk::Disk>]) -> Resu
                     format_args!("there is no disk `{device}`; there are: {known}"),
                 )
             })?;
+            if let Some(store) = answers.stores().all().iter().find(|store| store.disk.name() == device) {
+                return Err(Failure::new(
+                    FailureKind::BadState,
+                    format_args!("the datastore {} is on {device}: give the guest a disk in it", store.name),
+                ));
+            }
             Ok(disk.clone())
         }
         DiskPlace::Device { device, partition } => Err(Failure::new(
             FailureKind::Unsupported,
             format_args!("partition {partition} of `{device}`: partitions cannot be given to guests yet, whole disks can"),
         )),
-        DiskPlace::Store { store, disk } => Err(Failure::new(
-            FailureKind::Unsupported,
-            format_args!("disk `{disk}` of datastore `{store}`: datastores are not mounted yet"),
-        )),
+        DiskPlace::Store { store, disk } => {
+            let opened = answers.stores().open(store, disk, ram.clone());
+            let opened = opened.map_err(|text| Failure::new(FailureKind::NotFound, text))?;
+            Ok(opened)
+        }
     }
 }
 
@@ -371,7 +441,7 @@ impl guest_disk::Server for &Answers {
     fn describe(&mut self, call: &mut Call, disk: u32) -> Result<GuestDiskInfo, Failure> {
         let machine = self.guests().machine(call)?;
         let config_read_only = machine.config.disks.get(disk as usize).is_some_and(|it| it.read_only);
-        let opened = self.guests().open(&machine, disk, self.disks())?;
+        let opened = self.guests().open(&machine, disk, self)?;
         let geometry = opened.device.geometry();
         Ok(GuestDiskInfo {
             sectors: opened.device.sectors(),
@@ -386,7 +456,7 @@ impl guest_disk::Server for &Answers {
     fn interrupt(&mut self, call: &mut Call, disk: u32, queue: u16) -> Result<(), Failure> {
         let machine = self.guests().machine(call)?;
         // After this server's start the first to be told is this.
-        let opened = self.guests().open(&machine, disk, self.disks())?;
+        let opened = self.guests().open(&machine, disk, self)?;
         let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
         let slot = slots::take().map_err(kernel)?;
         if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
@@ -401,7 +471,7 @@ impl guest_disk::Server for &Answers {
 
     fn attach(&mut self, call: &mut Call, disk: u32, features: u64, queues: GuestQueues, resume: bool) -> Result<(), Failure> {
         let machine = self.guests().machine(call)?;
-        let opened = self.guests().open(&machine, disk, self.disks())?;
+        let opened = self.guests().open(&machine, disk, self)?;
         if opened.device.is_attached() {
             // The monitor heard late of the death of this server's predecessor.
             if !resume {

@@ -1,6 +1,7 @@
 //! The server on the running system: its one loop.
 
 mod answers;
+mod datastores;
 mod guests;
 mod platform;
 
@@ -27,6 +28,7 @@ use tessera_storage::{
     disk::{Bounce, CHUNK, Disk, Host},
     drivers::{self, Numbers},
     executor::Executor,
+    stores::Stores,
 };
 
 /// Chunks of memory for the server's own reads and writes.
@@ -117,14 +119,17 @@ pub fn run() {
     }
     let spare = (0..LATER).filter_map(|_| Untyped::OWN.reply().ok()).collect();
     let executor = Rc::new(Executor::new());
-    let answers = Rc::new(Answers::new(executor.clone(), disks.into(), spare));
-    start::ready();
-    serve(&Server {
+    let stores = Stores::new(executor.clone());
+    let answers = Rc::new(Answers::new(executor.clone(), disks.into(), stores, spare));
+    let server = Server {
         ports,
         executor,
         answers,
         watched: Cell::new(platform::now()),
-    })
+    };
+    server.mount();
+    start::ready();
+    serve(&server)
 }
 
 /// Everything that the loop looks after.
@@ -137,6 +142,23 @@ struct Server {
 }
 
 impl Server {
+    /// Mounts the datastores, before anybody asks for what is in them.
+    fn mount(&self) {
+        let done = Rc::new(Cell::new(false));
+        let (answers, end) = (self.answers.clone(), done.clone());
+        self.executor.spawn(async move {
+            answers.stores().find(answers.disks()).await;
+            end.set(true);
+        });
+        while !done.get() {
+            let deadline = self.go_on();
+            // An error is a deadline that passed.
+            if let Ok(bits) = Notification::FIRST.wait(Some(deadline)) {
+                self.interrupted(bits);
+            }
+        }
+    }
+
     fn interrupted(&self, bits: u64) {
         let now = platform::now();
         for (_, port) in self.ports.iter().enumerate().filter(|(number, _)| bits & bit(*number) != 0) {
@@ -155,6 +177,7 @@ impl Server {
         let watch = now.saturating_sub(self.watched.get()) >= WATCH_MS;
         if watch {
             self.watched.set(now);
+            self.answers.stores().watch();
         }
         for port in &self.ports {
             if watch {

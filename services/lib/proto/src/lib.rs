@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod call;
+pub mod datastore;
 mod declare;
 mod failure;
 pub mod guest_disk;
@@ -32,7 +33,7 @@ pub use page::{Page, collect};
 pub use declare::{Attempt, answer, arguments, invoke, operation_of, unknown_operation};
 
 /// Every interface of the system.
-pub const INTERFACES: [&Interface; 8] = [
+pub const INTERFACES: [&Interface; 9] = [
     &init::INTERFACE,
     &supervisor::INTERFACE,
     &vm_manager::INTERFACE,
@@ -41,6 +42,7 @@ pub const INTERFACES: [&Interface; 8] = [
     &storage::INTERFACE,
     &vm_memory::INTERFACE,
     &guest_disk::INTERFACE,
+    &datastore::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use tessera_abi::Error;
+use tessera_proto::datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind, FileData, NewDisk};
 use tessera_proto::guest_disk::{GuestDiskEvent, GuestDiskInfo, GuestQueue, GuestQueues};
 use tessera_proto::init::Level;
 use tessera_proto::storage::*;
@@ -472,6 +473,114 @@ impl guest_disk::Server for Example {
     }
 }
 
+fn datastore_entry(kind: EntryKind) -> EntryInfo {
+    EntryInfo {
+        id: 9,
+        kind,
+        name: "debian.disk".into(),
+        size: 10 << 30,
+        used: 2 << 30,
+        shared: 1 << 30,
+        thick: true,
+        checksums: false,
+        modified: 1_700_000_001,
+        origin: Some(8),
+    }
+}
+
+impl datastore::Server for Example {
+    fn list(&mut self, _: &mut Call, first: u32) -> Result<Page<DatastoreInfo>, Failure> {
+        self.note(format!("list {first}"))?;
+        Ok(Page {
+            items: vec![DatastoreInfo {
+                name: "main".into(),
+                disk: "nvme0n1".into(),
+                partition: 3,
+                size: 100 << 30,
+                used: 20 << 30,
+                available: 70 << 30,
+                reserved: 10 << 30,
+                provisioned: 200 << 30,
+                near_full: true,
+                trouble: "its disk is gone".into(),
+            }],
+            next: Some(4),
+        })
+    }
+    fn browse(&mut self, _: &mut Call, store: &str, folder: &str, first: u32) -> Result<Page<EntryInfo>, Failure> {
+        self.note(format!("browse {store} {folder} {first}"))?;
+        Ok(Page {
+            items: vec![datastore_entry(EntryKind::Folder), datastore_entry(EntryKind::File)],
+            next: None,
+        })
+    }
+    fn stat(&mut self, _: &mut Call, store: &str, path: &str) -> Result<EntryInfo, Failure> {
+        self.note(format!("stat {store} {path}"))?;
+        Ok(datastore_entry(EntryKind::Disk))
+    }
+    fn create_folder(&mut self, _: &mut Call, store: &str, path: &str) -> Result<(), Failure> {
+        self.note(format!("create_folder {store} {path}"))
+    }
+    fn create_file(&mut self, _: &mut Call, store: &str, path: &str) -> Result<(), Failure> {
+        self.note(format!("create_file {store} {path}"))
+    }
+    fn create_disk(&mut self, _: &mut Call, store: &str, path: &str, options: NewDisk) -> Result<(), Failure> {
+        self.note(format!("create_disk {store} {path} {options:?}"))
+    }
+    fn grow_disk(&mut self, _: &mut Call, store: &str, path: &str, size: u64) -> Result<(), Failure> {
+        self.note(format!("grow_disk {store} {path} {size}"))
+    }
+    fn rename(&mut self, _: &mut Call, store: &str, from: &str, to: &str) -> Result<(), Failure> {
+        self.note(format!("rename {store} {from} {to}"))
+    }
+    fn remove(&mut self, _: &mut Call, store: &str, path: &str) -> Result<(), Failure> {
+        self.note(format!("remove {store} {path}"))
+    }
+    fn read(&mut self, _: &mut Call, store: &str, path: &str, offset: u64, length: u32) -> Result<FileData, Failure> {
+        self.note(format!("read {store} {path} {offset} {length}"))?;
+        Ok(FileData { data: vec![4, 5, 6] })
+    }
+    fn write(&mut self, _: &mut Call, store: &str, path: &str, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        self.note(format!("write {store} {path} {offset} {data:?}"))
+    }
+    fn sync(&mut self, _: &mut Call, store: &str) -> Result<(), Failure> {
+        self.note(format!("sync {store}"))
+    }
+    fn snapshots(&mut self, _: &mut Call, store: &str, disk: &str, first: u32) -> Result<Page<EntryInfo>, Failure> {
+        self.note(format!("snapshots {store} {disk} {first}"))?;
+        Ok(Page {
+            items: vec![datastore_entry(EntryKind::Snapshot)],
+            next: Some(1),
+        })
+    }
+    fn create_snapshot(&mut self, _: &mut Call, store: &str, disk: &str, name: &str) -> Result<(), Failure> {
+        self.note(format!("create_snapshot {store} {disk} {name}"))
+    }
+    fn remove_snapshot(&mut self, _: &mut Call, store: &str, disk: &str, name: &str) -> Result<(), Failure> {
+        self.note(format!("remove_snapshot {store} {disk} {name}"))
+    }
+    fn revert(&mut self, _: &mut Call, store: &str, disk: &str, name: &str) -> Result<(), Failure> {
+        self.note(format!("revert {store} {disk} {name}"))
+    }
+    fn clone_snapshot(&mut self, _: &mut Call, store: &str, disk: &str, name: &str, path: &str) -> Result<(), Failure> {
+        self.note(format!("clone_snapshot {store} {disk} {name} {path}"))
+    }
+    fn change_id(&mut self, _: &mut Call, store: &str, disk: &str) -> Result<u64, Failure> {
+        self.note(format!("change_id {store} {disk}"))?;
+        Ok(77)
+    }
+    fn changed(&mut self, _: &mut Call, store: &str, disk: &str, since: u64, from: u64) -> Result<ChangedRanges, Failure> {
+        self.note(format!("changed {store} {disk} {since} {from}"))?;
+        Ok(ChangedRanges {
+            ranges: vec![(4096, 8192), (65536, 4096)],
+            next: Some(1 << 20),
+        })
+    }
+    fn format(&mut self, _: &mut Call, disk: &str, partition: u32, label: &str) -> Result<(), Failure> {
+        self.note(format!("format {disk} {partition} {label}"))
+    }
+}
+
 /// Gives a request to the interface that it names.
 pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
     match interface_of(request) {
@@ -483,6 +592,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(6) => storage::dispatch(server, call, request, reply),
         Some(7) => vm_memory::dispatch(server, call, request, reply),
         Some(8) => guest_disk::dispatch(server, call, request, reply),
+        Some(9) => datastore::dispatch(server, call, request, reply),
         _ => unknown_operation(reply),
     }
 }
@@ -602,4 +712,29 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(guest_disk.attach(0, 1 << 32, queues.clone(), true, Slots(53)));
     call!(guest_disk.reset(0));
     call!(guest_disk.watch());
+    call!(datastore.list(3));
+    call!(datastore.browse("main", "iso", 1));
+    call!(datastore.stat("main", "debian.disk"));
+    call!(datastore.create_folder("main", "iso"));
+    call!(datastore.create_file("main", "iso/debian.iso"));
+    let new = NewDisk {
+        size: 10 << 30,
+        thick: true,
+        checksums: true,
+    };
+    call!(datastore.create_disk("main", "debian.disk", new));
+    call!(datastore.grow_disk("main", "debian.disk", 20 << 30));
+    call!(datastore.rename("main", "a", "b"));
+    call!(datastore.remove("main", "b"));
+    call!(datastore.read("main", "iso/debian.iso", 300, 16));
+    call!(datastore.write("main", "iso/debian.iso", 300, b"bytes"));
+    call!(datastore.sync("main"));
+    call!(datastore.snapshots("main", "debian.disk", 0));
+    call!(datastore.create_snapshot("main", "debian.disk", "before"));
+    call!(datastore.remove_snapshot("main", "debian.disk", "before"));
+    call!(datastore.revert("main", "debian.disk", "before"));
+    call!(datastore.clone_snapshot("main", "debian.disk", "before", "copy.disk"));
+    call!(datastore.change_id("main", "debian.disk"));
+    call!(datastore.changed("main", "debian.disk", 77, 4096));
+    call!(datastore.format("nvme0n1", 3, "main"));
 }
