@@ -94,6 +94,8 @@ pub struct Guest {
     pub command_line: String,
     /// Start at boot.
     pub autostart: bool,
+    /// Its disks, each as a table in the description's own words.
+    pub disks: Vec<String>,
 }
 
 impl Guest {
@@ -112,6 +114,19 @@ impl Guest {
                 format!("console=ttyS0 quiet guest.test={test}")
             },
             autostart: true,
+            disks: vec![],
+        }
+    }
+
+    /// Debian from its disk: the first of the host's disks of driver virtio. Its kernel and RAM disk are the description's files `debian-kernel` and `debian-disk-initramfs`.
+    #[must_use]
+    pub fn debian_on_disk(name: &str, init: &str) -> Self {
+        Self {
+            initramfs: Some("debian-disk-initramfs"),
+            memory: 256,
+            command_line: format!("console=ttyS0 quiet root=/dev/vda init={init}"),
+            disks: vec!["{ device = \"virtio0\", serial = \"ROOT-DISK\" }".into()],
+            ..Self::debian(name, "")
         }
     }
 
@@ -126,6 +141,7 @@ impl Guest {
             vcpus: 1,
             command_line: format!("guest.test={test}"),
             autostart: false,
+            disks: vec![],
         }
     }
 }
@@ -248,6 +264,7 @@ impl System {
             vcpus,
             command_line,
             autostart,
+            disks,
         } = guest;
         let _ = write!(
             self.text,
@@ -255,6 +272,9 @@ impl System {
         );
         if let Some(initramfs) = initramfs {
             let _ = writeln!(self.text, "initramfs = \"{initramfs}\"");
+        }
+        if !disks.is_empty() {
+            let _ = writeln!(self.text, "disks = [{}]", disks.join(", "));
         }
         self
     }

@@ -6,6 +6,7 @@ mod entry;
 mod format;
 mod fuzz;
 mod guest;
+mod guest_disk;
 mod hostile_guest;
 mod isolation;
 mod lifecycle;
@@ -67,6 +68,7 @@ pub fn all() -> Vec<Case> {
         entry::CASES,
         shell::CASES,
         guest::CASES,
+        guest_disk::CASES,
         format::CASES,
         conformance::CASES,
         share::CASES,

@@ -7,8 +7,8 @@ pub mod msix;
 
 use super::virtio::{DeviceConfig, VirtioPci};
 use crate::apic::{Interrupts, Kick};
+use alloc::vec::Vec;
 use function::{Function, Space};
-use heapless::Vec;
 
 /// Address port.
 pub const ADDRESS: u16 = 0xcf8;
@@ -40,7 +40,8 @@ pub const fn line_of(slot: u8) -> u8 {
 pub struct Pci {
     address: u32,
     bridges: [Function; 2],
-    devices: Vec<VirtioPci, MAX_DEVICES>,
+    /// At most [`MAX_DEVICES`]; on the heap, for the board is moved about on small stacks.
+    devices: Vec<VirtioPci>,
 }
 
 impl Default for Pci {
@@ -67,18 +68,22 @@ impl Pci {
 
     /// Adds a virtio device; false if there are [`MAX_DEVICES`].
     pub fn add(&mut self, config: DeviceConfig) -> bool {
+        if self.devices.len() == MAX_DEVICES {
+            return false;
+        }
         let index = self.devices.len() as u8;
         let slot = FIRST_DEVICE + index;
         let io = u32::from(IO_WINDOW + IO_STEP * u16::from(index));
         let memory = MEMORY_WINDOW + MEMORY_STEP * u32::from(index);
-        self.devices.push(VirtioPci::new(slot, io, memory, config)).is_ok()
+        self.devices.push(VirtioPci::new(slot, io, memory, config));
+        true
     }
 
     /// Power-on state of all functions.
     pub fn reset(&mut self) {
-        let devices = core::mem::take(&mut self.devices);
-        *self = Self::new();
-        for device in devices {
+        self.address = 0;
+        self.bridges = Self::new().bridges;
+        for device in core::mem::take(&mut self.devices) {
             self.add(device.into_config());
         }
     }

@@ -1,0 +1,235 @@
+//! Guests' disks: virtio block devices whose queues the storage server serves from the guest's memory.
+
+use super::Case;
+use crate::{
+    Context, Failure, Outcome, Result, ensure,
+    machine::Config,
+    shell::Host,
+    systems::{Guest, System},
+};
+use std::{fs, path::PathBuf};
+
+/// The tests of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "guest-disk/read-and-write",
+        about: "a guest finds its disk, reads back what it wrote, flushes, discards, and asks for the serial number",
+        minutes: 3,
+        bochs: None,
+        run: read_and_write,
+    },
+    Case {
+        name: "guest-disk/memory-comes-back",
+        about: "ending the storage server and the machine in any order gives all memory back to the page",
+        minutes: 4,
+        bochs: None,
+        run: memory_comes_back,
+    },
+    Case {
+        name: "guest-disk/kill-storage-under-load",
+        about: "Debian runs from its disk and verifies what it writes while the storage server is killed again and again",
+        minutes: 8,
+        bochs: None,
+        run: kill_under_load,
+    },
+];
+
+/// Times that the storage server is killed under load.
+const KILLS: usize = 20;
+/// Shell prompt of Debian's root.
+const GUEST_PROMPT: &str = "guest# ";
+
+/// A fresh file of zeros for a disk of the machine, as long as the test runs.
+fn empty_disk(context: &Context, mebibytes: u64) -> Result<PathBuf> {
+    let path = context.environment.logs.join(format!("{}.disk", context.name.replace('/', "-")));
+    let file = fs::File::create(&path)?;
+    file.set_len(mebibytes << 20)?;
+    Ok(path)
+}
+
+/// Gives the machine a disk on virtio.
+fn add_disk(config: &mut Config, path: &std::path::Path, snapshot: &str) {
+    config.extra.extend([
+        "-drive".into(),
+        format!(
+            "file={},format=raw,if=none,id=data,discard=unmap,snapshot={snapshot}",
+            path.display()
+        ),
+        "-device".into(),
+        "virtio-blk-pci,drive=data,serial=HOST-DISK".into(),
+    ]);
+}
+
+fn with_disk_initramfs(context: &Context) -> Result<System, String> {
+    let path = context.guest_file("initramfs-disk.cpio")?;
+    let product = context.product().map_err(|error| error.to_string())?;
+    Ok(product.without_machines().file("debian-disk-initramfs", &path))
+}
+
+/// Starts Debian's kernel up to the shell of the RAM disk, with the drivers loaded and a disk that holds no file system.
+fn boot_to_shell(context: &Context, change: impl FnOnce(&mut Guest)) -> Result<Result<(Host, PathBuf), String>> {
+    let system = match with_disk_initramfs(context) {
+        Ok(system) => system,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    let path = empty_disk(context, 64)?;
+    let mut guest = Guest::debian_on_disk("guest", "/sbin/init");
+    change(&mut guest);
+    let mut host = context.boot(&system.guest(&guest).into(), |config| add_disk(config, &path, "off"))?;
+    host.console("guest", "Type commands")?;
+    Ok(Ok((host, path)))
+}
+
+/// Runs a command in the guest's shell; it must end well.
+fn guest(host: &mut Host, line: &str) -> Result<String> {
+    // The marker is typed in two parts, so that its echo is not taken for it.
+    host.serial().send_line(&format!("{line}; echo END-\"\"OF $?"))?;
+    let text = host.serial().expect("END-OF ")?;
+    let status = host.serial().expect("\n")?;
+    ensure!(status.trim() == "0", "`{line}` ended with {} in the guest:\n{text}", status.trim());
+    Ok(text)
+}
+
+fn read_and_write(context: &Context) -> Result<Outcome> {
+    let (mut host, path) = match boot_to_shell(context, |_| ())? {
+        Ok(found) => found,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let size = guest(&mut host, "blockdev --getsize64 /dev/vda")?;
+    ensure!(size.contains("67108864"), "the guest sees a disk of {size}");
+    let serial = guest(&mut host, "cat /sys/block/vda/serial")?;
+    ensure!(serial.contains("ROOT-DISK"), "the guest sees the serial number {serial}");
+    guest(
+        &mut host,
+        "grep -q . /sys/block/vda/queue/discard_max_bytes && echo discard $(cat /sys/block/vda/queue/discard_max_bytes)",
+    )?;
+    // 4 MiB of chance, at an odd place, past the page cache on the way back.
+    guest(&mut host, "dd if=/dev/urandom of=/p bs=64k count=64")?;
+    guest(&mut host, "dd if=/p of=/dev/vda bs=4k seek=777 conv=fsync")?;
+    guest(&mut host, "echo 3 > /proc/sys/vm/drop_caches")?;
+    guest(&mut host, "dd if=/dev/vda bs=4k skip=777 count=1024 of=/q && busybox cmp /p /q")?;
+    let sum = guest(&mut host, "busybox sha256sum /p")?;
+    let interrupts = guest(&mut host, "grep virtio /proc/interrupts")?;
+    ensure!(interrupts.contains("MSI"), "the disk does not interrupt by messages:\n{interrupts}");
+    host.leave_console()?;
+    let exits = host.neat_command("vm exits guest")?;
+    ensure!(exits.contains("oorbell"), "`vm exits` does not tell of doorbells:\n{exits}");
+    host.serial().send_line("vm console guest")?;
+    host.serial().send_line("poweroff -f")?;
+    host.serial().expect(crate::shell::PROMPT)?;
+    host.poll_command("vm list", |text| !text.contains("running"))?;
+    drop(host);
+    // It is on the host's disk where the guest put it.
+    let bytes = fs::read(&path)?;
+    let written = &bytes[777 * 4096..777 * 4096 + (4 << 20)];
+    let digest = sha256(written)?;
+    ensure!(sum.contains(&digest), "the disk holds {digest}, the guest wrote {sum}");
+    ensure!(bytes[..777 * 4096].iter().all(|byte| *byte == 0), "something else was written");
+    fs::remove_file(path)?;
+    Ok(Outcome::Passed)
+}
+
+/// The digest, by the tool of the developer's machine.
+fn sha256(bytes: &[u8]) -> Result<String> {
+    let path = std::env::temp_dir().join(format!("tessera-{}-digest", std::process::id()));
+    fs::write(&path, bytes)?;
+    let output = std::process::Command::new("sha256sum").arg(&path).output()?;
+    fs::remove_file(&path)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace()
+        .next()
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::new("sha256sum says nothing"))
+}
+
+fn free(host: &mut Host) -> Result<String> {
+    let mem = host.neat_command("mem")?;
+    let line = mem.lines().find(|line| line.trim_start().to_lowercase().starts_with("free"));
+    line.map(|line| line.trim().to_owned())
+        .ok_or_else(|| Failure::new(format!("`mem` has no line about free memory:\n{mem}")))
+}
+
+fn runs(host: &mut Host, server: &str) -> Result<()> {
+    host.poll_command("ps", |text| {
+        text.lines().any(|line| line.contains(server) && line.contains("running"))
+    })?;
+    Ok(())
+}
+
+fn memory_comes_back(context: &Context) -> Result<Outcome> {
+    let (mut host, path) = match boot_to_shell(context, |guest| guest.vcpus = 2)? {
+        Ok(found) => found,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    host.leave_console()?;
+    host.command("vm stop guest")?;
+    host.poll_command("vm list", |text| !text.contains("running"))?;
+    let before = free(&mut host)?;
+    for end in [
+        &["vm stop guest"][..],
+        &["kill vmm.guest"],
+        &["kill storage", "vm stop guest"],
+        &["vm stop guest", "kill storage"],
+        &["kill storage", "kill vmm.guest", "kill storage"],
+    ] {
+        host.neat_command("vm start guest")?;
+        host.console("guest", "Type commands")?;
+        host.serial()
+            .send_line("dd if=/dev/zero of=/dev/vda bs=64k & dd if=/dev/vda of=/dev/null bs=4k & echo under\"\" way")?;
+        host.serial().expect("under way")?;
+        host.leave_console()?;
+        for command in end {
+            host.command(command)?;
+        }
+        host.poll_command("vm list", |text| !text.contains("running"))?;
+        runs(&mut host, "storage")?;
+        // What was in flight comes to its end first.
+        let after = host.poll_command("mem", |text| text.contains(&before))?;
+        ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
+    }
+    fs::remove_file(path)?;
+    Ok(Outcome::Passed)
+}
+
+fn kill_under_load(context: &Context) -> Result<Outcome> {
+    let (system, image) = match (with_disk_initramfs(context), context.guest_file("debian/disk.img")) {
+        (Ok(system), Ok(image)) => (system, image),
+        (Err(missing), _) | (_, Err(missing)) => return Outcome::skip(missing),
+    };
+    let debian = Guest::debian_on_disk("guest", "/usr/local/sbin/plain-init");
+    let mut host = context.boot(&system.guest(&debian).into(), |config| add_disk(config, &image, "on"))?;
+    host.console("guest", GUEST_PROMPT)?;
+    // For as long as it takes; the test ends it.
+    let load = "fio --name=load --filename=/root/load --size=32M --rw=randrw --bsrange=512-64k --direct=1 --ioengine=libaio --iodepth=16 \
+                --verify=crc32c --verify_fatal=1 --loops=1000 --fsync=32 --output=/tmp/fio.log & echo load runs";
+    host.serial().send_line(load)?;
+    host.serial().expect("load runs")?;
+    host.serial().expect(GUEST_PROMPT)?;
+    host.leave_console()?;
+    for _ in 0..KILLS {
+        host.neat_command("kill storage")?;
+        runs(&mut host, "storage")?;
+        // The guest is at work again: a file is written and read past the cache.
+        host.start_command("vm console guest")?;
+        host.serial().send_line("sync && echo synced $((20 + 3))")?;
+        host.serial().expect("synced 23")?;
+        host.serial().send_line("jobs | grep -c Running")?;
+        host.serial().expect_line(r"^1\r?$")?;
+        host.leave_console()?;
+    }
+    host.start_command("vm console guest")?;
+    host.serial()
+        .send_line("kill -INT %1; wait; echo fio ended $?; grep -E 'err=|verify' /tmp/fio.log; echo report\"\" over")?;
+    let report = host.serial().expect("report over")?;
+    ensure!(report.contains("err= 0"), "fio in the guest says:\n{report}");
+    host.serial()
+        .send_line("dmesg | grep -ciE 'error|remount' ; echo counted\"\" them")?;
+    let errors = host.serial().expect("counted them")?;
+    ensure!(
+        errors.lines().any(|line| line.trim() == "0"),
+        "the guest's kernel saw errors: {errors}"
+    );
+    host.leave_console()?;
+    host.neat_command("log")?;
+    Ok(Outcome::Passed)
+}
