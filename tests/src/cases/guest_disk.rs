@@ -32,6 +32,13 @@ pub const CASES: &[Case] = &[
         bochs: None,
         run: kill_under_load,
     },
+    Case {
+        name: "guest-disk/hostile-queues",
+        about: "a guest that breaks every rule of its queues harms neither host nor neighbour, and its disk works after each reset",
+        minutes: 4,
+        bochs: None,
+        run: hostile_queues,
+    },
 ];
 
 /// Times that the storage server is killed under load.
@@ -231,5 +238,55 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     );
     host.leave_console()?;
     host.neat_command("log")?;
+    Ok(Outcome::Passed)
+}
+
+fn hostile_queues(context: &Context) -> Result<Outcome> {
+    let (system, bare) = match (with_disk_initramfs(context), context.guest_file("bare-guest")) {
+        (Ok(system), Ok(bare)) => (system, bare),
+        (Err(missing), _) | (_, Err(missing)) => return Outcome::skip(missing),
+    };
+    let neighbour = Guest::debian_on_disk("neighbour", "/sbin/init");
+    let mut hostile = Guest::bare("virtio");
+    hostile.disks = vec!["{ device = \"virtio1\" }".into()];
+    let system = system.file("bare-guest", &bare).guest(&neighbour).guest(&hostile);
+    let (path, other) = (empty_disk(context, 64)?, empty_disk(context, 64)?.with_extension("other"));
+    fs::File::create(&other)?.set_len(8 << 20)?;
+    let mut host = context.boot(&system.into(), |config| {
+        add_disk(config, &path, "off");
+        config.extra.extend([
+            "-drive".into(),
+            format!("file={},format=raw,if=none,id=other", other.display()),
+            "-device".into(),
+            "virtio-blk-pci,drive=other".into(),
+        ]);
+    })?;
+    host.console("neighbour", "Type commands")?;
+    guest(&mut host, "dd if=/dev/urandom of=/p bs=64k count=16")?;
+    let work = "(while dd if=/p of=/dev/vda bs=4k conv=fsync && echo 3 > /proc/sys/vm/drop_caches && dd if=/dev/vda bs=4k count=256 of=/q && \
+                busybox cmp /p /q; do :; done 2>/dev/null; echo neighbour\"\" failed) &";
+    host.serial().send_line(work)?;
+    host.leave_console()?;
+    host.neat_command("vm start virtio")?;
+    host.start_command("vm console virtio")?;
+    let groups = host.serial().expect_line("BARE virtio end (.*)$")?;
+    ensure!(groups[1].trim() == "ok", "in the hostile guest: {}", groups[1]);
+    host.leave_console()?;
+    let ps = host.neat_command("ps")?;
+    ensure!(
+        ps.lines().any(|line| line.contains("storage") && line.contains("running")),
+        "`ps` says:\n{ps}"
+    );
+    let log = host.command("log")?;
+    ensure!(!log.contains("storage (server"), "the storage server ended:\n{log}");
+    host.start_command("vm console neighbour")?;
+    host.serial().send_line("jobs; echo still at\"\" it")?;
+    let jobs = host.serial().expect("still at it")?;
+    ensure!(
+        !jobs.contains("neighbour failed") && jobs.contains("Running"),
+        "the neighbour: {jobs}"
+    );
+    fs::remove_file(path)?;
+    fs::remove_file(other)?;
     Ok(Outcome::Passed)
 }

@@ -19,10 +19,12 @@ mod ports;
 mod serial;
 #[cfg(target_os = "none")]
 mod trap;
+#[cfg(target_os = "none")]
+mod virtio;
 
 #[cfg(target_os = "none")]
 mod start {
-    use crate::{instructions, memory, msr, ports, println, trap};
+    use crate::{instructions, memory, msr, ports, println, trap, virtio};
 
     core::arch::global_asm!(include_str!("boot.s"));
 
@@ -67,6 +69,7 @@ mod start {
             "memory" => memory::walk(),
             "execute-hole" => memory::execute_hole(),
             "page-table-hole" => memory::page_table_hole(),
+            "virtio" => virtio::offend(),
             "apic" => memory::apic_registers(),
             "spin" => loop {
                 core::hint::spin_loop();
