@@ -265,8 +265,8 @@ impl Channel {
         self.set_master(master::STATUS, MASTER_INTERRUPT | MASTER_ERROR);
         let result = if state & (ERROR | FAULT) != 0 {
             match self.command.read8(register::ERROR) {
-                // Uncorrectable, bad block or interface, address not found.
-                error if error & 0xd0 != 0 => Err(IoError::Media { sector: whose.sector }),
+                // The request was sound: whatever the drive says, it cannot read or write there.
+                _ if whose.dma => Err(IoError::Media { sector: whose.sector }),
                 error => Err(IoError::Device { code: error.into() }),
             }
         } else if master & MASTER_ERROR != 0 {

@@ -4,6 +4,8 @@ pub mod ahci;
 pub mod ata;
 mod identify_ata;
 pub mod nvme;
+#[cfg(test)]
+mod testing;
 pub mod virtio_blk;
 
 use crate::controller::Controller;

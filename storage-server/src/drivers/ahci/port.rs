@@ -528,7 +528,7 @@ impl Port {
         if alone {
             let at_work = (0..SLOTS).find(|slot| self.flying[*slot].is_some_and(|whose| whose.issued));
             if let Some(whose) = at_work.and_then(|slot| self.flying[slot].take()) {
-                let result = Err(cause(error, whose.sector, self.packet_device()));
+                let result = Err(cause(error, &whose, self.packet_device()));
                 self.finish(whose, result, done);
             }
         } else {
@@ -618,12 +618,12 @@ impl Port {
     }
 }
 
-/// The error register (ACS-3, 6.2): uncorrectable, address not found, aborted, interface. CD-ROM drives have a sense key in its upper half: 3 is an error of the medium.
-fn cause(error: u8, sector: u64, packet_device: bool) -> IoError {
-    match error {
-        error if packet_device && error >> 4 == 3 => IoError::Media { sector },
-        error if packet_device && error >> 4 == 2 => IoError::Gone,
-        error if !packet_device && error & 0xd0 != 0 => IoError::Media { sector },
-        error => IoError::Device { code: error.into() },
+/// What the error register means (ACS-3, 6.2). CD-ROM drives have a sense key in its upper half: 2 is that there is no medium.
+fn cause(error: u8, whose: &InFlight, packet_device: bool) -> IoError {
+    match whose.operation {
+        Operation::Read if packet_device && error >> 4 == 2 => IoError::Gone,
+        // The request was sound: whatever the device says, it cannot read or write there.
+        Operation::Read | Operation::Write => IoError::Media { sector: whose.sector },
+        _ => IoError::Device { code: error.into() },
     }
 }

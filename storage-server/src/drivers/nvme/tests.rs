@@ -1,1 +1,275 @@
+//! The driver against a controller made of code.
 
+use super::start;
+use crate::controller::{Operation, Request};
+use crate::drivers::testing::{Machine, Medium, Noisy, Random, SECTORS, device, keeps_what_is_written, run, survives};
+use crate::hardware::Registers;
+use core::cell::RefCell;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use tessera_block::IoError;
+
+/// A queue of the controller: address and entries of the submission queue with its completion queue; how far each has come.
+#[derive(Clone, Copy, Default, Debug)]
+struct Pair {
+    submissions: (u64, u16),
+    completions: (u64, u16),
+    head: u16,
+    tail: u16,
+    phase: bool,
+}
+
+#[derive(Default)]
+struct State {
+    registers: BTreeMap<u64, u32>,
+    pairs: BTreeMap<u16, Pair>,
+}
+
+/// The controller.
+struct Model {
+    machine: Rc<Machine>,
+    medium: Rc<Medium>,
+    state: RefCell<State>,
+}
+
+impl Model {
+    fn pointer(&self, words: &[u64; 8], length: u64) -> Vec<(u64, u64)> {
+        if words[0] >> 14 & 3 == 1 {
+            let [first, second] = [words[3], words[4]];
+            if second >> 56 == 0 {
+                return vec![(first, second & 0xffff_ffff)];
+            }
+            let count = (second & 0xffff_ffff) / 16;
+            return (0..count)
+                .map(|index| (self.machine.word(first + index * 16), self.machine.word(first + index * 16 + 8)))
+                .collect();
+        }
+        let (mut found, mut left, mut number) = (Vec::new(), length, 0);
+        let pages = (words[3] % 4096 + length).div_ceil(4096);
+        while left > 0 {
+            let at = match number {
+                0 => words[3],
+                1 if pages == 2 => words[4],
+                number => self.machine.word(words[4] + (number - 1) * 8),
+            };
+            let part = (4096 - at % 4096).min(left);
+            found.push((at, part));
+            left -= part;
+            number += 1;
+        }
+        found
+    }
+
+    fn admin(&self, state: &mut State, words: &[u64; 8]) -> (u16, u32) {
+        let (opcode, arguments) = (words[0] as u8, [words[5] as u32, (words[5] >> 32) as u32]);
+        let queue = arguments[0] as u16;
+        let size = (arguments[0] >> 16) as u16 + 1;
+        match opcode {
+            0x06 => {
+                let mut data = vec![0u8; 4096];
+                match arguments[0] & 0xff {
+                    0 => {
+                        data[..8].copy_from_slice(&SECTORS.to_le_bytes());
+                        data[130] = 9;
+                    }
+                    1 => {
+                        data[4..12].copy_from_slice(b"SERIAL  ");
+                        data[24..30].copy_from_slice(b"MODEL ");
+                        data[77] = 8;
+                        data[520] = 0x0c;
+                        data[525] = 1;
+                        data[536] = 1;
+                    }
+                    _ => data[0] = 1,
+                }
+                self.machine.store(words[3], &data);
+            }
+            0x09 => return (0, 1 | 1 << 16),
+            0x05 => state.pairs.entry(queue).or_default().completions = (words[3], size),
+            0x01 => {
+                let pair = state.pairs.entry(queue).or_default();
+                pair.submissions = (words[3], size);
+                (pair.head, pair.tail, pair.phase) = (0, 0, true);
+            }
+            0x02 => {
+                let mut data = [0u8; 512];
+                data[1..3].copy_from_slice(&313u16.to_le_bytes());
+                self.machine.store(words[3], &data);
+            }
+            _ => return (1, 0),
+        }
+        (0, 0)
+    }
+
+    fn io(&self, words: &[u64; 8]) -> u16 {
+        let (sector, sectors) = (words[5], (words[6] & 0xffff) + 1);
+        match words[0] as u8 {
+            0 => 0,
+            opcode @ (1 | 2) => {
+                let pieces = self.pointer(words, sectors * 512);
+                if pieces.iter().map(|piece| piece.1).sum::<u64>() != sectors * 512 {
+                    return 0x002;
+                }
+                if self.medium.transfer(&self.machine, sector, &pieces, opcode == 1) {
+                    0
+                } else {
+                    0x281
+                }
+            }
+            8 if self.medium.zero(sector, sectors) => 0,
+            9 => {
+                let (length, first) = (self.machine.word(words[3]) >> 32, self.machine.word(words[3] + 8));
+                if self.medium.zero(first, length) { 0 } else { 0x080 }
+            }
+            _ => 1,
+        }
+    }
+
+    fn ring(&self, queue: u16, tail: u16) {
+        loop {
+            let mut state = self.state.borrow_mut();
+            let Some(mut pair) = state.pairs.get(&queue).copied() else { return };
+            if pair.submissions.1 == 0 || pair.completions.1 == 0 || pair.head == tail % pair.submissions.1 {
+                return;
+            }
+            let at = pair.submissions.0 + u64::from(pair.head) * 64;
+            let words: [u64; 8] = core::array::from_fn(|index| self.machine.word(at + index as u64 * 8));
+            pair.head = (pair.head + 1) % pair.submissions.1;
+            state.pairs.insert(queue, pair);
+            let (status, result) = if queue == 0 {
+                self.admin(&mut state, &words)
+            } else {
+                (self.io(&words), 0)
+            };
+            let Some(pair) = state.pairs.get_mut(&queue) else { return };
+            let place = pair.completions.0 + u64::from(pair.tail) * 16;
+            let last = words[0] >> 16 & 0xffff | u64::from(pair.phase) << 16 | u64::from(status) << 17;
+            self.machine.store(place, &u64::from(result).to_le_bytes());
+            self.machine.store(place + 8, &(u64::from(pair.head) | last << 32).to_le_bytes());
+            pair.tail += 1;
+            if pair.tail == pair.completions.1 {
+                pair.tail = 0;
+                pair.phase = !pair.phase;
+            }
+        }
+    }
+}
+
+impl Registers for Model {
+    fn read8(&self, _: u64) -> u8 {
+        0
+    }
+    fn read16(&self, _: u64) -> u16 {
+        0
+    }
+    fn read32(&self, offset: u64) -> u32 {
+        match offset {
+            // 64 entries, 5 s, the NVM command set.
+            0x00 => 0x0a00_003f,
+            0x04 => 0x20,
+            0x08 => 0x0001_0400,
+            0x1c => self.state.borrow().registers.get(&0x14).copied().unwrap_or(0) & 1,
+            other => self.state.borrow().registers.get(&other).copied().unwrap_or(0),
+        }
+    }
+    fn write8(&self, _: u64, _: u8) {}
+    fn write16(&self, _: u64, _: u16) {}
+    fn write32(&self, offset: u64, value: u32) {
+        if offset >= 0x1000 {
+            if (offset - 0x1000) % 8 == 0 {
+                self.ring(((offset - 0x1000) / 8) as u16, value as u16);
+            }
+            return;
+        }
+        let mut state = self.state.borrow_mut();
+        state.registers.insert(offset, value);
+        if offset == 0x14 {
+            state.pairs.clear();
+            if value & 1 != 0 {
+                let register = |at: u64| u64::from(state.registers.get(&at).copied().unwrap_or(0));
+                let size = (register(0x24) & 0xfff) as u16 + 1;
+                let admin = Pair {
+                    submissions: (register(0x28) | register(0x2c) << 32, size),
+                    completions: (register(0x30) | register(0x34) << 32, size),
+                    phase: true,
+                    ..Pair::default()
+                };
+                state.pairs.insert(0, admin);
+            }
+        }
+    }
+}
+
+fn model() -> (Rc<Machine>, Rc<Medium>, Rc<Model>) {
+    let machine = Rc::new(Machine::default());
+    let medium = Medium::new();
+    let model = Model {
+        machine: machine.clone(),
+        medium: medium.clone(),
+        state: RefCell::default(),
+    };
+    (machine, medium, Rc::new(model))
+}
+
+#[test]
+fn a_controller_tells_of_itself_and_obeys() {
+    let (machine, medium, model) = model();
+    let mut controller = start(&device(&machine, vec![], 0, model), 3).unwrap();
+    let unit = controller.unit(0).unwrap();
+    assert_eq!(
+        (&*unit.name, &*unit.model, &*unit.serial, unit.queues),
+        ("nvme3", "MODEL", "SERIAL", 2)
+    );
+    assert_eq!((unit.geometry.sectors, unit.geometry.sector_size), (SECTORS, 512));
+    medium.bytes.borrow_mut().fill(1);
+    for (operation, sector) in [(Operation::Discard, 5), (Operation::WriteZeroes, 9)] {
+        let request = Request {
+            operation,
+            sector,
+            sectors: 2,
+            segments: &[],
+        };
+        assert_eq!(run(&mut *controller, &machine, &request), Ok(()));
+        let bytes = medium.bytes.borrow();
+        let at = sector as usize * 512;
+        assert!(bytes[at..at + 1024].iter().all(|byte| *byte == 0) && bytes[at - 1] == 1 && bytes[at + 1024] == 1);
+    }
+    for _ in 0..3 {
+        controller.watch(machine.time.get(), &mut |_, _| {});
+    }
+    assert_eq!(controller.unit(0).unwrap().health.temperature, Some(40));
+}
+
+#[test]
+fn a_command_that_hangs_ends_and_the_controller_works_again() {
+    let (machine, _, model) = model();
+    let mut controller = start(&device(&machine, vec![], 0, model.clone()), 0).unwrap();
+    // The controller forgets its queues.
+    let pairs = core::mem::take(&mut model.state.borrow_mut().pairs);
+    assert_eq!(pairs.len(), 3);
+    assert_eq!(run(&mut *controller, &machine, &Request::FLUSH), Err(IoError::Timeout));
+    for _ in 0..20 {
+        machine.time.set(machine.time.get() + 250);
+        controller.watch(machine.time.get(), &mut |_, _| {});
+    }
+    assert_eq!(run(&mut *controller, &machine, &Request::FLUSH), Ok(()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_is_written_is_kept(seed: u64) {
+        let (machine, medium, model) = model();
+        let mut controller = start(&device(&machine, vec![], 0, model), 0).unwrap();
+        keeps_what_is_written(&mut *controller, &machine, &medium, seed);
+    }
+
+    #[test]
+    fn nonsense_is_survived(seed: u64, rate in 1u64..200) {
+        let (machine, _, model) = model();
+        let noisy = Rc::new(Noisy { inner: model, machine: machine.clone(), random: Random::new(seed), rate: 0.into(), gone: false.into() });
+        survives(|device| start(device, 0), &device(&machine, vec![], 0, noisy.clone()), &noisy, rate);
+    }
+}
