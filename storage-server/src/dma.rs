@@ -47,6 +47,12 @@ impl DmaBuffer {
         }
     }
 
+    /// The same memory under another physical address, for tests.
+    #[cfg(test)]
+    pub(crate) fn said_to_be_at(self, physical: u64) -> Self {
+        Self { physical, ..self }
+    }
+
     /// Address of the first byte as devices know it.
     #[must_use]
     pub const fn physical(&self) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::start;
 use crate::controller::{Operation, Request};
-use crate::drivers::testing::{Machine, Medium, Noisy, Random, SECTORS, device, keeps_what_is_written, run, survives};
+use crate::drivers::testing::{Machine, Medium, Noisy, SECTORS, device, keeps_what_is_written, run, survives};
 use crate::hardware::Registers;
 use core::cell::RefCell;
 use proptest::prelude::*;
@@ -269,7 +269,7 @@ proptest! {
     #[test]
     fn nonsense_is_survived(seed: u64, rate in 1u64..200) {
         let (machine, _, model) = model();
-        let noisy = Rc::new(Noisy { inner: model, machine: machine.clone(), random: Random::new(seed), rate: 0.into(), gone: false.into() });
-        survives(|device| start(device, 0), &device(&machine, vec![], 0, noisy.clone()), &noisy, rate);
+        let noisy = Noisy::new(model, &machine, seed, rate);
+        survives(|device| start(device, 0), &device(&machine, vec![], 0, noisy.clone()), &machine, &|| noisy.pull_out());
     }
 }

@@ -33,12 +33,22 @@ impl Random {
 /// Memory and clock. Time passes when a driver waits.
 #[derive(Default)]
 pub struct Machine {
+    /// Where the next memory is said to be; 0: where it really is.
+    next: Cell<u64>,
     pub buffers: RefCell<Vec<DmaBuffer>>,
     pub time: Cell<u64>,
     pub allowed: Cell<bool>,
 }
 
 impl Machine {
+    /// With memory below 4 GiB.
+    pub fn low() -> Self {
+        Self {
+            next: Cell::new(1 << 20),
+            ..Self::default()
+        }
+    }
+
     /// The memory at a physical address, as far as it goes on; none outside of what was allocated.
     pub fn memory(&self, physical: u64) -> Option<DmaBuffer> {
         let buffers = self.buffers.borrow();
@@ -82,7 +92,12 @@ impl Machine {
 
 impl Platform for Machine {
     fn allocate(&self, bytes: usize) -> Option<DmaBuffer> {
-        let buffer = DmaBuffer::of_this_process(bytes.next_multiple_of(4096));
+        let bytes = bytes.next_multiple_of(4096);
+        let mut buffer = DmaBuffer::of_this_process(bytes);
+        if self.next.get() > 0 {
+            buffer = buffer.said_to_be_at(self.next.get());
+            self.next.set(self.next.get() + bytes as u64);
+        }
         self.buffers.borrow_mut().push(buffer.clone());
         Some(buffer)
     }
@@ -162,6 +177,22 @@ pub struct Noisy {
 }
 
 impl Noisy {
+    pub fn new(inner: Rc<dyn Registers>, machine: &Rc<Machine>, seed: u64, rate: u64) -> Rc<Self> {
+        Rc::new(Self {
+            inner,
+            machine: machine.clone(),
+            random: Random::new(seed),
+            rate: Cell::new(rate),
+            gone: Cell::new(false),
+        })
+    }
+
+    /// It is pulled out.
+    pub fn pull_out(&self) {
+        self.rate.set(0);
+        self.gone.set(true);
+    }
+
     fn disturb(&self, value: u64) -> u64 {
         if self.gone.get() {
             return u64::MAX;
@@ -214,6 +245,24 @@ impl Registers for Noisy {
             self.disturb_memory();
         }
     }
+}
+
+/// No registers.
+pub struct Nothing;
+
+impl Registers for Nothing {
+    fn read8(&self, _: u64) -> u8 {
+        u8::MAX
+    }
+    fn read16(&self, _: u64) -> u16 {
+        u16::MAX
+    }
+    fn read32(&self, _: u64) -> u32 {
+        u32::MAX
+    }
+    fn write8(&self, _: u64, _: u8) {}
+    fn write16(&self, _: u64, _: u16) {}
+    fn write32(&self, _: u64, _: u32) {}
 }
 
 /// A device of one range of memory.
@@ -327,10 +376,14 @@ pub fn keeps_what_is_written(controller: &mut dyn Controller, machine: &Machine,
     assert_eq!(run(controller, machine, &bad), Ok(()));
 }
 
-/// Whatever a device answers, each request ends exactly once, and at the latest when the device is gone.
-pub fn survives(start: impl FnOnce(&Device) -> Result<Box<dyn Controller>, String>, device: &Device, noisy: &Noisy, rate: u64) {
-    let machine = noisy.machine.clone();
-    noisy.rate.set(rate);
+/// Whatever a device answers, each request ends exactly once, and at the latest when the device is gone, which `pull_out` sees to.
+pub fn survives(
+    start: impl FnOnce(&Device) -> Result<Box<dyn Controller>, String>,
+    device: &Device,
+    machine: &Machine,
+    pull_out: &dyn Fn(),
+) {
+    let random = Random::new(machine.now());
     let Ok(mut controller) = start(device) else { return };
     let mut open: BTreeMap<u32, ()> = BTreeMap::new();
     let memory = machine.allocate(1 << 16).unwrap();
@@ -359,12 +412,11 @@ pub fn survives(start: impl FnOnce(&Device) -> Result<Box<dyn Controller>, Strin
         let mut done = |tag: u32, _: Result<(), IoError>| assert!(open.remove(&tag).is_some(), "{tag} ends twice, or was never begun");
         controller.poll(&mut done);
         if tag % 7 == 0 {
-            machine.pause(250 * (1 + noisy.random.below(8)));
+            machine.pause(250 * (1 + random.below(8)));
             controller.watch(machine.now(), &mut done);
         }
     }
-    noisy.rate.set(0);
-    noisy.gone.set(true);
+    pull_out();
     for _ in 0..400 {
         machine.pause(250);
         controller.watch(machine.now(), &mut |tag, _| {
