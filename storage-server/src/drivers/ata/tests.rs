@@ -113,6 +113,9 @@ impl Ports for Range {
     }
     fn write8(&self, offset: u16, value: u8) {
         let model = &self.0;
+        if model.noise.as_ref().is_some_and(|(random, rate)| random.below(*rate) == 0) {
+            return;
+        }
         match (self.1, offset) {
             (0, 7) => match value {
                 0xec => model.identify(),

@@ -272,6 +272,40 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    struct Silent;
+
+    impl Registers for Silent {
+        fn read8(&self, _: u64) -> u8 {
+            0
+        }
+        fn read16(&self, _: u64) -> u16 {
+            0
+        }
+        fn read32(&self, _: u64) -> u32 {
+            0
+        }
+        fn write8(&self, _: u64, _: u8) {}
+        fn write16(&self, _: u64, _: u16) {}
+        fn write32(&self, _: u64, _: u32) {}
+    }
+
+    #[test]
+    fn what_has_completed_cannot_complete_again_in_the_place_of_another() {
+        let machine = crate::drivers::testing::Machine::default();
+        let mut queue = Queue::new(&machine, 1, 4, 4).unwrap();
+        let whose = |tag| InFlight { tag, sector: 0, since: 0 };
+        let complete = |queue: &Queue, entry: usize, id: u64| queue.completions.write(entry * COMPLETION + 8, id << 32 | 1 << 48);
+        queue.submit(&Silent, Command::default(), &[], None, whose(1)).unwrap();
+        let id = queue.submissions.read::<u64>(0) >> 16 & 0xffff;
+        complete(&queue, 0, id);
+        let mut seen = Vec::new();
+        queue.completed(&Silent, &mut |whose, _, _| seen.push(whose.tag)).unwrap();
+        queue.submit(&Silent, Command::default(), &[], None, whose(2)).unwrap();
+        complete(&queue, 1, id);
+        assert!(queue.completed(&Silent, &mut |whose, _, _| seen.push(whose.tag)).is_err());
+        assert_eq!(seen, [1]);
+    }
+
     /// Pages that a controller would access.
     fn walk(list: &DmaBuffer, pointer: Pointer, bytes: u64) -> Vec<(u64, u64)> {
         let mut found: Vec<(u64, u64)> = Vec::new();

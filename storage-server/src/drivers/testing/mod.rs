@@ -209,11 +209,13 @@ impl Noisy {
         }
     }
 
-    fn disturb_memory(&self) {
+    /// Whether a write arrives. Some do not, and some change memory as well.
+    fn arrives(&self) -> bool {
         let rate = self.rate.get();
         if rate != 0 && self.random.below(rate) == 0 {
             self.machine.scribble(&self.random);
         }
+        !self.gone.get() && (rate == 0 || self.random.below(rate) != 0)
     }
 }
 
@@ -228,21 +230,18 @@ impl Registers for Noisy {
         self.disturb(self.inner.read32(offset).into()) as u32
     }
     fn write8(&self, offset: u64, value: u8) {
-        if !self.gone.get() {
+        if self.arrives() {
             self.inner.write8(offset, value);
-            self.disturb_memory();
         }
     }
     fn write16(&self, offset: u64, value: u16) {
-        if !self.gone.get() {
+        if self.arrives() {
             self.inner.write16(offset, value);
-            self.disturb_memory();
         }
     }
     fn write32(&self, offset: u64, value: u32) {
-        if !self.gone.get() {
+        if self.arrives() {
             self.inner.write32(offset, value);
-            self.disturb_memory();
         }
     }
 }
