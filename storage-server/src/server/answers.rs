@@ -5,6 +5,7 @@ use alloc::{format, rc::Rc, string::String, vec, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::Future;
 use tessera_block::{BlockDevice, IoError};
+use tessera_datastore::gpt::{self, GptError};
 use tessera_proto::{
     Call, Failure, FailureKind, Page,
     datastore::{self, ChangedRanges, FileData},
@@ -160,15 +161,9 @@ impl storage::Server for &Answers {
         Ok(Page::fill(all.map(|(number, disk)| (number, disk.info()))))
     }
 
-    fn partitions(&mut self, call: &mut Call, disk: &str, _first: u32) -> Result<Page<PartitionInfo>, Failure> {
+    fn partitions(&mut self, call: &mut Call, disk: &str, first: u32) -> Result<Page<PartitionInfo>, Failure> {
         let disk = self.disk(disk)?;
-        self.later(call, async move {
-            let _ = disk;
-            Ok(Page {
-                items: Vec::new(),
-                next: None,
-            })
-        })
+        self.later(call, partitions(disk, first))
     }
 
     fn read(&mut self, call: &mut Call, disk: &str, sector: u64, offset: u32, length: u32) -> Result<DiskData, Failure> {
@@ -190,6 +185,46 @@ impl storage::Server for &Answers {
         }
         self.later(call, exercise(disk, sector, count, seed))
     }
+}
+
+async fn partitions(disk: Rc<Disk>, first: u32) -> Later<Page<PartitionInfo>> {
+    let none = Page {
+        items: Vec::new(),
+        next: None,
+    };
+    if !disk.is_there() {
+        return Ok(none);
+    }
+    let table = match gpt::read(&*disk).await {
+        Ok(table) => table,
+        Err(GptError::Missing) => return Ok(none),
+        Err(GptError::Io(error)) => return Err(trouble(disk.name(), error)),
+        Err(error) => return Err(Failure::new(FailureKind::Internal, format_args!("{}: {error}", disk.name()))),
+    };
+    let all = (0..).zip(&table.partitions).skip(first as usize);
+    Ok(Page::fill(all.map(|(index, entry)| {
+        let info = PartitionInfo {
+            number: entry.number,
+            first: entry.first,
+            sectors: entry.sectors,
+            kind: guid(&entry.kind),
+            name: entry.name.clone(),
+        };
+        (index, info)
+    })))
+}
+
+/// A GUID as people write it: its first three parts stand with their lowest byte first (UEFI 2.10, appendix A).
+fn guid(bytes: &[u8; 16]) -> String {
+    let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+    let mut text = String::new();
+    for (place, index) in order.into_iter().enumerate() {
+        if matches!(place, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{:02x}", bytes[index]));
+    }
+    text
 }
 
 async fn read(disk: Rc<Disk>, sector: u64, offset: usize, length: usize) -> Later<DiskData> {

@@ -82,6 +82,8 @@ fn pattern(seed: u64, sector: u64, size: usize) -> Vec<u8> {
 fn image(context: &Context, name: &str, seed: u64) -> Result<PathBuf> {
     let stem = format!("{}.{}.{name}.raw", context.name.replace('/', "-"), context.emulator);
     let path = context.environment.logs.join(stem);
+    // Bochs marks images that it uses, and leaves the mark when it is ended.
+    let _ = fs::remove_file(path.with_extension("raw.lock"));
     let file = fs::File::create(&path)?;
     file.set_len(SIZE)?;
     for sector in SECTORS {
@@ -181,6 +183,13 @@ fn read(context: &Context) -> Result<Outcome> {
     if context.emulator == Emulator::Qemu {
         compare(&mut host, "cd0", 16, &pattern(9, 16, 2048))?;
     }
+    // The disk that the machine boots from has partitions, the firmware's among them.
+    let boot = if context.emulator == Emulator::Qemu { "sata0" } else { "ata0" };
+    let partitions = host.neat_command(&format!("disk show {boot}"))?;
+    ensure!(
+        partitions.contains("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"),
+        "{boot} has no partition for the firmware:\n{partitions}"
+    );
     let refused = one_line(&mut host, &format!("disk exercise {} 0 1", disks[0].0))?;
     ensure!(
         refused.contains("not to be destroyed"),
