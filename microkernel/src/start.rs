@@ -1,11 +1,11 @@
 //! From the boot code to init: everything that is left of the machine is made into capabilities, and the first thread starts.
 
 use tessera_abi::PAGE_SIZE;
-use tessera_abi::boot::{Features, INIT_CNODE_BITS, MAX_UNTYPED, UntypedInfo, slot};
+use tessera_abi::boot::{Features, INIT_CNODE_BITS, slot};
 use tessera_abi::bundle::BundleHeader;
 use tessera_abi::layout;
 use tessera_abi::object::{ObjectKind, Rights, size, thread as thread_op};
-use tessera_boot::bundle as bundle_header;
+use tessera_boot::{bundle as bundle_header, regions};
 
 use crate::arch::boot::{BOOT_INFO_PAGES, BootContext};
 use crate::arch::memory::{copy_kernel_half, phys_to_virt, virt_to_phys};
@@ -194,23 +194,13 @@ fn make_init(context: &mut BootContext) -> Ref<Thread> {
     info.manifest_offset = header.manifest_offset;
     info.manifest_length = header.manifest_length;
     info.trace_ring_pages = trace::RING_PAGES as u32;
-    let free = allocator.free().as_slice().iter().map(|r| (*r, 0));
-    let devices = device_regions.as_slice().iter().map(|r| (*r, FLAG_DEVICE));
     let mut free_bytes = 0;
-    for (region, flags) in free.chain(devices) {
-        let mut base = region.base.next_multiple_of(PAGE);
-        let end = region.end & !(PAGE - 1);
-        while base < end && (info.untyped_count as usize) < MAX_UNTYPED {
-            let pages = ((end - base) / PAGE).min(u64::from(u32::MAX));
-            let number = info.untyped_count;
-            put(table, slot::UNTYPED + number, &memory(ObjectKind::Untyped, Rights::all(), flags, base, pages));
-            info.untyped[number as usize] = UntypedInfo { base, pages, device: u64::from(flags != 0) };
-            info.untyped_count += 1;
-            base += pages * PAGE;
-            if flags == 0 {
-                free_bytes += pages * PAGE;
-            }
-        }
+    for (number, memory_of) in (0..).zip(regions::untyped(allocator.free(), device_regions)) {
+        let (flags, free) = if memory_of.device != 0 { (FLAG_DEVICE, 0) } else { (0, memory_of.pages * PAGE) };
+        put(table, slot::UNTYPED + number, &memory(ObjectKind::Untyped, Rights::all(), flags, memory_of.base, memory_of.pages));
+        info.untyped[number as usize] = memory_of;
+        info.untyped_count = number + 1;
+        free_bytes += free;
     }
     info.kernel_bytes = info.ram_bytes.saturating_sub(free_bytes + info.bundle_length);
     thread

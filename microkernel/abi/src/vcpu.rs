@@ -62,11 +62,13 @@ pub enum ExitReason {
     Notified = 23,
     /// `iret` that ended NMI blocking, for backends without virtual NMI; internal to the kernel.
     Iret = 24,
+    /// The guest ended an interrupt that is in the APIC page's `trigger_mode`, where the processor delivers; the instruction is done. `info[0]` vector.
+    EndOfInterrupt = 25,
 }
 
 impl ExitReason {
     /// Number of reasons, for tables of counters.
-    pub const COUNT: usize = 25;
+    pub const COUNT: usize = 26;
 
     /// Decodes a reason.
     #[must_use]
@@ -97,6 +99,7 @@ impl ExitReason {
             22 => Self::Unknown,
             23 => Self::Notified,
             24 => Self::Iret,
+            25 => Self::EndOfInterrupt,
             _ => return None,
         })
     }
@@ -130,6 +133,7 @@ impl ExitReason {
             Self::Unknown => "unknown",
             Self::Notified => "notified",
             Self::Iret => "IRET",
+            Self::EndOfInterrupt => "end of interrupt",
         }
     }
 

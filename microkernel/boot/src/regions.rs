@@ -1,6 +1,7 @@
 //! Sets of physical address ranges: from the firmware's memory map to what is free.
 
 use heapless::Vec;
+use tessera_abi::boot::{MAX_UNTYPED, UntypedInfo};
 
 /// Ranges that a set holds at most.
 pub const MAX_REGIONS: usize = 96;
@@ -184,8 +185,39 @@ impl RegionSet {
     }
 }
 
+/// What is left of RAM and devices, as the first server gets it: whole pages, no piece longer than 32 bits count, at most [`MAX_UNTYPED`] of them.
+#[must_use]
+pub fn untyped(free: &RegionSet, devices: &RegionSet) -> Vec<UntypedInfo, MAX_UNTYPED> {
+    const PAGE: u64 = tessera_abi::PAGE_SIZE as u64;
+    let mut list = Vec::new();
+    let regions = free.as_slice().iter().map(|region| (region, 0)).chain(devices.as_slice().iter().map(|region| (region, 1)));
+    for (region, device) in regions {
+        let (mut base, end) = (region.base.next_multiple_of(PAGE), region.end & !(PAGE - 1));
+        while base < end {
+            let pages = ((end - base) / PAGE).min(u32::MAX.into());
+            if list.push(UntypedInfo { base, pages, device }).is_err() {
+                return list;
+            }
+            base += pages * PAGE;
+        }
+    }
+    list
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_is_left_is_whole_pages_and_says_what_it_is() {
+        let (mut free, mut devices) = (RegionSet::default(), RegionSet::default());
+        free.add(Region { base: 0x1800, end: 0x3fff });
+        free.add(Region { base: 0x10_0000, end: 0x10_0800 });
+        devices.add(Region { base: 1 << 40, end: (1 << 40) + (1 << 45) });
+        let list = untyped(&free, &devices);
+        assert_eq!((list[0].base, list[0].pages, list[0].device), (0x2000, 1, 0));
+        assert!(list[1..].iter().all(|piece| piece.device == 1 && piece.pages <= u32::MAX.into()));
+        assert_eq!(list[1..].iter().map(|piece| piece.pages).sum::<u64>(), 1 << 33);
+    }
+
     use super::*;
     use proptest::prelude::*;
 

@@ -65,6 +65,10 @@ const PREEMPTION_TIMER: u32 = 1 << 6;
 const SECONDARY: u32 = 1 << 31;
 const VPID: u32 = 1 << 5;
 const PAUSE_LOOP: u32 = 1 << 10;
+/// Secondary control: the APIC's MSRs are the virtual-APIC page's, for a guest in x2APIC mode. Switched on and off.
+pub const X2APIC_MODE: u32 = 1 << 4;
+/// APIC-register virtualisation and virtual-interrupt delivery: used with [`X2APIC_MODE`] or not at all.
+const DELIVERY: u32 = 1 << 8 | 1 << 9;
 
 /// Pin-based controls that are needed.
 const PIN: &[(u32, &str)] = &[(0, "no external-interrupt exits"), (3, "no NMI exits"), (5, "no virtual NMIs")];
@@ -87,7 +91,7 @@ const PRIMARY: &[(u32, &str)] = &[
 const PRIMARY_FORBIDDEN: u32 = 1 << 15 | 1 << 16 | 1 << 9;
 const SECONDARY_NEEDED: &[(u32, &str)] = &[(1, "no EPT"), (7, "no unrestricted guest")];
 /// RDTSCP, VPID, WBINVD exits, PAUSE-loop exits, INVPCID.
-const SECONDARY_WANTED: u32 = 1 << 3 | VPID | 1 << 6 | PAUSE_LOOP | 1 << 12;
+const SECONDARY_WANTED: u32 = 1 << 3 | X2APIC_MODE | VPID | 1 << 6 | DELIVERY | PAUSE_LOOP | 1 << 12;
 const EXIT: &[(u32, &str)] =
     &[(2, "no saving of DR7"), (9, "no 64-bit host"), (19, "no loading of PAT"), (20, "no saving of EFER"), (21, "no loading of EFER")];
 const ENTRY: &[(u32, &str)] =
@@ -158,7 +162,10 @@ impl Capabilities {
         // Tags are handed out anew when they run out, for which all of them must be dropped at once.
         let tags = secondary & VPID != 0 && ept(32) && ept(42);
         let secondary = if tags { secondary } else { secondary & !VPID };
+        let delivers = secondary & (X2APIC_MODE | DELIVERY) == X2APIC_MODE | DELIVERY;
+        let secondary = secondary & !if delivers { X2APIC_MODE } else { X2APIC_MODE | DELIVERY };
         let found = self.found(tags);
+        let delivery = if delivers { VirtFeatures::VIRTUAL_APIC | VirtFeatures::APIC_REGISTERS } else { VirtFeatures::empty() };
         let used = found
             & (VirtFeatures::NESTED_PAGING
                 | VirtFeatures::UNRESTRICTED_GUEST
@@ -169,7 +176,8 @@ impl Capabilities {
                 | VirtFeatures::VIRTUAL_NMI
                 | VirtFeatures::DEADLINE_TIMER
                 | VirtFeatures::NEXT_RIP
-                | VirtFeatures::PAUSE_FILTER);
+                | VirtFeatures::PAUSE_FILTER
+                | delivery);
         Ok(Controls {
             revision: self.basic as u32 & 0x7fff_ffff,
             pin,
@@ -221,6 +229,17 @@ pub fn fill_msr_map(map: &mut [u8; 0x1000], passed: impl Iterator<Item = u64>) {
         for half in [0, 0x800] {
             map[half + bit / 8] &= !(1 << (bit % 8));
         }
+    }
+}
+
+/// Leaves to a guest in x2APIC mode what the processor keeps of the APIC's registers: reading task priority, processor priority, ISR, TMR and IRR; writing task
+/// priority and end of interrupt (SDM volume 3, 30.5).
+pub fn pass_x2apic(map: &mut [u8; 0x1000]) {
+    for msr in [0x808, 0x80a].into_iter().chain(0x810..=0x827) {
+        map[msr / 8] &= !(1 << (msr % 8));
+    }
+    for msr in [0x808, 0x80b] {
+        map[0x800 + msr / 8] &= !(1 << (msr % 8));
     }
 }
 
@@ -309,6 +328,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn interrupts_are_left_to_a_processor_that_can_do_all_of_it() {
+        let delivery = VirtFeatures::VIRTUAL_APIC | VirtFeatures::APIC_REGISTERS;
+        let controls = willing().controls().unwrap();
+        assert_eq!(controls.secondary & (X2APIC_MODE | DELIVERY), DELIVERY, "the mode is the guest's");
+        assert!(controls.used.contains(delivery));
+        for bit in [4, 8, 9] {
+            let mut capabilities = willing();
+            capabilities.secondary &= !(1 << (32 + bit));
+            let controls = capabilities.controls().unwrap();
+            assert_eq!(controls.secondary & (X2APIC_MODE | DELIVERY), 0);
+            assert!(!controls.used.intersects(delivery));
+        }
+    }
+
+    #[test]
+    fn only_what_the_processor_keeps_of_the_apic_passes() {
+        let mut map = [0xff; 0x1000];
+        pass_x2apic(&mut map);
+        assert_eq!(map.iter().map(|byte| byte.count_zeros()).sum::<u32>(), 26 + 2);
+        let passes = |half: usize, msr: usize| map[half + msr / 8] >> (msr % 8) & 1 == 0;
+        assert!(passes(0, 0x808) && passes(0, 0x827) && !passes(0, 0x828) && !passes(0, 0x80b) && !passes(0, 0x839));
+        assert!(passes(0x800, 0x808) && passes(0x800, 0x80b) && !passes(0x800, 0x80a) && !passes(0x800, 0x830) && !passes(0x800, 0x83f));
+    }
+
     proptest! {
         /// Whatever a processor says: no control is set that it forbids, none is clear that it forces, but for windows, which must not be forced.
         #[test]
@@ -327,7 +371,7 @@ mod tests {
                 for (capability, value, free) in [
                     (capabilities.pin, controls.pin, 0),
                     (capabilities.primary, controls.primary, 0),
-                    (capabilities.secondary, controls.secondary, VPID),
+                    (capabilities.secondary, controls.secondary, VPID | X2APIC_MODE | DELIVERY),
                     (capabilities.exit, controls.exit, 0),
                     (capabilities.entry, controls.entry, ENTRY_LONG_MODE),
                 ] {

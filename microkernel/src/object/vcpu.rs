@@ -28,8 +28,6 @@ pub struct Vcpu {
     pub mapped_in: Cell<u64>,
     /// Where.
     pub mapped_at: Cell<u64>,
-    /// Index in its virtual machine.
-    pub index: Cell<u32>,
     /// It has a guest space and is initialised.
     pub configured: Cell<bool>,
     /// Times it was run.

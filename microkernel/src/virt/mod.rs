@@ -345,6 +345,7 @@ impl VcpuArea {
     pub unsafe fn reset_state(&mut self, state: *mut VcpuState) {
         // SAFETY: the caller's promise.
         unsafe { reset::store_reset(state, fpu::supported_xcr0(), fpu::extended_size()) };
+        put!(state, features()[1].contains(VirtFeatures::VIRTUAL_APIC).into(), processor_delivers);
     }
 
     /// Physical address of the VMCS, if the hardware keeps state of a vCPU outside memory while the processor that ran it has not given it up ([`give_up`]).

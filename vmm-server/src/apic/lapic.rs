@@ -278,6 +278,11 @@ impl Lapic {
             return Effect::None;
         };
         self.page.in_service.remove(vector);
+        self.ended(vector)
+    }
+
+    /// A vector left the ISR.
+    pub fn ended(&self, vector: u8) -> Effect {
         if self.page.trigger_mode.contains(vector) && self.spurious & 1 << 12 == 0 {
             Effect::EndLevel(vector)
         } else {

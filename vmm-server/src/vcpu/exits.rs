@@ -112,6 +112,10 @@ impl<H: Host> Vcpu<'_, H> {
             // All of them are hidden in CPUID.
             ExitReason::Mwait | ExitReason::Virtualisation => self.raise(state, INVALID_OPCODE, None),
             ExitReason::ReadPmc => self.raise(state, GENERAL_PROTECTION, Some(0)),
+            ExitReason::EndOfInterrupt => {
+                let effect = self.lapic.ended(state.info[0] as u8);
+                self.apply(effect);
+            }
             ExitReason::Iret | ExitReason::None => (),
             ExitReason::Shutdown => return Err("triple fault: an exception could not be delivered, nor the double fault that followed"),
             ExitReason::EntryFailed => return Err("the processor refused to enter the guest with these registers"),

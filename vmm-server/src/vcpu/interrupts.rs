@@ -184,14 +184,15 @@ impl<H: Host> Vcpu<'_, H> {
     }
 
     fn inject_interrupt(&mut self, state: &mut VcpuState) -> bool {
-        let requested = self.lapic.deliverable();
-        if let Some(vector) = requested.filter(|_| state.processor_delivers == 0) {
+        // Where the processor delivers what the APIC has, that comes afterwards.
+        if let Some(vector) = self.lapic.deliverable()
+            && state.processor_delivers == 0
+        {
             self.lapic.deliver(vector);
             state.inject = EVENT_VALID | EVENT_INTERRUPT | u32::from(vector);
             return true;
         }
-        // What the APIC has comes first.
-        if requested.is_some() || !self.external() {
+        if !self.external() {
             return false;
         }
         let now = self.machine.clock.ns(H::now());
@@ -216,8 +217,8 @@ impl<H: Host> Vcpu<'_, H> {
         if self.external() {
             state.request_window = WINDOW_EXIT;
         }
-        // Whether something in service or the task priority holds it back, the kernel sees by itself.
-        if self.lapic.has_requests() {
+        // Whether something in service or the task priority holds it back, the kernel sees by itself; a processor that delivers is told whatever may have changed.
+        if self.lapic.has_requests() || state.processor_delivers != 0 {
             state.request_window |= WINDOW_DELIVER;
         }
         if self.nmi_pending {

@@ -271,6 +271,8 @@ impl<H: Host> Vcpu<'_, H> {
                 let accepted = self.lapic.set_base(value);
                 self.publish_destination();
                 self.update_deadline();
+                // The kernel is told of the mode with the next entry.
+                self.attention = true;
                 accepted
             }
             number::MTRR_DEFAULT => {

@@ -102,9 +102,6 @@ fn configure(request: &Request<'_>, thread: Ref<Thread>) -> Result<Results, Erro
     thread.context.set(Some(context_object));
     context_object.owner.set(Some(thread));
     context_object.borrower.set(Some(thread));
-    if thread.cpu.get() != cpu {
-        destroy::forget_fpu(thread);
-    }
     thread.set_priority(priority);
     thread.cpu.set(cpu);
     thread.flags.set(flags as u8);

@@ -41,7 +41,7 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
 }
 
 fn configure(request: &Request<'_>, vcpu: Ref<Vcpu>) -> Result<Results, Error> {
-    let [guest, space, address, index, ..] = request.words;
+    let [guest, space, address, ..] = request.words;
     if vcpu.configured.get() || vcpu.mapped_in.get() != 0 {
         return Err(Error::BadState);
     }
@@ -56,7 +56,6 @@ fn configure(request: &Request<'_>, vcpu: Ref<Vcpu>) -> Result<Results, Error> {
     cnode::copy(guest_slot, &vcpu.space, Rights::all(), 0)?;
     vcpu.mapped_in.set(space.identity.get());
     vcpu.mapped_at.set(address);
-    vcpu.index.set(index as u32);
     vcpu.configured.set(true);
     Ok([0; 6])
 }

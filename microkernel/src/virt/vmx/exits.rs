@@ -136,6 +136,10 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
             put!(state, [qualification & 0xffff | (qualification >> 30 & 3) << 32, error, 0, 0], info);
             ExitReason::TaskSwitch
         }
+        reason::VIRTUAL_EOI => {
+            put!(state, qualification & 0xff, info[0]);
+            ExitReason::EndOfInterrupt
+        }
         reason::TRIPLE_FAULT => ExitReason::Shutdown,
         reason::XSETBV => ExitReason::XSetBv,
         reason::INVD | reason::WBINVD => ExitReason::CacheFlush,

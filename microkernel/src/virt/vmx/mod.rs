@@ -86,7 +86,7 @@ mod machine {
     use spin::Once;
     use tessera_abi::vcpu::VcpuState;
     use tessera_abi::virt::VirtFeatures;
-    use tessera_boot::vmx::{Capabilities, Controls, fill_msr_map};
+    use tessera_boot::vmx::{Capabilities, Controls, X2APIC_MODE, fill_msr_map, pass_x2apic};
     use x86_64::instructions::tables::{sgdt, sidt};
     use x86_64::registers::control::{Cr4, Cr4Flags};
 
@@ -96,8 +96,9 @@ mod machine {
     const ALLOWED: u64 = 1 << 2;
 
     static CONTROLS: Once<Controls> = Once::new();
-    /// MSRs: all exit but those that the VMCS or [`SWITCHED_MSRS`] hold. A bit each: reads of low and high numbers, writes of low and high.
-    static MSR_MAP: Bitmap<0x1000> = Bitmap(UnsafeCell::new([0; 0x1000]));
+    /// MSRs: all exit but those that the VMCS or [`SWITCHED_MSRS`] hold. A bit each: reads of low and high numbers, writes of low and high. The second is for guests in
+    /// x2APIC mode on a processor that keeps registers of the APIC.
+    static MSR_MAPS: [Bitmap<0x1000>; 2] = [const { Bitmap(UnsafeCell::new([0; 0x1000])) }; 2];
     /// The host's values, the same on each processor.
     static HOST_VALUES: Once<[MsrEntry; HOST_MSRS]> = Once::new();
 
@@ -128,8 +129,13 @@ mod machine {
         allow()?;
         // SAFETY: `read` asks only for MSRs whose presence others told.
         let controls = Capabilities::read(|msr| unsafe { rdmsr(msr) }).controls()?;
-        // SAFETY: called once, on the boot processor, before any guest exists: nobody else looks at the map.
-        fill_msr_map(unsafe { &mut *MSR_MAP.0.get() }, SWITCHED_MSRS.into_iter().chain(IN_VMCS));
+        // SAFETY: called once, on the boot processor, before any guest exists: nobody else looks at the maps.
+        let maps = unsafe { MSR_MAPS.each_ref().map(|map| &mut *map.0.get()) };
+        for map in maps {
+            fill_msr_map(map, SWITCHED_MSRS.into_iter().chain(IN_VMCS));
+        }
+        // SAFETY: as above, and the references end with the loop.
+        pass_x2apic(unsafe { &mut *MSR_MAPS[1].0.get() });
         let Controls { found, used, .. } = controls;
         CONTROLS.call_once(|| controls);
         HOST_VALUES.call_once(|| {
@@ -237,13 +243,11 @@ mod machine {
         for (field, value) in [
             (field::PIN, controls.pin.into()),
             (field::PRIMARY, area.vmx.primary),
-            (field::SECONDARY, controls.secondary.into()),
             (field::EXIT, controls.exit.into()),
             (field::ENTRY, controls.entry.into()),
             (field::EXCEPTIONS, super::ALWAYS_INTERCEPTED.into()),
             (field::IO_BITMAP_A, io_map),
             (field::IO_BITMAP_B, io_map + 4096),
-            (field::MSR_BITMAP, image_physical(MSR_MAP.0.get())),
             (field::EXIT_MSR_STORE, msrs),
             (field::EXIT_MSR_STORE_COUNT, SWITCHED_MSRS.len() as u64),
             (field::ENTRY_MSR_LOAD, msrs),
@@ -251,6 +255,7 @@ mod machine {
             (field::EXIT_MSR_LOAD, HOST_VALUES.get().map_or(0, |values| image_physical(values.as_ptr()))),
             (field::EXIT_MSR_LOAD_COUNT, HOST_MSRS as u64),
             (field::VIRTUAL_APIC, own + (size_of::<VcpuArea>() + size_of::<VcpuState>()) as u64),
+            (field::INTERRUPT_STATUS, 0),
             (field::LINK_POINTER, u64::MAX),
             (field::TIMER, area.vmx.timer),
             (field::PAUSE_GAP, 128),
@@ -270,6 +275,13 @@ mod machine {
         ] {
             write(field, value);
         }
+        set_apic_mode(false);
+    }
+
+    /// Whether the guest's accesses to the MSRs of an x2APIC are the processor's, where that keeps registers of the APIC.
+    pub fn set_apic_mode(x2apic: bool) {
+        write(field::SECONDARY, u64::from(controls().secondary | if x2apic { X2APIC_MODE } else { 0 }));
+        write(field::MSR_BITMAP, image_physical(MSR_MAPS[usize::from(x2apic)].0.get()));
     }
 
     /// Writes a VMCS back to memory. Its vCPU, wherever it runs next, and the one whose VMCS was current here, find out by their tokens.

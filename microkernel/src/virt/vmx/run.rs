@@ -4,7 +4,7 @@
 //! into one word, and a single branch leads to [`prepare`] or `exits`.
 
 use super::exits::{entry_failed, exit_attentively, instruction_failed};
-use super::machine::bind;
+use super::machine::{bind, set_apic_mode};
 use super::state as registers;
 use super::vmcs::{self, field, host_cr0, host_cr3, read, read_to, reason, write, write_from};
 use super::{Own, convert};
@@ -13,9 +13,12 @@ use crate::virt::host::{Cpu, pending, write_debug_registers};
 use crate::virt::{CpuState, Exit, Nested, VcpuArea, apic, ends_interrupt, fpu, get, page, put, put_pair, register_offset, world_switch};
 use core::arch::asm;
 use core::mem::offset_of;
+use core::sync::atomic::Ordering;
+use tessera_abi::apic::{ApicPage, VectorSet};
 use tessera_abi::vcpu::{
     Dirty, EVENT_EXCEPTION, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, WINDOW_DELIVER, WINDOW_EXIT, gpr,
 };
+use tessera_abi::virt::VirtFeatures;
 use tessera_boot::vmx::{INTERRUPT_WINDOW, MOV_DR, NMI_WINDOW};
 
 /// RFLAGS.TF.
@@ -280,7 +283,9 @@ unsafe fn prepare_events(area: &mut VcpuArea, blocked: &mut u64) -> Result<(), E
         area.host.pending &= !(pending::REQUESTS | pending::HELD);
         // SAFETY: the caller's promise.
         let apic = unsafe { apic(state) };
-        if let Some(vector) = apic.request() {
+        if super::machine::controls().used.contains(VirtFeatures::VIRTUAL_APIC) {
+            hand_over(apic);
+        } else if let Some(vector) = apic.request() {
             let priority = u64::from(vector >> 4);
             // SAFETY: the caller's promise.
             let held_by_task = priority <= unsafe { registers::cr8(state) };
@@ -304,6 +309,17 @@ unsafe fn prepare_events(area: &mut VcpuArea, blocked: &mut u64) -> Result<(), E
     set_window(area, window, INTERRUPT_WINDOW, pending::WINDOW);
     set_window(area, get!(state, request_nmi_window) != 0, NMI_WINDOW, pending::NMI_WINDOW);
     Ok(())
+}
+
+/// Tells the processor what is requested and in service, which ends the VMM must see, and whether the guest reaches its APIC by MSRs. It delivers by itself then, and keeps the page.
+fn hand_over(apic: &ApicPage) {
+    let highest = |set: &VectorSet| u64::from(set.highest().unwrap_or(0));
+    write(field::INTERRUPT_STATUS, highest(&apic.requests) | highest(&apic.in_service) << 8);
+    for word in 0..4 {
+        let register = |index| u64::from(apic.trigger_mode.register(index).get());
+        write(field::EOI_EXITS + word as u64 * 2, register(word * 2) | register(word * 2 + 1) << 32);
+    }
+    set_apic_mode(apic.x2apic.load(Ordering::Relaxed) != 0);
 }
 
 /// Asks for an exit at a window, or no longer.
