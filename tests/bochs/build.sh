@@ -51,6 +51,12 @@ compile() {
     # the loop for one processor does.
     sed -i '/^void BX_CPU_C::cpu_run_trace(void)$/{n;s/{/{ BX_CPU_THIS_PTR prev_rip = RIP; BX_CPU_THIS_PTR speculative_rsp = false;/}' cpu/cpu.cc
     grep -q 'prev_rip = RIP; BX_CPU_THIS_PTR speculative_rsp' cpu/cpu.cc || return 1
+    # A guest that masks interrupts would get a pending virtual interrupt all the same when one of the host's arrives; and one that was entered with them masked
+    # would keep the host's back.
+    sed -i '/^void BX_CPU_C::HandleExtInterrupt/,/^}/s/if (is_pending(BX_EVENT_PENDING_VMX_VIRTUAL_INTR))/if (is_unmasked_event_pending(BX_EVENT_PENDING_VMX_VIRTUAL_INTR))/' cpu/event.cc
+    grep -q 'if (is_unmasked_event_pending(BX_EVENT_PENDING_VMX_VIRTUAL_INTR))' cpu/event.cc || return 1
+    sed -i '/^  BX_CPU_THIS_PTR in_vmx_guest = true;$/{n;s/^$/  handleInterruptMaskChange();/}' cpu/vmx.cc
+    grep -q '^  handleInterruptMaskChange();$' cpu/vmx.cc || return 1
     ./configure --with-nogui --disable-plugins --disable-docbook --disable-xpm \
         --enable-x86-64 --enable-cpu-level=6 --enable-smp --enable-vmx=2 --enable-svm \
         --enable-all-optimizations --enable-long-phy-address --enable-configurable-msrs \

@@ -57,6 +57,7 @@ const _: () = assert!(size_of::<Space>() <= 4096);
 
 impl Space {
     /// A space whose root and pool lie behind it.
+    #[inline(never)]
     pub fn new(kind: ObjectKind, root: u64, pool: u32) -> Self {
         let (root, pool, generation) = (Cell::new(root), Cell::new(pool), Cell::new(1));
         Self { header: Header::new(kind), root, pool, generation, ..Self::default() }

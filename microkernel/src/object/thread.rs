@@ -155,6 +155,7 @@ const _: () = assert!(size::THREAD == 2 * 4096);
 
 impl Thread {
     /// A stopped thread with nothing.
+    #[inline(never)]
     pub fn new() -> Self {
         let new = Self { header: Header::new(ObjectKind::Thread), ..Self::default() };
         new.set_priority(0);

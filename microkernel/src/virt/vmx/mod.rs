@@ -121,14 +121,20 @@ mod machine {
         }
     }
 
+    /// The controls that follow from what this processor's VT-x can do.
+    #[inline(never)]
+    fn controls_here() -> Result<Controls, &'static str> {
+        allow()?;
+        // SAFETY: `read` asks only for MSRs whose presence others told.
+        Capabilities::read(|msr| unsafe { rdmsr(msr) }).controls()
+    }
+
     /// Whether this machine has VT-x as this backend needs it.
     ///
     /// # Errors
     /// A line for the boot log.
     pub fn detect() -> Result<Detection, &'static str> {
-        allow()?;
-        // SAFETY: `read` asks only for MSRs whose presence others told.
-        let controls = Capabilities::read(|msr| unsafe { rdmsr(msr) }).controls()?;
+        let controls = controls_here()?;
         // SAFETY: called once, on the boot processor, before any guest exists: nobody else looks at the maps.
         let maps = unsafe { MSR_MAPS.each_ref().map(|map| &mut *map.0.get()) };
         for map in maps {
@@ -161,9 +167,7 @@ mod machine {
         if !is_there() {
             return Err("this processor has no VT-x, unlike the boot processor");
         }
-        allow()?;
-        // SAFETY: as in `detect`.
-        if Capabilities::read(|msr| unsafe { rdmsr(msr) }).controls()? != controls() {
+        if controls_here()? != controls() {
             return Err("this processor's VT-x differs from the boot processor's");
         }
         let tags = if controls().used.contains(VirtFeatures::TAGGED_TLB) { 1 << 16 } else { 2 };
