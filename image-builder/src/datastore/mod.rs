@@ -1,12 +1,11 @@
 //! `image-builder datastore`: making, filling and looking at datastores in image files and on block devices.
-#![allow(clippy::match_single_binding)]
 
 pub mod formats;
 mod show;
 mod target;
 mod transfer;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use formats::Format;
 use serde_json::json;
@@ -17,8 +16,8 @@ use std::{
     time::SystemTime,
 };
 use target::Target;
-use tessera_block::block_on;
-use tessera_datastore::{DiskOptions, FormatOptions, Kind, Store};
+use tessera_block::{BlockDevice, block_on};
+use tessera_datastore::{CheckOptions, DiskOptions, FormatOptions, Kind, Store};
 
 /// What to do with a datastore.
 #[derive(Subcommand)]
@@ -27,6 +26,7 @@ pub enum Command {
     Create(Create),
     /// List a folder.
     List {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// Folder of the datastore.
@@ -38,6 +38,7 @@ pub enum Command {
     },
     /// Show what is known of the datastore, or of one thing in it.
     Info {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// Folder, file or disk of the datastore.
@@ -48,6 +49,7 @@ pub enum Command {
     },
     /// Copy a file out of the datastore.
     Read {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// File of the datastore.
@@ -58,6 +60,7 @@ pub enum Command {
     },
     /// Copy a file into the datastore, over what was there.
     Write {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// File of the datastore.
@@ -68,6 +71,7 @@ pub enum Command {
     },
     /// Make a folder.
     Mkdir {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// Folder of the datastore.
@@ -75,6 +79,7 @@ pub enum Command {
     },
     /// Remove a file, an empty folder, or a disk with its snapshots.
     Remove {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// File, folder or disk of the datastore.
@@ -82,6 +87,7 @@ pub enum Command {
     },
     /// Give something another name or folder.
     Rename {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// What it is called.
@@ -91,6 +97,7 @@ pub enum Command {
     },
     /// Make a virtual disk that reads as zeroes.
     DiskCreate {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// Disk of the datastore.
@@ -98,11 +105,13 @@ pub enum Command {
         /// Its size, such as 10GiB.
         #[arg(long, value_parser = size)]
         size: u64,
+        /// What the disk is to be like.
         #[command(flatten)]
         disk: Disk,
     },
     /// Make a virtual disk larger.
     DiskGrow {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// Disk of the datastore.
@@ -111,8 +120,61 @@ pub enum Command {
         #[arg(long, value_parser = size)]
         size: u64,
     },
+    /// Take, list, remove and go back to snapshots of a disk.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// Make a virtual disk that goes on from a snapshot of another and shares its blocks.
+    Clone {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Disk of the datastore.
+        disk: String,
+        /// Its snapshot.
+        snapshot: String,
+        /// The new disk.
+        path: String,
+    },
+    /// List the ranges of a disk that changed since a snapshot.
+    Changes {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Disk of the datastore.
+        disk: String,
+        /// Its snapshot.
+        snapshot: String,
+    },
+    /// Make the datastore larger, or smaller where nothing is in the way.
+    Resize {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Its new size; all of the device or partition if not given.
+        #[arg(long, value_parser = size)]
+        size: Option<u64>,
+    },
+    /// Look for everything that does not fit together, without changing anything.
+    Check {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Read all data that has checksums.
+        #[arg(long)]
+        data: bool,
+    },
+    /// Mend what check finds. What is damaged is lost, and told.
+    Repair {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Read all data that has checksums.
+        #[arg(long)]
+        data: bool,
+    },
     /// Make a virtual disk of a disk image.
     Import {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// Disk image of this machine.
@@ -122,11 +184,13 @@ pub enum Command {
         /// Format of the disk image; by its first bytes if not given.
         #[arg(long, value_enum)]
         format: Option<Format>,
+        /// What the disk is to be like.
         #[command(flatten)]
         disk: Disk,
     },
     /// Make a disk image of a virtual disk.
     Export {
+        /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// Disk of the datastore.
@@ -136,6 +200,52 @@ pub enum Command {
         /// Format of the disk image.
         #[arg(long, value_enum, default_value = "raw")]
         format: Format,
+    },
+}
+
+/// What to do with snapshots.
+#[derive(Subcommand)]
+pub enum Snapshot {
+    /// Take a snapshot.
+    Create {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Disk of the datastore.
+        disk: String,
+        /// What to call the snapshot.
+        name: String,
+    },
+    /// List the snapshots of a disk.
+    List {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Disk of the datastore.
+        disk: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the disk what it was; what was written since is lost.
+    Revert {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Disk of the datastore.
+        disk: String,
+        /// Its snapshot.
+        name: String,
+    },
+    /// Remove a snapshot; the disk keeps what it holds.
+    Remove {
+        /// Where the datastore is.
+        #[command(flatten)]
+        image: Image,
+        /// Disk of the datastore.
+        disk: String,
+        /// Its snapshot.
+        name: String,
     },
 }
 
@@ -155,6 +265,7 @@ pub struct Image {
 /// What a new datastore is like.
 #[derive(Args)]
 pub struct Create {
+    /// Where the datastore is.
     #[command(flatten)]
     image: Image,
     /// Size of the image file, such as 10GiB; makes or enlarges it.
@@ -220,6 +331,39 @@ fn random() -> anyhow::Result<[u8; 16]> {
 impl Image {
     fn mount(&self, write: bool) -> anyhow::Result<Store<Target>> {
         target::mount(&self.image, self.partition, write)
+    }
+
+    /// Checks, and mends what can be; fails where something is left that is not as it should be.
+    fn check(&self, data: bool, repair: bool) -> anyhow::Result<()> {
+        let target = target::open(&self.image, self.partition, repair)?;
+        let options = CheckOptions { data, cache: 256 << 20 };
+        let bar = transfer::bar(0, self.quiet);
+        let progress = |done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        };
+        let result = block_on(async {
+            if repair {
+                tessera_datastore::repair(target, options, progress).await
+            } else {
+                tessera_datastore::check(target, options, progress).await
+            }
+        });
+        bar.finish_and_clear();
+        let report = result.with_context(|| self.image.display().to_string())?;
+        for problem in &report.problems {
+            println!("{problem}{}", if problem.harmless { " (only space is lost)" } else { "" });
+        }
+        let word = if repair { "mended" } else { "found" };
+        println!(
+            "{} objects, {} blocks in use, {} checksums compared, {} problems {word}",
+            report.objects, report.used, report.verified, report.count
+        );
+        ensure!(
+            repair || report.count == 0,
+            "the datastore is damaged: `image-builder datastore repair` mends it"
+        );
+        Ok(())
     }
 
     /// Mounts for writing, does something, and makes it durable.
@@ -291,10 +435,42 @@ impl Command {
                 Ok(())
             }),
             Self::Mkdir { image, path } => image.change(|store| Ok(store.create_folder(path, now()).map(drop)?)),
-            Self::Remove { image, path } => image.change(|store| Ok(block_on(store.remove(path))?)),
+            Self::Remove { image, path } => image.change(|store| {
+                block_on(store.remove(path))?;
+                reclaim(store)
+            }),
             Self::Rename { image, from, to } => image.change(|store| Ok(store.rename(from, to)?)),
             Self::DiskCreate { image, path, size, disk } => image.change(|store| disk.create(store, path, *size).map(drop)),
             Self::DiskGrow { image, path, size } => image.change(|store| Ok(store.grow_disk(store.lookup(path)?.id, *size)?)),
+            Self::Snapshot(command) => command.run(),
+            Self::Clone {
+                image,
+                disk,
+                snapshot,
+                path,
+            } => image.change(|store| {
+                let (_, snapshot) = find_snapshot(store, disk, snapshot)?;
+                Ok(store.clone_snapshot(snapshot, path, random()?, now()).map(drop)?)
+            }),
+            Self::Changes { image, disk, snapshot } => {
+                let store = image.mount(false)?;
+                let (disk, snapshot) = find_snapshot(&store, disk, snapshot)?;
+                let mut from = Some(0);
+                while let Some(at) = from {
+                    let changes = block_on(store.difference(disk, snapshot, at))?;
+                    for range in changes.ranges {
+                        println!("{} {}", range.start, range.end - range.start);
+                    }
+                    from = changes.next;
+                }
+                Ok(())
+            }
+            Self::Resize { image, size } => image.change(|store| {
+                let size = size.unwrap_or_else(|| store.device().geometry().bytes());
+                Ok(block_on(store.resize(size))?)
+            }),
+            Self::Check { image, data } => image.check(*data, false),
+            Self::Repair { image, data } => image.check(*data, true),
             Self::Import {
                 image,
                 input,
@@ -322,6 +498,59 @@ impl Command {
                 let sink = formats::create(output, *format, info.size)?;
                 transfer::export(&store, info.id, sink, &transfer::bar(info.size, image.quiet))
             }
+        }
+    }
+}
+
+/// Gives back all that was removed.
+fn reclaim(store: &Store<Target>) -> anyhow::Result<()> {
+    while block_on(store.reclaim(1024))? {}
+    Ok(())
+}
+
+/// The numbers of a disk and of its snapshot of that name.
+fn find_snapshot(store: &Store<Target>, disk: &str, name: &str) -> anyhow::Result<(u32, u32)> {
+    let disk = store.lookup(disk)?;
+    let snapshots = store.snapshots(disk.id)?;
+    let mut found = snapshots.iter().filter(|snapshot| snapshot.name == name);
+    match (found.next(), found.next()) {
+        (Some(snapshot), None) => Ok((disk.id, snapshot.id)),
+        (None, _) => bail!("{} has no snapshot {name:?}; `snapshot list` shows those it has", disk.name),
+        _ => bail!("{} has several snapshots {name:?}", disk.name),
+    }
+}
+
+impl Snapshot {
+    fn run(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Create { image, disk, name } => image.change(|store| {
+                let disk = store.lookup(disk)?.id;
+                ensure!(
+                    store.snapshots(disk)?.iter().all(|other| other.name != *name),
+                    "there is a snapshot {name:?} already; choose another name"
+                );
+                Ok(block_on(store.create_snapshot(disk, name, now())).map(drop)?)
+            }),
+            Self::List { image, disk, json } => {
+                let store = image.mount(false)?;
+                let list = store.snapshots(store.lookup(disk)?.id)?;
+                if *json {
+                    println!("{:#}", json!(list.iter().map(show::info_json).collect::<Vec<_>>()));
+                } else {
+                    print!("{}", show::list(&list));
+                }
+                Ok(())
+            }
+            Self::Revert { image, disk, name } => image.change(|store| {
+                let (disk, snapshot) = find_snapshot(store, disk, name)?;
+                block_on(store.revert(disk, snapshot))?;
+                reclaim(store)
+            }),
+            Self::Remove { image, disk, name } => image.change(|store| {
+                let (_, snapshot) = find_snapshot(store, disk, name)?;
+                store.remove_snapshot(snapshot)?;
+                reclaim(store)
+            }),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Formats of disk images, one file each.
 
+mod qcow2;
 mod raw;
+mod vmdk;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -11,6 +13,10 @@ use std::{fs::File, ops::Range, os::unix::fs::FileExt, path::Path};
 pub enum Format {
     /// The content as it is.
     Raw,
+    /// QEMU's format.
+    Qcow2,
+    /// VMware's format, in one sparse file.
+    Vmdk,
 }
 
 /// A disk image to read.
@@ -54,6 +60,8 @@ pub fn detect(path: &Path) -> anyhow::Result<Format> {
         .read_at(&mut magic, 0)
         .with_context(|| format!("{}: cannot be read", path.display()))?;
     Ok(match &magic {
+        qcow2::MAGIC => Format::Qcow2,
+        vmdk::MAGIC | b"# Di" => Format::Vmdk,
         _ => Format::Raw,
     })
 }
@@ -65,6 +73,8 @@ pub fn detect(path: &Path) -> anyhow::Result<Format> {
 pub fn open(path: &Path, format: Format) -> anyhow::Result<Box<dyn Source>> {
     let source: anyhow::Result<Box<dyn Source>> = match format {
         Format::Raw => raw::Reader::open(path).map(|reader| Box::new(reader) as _),
+        Format::Qcow2 => qcow2::Reader::open(path).map(|reader| Box::new(reader) as _),
+        Format::Vmdk => vmdk::Reader::open(path).map(|reader| Box::new(reader) as _),
     };
     source.with_context(|| path.display().to_string())
 }
@@ -76,6 +86,8 @@ pub fn open(path: &Path, format: Format) -> anyhow::Result<Box<dyn Source>> {
 pub fn create(path: &Path, format: Format, size: u64) -> anyhow::Result<Box<dyn Sink>> {
     let sink: anyhow::Result<Box<dyn Sink>> = match format {
         Format::Raw => raw::Writer::create(path, size).map(|writer| Box::new(writer) as _),
+        Format::Qcow2 => qcow2::Writer::create(path, size).map(|writer| Box::new(writer) as _),
+        Format::Vmdk => vmdk::Writer::create(path, size).map(|writer| Box::new(writer) as _),
     };
     sink.with_context(|| path.display().to_string())
 }

@@ -112,11 +112,6 @@ impl Cache {
         self.limit
     }
 
-    /// How many it holds.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Whether the node is there.
     pub fn contains(&self, key: Key) -> bool {
         self.places.contains_key(&key)

@@ -231,6 +231,7 @@ impl<D: BlockDevice> Store<D> {
                 self.load(need, false).await?;
             }
         };
+        let generation = work.generation;
         let written = self.write_commit(work).await;
         if written.is_err() {
             self.state.borrow_mut().failed = true;
@@ -238,6 +239,7 @@ impl<D: BlockDevice> Store<D> {
         written?;
         {
             let mut state = self.state.borrow_mut();
+            state.lift_floors(generation);
             state.cache.trim();
             state.space.trim();
         }

@@ -24,6 +24,7 @@ mod quiet;
 mod reclaim;
 mod record;
 mod request;
+mod resize;
 mod snapshots;
 mod space;
 mod state;

@@ -114,7 +114,11 @@ impl State {
             let record = &self.object(id)?.record;
             (record.origin, record.shared, record.owned)
         };
+        let generation = self.generation;
         for heir in heirs {
+            let object = self.object_mut(heir)?;
+            object.held_floor = object.held_floor.max(object.record.shared);
+            self.held_floors.push((heir, generation));
             let record = self.record_mut(heir)?;
             record.origin = origin;
             record.shared = shared;

@@ -579,6 +579,10 @@ impl Space {
     /// new end, and the group that becomes the last in memory as well.
     pub fn resize(&mut self, total: u64) {
         let old = self.total;
+        // The zone's index is written anew in any case: it may know of groups that come or go.
+        if let Some(edge) = self.loaded.get_mut(&(((old.min(total) - 1) / GROUP_BLOCKS) as u32)) {
+            edge.dirty = true;
+        }
         if total > old {
             self.total = total;
             self.reshape((old - 1) / GROUP_BLOCKS, old, total, false);

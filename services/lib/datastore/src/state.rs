@@ -85,6 +85,8 @@ pub struct Object {
     pub pending: Vec<Pending>,
     /// Where the next block is wanted.
     pub hint: u64,
+    /// A floor that holds until the commit that takes it away is on the device: until then a power cut would bring back who shares the blocks.
+    pub held_floor: u64,
 }
 
 impl Object {
@@ -96,6 +98,7 @@ impl Object {
             frozen: false,
             pending: Vec::new(),
             hint: 0,
+            held_floor: 0,
         }
     }
 
@@ -105,7 +108,7 @@ impl Object {
         if self.record.flags & CHECKSUMS != 0 {
             u64::MAX
         } else {
-            self.record.shared.max(self.record.tracked)
+            self.record.shared.max(self.record.tracked).max(self.held_floor)
         }
     }
 
@@ -145,6 +148,8 @@ pub struct State {
     pub unlogged: Vec<Entry>,
     /// Number of the next pending write.
     pub next_pending: u64,
+    /// Objects with a `held_floor`, and the generation whose commit lifts it.
+    pub held_floors: Vec<(u32, u64)>,
     /// Writing metadata failed.
     pub failed: bool,
     /// Whether it was mounted read-only.
@@ -167,6 +172,7 @@ impl State {
             tickets: Tickets::default(),
             unlogged: Vec::new(),
             next_pending: 0,
+            held_floors: Vec::new(),
             failed: false,
             read_only: false,
         }
@@ -552,6 +558,21 @@ impl State {
     /// Whether anything changed since the last commit.
     pub fn is_changed(&self) -> bool {
         !self.cache.dirty().is_empty() || !self.dirty.is_empty() || self.structural || self.space.freed_runs() > 0
+    }
+
+    /// A commit is on the device.
+    pub fn lift_floors(&mut self, generation: u64) {
+        let (lifted, held) = core::mem::take(&mut self.held_floors)
+            .into_iter()
+            .partition(|(_, until)| *until <= generation);
+        self.held_floors = held;
+        for (id, _) in Vec::<(u32, u64)>::into_iter(lifted) {
+            if self.held_floors.iter().all(|(other, _)| *other != id) {
+                if let Ok(object) = self.object_mut(id) {
+                    object.held_floor = 0;
+                }
+            }
+        }
     }
 
     /// Whether metadata can be changed.

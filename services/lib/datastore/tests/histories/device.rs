@@ -53,7 +53,6 @@ pub struct CutDevice {
     unflushed: RefCell<Vec<(u64, Vec<u8>)>>,
     /// Writes, flushes and discards until the power goes.
     left: Cell<Option<u64>>,
-    pub writes: Cell<u64>,
 }
 
 impl CutDevice {
@@ -63,7 +62,6 @@ impl CutDevice {
             durable: RefCell::new(vec![0; bytes]),
             unflushed: RefCell::default(),
             left: Cell::new(None),
-            writes: Cell::new(0),
         }
     }
 
@@ -108,7 +106,11 @@ impl CutDevice {
                 }
             }
         }
-        self.current.borrow_mut().copy_from_slice(&durable);
+        let mut current = self.current.borrow_mut();
+        for (sector, _) in &writes {
+            let range = *sector as usize * SECTOR..(*sector as usize + 1) * SECTOR;
+            current[range.clone()].copy_from_slice(&durable[range]);
+        }
         self.left.set(None);
     }
 
@@ -121,10 +123,6 @@ impl CutDevice {
             }
             None => Ok(false),
         }
-    }
-
-    pub fn content(&self) -> Vec<u8> {
-        self.current.borrow().clone()
     }
 }
 
@@ -153,7 +151,6 @@ impl BlockDevice for CutDevice {
     async fn write(&self, sector: u64, data: &[u8]) -> Result<(), IoError> {
         self.geometry().check_write(sector, data.len())?;
         let last = self.count()?;
-        self.writes.set(self.writes.get() + 1);
         self.current.borrow_mut()[sector as usize * SECTOR..][..data.len()].copy_from_slice(data);
         let mut unflushed = self.unflushed.borrow_mut();
         unflushed.extend(

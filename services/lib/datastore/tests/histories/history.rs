@@ -10,7 +10,7 @@ use tessera_datastore::{CheckOptions, DiskOptions, Error, FormatOptions, Kind, M
 
 /// Bytes of the device: little more than the least, so that it gets full now and then.
 const BYTES: usize = 7 << 20;
-const MAX_DISK: u64 = 3 << 20;
+const MAX_DISK: u64 = 3 << 19;
 
 /// A write whose data is on its way.
 struct Open {
@@ -48,11 +48,18 @@ fn fill(stamp: u64, first: u64, count: u64) -> Vec<u8> {
 
 /// The stamp of a sector's content; none for what nobody wrote there.
 fn stamp_of(data: &[u8], sector: u64) -> Option<u64> {
-    let stamp = u64::from_le_bytes(data[..8].try_into().ok()?);
-    if data.iter().all(|&byte| byte == 0) {
-        return Some(ZERO);
+    let words = data.as_chunks::<8>().0;
+    let stamp = u64::from_le_bytes(words[0]);
+    if stamp == ZERO {
+        return words.iter().all(|word| *word == [0; 8]).then_some(ZERO);
     }
-    (stamp != ZERO && data == fill(stamp, sector, 1)).then_some(stamp)
+    let pair = (words[0], sector.to_le_bytes());
+    words
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .all(|[first, second]| (*first, *second) == pair)
+        .then_some(stamp)
 }
 
 impl History {
@@ -603,39 +610,48 @@ impl History {
 
     /// Compares a disk with what it should hold; after a power cut, with what it may hold.
     fn compare(&self, name: &str, disk: &Disk, after_cut: bool) -> Result<(), String> {
-        let mut data = vec![0; disk.size as usize];
-        block_on(self.store().read(disk.id, 0, &mut data)).map_err(|error| format!("reading {name}: {error}"))?;
         let content = disk.content.borrow();
-        for (sector, bytes) in data.chunks(SECTOR).enumerate() {
-            let sector = sector as u64;
-            let stamp = stamp_of(bytes, sector);
+        self.each_sector(disk.id, disk.size, |sector, stamp| {
             let good = match stamp {
                 None => false,
                 Some(stamp) if after_cut => content.may_hold(sector, stamp),
                 Some(stamp) => stamp == content.now(sector) || self.is_open(name, sector, 1),
             };
-            if !good {
-                return Err(format!(
-                    "sector {sector} of {name} holds {stamp:?} ({:x?}), it may hold {:?} from {:?} on",
-                    &bytes[..16],
-                    content.sectors.get(&sector),
-                    content.durable.get(&sector)
-                ));
+            let known = (content.sectors.get(&sector), content.durable.get(&sector));
+            if good {
+                Ok(())
+            } else {
+                Err(format!(
+                    "sector {sector} of {name} holds {stamp:?}, it may hold {:?} from {:?} on",
+                    known.0, known.1
+                ))
             }
-        }
+        })?;
         for snapshot in &disk.snapshots {
-            let mut data = vec![0; snapshot.size as usize];
-            block_on(self.store().read(snapshot.id, 0, &mut data)).map_err(|error| format!("reading {}: {error}", snapshot.name))?;
-            for (sector, bytes) in data.chunks(SECTOR).enumerate() {
-                let wanted = snapshot.stamps.get(&(sector as u64)).copied().unwrap_or(ZERO);
-                if stamp_of(bytes, sector as u64) != Some(wanted) {
-                    return Err(format!(
-                        "sector {sector} of {} holds {:?}, not {wanted}",
-                        snapshot.name,
-                        stamp_of(bytes, sector as u64)
-                    ));
+            self.each_sector(snapshot.id, snapshot.size, |sector, stamp| {
+                let wanted = snapshot.stamps.get(&sector).copied().unwrap_or(ZERO);
+                if stamp == Some(wanted) {
+                    Ok(())
+                } else {
+                    Err(format!("sector {sector} of {} holds {stamp:?}, not {wanted}", snapshot.name))
                 }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads an object from start to end.
+    fn each_sector(&self, id: u32, size: u64, mut each: impl FnMut(u64, Option<u64>) -> Result<(), String>) -> Result<(), String> {
+        let mut buffer = [0; 128 << 10];
+        let mut at = 0;
+        while at < size {
+            let part = &mut buffer[..(size - at).min(128 << 10) as usize];
+            block_on(self.store().read(id, at, part)).map_err(|error| format!("reading object {id}: {error}"))?;
+            for (step, bytes) in part.chunks(SECTOR).enumerate() {
+                let sector = at / SECTOR as u64 + step as u64;
+                each(sector, stamp_of(bytes, sector))?;
             }
+            at += part.len() as u64;
         }
         Ok(())
     }
@@ -750,13 +766,13 @@ impl History {
         };
         // What is there now is certain.
         for disk in names.disks.values_mut() {
-            let mut data = vec![0; disk.size as usize];
-            block_on(self.store().read(disk.id, 0, &mut data)).unwrap();
-            let stamps = data
-                .chunks(SECTOR)
-                .enumerate()
-                .filter_map(|(sector, bytes)| Some((sector as u64, stamp_of(bytes, sector as u64)?)));
-            disk.content = Rc::new(RefCell::new(Content::certain(stamps.filter(|(_, stamp)| *stamp != ZERO).collect())));
+            let mut stamps = BTreeMap::new();
+            let read = self.each_sector(disk.id, disk.size, |sector, stamp| {
+                stamps.extend(stamp.filter(|stamp| *stamp != ZERO).map(|stamp| (sector, stamp)));
+                Ok(())
+            });
+            read.unwrap();
+            disk.content = Rc::new(RefCell::new(Content::certain(stamps)));
         }
         self.names = names;
         self.candidates = vec![self.names.clone()];

@@ -39,7 +39,7 @@ fn run_many(first: u64, count: u64) {
 
 #[test]
 fn nothing_that_was_flushed_is_lost() {
-    run_many(1, 2000);
+    run_many(1, 500);
 }
 
 /// `HISTORIES=100000 FIRST=1 cargo test --release -p tessera-datastore --test histories -- --ignored --nocapture`
