@@ -187,7 +187,7 @@ test: setup lint unit system-tests ## Everything that has to hold: setup, lint, 
 	$(call say,All tests passed)
 
 bench: setup image ## Measure (ONLY=PREFIX for a part)
-	@$(HOST_CARGO) build --release -p tessera-tests
+	@$(HOST_CARGO) build --release -p tessera-tests -p tessera-counter
 	@$(HOST_BIN)/bench $(if $(ONLY),--only $(ONLY))
 
 clean: ## Remove what was built, except the guests' packages

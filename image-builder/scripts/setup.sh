@@ -25,6 +25,7 @@ fi
 need build-essential have cc
 need lld have ld.lld
 need qemu-system-x86 have qemu-system-x86_64
+need qemu-utils have qemu-img
 need ovmf test -e /usr/share/OVMF/OVMF_CODE_4M.fd
 need seabios test -e /usr/share/seabios/bios-256k.bin
 need grub-pc-bin test -e /usr/lib/grub/i386-pc/boot.img

@@ -1,4 +1,7 @@
-//! Runs the benchmarks and reads their lines, `bench: NAME MEDIAN UNIT min MIN max MAX goal <=GOAL`.
+//! Runs the benchmarks and reads their lines, `bench: NAME MEDIAN UNIT min MIN max MAX goal <=GOAL`; a goal that has to be exceeded is `>=GOAL`.
+
+mod peer;
+mod storage;
 
 use crate::{
     Context, Failure, Result,
@@ -10,6 +13,15 @@ use crate::{
 };
 use regex::Regex;
 use std::{fs, path::PathBuf, time::Duration};
+
+/// What a figure has to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// The less, the better: this at most.
+    AtMost(u64),
+    /// The more, the better: this at least.
+    AtLeast(u64),
+}
 
 /// A figure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,15 +36,15 @@ pub struct Figure {
     pub min: u64,
     /// Largest.
     pub max: u64,
-    /// Largest value that is good enough; none: only reported.
-    pub goal: Option<u64>,
+    /// What is good enough; none: only reported.
+    pub goal: Option<Goal>,
 }
 
 impl Figure {
     /// Reads a line.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
-        let regex = Regex::new(r"^bench: (\S+) (\d+) (\S+) min (\d+) max (\d+)(?: goal (?:<=(\d+)|-))?$").ok()?;
+        let regex = Regex::new(r"^bench: (\S+) (\d+) (\S+) min (\d+) max (\d+)(?: goal (?:<=(\d+)|>=(\d+)|-))?$").ok()?;
         let groups = regex.captures(line.trim())?;
         let number = |index: usize| groups.get(index)?.as_str().parse().ok();
         Some(Self {
@@ -41,13 +53,13 @@ impl Figure {
             unit: groups[3].into(),
             min: number(4)?,
             max: number(5)?,
-            goal: number(6),
+            goal: number(6).map(Goal::AtMost).or(number(7).map(Goal::AtLeast)),
         })
     }
 
     /// A figure of one measurement.
     #[must_use]
-    pub fn single(name: &str, value: u64, unit: &str, goal: Option<u64>) -> Self {
+    pub fn single(name: &str, value: u64, unit: &str, goal: Option<Goal>) -> Self {
         Self {
             name: name.into(),
             median: value,
@@ -69,24 +81,33 @@ impl Figure {
             max,
             goal,
         } = self;
-        let goal = goal.map_or("-".into(), |goal| format!("<={goal}"));
+        let goal = match goal {
+            None => "-".into(),
+            Some(Goal::AtMost(goal)) => format!("<={goal}"),
+            Some(Goal::AtLeast(goal)) => format!(">={goal}"),
+        };
         format!("bench: {name} {median} {unit} min {min} max {max} goal {goal}")
     }
 
     /// Whether it reaches its goal.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.goal.is_none_or(|goal| self.median <= goal)
+        match self.goal {
+            None => true,
+            Some(Goal::AtMost(goal)) => self.median <= goal,
+            Some(Goal::AtLeast(goal)) => self.median >= goal,
+        }
     }
 }
 
-/// A group, what its machines are emulated by, and what measures it.
-type Group = (&'static str, Emulator, fn(&Context) -> Result<Vec<Figure>>);
-const GROUPS: [Group; 5] = [
+/// A group, what its machines are emulated by, and what measures at least those of its figures whose names begin with a prefix.
+type Group = (&'static str, Emulator, fn(&Context, &str) -> Result<Vec<Figure>>);
+const GROUPS: [Group; 6] = [
     ("ipc", Emulator::Qemu, in_system),
     ("boot", Emulator::Qemu, boot),
     ("size", Emulator::Qemu, size),
     ("memory", Emulator::Qemu, memory),
+    ("storage", Emulator::Qemu, storage::measure),
     // Last: what cannot be measured without Bochs keeps nothing else from being measured.
     (VTX, Emulator::Bochs, vtx),
 ];
@@ -106,7 +127,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
             }
             let name = format!("bench-{group}");
             let context = Context::new(environment, &name, emulator, Duration::from_secs(900));
-            let found = measure(&context).map_err(|failure| Failure::new(format!("{group}.*: {failure}")))?;
+            let found = measure(&context, prefix).map_err(|failure| Failure::new(format!("{group}.*: {failure}")))?;
             for found in found.into_iter().filter(|f| f.name.starts_with(prefix)) {
                 figure(&found);
                 all.push(found);
@@ -115,7 +136,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
     }
     ensure!(
         !all.is_empty(),
-        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.* and memory.*"
+        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.* and storage.*"
     );
     Ok(all)
 }
@@ -161,12 +182,12 @@ fn by_probe(context: &Context, prefix: &str) -> Result<Vec<Figure>> {
     collect(context, system, true, "bench")
 }
 
-fn in_system(context: &Context) -> Result<Vec<Figure>> {
+fn in_system(context: &Context, _: &str) -> Result<Vec<Figure>> {
     by_probe(context, "")
 }
 
 /// VM exits by VT-x, which Bochs has.
-fn vtx(context: &Context) -> Result<Vec<Figure>> {
+fn vtx(context: &Context, _: &str) -> Result<Vec<Figure>> {
     let mut figures = by_probe(context, "virt")?;
     for figure in &mut figures {
         figure.name = figure.name.replacen("virt", VTX, 1);
@@ -174,7 +195,7 @@ fn vtx(context: &Context) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn boot(context: &Context) -> Result<Vec<Figure>> {
+fn boot(context: &Context, _: &str) -> Result<Vec<Figure>> {
     let probe = Probe::new("boot-times", "boot-times debian")
         .priority(46)
         .reports()
@@ -183,7 +204,7 @@ fn boot(context: &Context) -> Result<Vec<Figure>> {
     collect(context, context.product()?.probe(probe), true, "boot-times")
 }
 
-fn memory(context: &Context) -> Result<Vec<Figure>> {
+fn memory(context: &Context, _: &str) -> Result<Vec<Figure>> {
     let probe = Probe::new("lifecycle", "lifecycle debian 3")
         .priority(46)
         .reports()
@@ -198,7 +219,7 @@ fn memory(context: &Context) -> Result<Vec<Figure>> {
 }
 
 /// Size of the kernel and of what an image holds beside guests.
-fn size(context: &Context) -> Result<Vec<Figure>> {
+fn size(context: &Context, _: &str) -> Result<Vec<Figure>> {
     let programs = std::env::var_os("TESSERA_PROGRAMS").map_or_else(|| context.environment.root.join("build/programs"), PathBuf::from);
     let kernel = fs::read(programs.join("kernel")).map_err(|e| Failure::new(format!("{}: {e}", programs.join("kernel").display())))?;
     let (loaded, text) = elf::loaded(&kernel);
@@ -210,9 +231,9 @@ fn size(context: &Context) -> Result<Vec<Figure>> {
     let kib = |bytes: u64| bytes.div_ceil(1024);
     let payload = kib(loaded as u64 + bundle);
     Ok(vec![
-        Figure::single("size.kernel", kib(loaded as u64), "KiB", Some(150)),
-        Figure::single("size.kernel-text", kib(text as u64), "KiB", Some(100)),
-        Figure::single("size.payload", payload, "KiB", Some(4096)),
+        Figure::single("size.kernel", kib(loaded as u64), "KiB", Some(Goal::AtMost(150))),
+        Figure::single("size.kernel-text", kib(text as u64), "KiB", Some(Goal::AtMost(100))),
+        Figure::single("size.payload", payload, "KiB", Some(Goal::AtMost(4096))),
     ])
 }
 
@@ -241,7 +262,11 @@ pub fn table(figures: &[Figure]) -> String {
             Some(_) => "**missed**",
             None => "",
         };
-        let goal = goal.map_or(String::new(), |goal| format!("≤ {goal}"));
+        let goal = match goal {
+            None => String::new(),
+            Some(Goal::AtMost(goal)) => format!("≤ {goal}"),
+            Some(Goal::AtLeast(goal)) => format!("≥ {goal}"),
+        };
         text.push_str(&format!("| `{name}` | {median} | {unit} | {min} | {max} | {goal} | {verdict} |\n"));
     }
     text
@@ -257,11 +282,15 @@ mod tests {
         let figure = Figure::parse("bench: ipc.null 45 instructions min 44 max 60 goal <=50").unwrap();
         assert!(figure.is_good());
         assert!(!Figure { median: 51, ..figure }.is_good());
+        let figure = Figure::parse("bench: storage.x 99 operations/10⁹ min 90 max 100 goal >=100").unwrap();
+        assert!(!figure.is_good());
+        assert!(Figure { median: 100, ..figure }.is_good());
     }
 
     proptest! {
         #[test]
-        fn lines_are_read_back(median: u64, min: u64, max: u64, goal: Option<u64>) {
+        fn lines_are_read_back(median: u64, min: u64, max: u64, least: Option<bool>, goal: u64) {
+            let goal = least.map(|least| if least { Goal::AtLeast(goal) } else { Goal::AtMost(goal) });
             let figure = Figure { name: "a.b-c".into(), median, unit: "KiB".into(), min, max, goal };
             prop_assert_eq!(Figure::parse(&figure.line()), Some(figure));
         }

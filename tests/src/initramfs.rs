@@ -131,8 +131,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Failure::new(format!("cannot read {}: {e} (run `make setup`)", path.display())))
 }
 
-/// An archive with busybox and the `init` of `scripts`.
-fn begin(busybox: &Path, scripts: &Path) -> Result<Archive> {
+/// An archive with busybox and its first program.
+pub fn begin(busybox: &Path, init: &[u8]) -> Result<Archive> {
     let program = read(busybox)?;
     // A dynamic program would find no libraries in the guest.
     if elf::is_dynamic(&program) {
@@ -151,13 +151,13 @@ fn begin(busybox: &Path, scripts: &Path) -> Result<Archive> {
     for applet in APPLETS {
         archive.link(&format!("bin/{applet}"), "busybox");
     }
-    archive.program("init", &read(&scripts.join("init"))?);
+    archive.program("init", init);
     Ok(archive)
 }
 
 /// The RAM disk of guests without a disk: busybox, and the `init` and test scripts of `scripts`.
 pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
-    let mut archive = begin(busybox, scripts)?;
+    let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
     archive.directory("tests");
     let mut tests: Vec<_> = fs::read_dir(scripts.join("tests"))?
         .filter_map(|e| e.ok().map(|e| e.path()))
@@ -172,7 +172,7 @@ pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
 
 /// The RAM disk of guests that run from a disk: busybox, the `init` of `scripts`, and the kernel's drivers out of `modules`.
 pub fn build_for_disk(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Vec<u8>> {
-    let mut archive = begin(busybox, scripts)?;
+    let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
     archive.directory("modules");
     for module in DISK_MODULES {
         let file = format!("{module}.ko");

@@ -7,11 +7,13 @@
 pub mod bench;
 pub mod cases;
 pub mod context;
+pub mod disks;
 pub mod elf;
 pub mod escape;
 pub mod failure;
 pub mod image;
 pub mod initramfs;
+pub mod linux;
 pub mod machine;
 pub mod runner;
 pub mod serial;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What came in so far, without escape sequences.
@@ -84,6 +84,11 @@ impl Serial {
     pub fn with_emulator_log(mut self, path: PathBuf) -> Self {
         self.emulator_log = Some(path);
         self
+    }
+
+    /// Moves the end of every wait to `limit` from now on.
+    pub fn wait_at_most(&mut self, limit: Duration) {
+        self.deadline = Instant::now() + limit;
     }
 
     /// From now on, every wait fails at once when `text` appears before what it waits for.
@@ -263,7 +268,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{io::Cursor, time::Duration};
+    use std::io::Cursor;
 
     fn serial(input: &'static str) -> Serial {
         let log = std::env::temp_dir().join(format!("tessera-serial-{}-{:p}.log", std::process::id(), input));

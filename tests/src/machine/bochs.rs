@@ -193,6 +193,7 @@ pub(super) fn start(config: &Config, logs: &Path) -> Result<Started> {
         first,
         second: lines.next().transpose()?,
         monitor: None,
+        counter: None,
         log: emulator_log(config),
     })
 }

@@ -29,8 +29,10 @@ pub enum Bus {
 pub struct Disk {
     /// What it is attached to.
     pub bus: Bus,
-    /// Its content. What the machine writes is written there.
+    /// Its content. What the machine writes is written there, unless it vanishes.
     pub path: PathBuf,
+    /// What the machine writes is gone with the machine.
+    pub vanishes: bool,
     /// Serial number.
     pub serial: String,
     /// It can be taken away (NVMe).
@@ -46,6 +48,7 @@ impl Disk {
         Self {
             bus,
             path: path.into(),
+            vanishes: false,
             serial: serial.into(),
             removable: false,
             bad_sector: None,
@@ -66,6 +69,7 @@ impl Disk {
             fs::write(&rules, text)?;
             file = format!("blkdebug:{}:{file}", rules.display());
         }
+        let snapshot = if self.vanishes { "on" } else { "off" };
         let medium = if self.bus == Bus::Cd {
             ",media=cdrom,readonly=on"
         } else {
@@ -73,7 +77,7 @@ impl Disk {
         };
         let mut arguments = vec![
             "-drive".to_owned(),
-            format!("file={file},format=raw,if=none,id=drive{number}{medium}"),
+            format!("file={file},format=raw,if=none,id=drive{number},snapshot={snapshot}{medium}"),
         ];
         let serial = &self.serial;
         let mut port = || {

@@ -2,9 +2,11 @@
 
 pub mod bochs;
 mod connect;
+mod counter;
 mod disks;
 mod qemu;
 
+pub use counter::Counter;
 pub use disks::{Bus, Disk, Monitor};
 pub use qemu::ovmf;
 
@@ -75,6 +77,9 @@ pub struct Config {
     /// One instruction is one TSC tick, and each run is like the last. QEMU runs all processors on one host thread for it; Bochs always does, and repeats runs of one
     /// processor alone.
     pub icount: bool,
+    /// Executed instructions are counted, which needs the plugin of tests/counter; QEMU alone. Time goes as with `icount`, but what a disk takes it takes by the host's clock: a
+    /// machine that waits must not run through its timers.
+    pub counted: bool,
     /// A second serial port, on which test servers report.
     pub second_port: bool,
     /// The machine may restart itself; else a restart ends it.
@@ -99,6 +104,7 @@ impl Config {
             cpus: 2,
             memory: 2048,
             icount: false,
+            counted: false,
             second_port: false,
             restarts: false,
             disks: Vec::new(),
@@ -126,6 +132,7 @@ pub struct Machine {
     pub second: Option<Serial>,
     /// QEMU's monitor.
     pub monitor: Option<Monitor>,
+    counter: Option<Counter>,
 }
 
 impl Machine {
@@ -147,7 +154,15 @@ impl Machine {
             serial: open("serial", started.first, &format!("{stem}.log"))?,
             second: second.transpose()?,
             monitor: started.monitor,
+            counter: started.counter,
         })
+    }
+
+    /// The count of its instructions.
+    pub fn counter(&self) -> Result<&Counter> {
+        self.counter
+            .as_ref()
+            .ok_or_else(|| Failure::new("this machine was started without counting its instructions"))
     }
 
     /// The second serial port.
@@ -181,6 +196,8 @@ pub struct Started {
     pub second: Option<Line>,
     /// QEMU's monitor.
     pub monitor: Option<Monitor>,
+    /// What it executed.
+    pub counter: Option<Counter>,
     /// Name of the log in which it says why it ended.
     pub log: String,
 }

@@ -1,9 +1,9 @@
 //! QEMU with AMD-V emulated.
 
-use super::{Config, Firmware, Line, Monitor, Process, Started, connect};
+use super::{Config, Counter, Firmware, Line, Monitor, Process, Started, connect};
 use crate::{Failure, Result};
 use std::{
-    fs,
+    fs, io,
     os::unix::net::UnixListener,
     path::Path,
     process::{Command, Stdio},
@@ -24,12 +24,19 @@ pub fn ovmf() -> Option<&'static str> {
 /// Starts it.
 pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     let file_stem = config.file_stem();
+    // Of an earlier machine of this name.
+    let _ = fs::remove_file(logs.join(format!("{file_stem}.counts")));
     // The kernel ends the emulator when the thread that started it ends, however that happens.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config"]);
     command.args(["-machine", "q35", "-cpu", "max,+svm,+npt", "-display", "none", "-nic", "none"]);
     command.args(["-smp", &config.cpus.to_string(), "-m", &config.memory.to_string()]);
-    if config.icount {
+    let counts = logs.join(format!("{file_stem}.counts"));
+    if config.counted {
+        let plugin = Counter::plugin()?;
+        command.args(["-accel", "tcg,thread=single", "-icount", "shift=0"]);
+        command.args(["-plugin", &format!("{},counts={}", plugin.display(), counts.display())]);
+    } else if config.icount {
         command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
     } else {
         command.args(["-accel", "tcg"]);
@@ -92,6 +99,11 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
         .spawn()
         .map_err(|e| Failure::new(format!("cannot start setpriv and qemu-system-x86_64: {e} (run `make setup`)")))?;
     let mut process = Process(child);
+    let counter = if config.counted {
+        Some(connect::accept(&mut process, &log, || wait_for_counter(&counts))?)
+    } else {
+        None
+    };
     let (Some(input), Some(output)) = (process.0.stdin.take(), process.0.stdout.take()) else {
         return Err(Failure::new("QEMU started without pipes"));
     };
@@ -116,6 +128,16 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
         },
         second,
         monitor: monitor.map(Monitor::new),
+        counter,
         log,
     })
+}
+
+/// The plugin's file, as soon as it has its length.
+fn wait_for_counter(path: &Path) -> io::Result<Counter> {
+    if fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        Counter::open(path).map_err(|failure| io::Error::other(failure.0))
+    } else {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
 }

@@ -1,0 +1,301 @@
+//! Disks of guests, Tessera's beside the peer's: instructions that the whole machine executes for what `fio` does in the same guest, in one run.
+//!
+//! The guest's own work is in the figures of both. A job runs with few operations and with many; the difference is the cost of the operations alone, without starting `fio`.
+
+use super::{Figure, Goal, peer};
+use crate::{
+    Context, Failure, Result,
+    disks::Scratch,
+    linux,
+    machine::{Bus, Config, Disk, Machine},
+    systems::Guest,
+};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+/// RAM of the emulated machine in MiB, Tessera's and the peer's.
+pub const HOST_MEMORY: u32 = 1536;
+/// RAM of the guest in MiB.
+pub const GUEST_MEMORY: u32 = 256;
+/// Bytes of the disk on which is measured; all of it is written before.
+const DISK_SIZE: u64 = 512 << 20;
+/// The virtual disk of which a snapshot is taken, and how much of it is used.
+const LARGE_DISK: (u64, u64) = (10 << 30, 1 << 30);
+/// A job is run so often, and the median counts.
+const RUNS: usize = 5;
+/// Nested guests on QEMU 7.2 now and then wait for an interrupt that was lost; then the machine is started again, so often for each group.
+const RESTARTS: u32 = 6;
+
+/// What `fio` does.
+struct Job {
+    name: &'static str,
+    pattern: &'static str,
+    block: &'static str,
+    depth: u32,
+    /// Operations of the short and of the long run.
+    operations: (u64, u64),
+    /// Tessera's goal: the peer's figure times this, in percent.
+    goal: u64,
+}
+
+const fn job(name: &'static str, pattern: &'static str, block: &'static str, depth: u32, operations: (u64, u64), goal: u64) -> Job {
+    Job {
+        name,
+        pattern,
+        block,
+        depth,
+        operations,
+        goal,
+    }
+}
+
+const JOBS: [Job; 6] = [
+    job("read-4k-depth-1", "randread", "4k", 1, (200, 2200), 200),
+    job("read-4k-depth-32", "randread", "4k", 32, (400, 4400), 200),
+    job("write-4k-depth-1", "randwrite", "4k", 1, (200, 2200), 200),
+    job("write-4k-depth-32", "randwrite", "4k", 32, (400, 4400), 200),
+    job("read-128k", "read", "128k", 8, (100, 900), 130),
+    job("write-128k", "write", "128k", 8, (100, 900), 130),
+];
+
+impl Job {
+    fn command(&self, operations: u64) -> String {
+        let Self { pattern, block, depth, .. } = self;
+        format!(
+            "fio --name=job --filename=/dev/vdb --rw={pattern} --bs={block} --iodepth={depth} --number_ios={operations} --size={DISK_SIZE} --direct=1 --ioengine=io_uring \
+             --norandommap --gtod_reduce=1 --eta=never --output=/tmp/output && echo finished"
+        )
+    }
+}
+
+/// A disk of the emulated machine that the guest gets, in this order: an NVMe device of its own, whose writes vanish.
+pub struct Drive {
+    /// Its content.
+    pub image: PathBuf,
+    /// What QEMU in the peer takes it for.
+    pub format: &'static str,
+}
+
+impl Drive {
+    fn raw(image: &Path) -> Self {
+        Self {
+            image: image.into(),
+            format: "raw",
+        }
+    }
+
+    /// Attaches it.
+    pub fn attach(&self, config: &mut Config) {
+        let mut disk = Disk::new(Bus::Nvme, &self.image, &format!("disk{}", config.disks.len()));
+        disk.vanishes = true;
+        config.disks.push(disk);
+    }
+}
+
+/// Operations in 10⁹ instructions.
+fn rate(instructions: u64, operations: u64) -> u64 {
+    (u128::from(operations) * 1_000_000_000 / u128::from(instructions.max(1))) as u64
+}
+
+/// Runs a job once; operations in 10⁹ instructions.
+fn run(machine: &mut Machine, job: &Job) -> Result<u64> {
+    let mut measure = |operations| -> Result<u64> {
+        let before = machine.counter()?.when_idle()?;
+        machine.serial.wait_at_most(Duration::from_secs(120));
+        let output = linux::command(&mut machine.serial, &job.command(operations))?;
+        if !output.contains("finished") {
+            return Err(Failure::new(format!("fio failed in the guest: {output}")));
+        }
+        Ok(machine.counter()?.when_idle()?.saturating_sub(before))
+    };
+    let (short, long) = job.operations;
+    let (few, many) = (measure(short)?, measure(long)?);
+    Ok(rate(many.saturating_sub(few), long - short))
+}
+
+/// Measures all jobs in machines that `start` starts, until their guest's prompt has come.
+fn jobs(prefix: &str, start: impl Fn() -> Result<Machine>) -> Result<Vec<Figure>> {
+    let mut restarts = RESTARTS;
+    let mut running: Option<Machine> = None;
+    let mut figures = Vec::new();
+    for job in &JOBS {
+        let mut found = Vec::new();
+        while found.len() < RUNS {
+            let mut attempt = || -> Result<u64> {
+                let machine = match &mut running {
+                    Some(machine) => machine,
+                    None => running.insert(start()?),
+                };
+                run(machine, job)
+            };
+            match attempt() {
+                Ok(rate) => found.push(rate),
+                Err(failure) if restarts == 0 => return Err(Failure::new(format!("{prefix}.{}: {failure}", job.name))),
+                Err(failure) => {
+                    restarts -= 1;
+                    running = None;
+                    eprintln!(
+                        "{prefix}.{}: the machine is started again: {}",
+                        job.name,
+                        failure.0.lines().next().unwrap_or_default()
+                    );
+                }
+            }
+        }
+        figures.push(figure(&format!("{prefix}.{}", job.name), found, "operations/10⁹"));
+    }
+    Ok(figures)
+}
+
+fn figure(name: &str, mut found: Vec<u64>, unit: &str) -> Figure {
+    found.sort_unstable();
+    let at = |index: usize| found.get(index).copied().unwrap_or(0);
+    Figure {
+        name: name.into(),
+        median: at(found.len() / 2),
+        unit: unit.into(),
+        min: at(0),
+        max: at(found.len().saturating_sub(1)),
+        goal: None,
+    }
+}
+
+/// An image of `size` bytes, of which `used` are written in pieces of 1 MiB, evenly spread.
+fn filled(folder: &Path, name: &str, size: u64, used: u64) -> Result<Scratch> {
+    const PIECE: u64 = 1 << 20;
+    let scratch = Scratch::empty(folder, name, size)?;
+    let file = File::options().write(true).open(scratch.path())?;
+    // Neither zeroes nor compressible, without a source of random numbers: a linear congruential generator.
+    let mut state = 0x7e55_e7a0_u64;
+    let piece: Vec<u8> = (0..PIECE)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect();
+    let pieces = used / PIECE;
+    for number in 0..pieces {
+        file.write_all_at(&piece, size / pieces * number)?;
+    }
+    Ok(scratch)
+}
+
+/// Waits for the guest's prompt.
+fn with_prompt(mut machine: Machine, limit: Duration) -> Result<Machine> {
+    machine.serial.wait_at_most(limit);
+    linux::log_in(&mut machine.serial)?;
+    // Long commands stay on one line.
+    linux::command(&mut machine.serial, "stty cols 1000")?;
+    Ok(machine)
+}
+
+/// A snapshot inside a qcow2 image, by QEMU's monitor.
+fn peer_snapshot(context: &Context, root: &Path, folder: &Path) -> Result<Figure> {
+    let raw = filled(folder, "large", LARGE_DISK.0, LARGE_DISK.1)?;
+    let image = Scratch::empty(folder, "large-qcow2", 0)?;
+    let output = Command::new("qemu-img")
+        .args(["convert", "-O", "qcow2"])
+        .args([raw.path(), image.path()])
+        .output()
+        .map_err(|e| Failure::new(format!("cannot start qemu-img: {e} (run `make setup`)")))?;
+    if !output.status.success() {
+        return Err(Failure::new(format!(
+            "qemu-img: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )));
+    }
+    // On a device it does not grow: room for the tables of the snapshots.
+    let file = File::options().write(true).open(image.path())?;
+    file.set_len(file.metadata()?.len() + (256 << 20))?;
+    let large = Drive {
+        image: image.path().into(),
+        format: "qcow2",
+    };
+    let machine = peer::start(context, &[Drive::raw(root), large])?;
+    let mut machine = with_prompt(machine, Duration::from_secs(240))?;
+    const MONITOR: &str = "(qemu) ";
+    machine.serial.send(b"\x01c")?;
+    machine.serial.expect(MONITOR)?;
+    let mut found = Vec::new();
+    for number in 0..RUNS {
+        let before = machine.counter()?.when_idle()?;
+        machine.serial.wait_at_most(Duration::from_secs(60));
+        machine.serial.send_line(&format!("snapshot_blkdev_internal disk1 s{number}"))?;
+        machine.serial.expect("\n")?;
+        let answer = machine.serial.expect(MONITOR)?;
+        if !answer.trim().is_empty() {
+            return Err(Failure::new(format!("QEMU in the peer: {}", answer.trim())));
+        }
+        found.push(machine.counter()?.instructions()?.saturating_sub(before));
+    }
+    Ok(figure("storage.peer.snapshot", found, "instructions"))
+}
+
+/// Tessera with a guest whose disks are these.
+fn tessera(context: &Context, drives: &[Drive]) -> Result<Machine> {
+    let initramfs = context.guest_file("initramfs-disk.cpio").map_err(Failure)?;
+    let mut guest = Guest::debian("guest", "");
+    (guest.memory, guest.initramfs) = (GUEST_MEMORY, Some("disk-initramfs"));
+    guest.command_line = linux::PLAIN.into();
+    guest.disks = (0..drives.len()).map(|number| format!("{{ device = \"nvme{number}\" }}")).collect();
+    let system = context
+        .product()?
+        .without_machines()
+        .file("disk-initramfs", &initramfs)
+        .guest(&guest);
+    let mut config = context.config(&system.into())?;
+    (config.cpus, config.memory, config.counted) = (1, HOST_MEMORY, true);
+    for drive in drives {
+        drive.attach(&mut config);
+    }
+    let mut host = crate::shell::Host::new(context.start(&config)?)?;
+    host.start_command("vm console guest")?;
+    Ok(host.machine)
+}
+
+/// Both sides, or the one that is asked for; goals are known when both are.
+pub fn measure(context: &Context, prefix: &str) -> Result<Vec<Figure>> {
+    let root = context.guest_file("debian/disk.img").map_err(Failure)?;
+    let folder = context.environment.root.join("build/test-images");
+    let disk = filled(&folder, "measured", DISK_SIZE, DISK_SIZE)?;
+    let drives = [Drive::raw(&root), Drive::raw(disk.path())];
+    let boot = Duration::from_secs(240);
+    let wanted = |side: &str| side.starts_with(prefix) || prefix.starts_with(side);
+    let mut figures = Vec::new();
+    if wanted("storage.peer") {
+        figures.append(&mut jobs("storage.peer", || with_prompt(peer::start(context, &drives)?, boot))?);
+        figures.push(peer_snapshot(context, &root, &folder)?);
+    }
+    if wanted("storage.tessera") {
+        let mut ours = jobs("storage.tessera", || with_prompt(tessera(context, &drives)?, boot))?;
+        for (job, (ours, peer)) in JOBS.iter().zip(ours.iter_mut().zip(&figures)) {
+            ours.goal = Some(Goal::AtLeast(peer.median * job.goal / 100));
+        }
+        figures.append(&mut ours);
+    }
+    Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_count_operations() {
+        assert_eq!(rate(50_000_000, 1_000), 20_000);
+        assert_eq!(rate(0, 1), 1_000_000_000);
+    }
+
+    #[test]
+    fn the_median_counts() {
+        let figure = figure("storage.x", vec![9, 1, 5], "operations/10⁹");
+        assert_eq!((figure.min, figure.median, figure.max), (1, 5, 9));
+    }
+}

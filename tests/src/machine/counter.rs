@@ -1,0 +1,62 @@
+//! How many instructions a machine in QEMU has executed: what the plugin of tests/counter writes.
+
+use crate::{Failure, Result};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+/// A running count.
+#[derive(Debug)]
+pub struct Counter {
+    file: File,
+}
+
+impl Counter {
+    /// The plugin: `TESSERA_COUNTER`, else beside this program.
+    pub fn plugin() -> Result<PathBuf> {
+        let path = match std::env::var_os("TESSERA_COUNTER") {
+            Some(path) => PathBuf::from(path),
+            None => std::env::current_exe()?.with_file_name("libtessera_counter.so"),
+        };
+        if path.exists() {
+            Ok(path)
+        } else {
+            Err(Failure::new(format!(
+                "{} does not exist: build it with `cargo build --release -p tessera-counter`, or run `make bench`",
+                path.display()
+            )))
+        }
+    }
+
+    /// Opens what the plugin of a running QEMU writes.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Failure::new(format!("cannot read {}: {e}", path.display())))?;
+        Ok(Self { file })
+    }
+
+    /// Instructions executed so far, by all processors.
+    pub fn instructions(&self) -> Result<u64> {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Instructions executed when the machine next does nothing but keep its clocks going.
+    pub fn when_idle(&self) -> Result<u64> {
+        /// An idle host with an idle guest executes a tenth of this in the time, a busy one ten times as many.
+        const IDLE: u64 = 2_000_000;
+        let mut before = self.instructions()?;
+        loop {
+            thread::sleep(Duration::from_millis(250));
+            let now = self.instructions()?;
+            if now - before < IDLE {
+                return Ok(now);
+            }
+            before = now;
+        }
+    }
+}
