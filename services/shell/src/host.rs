@@ -5,6 +5,7 @@ use alloc::{string::String, vec::Vec};
 use tessera_abi::virt::VirtFeatures;
 use tessera_proto::{
     CallError,
+    datastore::{ChangedRanges, DatastoreInfo, EntryInfo, NewDisk},
     storage::{DiskInfo, PartitionInfo},
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
@@ -91,6 +92,56 @@ pub enum Reset {
     Panic,
 }
 
+/// What is to be changed in a datastore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Change<'a> {
+    /// Make a folder.
+    Folder { store: &'a str, path: &'a str },
+    /// Make a virtual disk.
+    Disk { store: &'a str, path: &'a str, options: NewDisk },
+    /// Make a disk larger.
+    Grow { store: &'a str, path: &'a str, size: u64 },
+    /// Rename or move.
+    Move { store: &'a str, from: &'a str, to: &'a str },
+    /// Remove.
+    Remove { store: &'a str, path: &'a str },
+    /// Take a snapshot.
+    Snapshot { store: &'a str, disk: &'a str, name: &'a str },
+    /// Remove a snapshot.
+    Forget { store: &'a str, disk: &'a str, name: &'a str },
+    /// Go back to a snapshot.
+    Revert { store: &'a str, disk: &'a str, name: &'a str },
+    /// Make a disk of a snapshot.
+    Clone {
+        store: &'a str,
+        disk: &'a str,
+        name: &'a str,
+        path: &'a str,
+    },
+    /// Make a datastore.
+    Format { disk: &'a str, partition: u32, label: &'a str },
+}
+
+impl Change<'_> {
+    /// What it is, in the infinitive.
+    #[must_use]
+    pub const fn doing(&self) -> &'static str {
+        match self {
+            Self::Folder { .. } => "make the folder",
+            Self::Disk { .. } => "make the disk",
+            Self::Grow { .. } => "make the disk larger",
+            Self::Move { .. } => "move it",
+            Self::Remove { .. } => "remove it",
+            Self::Snapshot { .. } => "take the snapshot",
+            Self::Forget { .. } => "remove the snapshot",
+            Self::Revert { .. } => "go back to the snapshot",
+            Self::Clone { .. } => "clone the snapshot",
+            Self::Format { .. } => "make the datastore",
+        }
+    }
+}
+
 /// The running system. Whatever asks init, the kernel or a machine's servers answers their refusal, or that they cannot be reached, as an error.
 #[allow(clippy::missing_errors_doc)]
 pub trait Host {
@@ -119,6 +170,20 @@ pub trait Host {
     fn disk_read(&mut self, disk: &str, sector: u64, offset: u32, length: u32) -> Answer<Vec<u8>>;
     /// Fills sectors with a pattern and reads them back.
     fn disk_exercise(&mut self, disk: &str, sector: u64, count: u32, seed: u64) -> Answer<()>;
+    /// Datastores.
+    fn datastores(&mut self) -> Answer<Vec<DatastoreInfo>>;
+    /// What is in a folder of a datastore.
+    fn datastore_browse(&mut self, store: &str, folder: &str) -> Answer<Vec<EntryInfo>>;
+    /// What is known of something in a datastore.
+    fn datastore_stat(&mut self, store: &str, path: &str) -> Answer<EntryInfo>;
+    /// Snapshots of a disk, oldest first.
+    fn datastore_snapshots(&mut self, store: &str, disk: &str) -> Answer<Vec<EntryInfo>>;
+    /// A number to ask with later what changed.
+    fn datastore_change_id(&mut self, store: &str, disk: &str) -> Answer<u64>;
+    /// What changed since then, from a byte on.
+    fn datastore_changed(&mut self, store: &str, disk: &str, since: u64, from: u64) -> Answer<ChangedRanges>;
+    /// Changes something.
+    fn datastore_change(&mut self, change: &Change<'_>) -> Answer<()>;
     /// Where the memory is.
     fn memory(&mut self) -> Answer<MemoryInfo>;
     /// Ends a server.

@@ -8,6 +8,7 @@ use alloc::{
 use core::{sync::atomic::AtomicU64, time::Duration};
 use tessera_proto::{
     Failure, FailureKind, Slots, collect,
+    datastore::{self, ChangedRanges, DatastoreInfo, EntryInfo},
     storage::{self, DiskInfo, PartitionInfo},
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
@@ -24,7 +25,7 @@ use tessera_rt::{
     time, vm,
 };
 use tessera_shell::{
-    host::{Answer, CpuCounters, Host, IrqCounters, Machine, Reset},
+    host::{Answer, Change, CpuCounters, Host, IrqCounters, Machine, Reset},
     serial::{Registers, Serial},
     session::Session,
     shared::{LogText, TraceRing, zero_terminated},
@@ -167,6 +168,11 @@ impl System {
         }
     }
 
+    /// The storage server once more, for its datastores.
+    fn stores(&self) -> Answer<datastore::Client<Connection>> {
+        self.storage().map(|client| datastore::Client(client.0))
+    }
+
     fn connect(&mut self, name: &str, service: VmService) -> Answer<u32> {
         let slot = slots::take()?;
         match self.manager.connect(name, service, Slots(slot)) {
@@ -246,6 +252,49 @@ impl Host for System {
 
     fn disk_exercise(&mut self, disk: &str, sector: u64, count: u32, seed: u64) -> Answer<()> {
         self.storage()?.exercise(disk, sector, count, seed)
+    }
+
+    fn datastores(&mut self) -> Answer<Vec<DatastoreInfo>> {
+        let mut stores = self.stores()?;
+        collect(LIST, |first| stores.list(first))
+    }
+
+    fn datastore_browse(&mut self, store: &str, folder: &str) -> Answer<Vec<EntryInfo>> {
+        let mut stores = self.stores()?;
+        collect(LIST, |first| stores.browse(store, folder, first))
+    }
+
+    fn datastore_stat(&mut self, store: &str, path: &str) -> Answer<EntryInfo> {
+        self.stores()?.stat(store, path)
+    }
+
+    fn datastore_snapshots(&mut self, store: &str, disk: &str) -> Answer<Vec<EntryInfo>> {
+        let mut stores = self.stores()?;
+        collect(LIST, |first| stores.snapshots(store, disk, first))
+    }
+
+    fn datastore_change_id(&mut self, store: &str, disk: &str) -> Answer<u64> {
+        self.stores()?.change_id(store, disk)
+    }
+
+    fn datastore_changed(&mut self, store: &str, disk: &str, since: u64, from: u64) -> Answer<ChangedRanges> {
+        self.stores()?.changed(store, disk, since, from)
+    }
+
+    fn datastore_change(&mut self, change: &Change<'_>) -> Answer<()> {
+        let mut stores = self.stores()?;
+        match *change {
+            Change::Folder { store, path } => stores.create_folder(store, path),
+            Change::Disk { store, path, options } => stores.create_disk(store, path, options),
+            Change::Grow { store, path, size } => stores.grow_disk(store, path, size),
+            Change::Move { store, from, to } => stores.rename(store, from, to),
+            Change::Remove { store, path } => stores.remove(store, path),
+            Change::Snapshot { store, disk, name } => stores.create_snapshot(store, disk, name),
+            Change::Forget { store, disk, name } => stores.remove_snapshot(store, disk, name),
+            Change::Revert { store, disk, name } => stores.revert(store, disk, name),
+            Change::Clone { store, disk, name, path } => stores.clone_snapshot(store, disk, name, path),
+            Change::Format { disk, partition, label } => stores.format(disk, partition, label),
+        }
     }
 
     fn memory(&mut self) -> Answer<MemoryInfo> {

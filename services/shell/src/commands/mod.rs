@@ -3,6 +3,7 @@
 mod caps;
 mod clear;
 mod cpu;
+mod datastore;
 mod disk;
 mod help;
 mod ipc;
@@ -39,6 +40,7 @@ pub static COMMANDS: &[&dyn Command] = &[
     &irq::Irq,
     &pci::Pci,
     &disk::Disk,
+    &datastore::Datastore,
     &ipc::Ipc,
     &vm::Vm,
     &log::Log,

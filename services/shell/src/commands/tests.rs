@@ -29,7 +29,7 @@ fn fails(host: &mut FakeHost, line: &str) -> Failure {
 }
 
 /// Every form that only shows something.
-const SHOWING: [&str; 40] = [
+const SHOWING: [&str; 48] = [
     "help",
     "help ps",
     "ps --help",
@@ -47,6 +47,14 @@ const SHOWING: [&str; 40] = [
     "disk show sata0",
     "disk read nvme0 0",
     "disk read nvme0 0x5 2",
+    "datastore",
+    "datastore list",
+    "datastore ls main",
+    "datastore ls main empty",
+    "datastore show main debian",
+    "datastore show main iso",
+    "datastore changed main debian",
+    "datastore changed main debian 7",
     "pci",
     "pci show 0000:00:04.0",
     "pci show 00:1f.2",
@@ -307,4 +315,40 @@ fn looking_at_a_trace_pauses_it() {
         run_on(&mut host, &mut Screen::default(), &mut memory, line).unwrap();
         assert_eq!(host.done, ["mask 0x0", "mask 0x5"], "{line}");
     }
+}
+
+#[test]
+fn changes_of_datastores_reach_the_server() {
+    let mut host = FakeHost::default();
+    for line in [
+        "datastore mkdir main iso",
+        "datastore disk main debian 10G thick checksums",
+        "datastore grow main debian 20G",
+        "datastore move main a b",
+        "datastore remove main b",
+        "datastore snapshot main debian now",
+        "datastore unsnapshot main debian now",
+        "datastore revert main debian now",
+        "datastore clone main debian now other",
+        "datastore format nvme0n1 3 main",
+    ] {
+        ok(&mut host, line);
+    }
+    assert_eq!(host.done.len(), 10);
+    assert!(
+        host.done[1].contains("size: 10737418240, thick: true, checksums: true"),
+        "{}",
+        host.done[1]
+    );
+    assert!(host.done[9].contains("partition: 3"), "{}", host.done[9]);
+    for line in [
+        "datastore disk main debian",
+        "datastore disk main debian 10X",
+        "datastore disk main debian 10G thin",
+        "datastore format nvme0n1 main main",
+        "datastore lst",
+    ] {
+        fails(&mut host, line);
+    }
+    assert_eq!(host.done.len(), 10);
 }

@@ -1,7 +1,7 @@
 //! A system in memory.
 
 use crate::{
-    host::{Answer, CpuCounters, Host, IrqCounters, Machine, Reset},
+    host::{Answer, Change, CpuCounters, Host, IrqCounters, Machine, Reset},
     shared::{LogText, TraceRing},
 };
 use core::sync::atomic::AtomicU64;
@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use tessera_abi::{Error, virt::VirtFeatures};
 use tessera_proto::{
     FailureKind,
+    datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind},
     init::Level,
     storage::{DiskHealth, DiskInfo, DiskState, DiskStatistics, PartitionInfo},
     supervisor::{
@@ -77,6 +78,21 @@ pub fn vm(name: &str, state: VmState) -> VmSummary {
         } else {
             String::new()
         },
+    }
+}
+
+fn entry(id: u32, kind: EntryKind, name: &str, origin: Option<u32>) -> EntryInfo {
+    EntryInfo {
+        id,
+        kind,
+        name: name.into(),
+        size: u64::MAX,
+        used: u64::MAX,
+        shared: 1 << 40,
+        thick: id == 3,
+        checksums: true,
+        modified: 1_700_000_000,
+        origin,
     }
 }
 
@@ -318,6 +334,66 @@ impl Host for FakeHost {
 
     fn disk_exercise(&mut self, disk: &str, sector: u64, count: u32, seed: u64) -> Answer<()> {
         self.act(&format!("exercise {disk} {sector} {count} {seed}"))
+    }
+
+    fn datastores(&mut self) -> Answer<Vec<DatastoreInfo>> {
+        let store = |name: &str, partition, near_full, trouble: &str| DatastoreInfo {
+            name: name.into(),
+            disk: "nvme0n1".into(),
+            partition,
+            size: u64::MAX,
+            used: u64::MAX,
+            available: 1 << 30,
+            reserved: 0,
+            provisioned: u64::MAX,
+            near_full,
+            trouble: trouble.into(),
+        };
+        self.answer(vec![
+            store("main", 3, false, ""),
+            store("a-name-of-24-characters-", 128, true, ""),
+            store("lost", 0, false, &"its disk is gone for a reason ".repeat(4)),
+        ])
+    }
+
+    fn datastore_browse(&mut self, _store: &str, folder: &str) -> Answer<Vec<EntryInfo>> {
+        let empty = folder == "empty";
+        let all = vec![
+            entry(1, EntryKind::Folder, "iso", None),
+            entry(2, EntryKind::File, &"long name ".repeat(25), None),
+            entry(3, EntryKind::Disk, "debian", Some(5)),
+        ];
+        self.answer(if empty { Vec::new() } else { all })
+    }
+
+    fn datastore_stat(&mut self, _store: &str, path: &str) -> Answer<EntryInfo> {
+        let kind = if path == "iso" { EntryKind::Folder } else { EntryKind::Disk };
+        self.answer(entry(3, kind, path, Some(5)))
+    }
+
+    fn datastore_snapshots(&mut self, _store: &str, _disk: &str) -> Answer<Vec<EntryInfo>> {
+        self.answer(vec![
+            entry(4, EntryKind::Snapshot, "installed", None),
+            entry(5, EntryKind::Snapshot, &"configured ".repeat(20), Some(4)),
+            // Two that go on from each other cannot be, and must not be followed for ever.
+            entry(6, EntryKind::Snapshot, "odd", Some(7)),
+            entry(7, EntryKind::Snapshot, "odder", Some(6)),
+        ])
+    }
+
+    fn datastore_change_id(&mut self, _store: &str, _disk: &str) -> Answer<u64> {
+        self.answer(u64::MAX)
+    }
+
+    fn datastore_changed(&mut self, _store: &str, _disk: &str, _since: u64, from: u64) -> Answer<ChangedRanges> {
+        self.answer(ChangedRanges {
+            ranges: vec![(from, 4096), (u64::MAX, u64::MAX)],
+            next: (from < 2).then_some(from + 1),
+        })
+    }
+
+    fn datastore_change(&mut self, change: &Change<'_>) -> Answer<()> {
+        self.act(&format!("{change:?}"))
     }
 
     fn memory(&mut self) -> Answer<MemoryInfo> {
