@@ -226,6 +226,7 @@ fn what_a_program_must_never_hold_cannot_be_granted() {
     for grant in [
         "{ io-ports = \"0x80\" }",
         "{ irq = 9 }",
+        "{ pci = \"storage\" }",
         "{ mmio = \"0xfed00000 + 4 KiB\" }",
         "\"trace\"",
         "\"kernel-log\"",
@@ -241,6 +242,26 @@ fn what_a_program_must_never_hold_cannot_be_granted() {
             );
         }
     }
+}
+
+#[test]
+fn classes_of_pci_functions_have_one_owner_who_may_have_them() {
+    let server =
+        |name: &str, class: &str| format!("[[server]]\nname = \"{name}\"\npriority = 1\n[server.grants]\nx = {{ pci = \"{class}\" }}\n");
+    let message = |servers: &str| {
+        let text = format!("{SYSTEM}{servers}");
+        read(&text, &[]).map_or_else(|invalid| invalid.to_string(), |_| String::new())
+    };
+    assert_eq!(message(&(server("storage", "storage") + &server("net", "network"))), "");
+    assert!(message(&server("storage", "network")).contains("`storage` must never hold network controllers"));
+    assert!(message(&server("net", "storage")).contains("`net` must never hold storage controllers"));
+    assert!(message(&(server("storage", "storage") + &server("other", "storage"))).contains("both own the PCI functions of a class"));
+    let unknown = message(&server("storage", "storrage"));
+    assert!(
+        unknown.contains("no class of PCI functions `storrage`") && unknown.contains("did you mean `storage`?"),
+        "{unknown}"
+    );
+    assert!(unknown.contains("system.toml:"), "{unknown}");
 }
 
 #[test]

@@ -51,6 +51,24 @@ fn the_delivered_system_keeps_hardware_from_machines() {
     assert!(!held(&graph, "shell", Section::Machine).contains(&"guest memory".to_string()));
 }
 
+/// The storage server reaches disks and nothing else of the machine: no network card, no ports or registers of its own choice, no part of the kernel; and disks are nobody else's.
+#[test]
+fn the_delivered_storage_server_holds_disks_alone() {
+    let graph = Graph::new(&delivered());
+    assert_eq!(held(&graph, "storage", Section::Device), ["PCI storage controllers"]);
+    for section in [Section::Kernel, Section::Machine, Section::File] {
+        assert_eq!(held(&graph, "storage", section), [""; 0]);
+    }
+    for holder in graph.holders.iter().filter(|holder| holder.name != "storage") {
+        let devices = held(&graph, &holder.name, Section::Device);
+        assert!(
+            !devices.iter().any(|device| device.contains("storage")),
+            "{}: {devices:?}",
+            holder.name
+        );
+    }
+}
+
 #[test]
 fn each_grant_is_a_line() {
     let graph = Graph::new(&system(SYSTEM));
