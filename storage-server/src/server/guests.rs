@@ -340,7 +340,8 @@ impl Guests {
             }
             disk.device.settle();
             if let Some(reason) = disk.device.take_broken() {
-                log::warn!("{}, disk {number}: {reason}", machine.config.name);
+                // The monitor tells it, and not without end.
+                log::debug!("{}, disk {number}: {reason}", machine.config.name);
                 machine.tell(GuestDiskEvent::Broken { disk: number, reason });
             }
         });

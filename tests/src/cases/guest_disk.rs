@@ -277,7 +277,7 @@ fn hostile_queues(context: &Context) -> Result<Outcome> {
         "`ps` says:\n{ps}"
     );
     let log = host.command("log")?;
-    ensure!(!log.contains("storage (server"), "the storage server ended:\n{log}");
+    ensure!(!log.contains("storage (server 2) "), "the storage server ended:\n{log}");
     host.start_command("vm console neighbour")?;
     host.serial().send_line("jobs; echo still at\"\" it")?;
     let jobs = host.serial().expect("still at it")?;

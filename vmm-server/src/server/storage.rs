@@ -25,6 +25,8 @@ const STACK: usize = 16 << 10;
 const PATIENCE_MS: u64 = 30_000;
 /// How long the watcher waits after a call that failed for another reason than the server's death.
 const PAUSE_MS: u64 = 1000;
+/// Broken rules that are logged.
+const MOST_TOLD: u32 = 8;
 /// Width of a notification (virtio 1.2, 4.1.4.4).
 const NOTIFY_WIDTH: u64 = 2;
 
@@ -295,10 +297,18 @@ impl Storage {
 
     /// Waits for what the server has to tell.
     fn watch(&self) -> ! {
+        let mut told = 0;
         loop {
             match self.client().watch() {
                 Ok(GuestDiskEvent::Broken { disk, reason }) => {
-                    log::warn!("the guest's driver of disk {disk} broke a rule: {reason}");
+                    // A guest that does so all the time must not fill the host's log.
+                    told += 1;
+                    if told <= MOST_TOLD {
+                        log::warn!("the guest's driver of disk {disk} broke a rule: {reason}");
+                    }
+                    if told == MOST_TOLD {
+                        log::warn!("no more is said of rules that this guest breaks");
+                    }
                     self.broken(disk as usize);
                 }
                 Ok(GuestDiskEvent::Resized { disk, sectors }) => {
