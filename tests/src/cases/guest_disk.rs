@@ -43,6 +43,8 @@ pub const CASES: &[Case] = &[
 
 /// Times that the storage server is killed under load.
 const KILLS: usize = 10;
+/// Seconds of load, longer than the kills take.
+const LOAD: u32 = 90;
 /// Shell prompt of Debian's root.
 const GUEST_PROMPT: &str = "guest# ";
 
@@ -206,10 +208,13 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     let debian = Guest::debian_on_disk("guest", "/usr/local/sbin/plain-init");
     let mut host = context.boot(&system.guest(&debian).into(), |config| add_disk(config, &image, "on"))?;
     host.console("guest", GUEST_PROMPT)?;
-    // For as long as it takes; the test ends it.
-    let load = "fio --name=load --filename=/root/load --size=32M --rw=randrw --bsrange=512-64k --direct=1 --ioengine=libaio --iodepth=16 \
-                --verify=crc32c --verify_fatal=1 --loops=1000 --fsync=32 --output=/tmp/fio.log & echo load runs";
-    host.serial().send_line(load)?;
+    let job = "fio --name=load --filename=/root/load --size=16M --rw=randrw --bsrange=512-64k --direct=1 --ioengine=libaio --iodepth=16 \
+               --verify=crc32c --verify_fatal=1 --verify_backlog=64 --fsync=32";
+    host.serial().send_line(&format!("{job} --create_only=1 && echo laid\"\" out"))?;
+    host.serial().expect("laid out")?;
+    host.serial().send_line(&format!(
+        "{job} --time_based --runtime={LOAD} --output=/tmp/fio.log & sleep 5; echo load\"\" runs"
+    ))?;
     host.serial().expect("load runs")?;
     host.serial().expect(GUEST_PROMPT)?;
     host.leave_console()?;
@@ -225,9 +230,12 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     }
     host.start_command("vm console guest")?;
     host.serial()
-        .send_line("kill -INT %1; wait; echo fio ended $?; grep -E 'err=|verify' /tmp/fio.log; echo report\"\" over")?;
+        .send_line("wait; echo fio ended $?; grep -E 'err=|verify' /tmp/fio.log; echo report\"\" over")?;
     let report = host.serial().expect("report over")?;
-    ensure!(report.contains("err= 0"), "fio in the guest says:\n{report}");
+    ensure!(
+        report.contains("fio ended 0") && report.contains("err= 0"),
+        "fio in the guest says:\n{report}"
+    );
     host.serial()
         .send_line("dmesg | grep -ciE 'error|remount' ; echo counted\"\" them")?;
     let errors = host.serial().expect("counted them")?;
