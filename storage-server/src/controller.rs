@@ -91,6 +91,8 @@ pub struct Unit {
     pub state: DiskState,
     /// Condition.
     pub health: DiskHealth,
+    /// Resets since the driver started it.
+    pub resets: u64,
 }
 
 /// Where a driver says which requests have completed.
@@ -106,6 +108,9 @@ pub trait Controller {
 
     /// Whether a request can be one command: its length, and how its memory lies.
     fn fits(&self, unit: u32, request: &Request<'_>) -> bool;
+
+    /// Whether a disk takes [`Operation::WriteZeroes`]; if not, zeros are written.
+    fn zeroes(&self, unit: u32) -> bool;
 
     /// Starts a request that [`Self::fits`]. Its number comes back from [`Self::poll`], once, whatever happens; the device touches its memory until then.
     ///

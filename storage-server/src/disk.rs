@@ -290,6 +290,11 @@ impl Disk {
             sink.completed(cookie, Err(error));
             return;
         }
+        let zeroes = self.host.controller.borrow().zeroes(self.unit);
+        if request.operation == Operation::WriteZeroes && !zeroes {
+            self.write_zero_chunks(request, sink, cookie);
+            return;
+        }
         let fits = self.host.controller.borrow().fits(self.unit, request);
         if fits || request.operation == Operation::Flush {
             self.host.start(self.unit, request, sink, cookie);
@@ -322,6 +327,26 @@ impl Disk {
                 }
             }
         }
+    }
+
+    /// Zeroes by writing the same chunk over and over.
+    fn write_zero_chunks(&self, request: &Request<'_>, sink: &Rc<dyn Sink>, cookie: u64) {
+        let mut left = request.sectors.saturating_mul(self.geometry.get().sector_size.into());
+        let mut segments = Vec::new();
+        while left > 0 {
+            let length = left.min(CHUNK as u64);
+            segments.push(Segment {
+                physical: self.bounce.zeroes.physical(),
+                length: length as u32,
+            });
+            left -= length;
+        }
+        let write = Request {
+            operation: Operation::Write,
+            segments: &segments,
+            ..*request
+        };
+        self.submit(&write, sink, cookie);
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), IoError> {
@@ -365,6 +390,7 @@ impl Disk {
             queues: 0,
             state: DiskState::Gone,
             health: Default::default(),
+            resets: 0,
         });
         self.geometry.set(unit.geometry);
         DiskInfo {
@@ -382,7 +408,10 @@ impl Disk {
             write_cache: unit.geometry.write_cache,
             queues: unit.queues,
             health: unit.health,
-            statistics: account.map(|account| account.statistics).unwrap_or_default(),
+            statistics: DiskStatistics {
+                resets: unit.resets,
+                ..account.map(|account| account.statistics).unwrap_or_default()
+            },
             last_error: account.map(|account| account.last_error.clone()).unwrap_or_default(),
         }
     }
@@ -430,6 +459,8 @@ pub const CHUNK: usize = 64 << 10;
 /// Memory through which the server's own reads and writes go: devices reach no heap.
 pub struct Bounce {
     memory: DmaBuffer,
+    /// The last chunk, which nobody writes.
+    zeroes: DmaBuffer,
     free: RefCell<Vec<usize>>,
     waiting: RefCell<VecDeque<Waker>>,
 }
@@ -442,11 +473,12 @@ struct Lent {
 }
 
 impl Bounce {
-    /// Cuts memory into chunks; it should hold several.
+    /// Cuts zeroed memory into chunks; it should hold several.
     #[must_use]
     pub fn new(memory: DmaBuffer) -> Rc<Self> {
-        let chunks = memory.length() / CHUNK;
+        let chunks = (memory.length() / CHUNK).saturating_sub(1);
         Rc::new(Self {
+            zeroes: memory.part(chunks * CHUNK, CHUNK),
             memory,
             free: RefCell::new((0..chunks).collect()),
             waiting: RefCell::default(),
@@ -570,3 +602,6 @@ impl Disk {
         unit.is_some_and(|unit| !matches!(unit.state, DiskState::Gone | DiskState::Empty))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,7 @@ struct Channel {
     table: DmaBuffer,
     phase: Phase,
     flying: Option<InFlight>,
+    resets: u64,
 }
 
 struct Drive {
@@ -124,6 +125,7 @@ pub fn start(device: &Device, names: &mut u32) -> Result<Box<dyn Controller>, St
                 .ok_or("there is no memory below 4 GiB for its tables: raise `memory` of the storage server in the manifest")?,
             phase: Phase::Ready,
             flying: None,
+            resets: 0,
         };
         if !channel.bring_up(&*ata.platform) {
             continue;
@@ -283,6 +285,7 @@ impl Channel {
             Phase::Ready if self.flying.is_some_and(|whose| now.saturating_sub(whose.since) > COMMAND_MS) => {
                 log::warn!("an IDE channel hangs; it is reset");
                 self.reset();
+                self.resets += 1;
                 self.phase = Phase::Resetting(now.saturating_add(RESET_MS));
                 // The bus master is stopped: it accesses no memory any more.
                 self.finish(Err(IoError::Timeout), done);
@@ -360,6 +363,7 @@ impl Controller for Ata {
                 Phase::Gone => DiskState::Gone,
             },
             health: DiskHealth::default(),
+            resets: self.channels.get(drive.channel).map_or(0, |channel| channel.resets),
         })
     }
 
@@ -372,6 +376,10 @@ impl Controller for Ata {
             }
             _ => true,
         }
+    }
+
+    fn zeroes(&self, _unit: u32) -> bool {
+        false
     }
 
     fn submit(&mut self, unit: u32, request: &Request<'_>, tag: u32, now: u64) -> Result<(), Refused> {
@@ -395,6 +403,7 @@ impl Controller for Ata {
         if channel.status() & (BUSY | DATA) != 0 {
             // The drive is not where it should be: a reset brings it back.
             channel.reset();
+            channel.resets += 1;
             channel.phase = Phase::Resetting(now.saturating_add(RESET_MS));
             return Err(Refused::Full);
         }

@@ -158,11 +158,16 @@ impl Controller for Ahci {
             queues: 1,
             state: port.state(),
             health: port.health,
+            resets: port.resets,
         })
     }
 
     fn fits(&self, unit: u32, request: &Request<'_>) -> bool {
         self.ports.get(unit as usize).is_some_and(|(_, port)| port.fits(request))
+    }
+
+    fn zeroes(&self, _unit: u32) -> bool {
+        false
     }
 
     fn submit(&mut self, unit: u32, request: &Request<'_>, tag: u32, now: u64) -> Result<(), Refused> {

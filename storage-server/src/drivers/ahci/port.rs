@@ -122,6 +122,8 @@ pub struct Port {
     /// Condition.
     pub health: DiskHealth,
     health_asked: Option<u64>,
+    /// Resets of the device.
+    pub resets: u64,
 }
 
 /// What all ports of a controller have in common.
@@ -175,6 +177,7 @@ impl Port {
             },
             health: DiskHealth::default(),
             health_asked: None,
+            resets: 0,
         };
         port.write(register::LIST, port.list.physical() as u32);
         port.write(register::LIST + 4, (port.list.physical() >> 32) as u32);
@@ -563,6 +566,7 @@ impl Port {
         log::warn!("AHCI {}: the device hangs; it is reset", self.name);
         self.write(register::COMMAND, SPIN_UP | POWER | RECEIVE);
         self.write(register::LINK_CONTROL, 1);
+        self.resets += 1;
         self.phase = Phase::Resetting(now.saturating_add(RESET_MS));
     }
 

@@ -87,7 +87,10 @@ struct Nvme {
     namespaces: Vec<Namespace>,
     health: DiskHealth,
     health_asked: Option<u64>,
+    /// Since a command has completed.
     resets: u32,
+    /// Since the start.
+    all_resets: u64,
     /// Why commands in flight fail, as soon as the controller has stopped: until then it may access their memory.
     draining: Option<IoError>,
 }
@@ -131,6 +134,7 @@ pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String
         health: DiskHealth::default(),
         health_asked: None,
         resets: 0,
+        all_resets: 0,
         draining: None,
     };
     nvme.disable(nvme.platform.now());
@@ -234,6 +238,7 @@ impl Nvme {
             self.draining = Some(IoError::Timeout);
         } else {
             log::warn!("{}: {why}; it is reset", self.name);
+            self.all_resets += 1;
             self.disable(now);
             self.draining = Some(IoError::Timeout);
         }
@@ -321,6 +326,7 @@ impl Controller for Nvme {
                 _ => DiskState::Resetting,
             },
             health: self.health,
+            resets: self.all_resets,
         })
     }
 
@@ -334,6 +340,10 @@ impl Controller for Nvme {
             Operation::Discard => request.sectors <= u32::MAX.into(),
             Operation::WriteZeroes => request.sectors <= 1 << 16,
         }
+    }
+
+    fn zeroes(&self, _unit: u32) -> bool {
+        self.info.write_zeroes
     }
 
     fn submit(&mut self, unit: u32, request: &Request<'_>, tag: u32, now: u64) -> Result<(), Refused> {

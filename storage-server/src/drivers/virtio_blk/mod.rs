@@ -59,6 +59,7 @@ struct Disk {
     most_zeroed: u64,
     /// Milliseconds: until then a reset may take.
     reset_until: u64,
+    resets: u64,
 }
 
 /// Starts the driver.
@@ -89,6 +90,7 @@ pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String
         most_discarded: 0,
         most_zeroed: 0,
         reset_until: 0,
+        resets: 0,
     };
     disk.bring_up()?;
     disk.serial = disk.ask_serial();
@@ -210,6 +212,7 @@ impl Disk {
         self.configuration.set_status(0);
         log::warn!("disk {}: {why}; it is reset", self.name);
         self.state = DiskState::Resetting;
+        self.resets += 1;
         self.reset_until = now.saturating_add(RESET_MS);
         self.go_on(now, done);
     }
@@ -282,6 +285,7 @@ impl Controller for Disk {
             queues: self.queues.len() as u16,
             state: self.state,
             health: DiskHealth::default(),
+            resets: self.resets,
         })
     }
 
@@ -292,6 +296,10 @@ impl Controller for Disk {
             Operation::Discard => request.sectors <= self.most_discarded,
             Operation::WriteZeroes => request.sectors <= self.most_zeroed,
         }
+    }
+
+    fn zeroes(&self, _unit: u32) -> bool {
+        self.has(features::WRITE_ZEROES)
     }
 
     fn submit(&mut self, _unit: u32, request: &Request<'_>, tag: u32, now: u64) -> Result<(), Refused> {
