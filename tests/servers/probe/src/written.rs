@@ -74,7 +74,7 @@ fn tried() -> Result<Option<(&'static str, u8)>, Error> {
     let guest = Guest::new()?;
     guest.write(CODE, KEEP_WRITING);
     guest.start_at(CODE);
-    // Bochs 3.0 keeps the host's interrupts back while a guest that was entered with interrupts masked leaves them so.
+    // Bochs, where it is not mended, keeps the host's interrupts back from a guest that was entered with interrupts masked.
     // SAFETY: the page belongs to this vCPU, which does not run.
     unsafe { (*guest.state).rflags |= 1 << 9 };
     let runner = Runner {
