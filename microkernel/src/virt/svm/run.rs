@@ -415,13 +415,15 @@ unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState
 /// Asks the processor for an exit when the guest could take an interrupt: a virtual one that never arrives.
 pub(super) fn set_window(vmcb: &mut Vmcb, wanted: bool) {
     const BITS: u32 = virtual_interrupt::PENDING | virtual_interrupt::PRIORITY | virtual_interrupt::IGNORE_TPR;
-    if wanted == (vmcb.control.intercept_1 & intercept::VINTR != 0) {
-        return;
+    let (bits, exit) = if wanted { (BITS, intercept::VINTR) } else { (0, 0) };
+    let control = &mut vmcb.control;
+    // Whatever the processor made of the request meanwhile.
+    if control.virtual_interrupt & BITS != bits || control.intercept_1 & intercept::VINTR != exit {
+        control.virtual_interrupt = control.virtual_interrupt & !BITS | bits;
+        control.intercept_1 = control.intercept_1 & !intercept::VINTR | exit;
+        control.virtual_vector = 0;
+        control.clean &= !(clean::TPR | clean::INTERCEPTS);
     }
-    vmcb.control.virtual_interrupt ^= BITS;
-    vmcb.control.intercept_1 ^= intercept::VINTR;
-    vmcb.control.virtual_vector = 0;
-    vmcb.control.clean &= !(clean::TPR | clean::INTERCEPTS);
 }
 
 /// Asks for an exit when the guest writes CR8. A virtual interrupt with a priority would spare the other writes, but QEMU 7.2 ends itself when a CR8 that is written lets one through.
