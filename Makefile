@@ -60,10 +60,10 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run run-qemu run-bochs gdb test unit system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo "  Settings: MACHINE=qemu|bochs SMP=$(SMP) MEM=$(MEM) FIRMWARE=bios|uefi SYSTEM=$(SYSTEM) SET='--set vm.debian.vcpus=2'"
 
 setup: ## Install what is missing (as root on Debian), build Bochs, fetch the guests' kernels, build their Debian disk
@@ -177,6 +177,10 @@ unit: ## Run the tests that need no machine
 	$(call say,Running the unit and property tests)
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace $(FREESTANDING_ONLY) --no-fail-fast --status-level fail; \
 		else cargo test --workspace $(FREESTANDING_ONLY) --no-fail-fast --quiet; fi
+
+test-power-cuts: ## Cut the power in 100,000 random histories of a datastore (HISTORIES=NUMBER, FIRST=SEED)
+	$(call say,Cutting the power)
+	@$(HOST_CARGO) test --release -q -p tessera-datastore --test histories -- --ignored --nocapture
 
 system-tests: image ## Boot the system in emulated machines and speak to it (ONLY=NAME for a part, ONLY='--machine bochs' for one emulator)
 	$(call say,Running the whole-system tests)

@@ -111,7 +111,14 @@ pub async fn check<D: BlockDevice>(device: D, options: CheckOptions, progress: i
 /// # Errors
 /// As [`check`], and [`Error::NoSpace`], [`Error::ReadOnly`].
 pub async fn repair<D: BlockDevice>(device: D, options: CheckOptions, progress: impl FnMut(u64, u64)) -> Result<Report, Error> {
-    run(device, options, true, progress).await.map(|(report, _)| report)
+    let (report, _) = run(&device, options, true, progress).await?;
+    // What was cut off may have had blocks that only another look can tell to be free.
+    for _ in 0..3 {
+        if run(&device, options, true, |_, _| {}).await?.0.count == 0 {
+            break;
+        }
+    }
+    Ok(report)
 }
 
 async fn run<D: BlockDevice>(
@@ -164,9 +171,12 @@ async fn run<D: BlockDevice>(
     checker.report.objects = order.len() as u64;
     checker.bitmaps().await?;
     let report = checker.report;
-    if fix && report.count > 0 {
+    if fix {
         let held = store.lock.hold().await;
-        store.commit(&held, &[], |_| {}).await?;
+        // Twice, so that both superblocks are new: where the newest was lost, a log that goes on from it must not be taken for this one's.
+        for _ in 0..2 {
+            store.commit(&held, &[], |_| {}).await?;
+        }
         drop(held);
     }
     Ok((report, store))

@@ -105,3 +105,88 @@ fn a_sequential_write_is_one_extent_and_then_translated_at_once() {
     );
     store.finish(write, true);
 }
+
+/// `valgrind --tool=callgrind --toggle-collect='*measured*'` on the test's executable tells how many instructions this takes.
+#[inline(never)]
+fn measured_mount(device: MemoryDevice) -> Store<MemoryDevice> {
+    block_on(Store::mount(device, MountOptions::default())).unwrap()
+}
+
+#[test]
+fn a_tebibyte_with_ten_thousand_files_is_mounted_with_few_reads() {
+    let device = MemoryDevice::new(4096, (1 << 40) / 4096);
+    let store = block_on(Store::format(device, &FormatOptions::default())).unwrap();
+    for folder in 0..10 {
+        store.create_folder(&format!("folder {folder}"), 1).unwrap();
+        for number in 0..1000 {
+            let file = store.create_file(&format!("folder {folder}/file {number}"), 1).unwrap();
+            block_on(store.write(file, 0, &[1; 5000])).unwrap();
+        }
+    }
+    block_on(store.sync()).unwrap();
+    let device = store.into_device();
+    device.reset_counts();
+    let store = measured_mount(device);
+    // 1,251 tables of the catalogue, their tree, and little else.
+    let counts = store.device().counts();
+    assert!(counts.reads < 1400 && counts.writes < 20, "{counts:?}");
+    assert_eq!(store.list("folder 7").unwrap().len(), 1000);
+}
+
+#[inline(never)]
+fn measured_translations(store: &Store<MemoryDevice>, disk: u32, length: u64, extents: &mut Vec<Extent>) {
+    for step in 0..1000_u64 {
+        extents.clear();
+        let Translated::Ready(ticket) = store.translate_read(disk, step * 4096, length, extents).unwrap() else {
+            panic!("not in memory")
+        };
+        store.finish(ticket, true);
+    }
+}
+
+#[inline(never)]
+fn measured_long_translations(store: &Store<MemoryDevice>, disk: u32, length: u64, extents: &mut Vec<Extent>) {
+    for step in 0..100_u64 {
+        extents.clear();
+        let Translated::Ready(ticket) = store.translate_write(disk, step << 14, length, extents).unwrap() else {
+            panic!("not in memory")
+        };
+        store.finish(ticket, true);
+    }
+}
+
+#[inline(never)]
+fn measured_snapshot(store: &Store<MemoryDevice>, disk: u32) {
+    block_on(store.create_snapshot(disk, "s", 0)).unwrap();
+}
+
+#[test]
+fn a_snapshot_writes_as_little_of_a_large_disk_as_of_a_small_one() {
+    let mut written = Vec::new();
+    for mebibytes in [1_u64, 32] {
+        let store = format(device());
+        let disk = store
+            .create_disk(
+                "d",
+                &DiskOptions {
+                    size: 10 << 30,
+                    ..DiskOptions::default()
+                },
+            )
+            .unwrap();
+        block_on(store.write(disk, 0, &vec![1; (mebibytes << 20) as usize])).unwrap();
+        block_on(store.sync()).unwrap();
+        let mut extents = Vec::new();
+        if mebibytes > 8 {
+            measured_translations(&store, disk, 4096, &mut extents);
+            measured_long_translations(&store, disk, 128 << 10, &mut extents);
+        }
+        store.device().reset_counts();
+        measured_snapshot(&store, disk);
+        written.push(store.device().counts());
+    }
+    assert!(
+        written[1].writes <= written[0].writes + 1 && written[1].reads <= written[0].reads + 2,
+        "{written:?}"
+    );
+}
