@@ -245,6 +245,11 @@ pub fn table(figures: &[Figure]) -> String {
          Instructions are counted by QEMU (`-icount shift=0,sleep=off`: one tick of the time stamp counter is one instruction), stubs of user level included, the cost of reading the counter subtracted.\n\
          `virt.vtx.*` are counted by Bochs with one processor, `virt.*` otherwise by QEMU: the former are VM exits by VT-x, the latter by AMD-V.\n\
          Each of these is the median of 128 runs, with the smallest and the largest. `boot.*` is in virtual milliseconds of one million instructions each, since power-on.\n\n\
+         `storage.*` are operations in 10⁹ executed instructions of the whole machine, host and guest, counted by a plugin of QEMU (tests/counter), because the time stamp counter goes on\n\
+         while the machine waits for its disk. Each is what `fio` does on `/dev/vdb` in the guest of build/guests/debian (io_uring, direct; 128 KiB with eight in flight), many operations less few, the median of three runs.\n\
+         `storage.peer.*` is Debian's cloud kernel with KVM, and QEMU 7.2 as the monitor, in the same emulated machine with one processor: virtio-blk on an I/O thread, raw on a whole NVMe device\n\
+         (`cache=none,aio=native,discard=unmap`), no file system between, and KVM's polling off (`halt_poll_ns=0`); this is the best that it does. Its snapshot is an internal one of qcow2 by `snapshot_blkdev_internal`,\n\
+         of 10 GiB with 1 GiB used. `storage.tessera.*` has the same guest, disks and machine.\n\n\
          `make bench` measures everything, `make bench ONLY=ipc` a part; `cargo run -p tessera-tests --bin bench -- --write docs/benchmarks.md` writes this page.\n\n\
          | figure | median | unit | min | max | goal | |\n|---|---:|---|---:|---:|---:|---|\n",
     );

@@ -27,7 +27,7 @@ const DISK_SIZE: u64 = 512 << 20;
 /// The virtual disk of which a snapshot is taken, and how much of it is used.
 const LARGE_DISK: (u64, u64) = (10 << 30, 1 << 30);
 /// A job is run so often, and the median counts.
-const RUNS: usize = 5;
+const RUNS: usize = 3;
 /// Nested guests on QEMU 7.2 now and then wait for an interrupt that was lost; then the machine is started again, so often for each group.
 const RESTARTS: u32 = 6;
 
@@ -106,7 +106,7 @@ fn rate(instructions: u64, operations: u64) -> u64 {
 fn run(machine: &mut Machine, job: &Job) -> Result<u64> {
     let mut measure = |operations| -> Result<u64> {
         let before = machine.counter()?.when_idle()?;
-        machine.serial.wait_at_most(Duration::from_secs(120));
+        machine.serial.wait_at_most(Duration::from_secs(300));
         let output = linux::command(&mut machine.serial, &job.command(operations))?;
         if !output.contains("finished") {
             return Err(Failure::new(format!("fio failed in the guest: {output}")));
@@ -219,7 +219,7 @@ fn peer_snapshot(context: &Context, root: &Path, folder: &Path) -> Result<Figure
         format: "qcow2",
     };
     let machine = peer::start(context, &[Drive::raw(root), large])?;
-    let mut machine = with_prompt(machine, Duration::from_secs(240))?;
+    let mut machine = with_prompt(machine, Duration::from_secs(400))?;
     const MONITOR: &str = "(qemu) ";
     machine.serial.send(b"\x01c")?;
     machine.serial.expect(MONITOR)?;
@@ -266,7 +266,7 @@ pub fn measure(context: &Context, prefix: &str) -> Result<Vec<Figure>> {
     let folder = context.environment.root.join("build/test-images");
     let disk = filled(&folder, "measured", DISK_SIZE, DISK_SIZE)?;
     let drives = [Drive::raw(&root), Drive::raw(disk.path())];
-    let boot = Duration::from_secs(240);
+    let boot = Duration::from_secs(400);
     let wanted = |side: &str| side.starts_with(prefix) || prefix.starts_with(side);
     let mut figures = Vec::new();
     if wanted("storage.peer") {
