@@ -88,7 +88,8 @@ impl Storage {
             storage.disks.lock().push(Disk::default());
         }
         let options = thread::Options {
-            priority: vm.vcpu_priority,
+            // Above the vCPUs: a guest that spins until its disk answers must not keep it from doing so.
+            priority: vm.vcpu_priority.saturating_add(1).min(start::start_info().priority),
             stack: STACK,
             flags: thread::NO_FPU,
             ..thread::Options::default()

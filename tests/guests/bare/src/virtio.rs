@@ -24,8 +24,8 @@ const NEEDS_RESET: u8 = 64;
 const ROUNDS: u32 = 400;
 /// Notifications without anything to notify of.
 const STORM: u32 = 200_000;
-/// Looks at the status until a device counts as hung.
-const PATIENCE: u32 = 20_000_000;
+/// Looks at the status, each an exit, until a device counts as hung.
+const PATIENCE: u32 = 500_000;
 
 #[repr(align(4096))]
 #[allow(dead_code)]
@@ -134,7 +134,8 @@ fn works(disk: &Disk) -> bool {
     disk.start([area(), area() + AVAILABLE, area() + USED], SIZE);
     put(AVAILABLE + 2, 1u16);
     disk.notify();
-    (0..PATIENCE).any(|_| get::<u16>(USED + 2) == 1) && get::<u8>(STATUS) == 0 && disk.reset()
+    // The look at the status gives others time.
+    (0..PATIENCE).any(|_| disk.status() != 0 && get::<u16>(USED + 2) == 1) && get::<u8>(STATUS) == 0 && disk.reset()
 }
 
 fn hostile_descriptor(random: &mut Random, index: u64) {
