@@ -78,6 +78,10 @@ impl Memory {
 }
 
 impl Backing for Memory {
+    fn sector_size(&self) -> u32 {
+        self.sector_size
+    }
+
     fn geometry(&self) -> Geometry {
         Geometry {
             sector_size: self.sector_size,
