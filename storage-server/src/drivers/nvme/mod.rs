@@ -371,12 +371,11 @@ impl Controller for Nvme {
     }
 
     fn poll(&mut self, done: &mut Done<'_>) {
-        match self.phase {
-            Phase::Ready => {
-                if self.collect(done).is_err() {
-                    let now = self.platform.now();
-                    self.give_up("the controller completes what it was not given", now, done);
-                }
+        let phase = self.phase;
+        match phase {
+            Phase::Ready if self.collect(done).is_err() => {
+                let now = self.platform.now();
+                self.give_up("the controller completes what it was not given", now, done);
             }
             Phase::Preparing(..) => {
                 let now = self.platform.now();

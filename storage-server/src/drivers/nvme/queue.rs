@@ -263,7 +263,7 @@ fn pieces(list: &DmaBuffer, segments: &[Segment]) -> Pointer {
     }
     Pointer {
         list: true,
-        words: [list.physical(), segments.len() as u64 * 16 | 0x30 << 56],
+        words: [list.physical(), (segments.len() as u64 * 16) | (0x30 << 56)],
     }
 }
 

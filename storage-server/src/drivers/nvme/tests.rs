@@ -177,7 +177,7 @@ impl Registers for Model {
     fn write16(&self, _: u64, _: u16) {}
     fn write32(&self, offset: u64, value: u32) {
         if offset >= 0x1000 {
-            if (offset - 0x1000) % 8 == 0 {
+            if (offset - 0x1000).is_multiple_of(8) {
                 self.ring(((offset - 0x1000) / 8) as u16, value as u16);
             }
             return;
