@@ -12,6 +12,9 @@ use tessera_datastore::{CheckOptions, DiskOptions, Error, FormatOptions, Kind, M
 const BYTES: usize = 7 << 20;
 const MAX_DISK: u64 = 3 << 19;
 
+/// A change id or a snapshot, and what the disk held then.
+type Question = (Option<u64>, Option<u32>, Rc<BTreeMap<u64, u64>>);
+
 /// A write whose data is on its way.
 struct Open {
     ticket: Ticket,
@@ -569,7 +572,7 @@ impl History {
         let Some((name, disk)) = self.any_disk() else { return };
         self.close(|open| open.disk == name);
         let now = disk.content.borrow().frozen();
-        let mut questions: Vec<(Option<u64>, Option<u32>, Rc<BTreeMap<u64, u64>>)> = Vec::new();
+        let mut questions: Vec<Question> = Vec::new();
         questions.extend(disk.tracked.iter().map(|(id, stamps)| (Some(*id), None, stamps.clone())));
         questions.extend(
             disk.snapshots
