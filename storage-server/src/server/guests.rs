@@ -257,13 +257,9 @@ impl Guests {
             .iter()
             .filter(|other| other.config.machine != machine.config.machine && !other.ended.get());
         let mut users = others.filter(|other| {
-            let disks = other
-                .config
-                .disks
-                .iter()
-                .zip(other.disks.borrow().iter())
-                .any(|(disk, open)| open.is_some() && disk.place == config.place && !(disk.read_only && config.read_only));
-            disks
+            let open = other.disks.borrow();
+            let mut disks = other.config.disks.iter().zip(open.iter());
+            disks.any(|(disk, open)| open.is_some() && disk.place == config.place && !(disk.read_only && config.read_only))
         });
         users.next().map(|user| user.config.name.clone())
     }

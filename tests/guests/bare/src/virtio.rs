@@ -158,7 +158,7 @@ fn hostile_descriptor(random: &mut Random, index: u64) {
         2 => WRITE,
         _ => NEXT | random.next() & WRITE,
     };
-    let next = if random.next() % 8 == 0 {
+    let next = if random.next().is_multiple_of(8) {
         random.next() & 0xffff
     } else {
         random.next() % u64::from(SIZE)
@@ -184,7 +184,7 @@ pub fn offend() {
             hostile_descriptor(&mut random, index);
             put(
                 AVAILABLE + 4 + 2 * index,
-                if random.next() % 8 == 0 {
+                if random.next().is_multiple_of(8) {
                     random.next() as u16
                 } else {
                     index as u16
@@ -196,13 +196,20 @@ pub fn offend() {
             parts[round as usize / 8 % 3] = random.next();
         }
         disk.start(parts, SIZE);
-        put(AVAILABLE + 2, if random.next() % 8 == 0 { random.next() as u16 } else { SIZE });
+        put(
+            AVAILABLE + 2,
+            if random.next().is_multiple_of(8) {
+                random.next() as u16
+            } else {
+                SIZE
+            },
+        );
         disk.notify();
         // The queue changes while it is read.
         for _ in 0..2000 {
             let offset = random.next() % 0x1800;
             put(offset, random.next() as u8);
-            if random.next() % 64 == 0 {
+            if random.next().is_multiple_of(64) {
                 disk.notify();
             }
         }
