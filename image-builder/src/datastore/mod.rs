@@ -441,7 +441,7 @@ impl Command {
             }),
             Self::Rename { image, from, to } => image.change(|store| Ok(store.rename(from, to)?)),
             Self::DiskCreate { image, path, size, disk } => image.change(|store| disk.create(store, path, *size).map(drop)),
-            Self::DiskGrow { image, path, size } => image.change(|store| Ok(store.grow_disk(store.lookup(path)?.id, *size)?)),
+            Self::DiskGrow { image, path, size } => image.change(|store| Ok(block_on(store.grow_disk(store.lookup(path)?.id, *size))?)),
             Self::Snapshot(command) => command.run(),
             Self::Clone {
                 image,

@@ -29,7 +29,7 @@ pub struct Answers {
     /// Takes the next caller.
     reply: Cell<Reply>,
     spare: Rc<RefCell<Vec<Reply>>>,
-    guests: Guests,
+    guests: Rc<Guests>,
 }
 
 /// What becomes of an answer that was put off.
@@ -44,7 +44,7 @@ impl Answers {
             stores,
             reply: Cell::new(Reply::FIRST),
             spare: Rc::new(RefCell::new(spare)),
-            guests: Guests::default(),
+            guests: Rc::default(),
         }
     }
 
@@ -63,7 +63,7 @@ impl Answers {
     }
 
     /// Virtual machines.
-    pub fn guests(&self) -> &Guests {
+    pub fn guests(&self) -> &Rc<Guests> {
         &self.guests
     }
 

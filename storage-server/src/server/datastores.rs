@@ -191,9 +191,13 @@ impl tessera_proto::datastore::Server for &Answers {
 
     fn grow_disk(&mut self, call: &mut Call, store: &str, path: &str, size: u64) -> Result<(), Failure> {
         let (mounted, info) = self.virtual_disk(store, path)?;
-        mounted.grow_disk(info.id, size).map_err(trouble)?;
-        self.guests().resized(store, path);
-        self.when_safe(call, mounted, None)
+        let (guests, store, path) = (self.guests().clone(), String::from(store), String::from(path));
+        self.later(call, async move {
+            mounted.grow_disk(info.id, size).await.map_err(trouble)?;
+            mounted.flush().await.map_err(trouble)?;
+            guests.resized(&store, &path);
+            Ok(())
+        })
     }
 
     fn rename(&mut self, call: &mut Call, store: &str, from: &str, to: &str) -> Result<(), Failure> {

@@ -104,8 +104,8 @@ impl<D: BlockDevice> Store<D> {
     /// [`Error::Damaged`]. What was before the part that could not be written is written then.
     pub async fn write(&self, object: u32, offset: u64, data: &[u8]) -> Result<(), Error> {
         let length = data.len() as u64;
-        {
-            let mut state = self.state.borrow_mut();
+        let grows = {
+            let state = self.state.borrow();
             state.check_writable()?;
             let record = &state.living(object)?.record;
             let (kind, size) = (record.kind, record.size);
@@ -114,14 +114,9 @@ impl<D: BlockDevice> Store<D> {
                 .filter(|&end| end <= MAX_SIZE)
                 .ok_or(Error::OutOfRange { offset, length, size })?;
             match kind {
-                Kind::File => {
-                    if end > size && length > 0 {
-                        state.set_size(object, end);
-                        state.unlogged.push(Entry::Size { object, size: end });
-                    }
-                }
+                Kind::File => (end > size && length > 0).then_some(size),
                 Kind::Disk if end > size => return Err(Error::OutOfRange { offset, length, size }),
-                Kind::Disk => {}
+                Kind::Disk => None,
                 Kind::Folder => {
                     return Err(Error::WrongKind {
                         name: record.name.clone(),
@@ -130,19 +125,34 @@ impl<D: BlockDevice> Store<D> {
                 }
                 Kind::Snapshot => return Err(Error::ReadOnly),
             }
+        };
+        if let Some(size) = grows.filter(|size| size / BLOCK as u64 != offset / BLOCK as u64) {
+            self.clear_tail(object, size).await?;
         }
         let mut at = offset;
         let mut rest = data;
         while !rest.is_empty() {
             let part = (CHUNK - (at % CHUNK as u64) as usize).min(rest.len());
-            self.write_part(object, at, &rest[..part]).await?;
+            self.write_part(object, at, &rest[..part], grows.is_some()).await?;
             at += part as u64;
             rest = &rest[part..];
         }
         Ok(())
     }
 
-    async fn write_part(&self, object: u32, offset: u64, data: &[u8]) -> Result<(), Error> {
+    /// Clears what of an object's last block lies behind its end at `size`. A growth that a power cut undid may have left something there, which must not show when the object
+    /// grows again.
+    pub(crate) async fn clear_tail(&self, object: u32, size: u64) -> Result<(), Error> {
+        let edge = size.next_multiple_of(BLOCK as u64);
+        let block = size / BLOCK as u64;
+        if edge == size || self.run(|state| Ok(state.find(object, block)?.0.is_hole())).await? {
+            return Ok(());
+        }
+        self.write_part(object, size, &[0; BLOCK][..(edge - size) as usize], false).await
+    }
+
+    /// Writes a part, and has a file that `grows` reach to its end then.
+    async fn write_part(&self, object: u32, offset: u64, data: &[u8], grows: bool) -> Result<(), Error> {
         let start = offset / BLOCK as u64 * BLOCK as u64;
         let end = (offset + data.len() as u64).next_multiple_of(BLOCK as u64);
         let mut extents = Vec::new();
@@ -163,6 +173,11 @@ impl<D: BlockDevice> Store<D> {
                         return Err(error);
                     }
                 }
+            }
+            if grows {
+                // As in `clear_tail`. The size is that of now: whoever wrote these blocks before has set it.
+                let size = self.state.borrow().object(object).map_or(end, |object| object.record.size);
+                whole[(size.clamp(start, end) - start) as usize..].fill(0);
             }
             whole[(offset - start) as usize..][..data.len()].copy_from_slice(data);
             content = &whole;
@@ -186,6 +201,14 @@ impl<D: BlockDevice> Store<D> {
             }
         }
         self.finish_with(ticket, result.is_ok(), &checksums);
+        if grows && result.is_ok() {
+            let mut state = self.state.borrow_mut();
+            let size = offset + data.len() as u64;
+            if state.object(object).is_ok_and(|object| object.record.size < size) {
+                state.set_size(object, size);
+                state.unlogged.push(Entry::Size { object, size });
+            }
+        }
         drop(whole);
         result
     }

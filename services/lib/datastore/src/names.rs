@@ -275,13 +275,24 @@ impl<D: BlockDevice> Store<D> {
     /// Makes a disk larger, also while it is used.
     ///
     /// # Errors
-    /// [`Error::BadSize`] where it would become smaller, [`Error::WrongKind`], [`Error::NoSpace`] for a thick disk.
-    pub fn grow_disk(&self, disk: u32, size: u64) -> Result<(), Error> {
+    /// [`Error::BadSize`] where it would become smaller, [`Error::WrongKind`], [`Error::NoSpace`], [`Error::Io`].
+    pub async fn grow_disk(&self, disk: u32, size: u64) -> Result<(), Error> {
         check_disk_size(size)?;
+        let old = self.state.borrow().living(disk)?.record.size;
+        self.check_growth(disk, size)?;
+        self.clear_tail(disk, old).await?;
+        // Others may have changed it meanwhile.
+        self.check_growth(disk, size)?;
         let mut state = self.state.borrow_mut();
+        state.set_size(disk, size);
+        state.structural = true;
+        Ok(())
+    }
+
+    fn check_growth(&self, disk: u32, size: u64) -> Result<(), Error> {
+        let state = self.state.borrow();
         state.check_writable()?;
-        let object = state.living(disk)?;
-        let record = &object.record;
+        let record = &state.living(disk)?.record;
         if record.kind != Kind::Disk {
             return Err(Error::WrongKind {
                 name: record.name.clone(),
@@ -304,8 +315,6 @@ impl<D: BlockDevice> Store<D> {
                 });
             }
         }
-        state.set_size(disk, size);
-        state.structural = true;
         Ok(())
     }
 
@@ -337,6 +346,8 @@ impl<D: BlockDevice> Store<D> {
             let edge = size.next_multiple_of(BLOCK as u64).min(old);
             self.write(file, size, &[0; BLOCK][..(edge - size) as usize]).await?;
             self.unmap_blocks(file, blocks(size), blocks(old)).await?;
+        } else {
+            self.clear_tail(file, old).await?;
         }
         let mut state = self.state.borrow_mut();
         state.set_size(file, size);

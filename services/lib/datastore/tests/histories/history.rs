@@ -422,9 +422,11 @@ impl History {
 
     fn grow_disk(&mut self) {
         let Some((name, disk)) = self.any_disk() else { return };
+        // What is under way in the last block is waited for.
+        self.close(|open| open.disk == name);
         let size = disk.size + SECTOR as u64 * self.random.below(2000);
         self.trace.push(format!("grow {name} {size}"));
-        let result = self.store().grow_disk(disk.id, size);
+        let result = block_on(self.store().grow_disk(disk.id, size));
         if self.done(result).is_some() {
             self.names.disks.get_mut(&name).unwrap().size = size;
             self.renamed();
