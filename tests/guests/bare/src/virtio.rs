@@ -25,7 +25,7 @@ const ROUNDS: u32 = 400;
 /// Notifications without anything to notify of.
 const STORM: u32 = 200_000;
 /// Looks at the status, each an exit, until a device counts as hung.
-const PATIENCE: u32 = 500_000;
+const PATIENCE: u32 = 20_000_000;
 
 #[repr(align(4096))]
 #[allow(dead_code)]
