@@ -2,6 +2,7 @@
 
 mod boot;
 mod conformance;
+mod datastore;
 mod entry;
 mod format;
 mod fuzz;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Case> {
         shell::CASES,
         guest::CASES,
         guest_disk::CASES,
+        datastore::CASES,
         format::CASES,
         conformance::CASES,
         share::CASES,
