@@ -49,8 +49,8 @@ const APPLETS: [&str; 40] = [
 
 /// Drivers that a guest needs to reach a paravirtual disk, in the order in which its `init` loads them.
 const DISK_MODULES: [&str; 6] = [
-    "virtio",
     "virtio_ring",
+    "virtio",
     "virtio_pci_legacy_dev",
     "virtio_pci_modern_dev",
     "virtio_pci",
