@@ -5,21 +5,18 @@ mod datastores;
 mod guests;
 mod platform;
 
-use alloc::{boxed::Box, rc::Rc, vec::Vec};
+use alloc::{rc::Rc, vec::Vec};
 use answers::Answers;
 use core::cell::Cell;
 use tessera_proto::Call;
 use tessera_rt::{
     CNode, Endpoint, Irq, Notification, Reply, Untyped,
-    abi::{
-        Error,
-        object::Rights,
-        syscall::{MAX_CAPS, MAX_MESSAGE, MessageInfo, NOTIFIED},
-    },
+    abi::{Error, object::Rights},
     exit, log,
     manifest::{StartDevice, slots as fixed},
-    message::Message,
-    require, slots,
+    require,
+    server::{Service, serve},
+    slots,
     start::{self, start_info},
     time,
 };
@@ -121,7 +118,7 @@ pub fn run() {
     let executor = Rc::new(Executor::new());
     let stores = Stores::new(executor.clone());
     let answers = Rc::new(Answers::new(executor.clone(), disks.into(), stores, spare));
-    let server = Server {
+    let mut server = Server {
         ports,
         executor,
         answers,
@@ -129,7 +126,9 @@ pub fn run() {
     };
     server.mount();
     start::ready();
-    serve(&server)
+    if let Err(error) = serve(Endpoint::new(require("storage")), Reply::FIRST, &mut server) {
+        fail("the storage endpoint cannot be served", error);
+    }
 }
 
 /// Everything that the loop looks after.
@@ -200,64 +199,20 @@ impl Server {
     }
 }
 
-/// Waits for messages, interrupts and deadlines, for ever.
-fn serve(server: &Server) {
-    let endpoint = Endpoint::new(require("storage"));
-    let caps = match slots::take_range(MAX_CAPS as u32) {
-        Ok(caps) => caps,
-        Err(error) => fail("no slots for messages", error),
-    };
-    let mut request = Box::new([0; MAX_MESSAGE]);
-    let mut answer = Box::new([0; MAX_MESSAGE]);
-    let mut pending: Option<(usize, Call)> = None;
-    let mut words = [0; 6];
-    loop {
-        let deadline = server.go_on();
-        let mut message = Message::take();
-        message.receive_caps(caps, MAX_CAPS as u32);
-        let reply: Reply = server.answers.reply();
-        let outcome = match pending.take() {
-            Some((length, call)) => {
-                message.bytes()[..length].copy_from_slice(&answer[..length]);
-                let given = message.send_caps(call.given());
-                words = message.load(length);
-                endpoint.reply_recv(reply, MessageInfo::new(length, given), Some(deadline), &mut words)
-            }
-            None => endpoint.recv(reply, Some(deadline), &mut words),
-        };
-        message.receive_caps(0, 0);
-        match outcome.status {
-            0 => {
-                message.store(&words);
-                let length = outcome.info.bytes().min(MAX_MESSAGE);
-                request[..length].copy_from_slice(&message.bytes()[..length]);
-                drop(message);
-                let received = outcome.info.caps().min(MAX_CAPS);
-                let mut call = Call::new(outcome.badge, caps, received);
-                let length = server
-                    .answers
-                    .message(&mut call, &request[..length], &mut answer[..])
-                    .min(MAX_MESSAGE);
-                for slot in (caps..).take(received) {
-                    // BadSlot: it was moved away.
-                    let _ = CNode::OWN.delete(slot);
-                }
-                if !call.is_deferred() {
-                    pending = Some((length, call));
-                }
-            }
-            NOTIFIED => {
-                drop(message);
-                server.interrupted(outcome.badge);
-            }
-            status => {
-                drop(message);
-                match Error::from_status(status) {
-                    // The caller's capabilities were refused: not this server's fault.
-                    Some(Error::TimedOut | Error::CapTransfer) => {}
-                    error => fail("the storage endpoint cannot be served", error.unwrap_or(Error::BadState)),
-                }
-            }
-        }
+impl Service for Server {
+    fn message(&mut self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
+        self.answers.message(call, request, reply)
+    }
+
+    fn notified(&mut self, bits: u64) {
+        self.interrupted(bits);
+    }
+
+    fn deadline(&mut self) -> Option<u64> {
+        Some(self.go_on())
+    }
+
+    fn reply(&mut self, _first: Reply) -> Reply {
+        self.answers.reply()
     }
 }

@@ -22,6 +22,12 @@ pub trait Service {
     /// The deadline passed.
     fn timed_out(&mut self) {}
 
+    /// The Reply that takes the next caller, asked before each wait; `first` is the loop's own. A service that puts answers off ([`Call::defer`]) keeps the one
+    /// that holds the caller, and gives another.
+    fn reply(&mut self, first: Reply) -> Reply {
+        first
+    }
+
     /// Called before each wait; ends the loop when it answers true.
     fn finished(&mut self) -> bool {
         false
@@ -29,7 +35,7 @@ pub trait Service {
 }
 
 /// Serves until the service is finished. Capabilities that come with a request stand in the slots that [`Call::cap`] names until the request is answered; the service moves those
-/// that it wants to keep, the others are deleted.
+/// that it wants to keep, the others are deleted. A request that was put off is not answered here.
 ///
 /// # Errors
 /// `Deleted`, `NoRight`, `BadSlot`: this thread cannot receive there.
@@ -40,7 +46,7 @@ pub fn serve(endpoint: Endpoint, reply: Reply, service: &mut impl Service) -> Re
     outcome
 }
 
-fn serve_with(endpoint: Endpoint, reply: Reply, caps: u32, service: &mut impl Service) -> Result<(), Error> {
+fn serve_with(endpoint: Endpoint, first: Reply, caps: u32, service: &mut impl Service) -> Result<(), Error> {
     // The request is copied out of the message buffer, since the service may make calls of its own, and a request may be read while the reply is written.
     let mut request = Box::new([0; MAX_MESSAGE]);
     let mut answer = Box::new([0; MAX_MESSAGE]);
@@ -49,6 +55,7 @@ fn serve_with(endpoint: Endpoint, reply: Reply, caps: u32, service: &mut impl Se
     loop {
         let finished = service.finished();
         let deadline = service.deadline();
+        let reply = service.reply(first);
         let mut message = Message::take();
         message.receive_caps(caps, MAX_CAPS as u32);
         let outcome = match pending.take() {
@@ -79,7 +86,9 @@ fn serve_with(endpoint: Endpoint, reply: Reply, caps: u32, service: &mut impl Se
                     // BadSlot: the service moved it.
                     let _ = CNode::OWN.delete(slot);
                 }
-                pending = Some((length, call));
+                if !call.is_deferred() {
+                    pending = Some((length, call));
+                }
             }
             NOTIFIED => {
                 drop(message);
