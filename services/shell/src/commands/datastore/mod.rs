@@ -15,23 +15,27 @@ use tessera_proto::datastore::{EntryInfo, EntryKind, NewDisk};
 /// The command.
 pub struct Datastore;
 
-/// What can be done, and the arguments that it needs.
-const FORMS: [(&str, &str); 14] = [
-    ("list", ""),
-    ("ls", "STORE [FOLDER]"),
-    ("show", "STORE PATH"),
-    ("mkdir", "STORE FOLDER"),
-    ("disk", "STORE PATH SIZE [thick] [checksums]"),
-    ("grow", "STORE DISK SIZE"),
-    ("move", "STORE FROM TO"),
-    ("remove", "STORE PATH"),
-    ("snapshot", "STORE DISK NAME"),
-    ("unsnapshot", "STORE DISK NAME"),
-    ("revert", "STORE DISK NAME"),
-    ("clone", "STORE DISK NAME PATH"),
-    ("changed", "STORE DISK [SINCE]"),
-    ("format", "DISK PARTITION LABEL"),
+/// Its forms: the command, what can be done, and the arguments of that.
+const FORMS: [&str; 14] = [
+    "datastore list",
+    "datastore ls STORE [FOLDER]",
+    "datastore show STORE PATH",
+    "datastore mkdir STORE FOLDER",
+    "datastore disk STORE PATH SIZE [thick] [checksums]",
+    "datastore grow STORE DISK SIZE",
+    "datastore move STORE FROM TO",
+    "datastore remove STORE PATH",
+    "datastore snapshot STORE DISK NAME",
+    "datastore unsnapshot STORE DISK NAME",
+    "datastore revert STORE DISK NAME",
+    "datastore clone STORE DISK NAME PATH",
+    "datastore changed STORE DISK [SINCE]",
+    "datastore format DISK PARTITION LABEL",
 ];
+
+fn verbs() -> impl Iterator<Item = &'static str> {
+    FORMS.iter().filter_map(|form| form.split(' ').nth(1))
+}
 
 impl Command for Datastore {
     fn name(&self) -> &'static str {
@@ -43,22 +47,7 @@ impl Command for Datastore {
     }
 
     fn usage(&self) -> &'static [&'static str] {
-        &[
-            "datastore list",
-            "datastore ls STORE [FOLDER]",
-            "datastore show STORE PATH",
-            "datastore mkdir STORE FOLDER",
-            "datastore disk STORE PATH SIZE [thick] [checksums]",
-            "datastore grow STORE DISK SIZE",
-            "datastore move STORE FROM TO",
-            "datastore remove STORE PATH",
-            "datastore snapshot STORE DISK NAME",
-            "datastore unsnapshot STORE DISK NAME",
-            "datastore revert STORE DISK NAME",
-            "datastore clone STORE DISK NAME PATH",
-            "datastore changed STORE DISK [SINCE]",
-            "datastore format DISK PARTITION LABEL",
-        ]
+        &FORMS
     }
 
     fn help(&self) -> &'static str {
@@ -67,7 +56,7 @@ impl Command for Datastore {
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
         match before {
-            [] => FORMS.iter().map(|(verb, _)| String::from(*verb)).collect(),
+            [] => verbs().map(String::from).collect(),
             ["format"] => host
                 .disks()
                 .map_or_else(|_| Vec::new(), |disks| disks.into_iter().map(|disk| disk.name).collect()),
@@ -136,11 +125,11 @@ impl Command for Datastore {
                     &format!("Made datastore {label}"),
                 )
             }
-            [verb, ..] => Err(match FORMS.iter().find(|(known, _)| known == verb) {
-                Some((verb, form)) => Failure::usage(self, format!("`datastore {verb}` takes: {form}")),
+            [verb, ..] => Err(match FORMS.iter().find(|form| form.split(' ').nth(1) == Some(verb)) {
+                Some(form) => Failure::usage(self, format!("the form is `{form}`")),
                 None => {
                     let what = format!("`datastore` knows no `{}`", shorten(verb));
-                    match suggest::nearest(verb, FORMS.iter().map(|(verb, _)| *verb)) {
+                    match suggest::nearest(verb, verbs()) {
                         Some(known) => Failure::new(what, format!("Did you mean `datastore {known}`?")),
                         None => Failure::usage(self, what),
                     }
