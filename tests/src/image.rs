@@ -93,6 +93,19 @@ impl Images {
         self.make(spec, &self.directory.join("bundle"), "bundle", "bundle")
     }
 
+    /// Runs `image-builder datastore`.
+    pub fn datastore(&self, arguments: &[&str]) -> Result<()> {
+        let output = Command::new(&self.builder).arg("datastore").args(arguments).output()?;
+        if !output.status.success() {
+            fail!(
+                "image-builder datastore {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(())
+    }
+
     fn build(&self, spec: &Spec, output: &Path) -> Result<PathBuf> {
         if spec.iso {
             self.make(spec, output, "iso", "iso")

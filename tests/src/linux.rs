@@ -1,6 +1,6 @@
 //! Speaking to a shell of the guests' Debian disk over a serial port.
 
-use crate::{Result, serial::Serial};
+use crate::{Result, ensure, serial::Serial};
 
 /// What the shell prints when it waits for a command.
 pub const PROMPT: &str = "guest# ";
@@ -23,4 +23,14 @@ pub fn command(serial: &mut Serial, line: &str) -> Result<String> {
     serial.expect("\n")?;
     let output = serial.expect(PROMPT)?;
     Ok(output.trim_matches('\n').to_owned())
+}
+
+/// Runs a command in any shell of a guest, whatever its prompt; it must end well. Returns what came before its end, its echo among it.
+pub fn succeeds(serial: &mut Serial, line: &str) -> Result<String> {
+    // The marker is typed in two parts, so that its echo is not taken for it.
+    serial.send_line(&format!("{line}; echo END-\"\"OF $?"))?;
+    let text = serial.expect("END-OF ")?;
+    let status = serial.expect("\n")?;
+    ensure!(status.trim() == "0", "`{line}` ended with {} in the guest:\n{text}", status.trim());
+    Ok(text)
 }

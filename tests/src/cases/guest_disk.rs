@@ -3,6 +3,7 @@
 use super::Case;
 use crate::{
     Context, Failure, Outcome, Result, ensure,
+    linux::{PROMPT, succeeds},
     machine::Config,
     shell::Host,
     systems::{Guest, System},
@@ -45,8 +46,6 @@ pub const CASES: &[Case] = &[
 const KILLS: usize = 10;
 /// Seconds of load, longer than the kills take.
 const LOAD: u32 = 90;
-/// Shell prompt of Debian's root.
-const GUEST_PROMPT: &str = "guest# ";
 
 /// A fresh file of zeros for a disk of the machine, as long as the test runs.
 fn empty_disk(context: &Context, mebibytes: u64) -> Result<PathBuf> {
@@ -86,17 +85,8 @@ fn boot_to_shell(context: &Context, change: impl FnOnce(&mut Guest)) -> Result<R
     change(&mut guest);
     let mut host = context.boot(&system.guest(&guest).into(), |config| add_disk(config, &path, "off"))?;
     host.console("guest", "Type commands")?;
+    succeeds(host.serial(), "test -b /dev/vda")?;
     Ok(Ok((host, path)))
-}
-
-/// Runs a command in the guest's shell; it must end well.
-fn guest(host: &mut Host, line: &str) -> Result<String> {
-    // The marker is typed in two parts, so that its echo is not taken for it.
-    host.serial().send_line(&format!("{line}; echo END-\"\"OF $?"))?;
-    let text = host.serial().expect("END-OF ")?;
-    let status = host.serial().expect("\n")?;
-    ensure!(status.trim() == "0", "`{line}` ended with {} in the guest:\n{text}", status.trim());
-    Ok(text)
 }
 
 fn read_and_write(context: &Context) -> Result<Outcome> {
@@ -104,21 +94,21 @@ fn read_and_write(context: &Context) -> Result<Outcome> {
         Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
-    let size = guest(&mut host, "blockdev --getsize64 /dev/vda")?;
+    let size = succeeds(host.serial(), "blockdev --getsize64 /dev/vda")?;
     ensure!(size.contains("67108864"), "the guest sees a disk of {size}");
-    let serial = guest(&mut host, "cat /sys/block/vda/serial")?;
+    let serial = succeeds(host.serial(), "cat /sys/block/vda/serial")?;
     ensure!(serial.contains("ROOT-DISK"), "the guest sees the serial number {serial}");
-    guest(
-        &mut host,
+    succeeds(
+        host.serial(),
         "grep -q . /sys/block/vda/queue/discard_max_bytes && echo discard $(cat /sys/block/vda/queue/discard_max_bytes)",
     )?;
     // 4 MiB of chance, at an odd place, past the page cache on the way back.
-    guest(&mut host, "dd if=/dev/urandom of=/p bs=64k count=64")?;
-    guest(&mut host, "dd if=/p of=/dev/vda bs=4k seek=777 conv=fsync")?;
-    guest(&mut host, "echo 3 > /proc/sys/vm/drop_caches")?;
-    guest(&mut host, "dd if=/dev/vda bs=4k skip=777 count=1024 of=/q && busybox cmp /p /q")?;
-    let sum = guest(&mut host, "busybox sha256sum /p")?;
-    let interrupts = guest(&mut host, "grep virtio /proc/interrupts")?;
+    succeeds(host.serial(), "dd if=/dev/urandom of=/p bs=64k count=64")?;
+    succeeds(host.serial(), "dd if=/p of=/dev/vda bs=4k seek=777 conv=fsync")?;
+    succeeds(host.serial(), "echo 3 > /proc/sys/vm/drop_caches")?;
+    succeeds(host.serial(), "dd if=/dev/vda bs=4k skip=777 count=1024 of=/q && busybox cmp /p /q")?;
+    let sum = succeeds(host.serial(), "busybox sha256sum /p")?;
+    let interrupts = succeeds(host.serial(), "grep virtio /proc/interrupts")?;
     ensure!(interrupts.contains("MSI"), "the disk does not interrupt by messages:\n{interrupts}");
     host.leave_console()?;
     let exits = host.neat_command("vm exits guest")?;
@@ -207,7 +197,7 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     };
     let debian = Guest::debian_on_disk("guest", "/usr/local/sbin/plain-init");
     let mut host = context.boot(&system.guest(&debian).into(), |config| add_disk(config, &image, "on"))?;
-    host.console("guest", GUEST_PROMPT)?;
+    host.console("guest", PROMPT)?;
     let job = "fio --name=load --filename=/root/load --size=16M --rw=randrw --bsrange=512-64k --direct=1 --ioengine=libaio --iodepth=16 \
                --verify=crc32c --verify_fatal=1 --verify_backlog=64 --fsync=32";
     host.serial().send_line(&format!("{job} --create_only=1 && echo laid\"\" out"))?;
@@ -216,7 +206,7 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
         "{job} --time_based --runtime={LOAD} --output=/tmp/fio.log & sleep 5; echo load\"\" runs"
     ))?;
     host.serial().expect("load runs")?;
-    host.serial().expect(GUEST_PROMPT)?;
+    host.serial().expect(PROMPT)?;
     host.leave_console()?;
     for round in 0..KILLS {
         host.neat_command("kill storage")?;
@@ -272,7 +262,7 @@ fn hostile_queues(context: &Context) -> Result<Outcome> {
         ]);
     })?;
     host.console("neighbour", "Type commands")?;
-    guest(&mut host, "dd if=/dev/urandom of=/p bs=64k count=16")?;
+    succeeds(host.serial(), "dd if=/dev/urandom of=/p bs=64k count=16")?;
     let work = "(while dd if=/p of=/dev/vda bs=4k conv=fsync && echo 3 > /proc/sys/vm/drop_caches && dd if=/dev/vda bs=4k count=256 of=/q && \
                 busybox cmp /p /q; do :; done 2>/dev/null; echo neighbour\"\" failed) &";
     host.serial().send_line(work)?;
