@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use tessera_block::{Geometry, IoError};
+pub use tessera_device::Segment;
 use tessera_proto::storage::{DiskHealth, DiskState};
 
 /// What a request does.
@@ -17,15 +18,6 @@ pub enum Operation {
     Discard,
     /// Reads as zeros afterwards.
     WriteZeroes,
-}
-
-/// A piece of memory as devices know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// First address.
-    pub physical: u64,
-    /// Bytes, more than 0.
-    pub length: u32,
 }
 
 /// A request to a disk.

@@ -1,7 +1,6 @@
 //! Disks as the rest of the server sees them: requests by number for guests, a [`BlockDevice`] for everything else.
 
 use crate::controller::{Controller, Operation, Refused, Request, Segment, Unit};
-use crate::dma::DmaBuffer;
 use crate::split::{Piece, split};
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
 use core::{
@@ -10,6 +9,7 @@ use core::{
     task::{Poll, Waker},
 };
 use tessera_block::{BlockDevice, Geometry, IoError};
+use tessera_device::dma::DmaBuffer;
 use tessera_proto::storage::{DiskInfo, DiskState, DiskStatistics};
 use tessera_rt::log;
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::controller::Done;
-use crate::executor::Executor;
 use proptest::prelude::*;
+use tessera_device::executor::Executor;
 use tessera_proto::storage::DiskHealth;
 
 const SIZE: usize = 512;

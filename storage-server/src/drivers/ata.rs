@@ -4,13 +4,13 @@
 mod tests;
 
 use crate::controller::{COMMAND_MS, Controller, Done, Operation, Refused, Request, Segment, Unit};
-use crate::dma::DmaBuffer;
 use crate::drivers::Device;
 use crate::drivers::identify_ata::{self, AtaInfo};
-use crate::hardware::{Platform, Ports, wait_until};
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
 use core::sync::atomic::{Ordering, fence};
 use tessera_block::{Geometry, IoError};
+use tessera_device::dma::DmaBuffer;
+use tessera_device::hardware::{Platform, Ports, wait_until};
 use tessera_proto::storage::{DiskHealth, DiskState};
 use tessera_rt::log;
 

@@ -13,12 +13,11 @@
 
 mod backing;
 mod device;
-mod ram;
 mod request;
 #[cfg(test)]
 mod tests;
 
 pub use backing::{Backing, Part};
 pub use device::{Attachment, Device, Signal, Statistics};
-pub use ram::{Ram, RamFrame};
 pub use request::MAX_SEGMENTS;
+pub use tessera_device::{Ram, RamFrame};

@@ -6,6 +6,7 @@ use core::cell::{Cell, RefCell};
 use core::future::Future;
 use tessera_block::{BlockDevice, IoError};
 use tessera_datastore::gpt::{self, GptError};
+use tessera_device::Executor;
 use tessera_proto::{
     Call, Failure, FailureKind, Page,
     datastore::{self, ChangedRanges, FileData},
@@ -14,7 +15,7 @@ use tessera_proto::{
     storage::{self, DiskData, DiskInfo, MAX_DATA, PartitionInfo},
 };
 use tessera_rt::{Reply, Untyped, abi::syscall::MessageInfo, message::Message, start::start_info};
-use tessera_storage::{disk::Disk, executor::Executor, pattern, stores::Stores};
+use tessera_storage::{disk::Disk, pattern, stores::Stores};
 
 /// The word in the manifest that allows [`storage::Server::exercise`].
 const EXERCISE: &str = "exercise";

@@ -5,17 +5,16 @@ use super::answers::Answers;
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
-use core::ptr::NonNull;
 use core::task::{Poll, Waker};
-use tessera_proto::guest_disk::{self, GuestDiskEvent, GuestDiskInfo, GuestQueues};
-use tessera_proto::vm_memory::{Client, DiskConfig, DiskPlace, MachineConfig};
-use tessera_proto::{Call, CallError, Failure, FailureKind, Slots, collect};
-use tessera_rt::{
-    AddressSpace, CNode, Connection, Endpoint, Frame, Notification,
-    abi::{LARGE_PAGE_SIZE, PAGE_SIZE, object::Rights},
-    log, slots, start, vm,
+use tessera_device::{
+    loan::{Loan, init, refused},
+    platform,
 };
-use tessera_storage::guest::{Attachment, Backing, Device, MAX_SEGMENTS, Ram, RamFrame, Signal};
+use tessera_proto::guest_disk::{self, GuestDiskEvent, GuestDiskInfo, GuestQueues};
+use tessera_proto::vm_memory::{DiskConfig, DiskPlace, MachineConfig};
+use tessera_proto::{Call, Failure, FailureKind, collect};
+use tessera_rt::{CNode, Notification, abi::PAGE_SIZE, log, slots};
+use tessera_storage::guest::{Attachment, Backing, Device, MAX_SEGMENTS, Ram, Signal};
 use tessera_virtqueue::{Features, Layout, Record};
 
 /// Bits of the notification that guests' doorbells set: each device one, shared when there are more.
@@ -27,36 +26,11 @@ const ENDING: u64 = 1 << 63;
 const QUEUES: usize = guest_disk::MAX_QUEUES;
 /// Bytes of the state frame for each disk, as init makes it.
 const STATE_PER_DISK: usize = 3 * PAGE_SIZE;
-const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 /// Most machines at once that are looked for.
 const MOST: usize = 1024;
 /// Virtio's features that concern queues (virtio 1.2, chapter 6).
 const INDIRECT: u64 = 1 << 28;
 const EVENT_INDEX: u64 = 1 << 29;
-
-/// A machine's RAM and state, mapped here. Given back when dropped; nothing may point there any more.
-struct Loan {
-    machine: u64,
-    /// Frames of both.
-    slots: Vec<u32>,
-    /// Addresses that are taken.
-    regions: Vec<(u64, u64)>,
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        for slot in self.slots.drain(..) {
-            let _ = Frame::new(slot).unmap();
-            slots::free(slot);
-        }
-        for (address, length) in self.regions.drain(..) {
-            vm::give(address, length);
-        }
-        if let Err(error) = init().and_then(|mut init| init.release(self.machine)) {
-            log::error!("the memory of a virtual machine cannot be given back: {error}");
-        }
-    }
-}
 
 /// A device with the notification that rings it.
 struct Disk {
@@ -75,12 +49,10 @@ impl Drop for Disk {
 struct Machine {
     config: MachineConfig,
     disks: RefCell<Vec<Option<Rc<Disk>>>>,
-    state: *mut u8,
-    ram: Rc<Ram>,
     events: RefCell<VecDeque<GuestDiskEvent>>,
     watcher: RefCell<Option<Waker>>,
     ended: Cell<bool>,
-    _loan: Loan,
+    loan: Loan,
 }
 
 impl Machine {
@@ -109,22 +81,6 @@ pub struct Guests {
     made: Cell<u32>,
 }
 
-/// init, if the manifest lets this server borrow RAM.
-fn init() -> Result<Client<Connection>, CallError> {
-    let grant = start::find("guests").ok_or(CallError::Failed(Failure::new(
-        FailureKind::NotAllowed,
-        "this server is not lent the memory of guests: grant it `guests = { use = \"init\" }`",
-    )))?;
-    Ok(Client(Connection::new(Endpoint::new(grant.slot))))
-}
-
-fn refused(error: CallError) -> Failure {
-    match error {
-        CallError::Failed(failure) => failure,
-        error => Failure::new(FailureKind::Internal, format_args!("init: {error}")),
-    }
-}
-
 fn kernel(error: tessera_rt::abi::Error) -> Failure {
     Failure::new(FailureKind::Exhausted, format_args!("mapping a guest's memory: {}", error.text()))
 }
@@ -145,66 +101,6 @@ impl Drop for Interrupt {
     }
 }
 
-/// Borrows a machine's RAM and maps it.
-fn borrow_machine(config: MachineConfig) -> Result<Machine, Failure> {
-    let number = config.machine;
-    let mut init = init().map_err(refused)?;
-    let signal = super::signal(ENDING).map_err(kernel)?;
-    let borrowed = init.borrow_memory([signal.slot()], number);
-    slots::free(signal.slot());
-    borrowed.map_err(refused)?;
-    // From here on its end gives everything back.
-    let mut loan = Loan {
-        machine: number,
-        slots: Vec::new(),
-        regions: Vec::new(),
-    };
-    let base = vm::take(config.memory, LARGE_PAGE_SIZE as u64).map_err(kernel)?;
-    loan.regions.push((base, config.memory));
-    let mut frames = Vec::new();
-    let mut end = 0;
-    for frame in 0..config.frames {
-        let slot = slots::take().map_err(kernel)?;
-        loan.slots.push(slot);
-        let place = init.frame(number, frame, Slots(slot)).map_err(refused)?;
-        let status = Frame::new(slot).info().map_err(kernel)?;
-        if place.address != end || status.pages * PAGE_SIZE as u64 != place.length || end + place.length > config.memory {
-            return Err(Failure::new(
-                FailureKind::Internal,
-                "init's account of a guest's memory makes no sense",
-            ));
-        }
-        Frame::new(slot).map(AddressSpace::OWN, base + end, READ_WRITE, 0).map_err(kernel)?;
-        frames.push(RamFrame {
-            length: place.length,
-            physical: status.physical,
-        });
-        end += place.length;
-    }
-    let slot = slots::take().map_err(kernel)?;
-    loan.slots.push(slot);
-    init.state(number, Slots(slot)).map_err(refused)?;
-    let state = vm::map(Frame::new(slot), READ_WRITE, 0).map_err(kernel)?;
-    loan.regions.push((state.address, state.length as u64));
-    if state.length < STATE_PER_DISK * config.disks.len() {
-        return Err(Failure::new(FailureKind::Internal, "init's state frame is too small"));
-    }
-    let base = NonNull::new(base as *mut u8).ok_or(Failure::from(FailureKind::Internal))?;
-    // SAFETY: all frames were mapped there, one behind the other; they stay until the loan is dropped, which the devices that use the RAM do not outlive (see `Guests::end`).
-    let ram = Rc::new(unsafe { Ram::new(base, &frames) });
-    log::debug!("{}: borrowed {} MiB in {} frames", config.name, config.memory >> 20, frames.len());
-    Ok(Machine {
-        disks: RefCell::new((0..config.disks.len()).map(|_| None).collect()),
-        config,
-        state: state.as_ptr(),
-        ram,
-        events: RefCell::default(),
-        watcher: RefCell::default(),
-        ended: Cell::new(false),
-        _loan: loan,
-    })
-}
-
 impl Guests {
     /// The caller's machine, as it runs now.
     fn machine(&self, call: &Call) -> Result<Rc<Machine>, Failure> {
@@ -212,7 +108,15 @@ impl Guests {
         if let Some(known) = self.machines.borrow().iter().find(|it| it.config.machine == config.machine) {
             return Ok(known.clone());
         }
-        let machine = Rc::new(borrow_machine(config)?);
+        let loan = Loan::new(&config, ENDING, STATE_PER_DISK * config.disks.len())?;
+        let machine = Rc::new(Machine {
+            disks: RefCell::new((0..config.disks.len()).map(|_| None).collect()),
+            config,
+            events: RefCell::default(),
+            watcher: RefCell::default(),
+            ended: Cell::new(false),
+            loan,
+        });
         self.machines.borrow_mut().push(machine.clone());
         Ok(machine)
     }
@@ -230,19 +134,27 @@ impl Guests {
                 format_args!("the disk is in use by the virtual machine {user}"),
             ));
         }
-        let backing = backing(&config.place, answers, &machine.ram)?;
+        let backing = backing(&config.place, answers, &machine.loan.ram())?;
         let read_only = config.read_only || backing.geometry().read_only;
         // SAFETY: the state frame is mapped as long as the machine is, has room for this many records of each disk, is aligned to pages, and any bytes are a record (all of it is atomic numbers).
-        let records: [&'static Record; QUEUES] =
-            core::array::from_fn(|queue| unsafe { &*machine.state.add(number as usize * STATE_PER_DISK).cast::<Record>().add(queue) });
+        let records: [&'static Record; QUEUES] = core::array::from_fn(|queue| unsafe {
+            &*machine
+                .loan
+                .state()
+                .0
+                .as_ptr()
+                .add(number as usize * STATE_PER_DISK)
+                .cast::<Record>()
+                .add(queue)
+        });
         const { assert!(QUEUES * size_of::<Record>() <= STATE_PER_DISK) };
-        let device = Device::new(machine.ram.clone(), backing, read_only, &config.serial, records);
+        let device = Device::new(machine.loan.ram(), backing, read_only, &config.serial, records);
         let made = self.made.get();
         self.made.set(made.wrapping_add(1));
         let bit = 1 << (FIRST_BIT + made % BITS);
         let disk = Rc::new(Disk {
             device,
-            doorbell: super::signal(bit).map_err(kernel)?,
+            doorbell: platform::signal(bit).map_err(kernel)?,
             bit,
         });
         machine.disks.borrow_mut()[number as usize] = Some(disk.clone());

@@ -3,20 +3,17 @@
 mod answers;
 mod datastores;
 mod guests;
-mod platform;
 
 use alloc::{rc::Rc, vec::Vec};
 use answers::Answers;
 use core::cell::Cell;
+use tessera_device::{Executor, platform};
 use tessera_proto::Call;
 use tessera_rt::{
-    CNode, Endpoint, Irq, Notification, Reply, Untyped,
-    abi::{Error, object::Rights},
-    exit, log,
-    manifest::{StartDevice, slots as fixed},
-    require,
+    Endpoint, Irq, Notification, Reply, Untyped,
+    abi::Error,
+    exit, log, require,
     server::{Service, serve},
-    slots,
     start::{self, start_info},
     time,
 };
@@ -24,7 +21,6 @@ use tessera_storage::{
     controller::WATCH_MS,
     disk::{Bounce, CHUNK, Disk, Host},
     drivers::{self, Numbers},
-    executor::Executor,
     stores::Stores,
 };
 
@@ -51,13 +47,6 @@ fn fail(doing: &str, error: Error) -> ! {
     exit(1, doing)
 }
 
-/// A copy of the server's notification that sets `bits`.
-fn signal(bits: u64) -> Result<Notification, Error> {
-    let slot = slots::take()?;
-    CNode::OWN.copy(slot, CNode::OWN, fixed::NOTIFICATION, Rights::SEND, bits)?;
-    Ok(Notification::new(slot))
-}
-
 /// Puts a driver on each device that init gave.
 fn find_controllers() -> Vec<Port> {
     let mut ports = Vec::new();
@@ -68,27 +57,13 @@ fn find_controllers() -> Vec<Port> {
             None => log::info!("{address}: there is no driver for it"),
             Some(Err(reason)) => log::error!("{address}: its driver does not start: {reason}"),
             Some(Ok(controller)) => {
-                let lines = bind(given, bit(ports.len()));
+                let lines = platform::bind(given, bit(ports.len()));
                 let host = Host::new(controller, address);
                 ports.push(Port { host, lines });
             }
         }
     }
     ports
-}
-
-/// Has a device's interrupts set `bits`; answers those that have to be acknowledged.
-fn bind(device: &StartDevice, bits: u64) -> Vec<Irq> {
-    let mut lines = Vec::new();
-    for interrupt in &device.interrupts {
-        let irq = Irq::new(interrupt.slot);
-        match signal(bits).and_then(|notification| irq.bind(notification)) {
-            Ok(()) if !interrupt.message => lines.push(irq),
-            Ok(()) => {}
-            Err(error) => log::error!("{}: an interrupt cannot be bound: {}", device.address, error.text()),
-        }
-    }
-    lines
 }
 
 /// The program.

@@ -7,7 +7,6 @@ use super::{Datastore, Space, Volume};
 use crate::{
     controller::{Operation, Request, Segment},
     disk::{Disk, Sink},
-    executor::Executor,
     guest::Backing,
 };
 use alloc::{
@@ -19,20 +18,11 @@ use alloc::{
 use core::cell::{Cell, RefCell};
 use tessera_block::{BlockDevice, Geometry, IoError};
 use tessera_datastore::{Error, Extent, Info, Kind, Store, Ticket, Translated};
+use tessera_device::{Executor, Memory};
 use tessera_rt::log;
 
 /// Most bytes that go through the server's own memory at once, where data has checksums.
 const COPY: usize = 256 << 10;
-
-/// Memory that segments name, as this process reaches it.
-pub trait Memory {
-    /// Sets it to zeros.
-    fn clear(&self, segment: Segment);
-    /// Copies it out.
-    fn copy_out(&self, segment: Segment, bytes: &mut [u8]);
-    /// Copies into it.
-    fn copy_in(&self, segment: Segment, bytes: &[u8]);
-}
 
 /// A request whose parts the device works on.
 struct Transfer {

@@ -3,10 +3,10 @@
 mod backing;
 mod space;
 
-pub use backing::{Memory, StoreDisk};
+pub use backing::StoreDisk;
 pub use space::Space;
 
-use crate::{disk::Disk, executor::Executor};
+use crate::disk::Disk;
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 use core::cell::RefCell;
 use tessera_block::{BlockDevice, Partition};
@@ -14,6 +14,7 @@ use tessera_datastore::{
     Error, FormatOptions, MountOptions, Store,
     gpt::{self, GptError},
 };
+use tessera_device::{Executor, Memory};
 use tessera_rt::log;
 
 /// What a datastore stands on: a disk, or a part of one.

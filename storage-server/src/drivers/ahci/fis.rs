@@ -1,7 +1,7 @@
 //! Commands of ATA disks and CD-ROM drives, as frames (Serial ATA 3.x, 10.5.5) with their memory (AHCI 1.3.1, 4.2).
 
 use crate::controller::{Operation, Segment};
-use crate::dma::DmaBuffer;
+use tessera_device::dma::DmaBuffer;
 
 /// Bytes of a command header.
 pub const HEADER: usize = 32;

@@ -7,10 +7,10 @@ mod tests;
 
 use crate::controller::{Controller, Done, Refused, Request, Unit};
 use crate::drivers::Device;
-use crate::hardware::{Platform, Registers, wait_until};
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
 use port::{Attached, Common, Port};
 use tessera_block::{Geometry, IoError};
+use tessera_device::hardware::{Platform, Registers, wait_until};
 use tessera_rt::log;
 
 /// Bytes that a command transfers at most.

@@ -9,12 +9,12 @@
 
 use super::fis::{self, Command, HEADER, TABLE, Ways};
 use crate::controller::{COMMAND_MS, Done, Operation, Refused, Request, Segment};
-use crate::dma::DmaBuffer;
 use crate::drivers::identify_ata::{self, AtaInfo};
-use crate::hardware::{Platform, Registers, wait_until};
 use alloc::{rc::Rc, string::String};
 use core::sync::atomic::{Ordering, fence};
 use tessera_block::IoError;
+use tessera_device::dma::DmaBuffer;
+use tessera_device::hardware::{Platform, Registers, wait_until};
 use tessera_proto::storage::{DiskHealth, DiskState};
 use tessera_rt::log;
 

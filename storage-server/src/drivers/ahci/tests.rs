@@ -4,12 +4,12 @@ use super::{Names, start};
 use crate::controller::{Controller, Operation, Request, Segment};
 use crate::drivers::Device;
 use crate::drivers::testing::{Machine, Medium, Noisy, SECTORS, device, keeps_what_is_written, run, survives};
-use crate::hardware::{Platform, Registers};
 use core::cell::{Cell, RefCell};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tessera_block::IoError;
+use tessera_device::hardware::{Platform, Registers};
 use tessera_proto::storage::DiskState;
 
 /// Base of port 1.

@@ -4,11 +4,11 @@ use super::{pieces, reaches, start};
 use crate::controller::{Request, Segment};
 use crate::drivers::Device;
 use crate::drivers::testing::{Machine, Medium, Random, SECTORS, device, keeps_what_is_written, run, survives};
-use crate::hardware::Ports;
 use core::cell::{Cell, RefCell};
 use proptest::prelude::*;
 use std::rc::Rc;
 use tessera_block::IoError;
+use tessera_device::hardware::Ports;
 
 /// The first channel.
 struct Model {

@@ -22,13 +22,13 @@ mod tests;
 
 use crate::controller::{COMMAND_MS, Controller, Done, Operation, Refused, Request, Unit};
 use crate::drivers::Device;
-use crate::hardware::{Platform, Registers, wait_until};
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
 use command::{ALL_NAMESPACES, Command, Pointer, Status, admin, io};
 use identify::{ControllerInfo, HEALTH_LENGTH, NamespaceInfo};
 use queue::{Broken, InFlight, MAX_PIECES, Queue, is_paged};
 use steps::Phase;
 use tessera_block::{Geometry, IoError};
+use tessera_device::hardware::{Platform, Registers, wait_until};
 use tessera_proto::storage::{DiskHealth, DiskState};
 use tessera_rt::log;
 
@@ -82,7 +82,7 @@ struct Nvme {
     granted: usize,
     next: usize,
     /// Where identify data and log pages arrive.
-    scratch: crate::dma::DmaBuffer,
+    scratch: tessera_device::dma::DmaBuffer,
     info: ControllerInfo,
     namespaces: Vec<Namespace>,
     health: DiskHealth,

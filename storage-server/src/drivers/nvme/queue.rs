@@ -2,10 +2,10 @@
 
 use super::command::{Command, Pointer, Status};
 use crate::controller::Segment;
-use crate::dma::DmaBuffer;
-use crate::hardware::{Platform, Registers};
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
+use tessera_device::dma::DmaBuffer;
+use tessera_device::hardware::{Platform, Registers};
 
 /// Bytes of a page, to which the controller is set.
 const PAGE: u64 = 4096;

@@ -3,12 +3,12 @@
 use super::start;
 use crate::controller::{Operation, Request};
 use crate::drivers::testing::{Machine, Medium, Noisy, SECTORS, device, keeps_what_is_written, run, survives};
-use crate::hardware::Registers;
 use core::cell::RefCell;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tessera_block::IoError;
+use tessera_device::hardware::Registers;
 
 /// A queue of the controller: address and entries of the submission queue with its completion queue; how far each has come.
 #[derive(Clone, Copy, Default, Debug)]

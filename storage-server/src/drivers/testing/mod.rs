@@ -2,12 +2,12 @@
 
 use super::Device;
 use crate::controller::{Controller, Operation, Refused, Request, Segment};
-use crate::dma::DmaBuffer;
-use crate::hardware::{Platform, Registers};
 use core::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tessera_block::IoError;
+use tessera_device::dma::DmaBuffer;
+use tessera_device::hardware::{Platform, Registers};
 
 /// Random numbers (SplitMix64).
 pub struct Random(Cell<u64>);

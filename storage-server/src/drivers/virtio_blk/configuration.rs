@@ -1,8 +1,8 @@
 //! Registers of a virtio device on PCI (virtio 1.2, 4.1.4).
 
 use crate::drivers::Device;
-use crate::hardware::Registers;
 use alloc::{rc::Rc, string::String};
+use tessera_device::hardware::Registers;
 use tessera_pci::capability_id;
 
 /// Feature bits (2.2, 5.2.3, 6).

@@ -10,11 +10,11 @@ mod tests;
 
 use crate::controller::{COMMAND_MS, Controller, Done, Operation, Refused, Request, Unit};
 use crate::drivers::{Device, text};
-use crate::hardware::{Platform, wait_until};
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
 use configuration::{Configuration, features, status};
 use queue::{Broken, Queue};
 use tessera_block::{Geometry, IoError};
+use tessera_device::hardware::{Platform, wait_until};
 use tessera_proto::storage::{DiskHealth, DiskState};
 use tessera_rt::log;
 

@@ -2,10 +2,10 @@
 
 use super::configuration::Configuration;
 use crate::controller::Segment;
-use crate::dma::DmaBuffer;
-use crate::hardware::Platform;
 use alloc::{string::String, vec::Vec};
 use core::sync::atomic::{Ordering, fence};
+use tessera_device::dma::DmaBuffer;
+use tessera_device::hardware::Platform;
 
 /// Segments of a request's memory.
 pub const MAX_SEGMENTS: usize = 62;

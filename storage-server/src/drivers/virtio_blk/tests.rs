@@ -4,12 +4,12 @@ use super::start;
 use crate::controller::{Operation, Request};
 use crate::drivers::Device;
 use crate::drivers::testing::{Machine, Medium, Noisy, SECTORS, device, keeps_what_is_written, run, survives};
-use crate::hardware::Registers;
 use core::cell::RefCell;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tessera_block::IoError;
+use tessera_device::hardware::Registers;
 use tessera_proto::storage::DiskState;
 
 /// Where the structures are in the range: common configuration, notification, the device's own.

@@ -1,23 +1,23 @@
 //! Devices on the running system: mapped registers, granted memory, the clock, and init.
 #![allow(unsafe_code)]
 
+use crate::{
+    dma::DmaBuffer,
+    function::Device,
+    hardware::{Platform, Ports, Registers},
+};
 use alloc::{rc::Rc, string::String, vec::Vec};
 use core::ptr::NonNull;
 use tessera_proto::init;
 use tessera_rt::{
-    Connection, Endpoint, Frame, IoPorts, Untyped,
+    CNode, Connection, Endpoint, Frame, IoPorts, Irq, Notification, Untyped,
     abi::{
-        PAGE_SIZE,
+        Error, PAGE_SIZE,
         object::{Rights, frame},
     },
     log,
     manifest::{StartDevice, StartRange, slots},
-    time, vm,
-};
-use tessera_storage::{
-    dma::DmaBuffer,
-    drivers::Device,
-    hardware::{Platform, Ports, Registers},
+    slots as free_slots, time, vm,
 };
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
@@ -202,4 +202,28 @@ pub fn device(number: u32, given: &StartDevice) -> (Device, String) {
         platform: Rc::new(System { device: number }),
     };
     (device, given.address.clone())
+}
+
+/// A copy of the server's own notification that sets `bits`.
+///
+/// # Errors
+/// The kernel's, when the table of capabilities is full.
+pub fn signal(bits: u64) -> Result<Notification, Error> {
+    let slot = free_slots::take()?;
+    CNode::OWN.copy(slot, CNode::OWN, slots::NOTIFICATION, Rights::SEND, bits)?;
+    Ok(Notification::new(slot))
+}
+
+/// Has a device's interrupts set `bits`; answers those that have to be acknowledged.
+pub fn bind(device: &StartDevice, bits: u64) -> Vec<Irq> {
+    let mut lines = Vec::new();
+    for interrupt in &device.interrupts {
+        let irq = Irq::new(interrupt.slot);
+        match signal(bits).and_then(|notification| irq.bind(notification)) {
+            Ok(()) if !interrupt.message => lines.push(irq),
+            Ok(()) => {}
+            Err(error) => log::error!("{}: an interrupt cannot be bound: {}", device.address, error.text()),
+        }
+    }
+    lines
 }

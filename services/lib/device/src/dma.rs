@@ -48,8 +48,8 @@ impl DmaBuffer {
     }
 
     /// The same memory under another physical address, for tests.
-    #[cfg(test)]
-    pub(crate) fn said_to_be_at(self, physical: u64) -> Self {
+    #[must_use]
+    pub fn said_to_be_at(self, physical: u64) -> Self {
         Self { physical, ..self }
     }
 

@@ -1,8 +1,7 @@
 //! A guest's RAM: mapped here for its queues and request headers, and known by physical address for devices. The guest changes it at any moment.
 #![allow(unsafe_code)]
 
-use crate::controller::Segment;
-use crate::stores::Memory;
+use crate::memory::{Memory, Segment};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use tessera_virtqueue::GuestMemory;

@@ -1,0 +1,7 @@
+//! The network server: drivers of network cards, the virtual switch, and guests' network devices.
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+pub mod packet;
