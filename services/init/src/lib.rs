@@ -15,6 +15,7 @@ pub mod grants;
 pub mod loan;
 pub mod log;
 pub mod machine;
+pub mod manage;
 pub mod policy;
 pub mod process;
 pub mod root;

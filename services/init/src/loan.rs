@@ -14,14 +14,15 @@
 
 use crate::buddy::Block;
 use crate::machine::Machine;
+use crate::manage::{disk_config, file_place};
 use crate::process::trouble;
 use crate::root::Root;
 use alloc::format;
 use alloc::vec::Vec;
 use tessera_abi::object::Rights;
-use tessera_manifest::DiskBacking;
 use tessera_proto::init::Level;
-use tessera_proto::vm_memory::{self, DiskConfig, DiskPlace, Loan, MachineConfig, MemoryFrame};
+use tessera_proto::vm_manager::FilePlace;
+use tessera_proto::vm_memory::{self, Loan, MachineConfig, MemoryFrame};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{CNode, Notification, slots};
 
@@ -158,13 +159,6 @@ impl Root {
     }
 }
 
-fn place(backing: &DiskBacking) -> DiskPlace {
-    match backing.clone() {
-        DiskBacking::Device { device, partition } => DiskPlace::Device { device, partition },
-        DiskBacking::Store { store, disk } => DiskPlace::Store { store, disk },
-    }
-}
-
 impl vm_memory::Server for Root {
     fn machine(&mut self, _call: &mut Call, server: u64) -> Result<MachineConfig, Failure> {
         let none = || Failure::new(FailureKind::NotFound, "that server belongs to no running virtual machine");
@@ -177,15 +171,10 @@ impl vm_memory::Server for Root {
             memory: config.memory,
             frames: lent.frames.len() as u32,
             state: lent.state.1 * PAGE,
-            disks: config
-                .disks
-                .iter()
-                .map(|disk| DiskConfig {
-                    place: place(&disk.backing),
-                    read_only: disk.read_only,
-                    serial: disk.serial.clone(),
-                })
-                .collect(),
+            disks: config.disks.iter().map(disk_config).collect(),
+            files: [Some(&config.kernel), config.initramfs.as_ref()]
+                .map(|file| file.map(file_place).filter(|place| matches!(place, FilePlace::Store { .. })))
+                .into(),
         })
     }
 
@@ -217,7 +206,10 @@ impl vm_memory::Server for Root {
     fn state(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
         let (slot, pages) = self.held(call, machine)?.state;
         if pages == 0 {
-            return Err(Failure::new(FailureKind::NotFound, "the machine has no disks"));
+            return Err(Failure::new(
+                FailureKind::NotFound,
+                "the machine has no disks and no files in datastores",
+            ));
         }
         self.give_frame(call, slot)
     }

@@ -152,6 +152,12 @@ impl Machine {
         Some((device.untyped, address - device.base))
     }
 
+    /// The processor of a server's first thread: the one that its declaration wants, else they are spread by their places.
+    #[must_use]
+    pub fn cpu_for(&self, wanted: Option<u32>, place: u32) -> u32 {
+        wanted.filter(|cpu| *cpu < self.cpus).unwrap_or(place % self.cpus)
+    }
+
     /// The processor with the fewest virtual processors, the last of several: the first ones have the servers.
     pub fn place_vcpu(&mut self) -> u32 {
         let cpus = &mut self.vcpus_on[..self.cpus as usize];

@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 use tessera_abi::object::{Rights, size, thread};
 use tessera_abi::{PAGE_SIZE, layout};
-use tessera_manifest::{MAX_DISKS, Manifest, Program, Resource, Server, Vm, slots};
+use tessera_manifest::{GuestFile, MAX_DISKS, Manifest, Program, Resource, Server, Vm, slots};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// More servers, machines, endpoints or grants than this are a broken manifest.
@@ -110,8 +110,15 @@ fn check_server(server: &Server, manifest: &Manifest) -> Result<(), String> {
     Ok(())
 }
 
-fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
-    let file = |name: &String| manifest.files.iter().any(|file| file.name == *name);
+/// Checks a virtual machine.
+///
+/// # Errors
+/// One line: what is wrong.
+pub fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
+    let missing = |file: &&GuestFile| match file {
+        GuestFile::Image(name) => !manifest.files.iter().any(|file| file.name == *name),
+        GuestFile::Store { store, path } => store.is_empty() || path.is_empty(),
+    };
     if vm.memory == 0 || !vm.memory.is_multiple_of(2 << 20) || vm.memory > MAX_RAM {
         return Err(format!("{} bytes are no size of memory", vm.memory));
     }
@@ -121,8 +128,20 @@ fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
     if vm.disks.len() > MAX_DISKS || vm.disks.iter().any(|disk| disk.serial.len() > 20) {
         return Err("it has too many disks, or one with a serial number of more than 20 bytes".into());
     }
-    if !file(&vm.kernel) || !vm.initramfs.iter().all(file) {
-        return Err("its kernel or initial RAM disk is not in the image".into());
+    if let Some(file) = [Some(&vm.kernel), vm.initramfs.as_ref()].into_iter().flatten().find(missing) {
+        return Err(match file {
+            GuestFile::Image(name) => format!("its kernel or initial RAM disk `{name}` is not in the image"),
+            GuestFile::Store { .. } => "its kernel or initial RAM disk has no name".into(),
+        });
+    }
+    if !(1..=10_000).contains(&vm.weight) {
+        return Err(format!("{} is no weight, 1 to 10000 is", vm.weight));
+    }
+    if !(100..=10_000_000).contains(&vm.period_us) || vm.budget_us > vm.period_us {
+        return Err(format!("a budget of {} µs in a period of {} µs", vm.budget_us, vm.period_us));
+    }
+    if vm.command_line.len() > 4096 {
+        return Err("its command line is too long".into());
     }
     Ok(())
 }
@@ -178,13 +197,13 @@ mod tests {
                 name: "debian".into(),
                 memory: 256 << 20,
                 vcpus: 1,
-                kernel: "kernel".into(),
+                kernel: GuestFile::Image("kernel".into()),
                 initramfs: None,
                 command_line: String::new(),
                 autostart: true,
                 weight: 100,
                 budget_us: 0,
-                period_us: 0,
+                period_us: 10_000,
                 disks: vec![],
             }],
             ..Manifest::default()

@@ -106,9 +106,14 @@ pub struct Spec<'a> {
     pub notification: Option<Notification>,
     /// init's endpoint.
     pub init: Endpoint,
-    /// Bytes of RAM of each virtual machine that it may map.
-    pub lent: Vec<u64>,
+    /// Bytes of RAM of virtual machines that it may map.
+    pub lent: u64,
 }
+
+/// Machines that run at once in a server's page tables.
+const MACHINES: u64 = 256;
+/// Bytes of addresses for their state frames.
+const STATE_FRAMES: u64 = 32 << 20;
 
 /// A process.
 #[derive(Debug)]
@@ -491,12 +496,13 @@ fn page_tables(spec: &Spec<'_>, stack: u64) -> u64 {
     }
     // What it makes itself it may map: threads' stacks and message buffers, and a page for each vCPU.
     tables.small(spec.server.untyped);
-    for length in &spec.lent {
-        // Twice: a machine may start again before the RAM of its last start is given back. Each with a state frame.
-        for _ in 0..2 {
-            tables.large(*length);
-            tables.small(PAGE);
+    if spec.lent > 0 {
+        tables.large(spec.lent);
+        for _ in 0..MACHINES {
+            // What lies between two of them; state frames lie side by side in what is left there.
+            tables.large(0);
         }
+        tables.small(STATE_FRAMES);
     }
     tables.pages()
 }

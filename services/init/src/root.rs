@@ -7,19 +7,20 @@ use crate::log::Log;
 use crate::machine::Machine;
 use crate::process::{Process, Spec};
 use crate::vm::{Machines, Starting};
+use crate::window::boot_info;
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use tessera_abi::object::{ObjectKind, size};
-use tessera_manifest::{Manifest, Resource, Restart};
+use tessera_manifest::{Manifest, Resource, Restart, Server};
 use tessera_proto::init::Level;
 use tessera_proto::supervisor::ServerState;
 use tessera_proto::{Failure, FailureKind};
 use tessera_rt::{CNode, Endpoint, Notification, Reply, Untyped, slots, start_info, time};
 
-/// Callers that can wait at once to be connected to a machine that is starting.
-const WAITING: usize = 8;
+/// Callers that can wait at once for the start of a machine that the manifest does not have, or to be connected to one that is starting.
+const WAITING: usize = 32;
 
 /// Why a server ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,12 +91,53 @@ pub struct Record {
     pub process: Option<Process>,
     /// Slot with a notification for new log lines.
     pub follower: Option<u32>,
+    /// Slot with a notification for changes of virtual machines.
+    pub machine_follower: Option<u32>,
     /// May use the `supervisor` interface.
     pub supervisor: bool,
     /// May use the `vm_manager` interface.
     pub vm_manager: bool,
     /// May use the `vm_memory` interface.
     pub guests: bool,
+}
+
+impl Record {
+    /// A server that was not started yet.
+    fn new(declared: &Server, server: usize, name: String, vm: Option<usize>, cpu: u32) -> Self {
+        let uses = |name: &str| {
+            declared
+                .grants
+                .iter()
+                .any(|grant| grant.name == name && matches!(&grant.resource, Resource::Use { endpoint } if endpoint == "init"))
+        };
+        Self {
+            name,
+            server,
+            vm,
+            cpu,
+            state: ServerState::Ended,
+            restarts: 0,
+            started: 0,
+            last_end: String::new(),
+            restart_at: None,
+            backoff: Backoff::default(),
+            process: None,
+            follower: None,
+            machine_follower: None,
+            supervisor: uses("supervisor"),
+            vm_manager: uses("vm_manager"),
+            guests: uses("guests"),
+        }
+    }
+}
+
+/// Adds the records of a virtual machine's servers.
+pub fn add_servers(servers: &mut Vec<Record>, manifest: &Manifest, machine: &Machine, vm: usize, name: &str) {
+    for (index, server) in manifest.servers.iter().enumerate().filter(|(_, server)| server.per_vm) {
+        let place = servers.len() as u32;
+        let name = format!("{}.{name}", server.name);
+        servers.push(Record::new(server, index, name, Some(vm), machine.cpu_for(server.cpu, place)));
+    }
 }
 
 /// A named endpoint.
@@ -147,7 +189,7 @@ impl Root {
     /// The kernel's refusals: memory or slots are used up.
     pub fn new(mut machine: Machine, manifest: Manifest) -> Result<Self, Failure> {
         let trouble = |error| crate::process::trouble("making init's own objects")(error);
-        // One reply for the present call, one for each machine that may be starting, and some for those who wait to be connected.
+        // One reply for the present call, and some for those who wait for a machine's start, or to be connected.
         let replies = 1 + manifest.vms.len() + WAITING;
         let bytes = size::ENDPOINT * (manifest.endpoints.len() + 1) + size::REPLY * replies;
         let order = (bytes as u64).div_ceil(4096).next_power_of_two().ilog2();
@@ -172,40 +214,18 @@ impl Root {
             .map(|_| make(ObjectKind::Reply).map(Reply::new))
             .collect::<Result<_, _>>()?;
         let mut servers = Vec::new();
-        let mut record = |server: usize, name: String, vm: Option<usize>, cpus: u32| {
-            let declared = &manifest.servers[server];
-            let uses = |name: &str| {
-                declared
-                    .grants
-                    .iter()
-                    .any(|grant| grant.name == name && matches!(&grant.resource, Resource::Use { endpoint } if endpoint == "init"))
-            };
-            servers.push(Record {
-                name,
+        for (index, server) in manifest.servers.iter().enumerate().filter(|(_, server)| !server.per_vm) {
+            let place = servers.len() as u32;
+            servers.push(Record::new(
                 server,
-                vm,
-                cpu: declared.cpu.filter(|cpu| *cpu < cpus).unwrap_or(servers.len() as u32 % cpus),
-                state: ServerState::Ended,
-                restarts: 0,
-                started: 0,
-                last_end: String::new(),
-                restart_at: None,
-                backoff: Backoff::default(),
-                process: None,
-                follower: None,
-                supervisor: uses("supervisor"),
-                vm_manager: uses("vm_manager"),
-                guests: uses("guests"),
-            });
-        };
-        let cpus = machine.cpus;
-        for (index, _) in manifest.servers.iter().enumerate().filter(|(_, server)| !server.per_vm) {
-            record(index, manifest.servers[index].name.clone(), None, cpus);
+                index,
+                server.name.clone(),
+                None,
+                machine.cpu_for(server.cpu, place),
+            ));
         }
         for (vm, config) in manifest.vms.iter().enumerate() {
-            for (index, server) in manifest.servers.iter().enumerate().filter(|(_, server)| server.per_vm) {
-                record(index, format!("{}.{}", server.name, config.name), Some(vm), cpus);
-            }
+            add_servers(&mut servers, &manifest, &machine, vm, &config.name);
         }
         let machines = Machines::new(&manifest);
         let devices = Devices::find(&machine);
@@ -323,12 +343,8 @@ impl Root {
             Some(vm) => self.machines.place(vm, &self.manifest, server, record.cpu),
             None => (None, None, record.cpu),
         };
-        let lent = if record.guests {
-            let with_disks = self.manifest.vms.iter().filter(|vm| !vm.disks.is_empty());
-            with_disks.map(|vm| vm.memory).collect()
-        } else {
-            Vec::new()
-        };
+        // Whatever runs, there is no more RAM than the machine has.
+        let lent = if record.guests { boot_info().ram_bytes } else { 0 };
         let spec = Spec {
             server,
             program,
@@ -360,7 +376,7 @@ impl Root {
         record.last_end = end.text();
         record.state = ServerState::Ended;
         record.restart_at = None;
-        if let Some(slot) = record.follower.take() {
+        for slot in [record.follower.take(), record.machine_follower.take()].into_iter().flatten() {
             slots::free(slot);
         }
         if let Some(process) = record.process.take() {

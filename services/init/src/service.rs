@@ -3,7 +3,7 @@
 use crate::loan::Lendable;
 use crate::process::trouble;
 use crate::root::{End, Record, Root};
-use crate::vm::Connect;
+
 use crate::window::boot_info;
 use alloc::string::{String, ToString};
 use alloc::{collections::BTreeSet, format, vec::Vec};
@@ -15,7 +15,7 @@ use tessera_proto::supervisor::{
     CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState,
     WriteExecute,
 };
-use tessera_proto::vm_manager::{VmService, VmState, VmSummary};
+
 use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, supervisor, unknown_operation, vm_manager, vm_memory};
 use tessera_rt::{AddressSpace, CNode, Endpoint, Thread, ThreadStatus, Trace, slots, start_info};
 
@@ -50,7 +50,7 @@ pub fn answer(root: &mut Root, call: &mut Call, request: &[u8], reply: &mut [u8]
 }
 
 impl Root {
-    fn caller(&self, call: &Call) -> Result<usize, Failure> {
+    pub(crate) fn caller(&self, call: &Call) -> Result<usize, Failure> {
         self.index_of(call.badge).ok_or(FailureKind::NotAllowed.into())
     }
 
@@ -452,84 +452,5 @@ impl Root {
             .and_then(|holder| self.servers.get(holder))
             .map_or("", |record| record.name.as_str());
         self.devices.describe(index, name)
-    }
-}
-
-impl vm_manager::Server for Root {
-    fn list(&mut self, _call: &mut Call, first: u32) -> Result<Page<VmSummary>, Failure> {
-        let summary = |index: usize| {
-            let (config, entry) = (&self.manifest.vms[index], &self.machines.entries[index]);
-            let processes = self.servers.iter().filter(|record| record.vm == Some(index));
-            let pages: u64 = processes
-                .filter_map(|record| record.process.as_ref())
-                .map(|process| process.pages)
-                .sum();
-            VmSummary {
-                name: config.name.clone(),
-                state: entry.state,
-                memory: config.memory,
-                vcpus: config.vcpus,
-                overhead_pages: entry.running.as_ref().map_or(0, |running| pages + running.shared_pages()),
-                starts: entry.starts,
-                started_tsc: entry.started,
-                reason: entry.reason.clone(),
-            }
-        };
-        Ok(Page::fill(
-            (first as usize..self.manifest.vms.len()).map(|index| (index as u32, summary(index))),
-        ))
-    }
-
-    fn start(&mut self, call: &mut Call, name: &str) -> Result<(), Failure> {
-        let vm = self.machine_named(name)?;
-        // There is one for each machine, and no machine starts twice at once.
-        let spare = self.replies.pop().ok_or(Failure::from(FailureKind::Exhausted))?;
-        if let Err(failure) = self.start_vm(vm) {
-            self.replies.push(spare);
-            return Err(failure);
-        }
-        // The present reply keeps the caller until the machine runs; the spare one takes its place.
-        if let Some(starting) = self.starting.back_mut() {
-            starting.reply = Some(core::mem::replace(&mut self.reply, spare));
-        }
-        call.defer();
-        Ok(())
-    }
-
-    fn stop(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
-        let vm = self.machine_named(name)?;
-        if !self.machines.is_running(vm) {
-            return Err(Failure::new(
-                FailureKind::BadState,
-                format_args!("virtual machine {name} does not run"),
-            ));
-        }
-        self.end_vm(vm, VmState::Stopped, "stopped");
-        Ok(())
-    }
-
-    fn connect(&mut self, call: &mut Call, name: &str, service: VmService) -> Result<(), Failure> {
-        let vm = self.machine_named(name)?;
-        if let Some(starting) = self.starting.iter_mut().find(|starting| starting.vm == vm) {
-            let busy = || {
-                Failure::new(
-                    FailureKind::Exhausted,
-                    format_args!("virtual machine {name} is starting: try again"),
-                )
-            };
-            let spare = self.replies.pop().ok_or_else(busy)?;
-            let reply = core::mem::replace(&mut self.reply, spare);
-            starting.connects.push(Connect {
-                reply,
-                badge: call.badge,
-                service,
-            });
-            call.defer();
-            return Ok(());
-        }
-        self.connect_to(call, vm, service)?;
-        // The reply takes a copy; this one goes when it is sent.
-        self.sent.extend_from_slice(call.given());
-        Ok(())
     }
 }

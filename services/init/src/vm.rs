@@ -16,7 +16,7 @@ use alloc::{format, vec};
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::syscall::MessageInfo;
 use tessera_abi::{Error, PAGE_SIZE};
-use tessera_manifest::{Manifest, Server, StartVm, Vm};
+use tessera_manifest::{GuestFile, Manifest, Server, StartVm, Vm};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::{VmService, VmState};
 use tessera_proto::{Call, Failure, FailureKind};
@@ -64,6 +64,10 @@ pub struct Running {
 pub struct Entry {
     /// State.
     pub state: VmState,
+    /// It was removed: the place is free for another.
+    pub removed: bool,
+    /// Starts of the machines that had this place before.
+    pub earlier: u32,
     /// Starts since boot.
     pub starts: u32,
     /// TSC of the last.
@@ -72,6 +76,22 @@ pub struct Entry {
     pub reason: String,
     /// What it owns while it runs.
     pub running: Option<Running>,
+}
+
+impl Entry {
+    /// A machine that was not started yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            state: VmState::Stopped,
+            removed: false,
+            earlier: 0,
+            starts: 0,
+            started: 0,
+            reason: String::new(),
+            running: None,
+        }
+    }
 }
 
 /// A machine whose RAM is being made, and who waits for it.
@@ -162,8 +182,9 @@ impl Running {
         self.vmx_signal = Notification::new(vmx_signal);
         self.output = output;
         self.input = input;
-        if !config.disks.is_empty() {
-            let pages = STATE_PAGES_PER_DISK * config.disks.len() as u64;
+        let stored = |file: &GuestFile| matches!(file, GuestFile::Store { .. });
+        if !config.disks.is_empty() || stored(&config.kernel) || config.initramfs.as_ref().is_some_and(stored) {
+            let pages = STATE_PAGES_PER_DISK * config.disks.len().max(1) as u64;
             let items = [Item::whole_frame(pages)];
             let [state] = Self::make_shared(machine, &items, &mut self.lent.state_blocks, &mut self.lent.slots)?;
             self.lent.state = (state, pages);
@@ -250,17 +271,7 @@ impl Machines {
     /// None runs.
     #[must_use]
     pub fn new(manifest: &Manifest) -> Self {
-        let entries = manifest
-            .vms
-            .iter()
-            .map(|_| Entry {
-                state: VmState::Stopped,
-                starts: 0,
-                started: 0,
-                reason: String::new(),
-                running: None,
-            })
-            .collect();
+        let entries = manifest.vms.iter().map(|_| Entry::new()).collect();
         Self { entries, ending: vec![] }
     }
 
@@ -339,11 +350,12 @@ impl Machines {
             for (index, (slot, length)) in running.lent.frames.iter().enumerate() {
                 add(&format!("ram.{index}"), copy(*slot, all, 0), *length, true);
             }
-            let (source, length) = file_source(manifest, &config.kernel)?;
-            add("kernel", source, length, false);
-            if let Some(file) = &config.initramfs {
-                let (source, length) = file_source(manifest, file)?;
-                add("initramfs", source, length, false);
+            for (name, file) in [("kernel", Some(&config.kernel)), ("initramfs", config.initramfs.as_ref())] {
+                // What is in a datastore the monitor gets from the storage server.
+                if let Some(GuestFile::Image(file)) = file {
+                    let (source, length) = file_source(manifest, file)?;
+                    add(name, source, length, false);
+                }
             }
         }
         Ok(granted)
@@ -359,7 +371,8 @@ impl Root {
         self.manifest
             .vms
             .iter()
-            .position(|vm| vm.name == name)
+            .zip(&self.machines.entries)
+            .position(|(vm, entry)| vm.name == name && !entry.removed)
             .ok_or_else(|| Failure::new(FailureKind::NotFound, format_args!("there is no virtual machine `{name}`")))
     }
 
@@ -378,7 +391,8 @@ impl Root {
             return Err(Failure::new(FailureKind::Unsupported, text));
         }
         // The start's count makes it another machine than the last one of that name.
-        let number = ((u64::from(self.machines.entries[vm].starts) + 1) << 32) | (vm as u64 + 1);
+        let starts = u64::from(self.machines.entries[vm].earlier) + u64::from(self.machines.entries[vm].starts);
+        let number = ((starts + 1) << 32) | (vm as u64 + 1);
         let running = Running::reserve(&mut self.machine, config, number)?;
         let entry = &mut self.machines.entries[vm];
         entry.running = Some(running);
@@ -398,6 +412,7 @@ impl Root {
             connects: vec![],
         });
         self.say(Level::Info, &line);
+        self.machine_changed();
         Ok(())
     }
 
@@ -529,5 +544,6 @@ impl Root {
         );
         let line = format!("virtual machine {} ended: {reason}", self.manifest.vms[vm].name);
         self.say(if state == VmState::Failed { Level::Error } else { Level::Info }, &line);
+        self.machine_changed();
     }
 }

@@ -10,7 +10,7 @@ use tessera_proto::{
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
     vm_control::{Registers, VcpuExits, VmInfo},
-    vm_manager::VmSummary,
+    vm_manager::{VmConfig, VmSummary},
 };
 
 /// What the system answers.
@@ -197,6 +197,12 @@ pub trait Host {
 
     /// Virtual machines.
     fn vms(&mut self) -> Answer<Vec<VmSummary>>;
+    /// How one is made up.
+    fn vm_config(&mut self, name: &str) -> Answer<VmConfig>;
+    /// Makes one.
+    fn vm_create(&mut self, config: VmConfig) -> Answer<()>;
+    /// Forgets one that is stopped.
+    fn vm_remove(&mut self, name: &str) -> Answer<()>;
     /// Starts one.
     fn vm_start(&mut self, name: &str) -> Answer<()>;
     /// Ends one at once.

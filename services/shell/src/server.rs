@@ -13,7 +13,7 @@ use tessera_proto::{
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
     vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo},
-    vm_manager::{self, VmService, VmSummary},
+    vm_manager::{self, VmConfig, VmService, VmSummary},
 };
 use tessera_rt::{
     CNode, Connection, Endpoint, Frame, IoPorts, Irq, IrqControl, Notification, ResetKind, Trace,
@@ -319,6 +319,18 @@ impl Host for System {
 
     fn vms(&mut self) -> Answer<Vec<VmSummary>> {
         collect(LIST, |first| self.manager.list(first))
+    }
+
+    fn vm_config(&mut self, name: &str) -> Answer<VmConfig> {
+        self.manager.config(name)
+    }
+
+    fn vm_create(&mut self, config: VmConfig) -> Answer<()> {
+        self.manager.create(config)
+    }
+
+    fn vm_remove(&mut self, name: &str) -> Answer<()> {
+        self.manager.remove(name)
     }
 
     fn vm_start(&mut self, name: &str) -> Answer<()> {

@@ -11,9 +11,9 @@ use tessera_proto::{
 use tessera_rt::time;
 use tessera_storage::stores::{Datastore, Stores, Volume};
 
-type Mounted = Rc<Store<Volume>>;
+pub(super) type Mounted = Rc<Store<Volume>>;
 
-fn trouble(error: Error) -> Failure {
+pub(super) fn trouble(error: Error) -> Failure {
     let kind = match &error {
         Error::NotFound(_) | Error::NotADatastore | Error::Io { error: IoError::Gone, .. } => FailureKind::NotFound,
         Error::NoSpace { .. } | Error::TooMany | Error::InUse { .. } => FailureKind::Exhausted,
@@ -121,7 +121,7 @@ impl Answers {
     }
 
     /// The store and a disk in it.
-    fn virtual_disk(&self, store: &str, path: &str) -> Result<(Mounted, Info), Failure> {
+    pub(super) fn virtual_disk(&self, store: &str, path: &str) -> Result<(Mounted, Info), Failure> {
         let store = self.mounted(store)?;
         let info = store.lookup(path).map_err(trouble)?;
         Ok((store, info))

@@ -10,7 +10,8 @@ use tessera_device::{
     loan::{Loan, init, refused},
     platform,
 };
-use tessera_proto::guest_disk::{self, GuestDiskEvent, GuestDiskInfo, GuestQueues};
+use tessera_proto::datastore::FileData;
+use tessera_proto::guest_disk::{self, BootFile, GuestDiskEvent, GuestDiskInfo, GuestQueues};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, MachineConfig};
 use tessera_proto::{Call, Failure, FailureKind, collect};
 use tessera_rt::{CNode, Notification, abi::PAGE_SIZE, log, slots};
@@ -46,7 +47,7 @@ impl Drop for Disk {
 }
 
 /// A machine. Its devices go before its RAM does.
-struct Machine {
+pub struct Machine {
     config: MachineConfig,
     disks: RefCell<Vec<Option<Rc<Disk>>>>,
     events: RefCell<VecDeque<GuestDiskEvent>>,
@@ -56,6 +57,16 @@ struct Machine {
 }
 
 impl Machine {
+    /// What init says about it.
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Its RAM, while the machine is kept.
+    pub fn ram(&self) -> Rc<Ram> {
+        self.loan.ram()
+    }
+
     fn tell(&self, event: GuestDiskEvent) {
         self.events.borrow_mut().push_back(event);
         self.wake();
@@ -103,7 +114,7 @@ impl Drop for Interrupt {
 
 impl Guests {
     /// The caller's machine, as it runs now.
-    fn machine(&self, call: &Call) -> Result<Rc<Machine>, Failure> {
+    pub fn machine(&self, call: &Call) -> Result<Rc<Machine>, Failure> {
         let config = init().and_then(|mut init| init.machine(call.badge)).map_err(refused)?;
         if let Some(known) = self.machines.borrow().iter().find(|it| it.config.machine == config.machine) {
             return Ok(known.clone());
@@ -428,5 +439,17 @@ impl guest_disk::Server for &Answers {
             })
             .await
         })
+    }
+
+    fn file(&mut self, call: &mut Call, file: BootFile) -> Result<u64, Failure> {
+        self.boot_file_length(call, file)
+    }
+
+    fn read_file(&mut self, call: &mut Call, file: BootFile, offset: u64, length: u32) -> Result<FileData, Failure> {
+        self.read_boot_file(call, file, offset, length)
+    }
+
+    fn load_file(&mut self, call: &mut Call, file: BootFile, offset: u64, length: u64, address: u64) -> Result<(), Failure> {
+        self.load_boot_file(call, file, offset, length, address)
     }
 }

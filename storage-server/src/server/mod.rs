@@ -1,6 +1,7 @@
 //! The server on the running system: its one loop.
 
 mod answers;
+mod boot_files;
 mod datastores;
 mod guests;
 

@@ -13,13 +13,22 @@ use crate::{
 use std::path::Path;
 
 /// The tests of this file.
-pub const CASES: &[Case] = &[Case {
-    name: "datastore/snapshot-and-revert",
-    about: "Debian boots from a virtual disk in a datastore on NVMe; a snapshot brings back what it deletes; space is given back",
-    minutes: 3,
-    bochs: None,
-    run: snapshot_and_revert,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "datastore/snapshot-and-revert",
+        about: "Debian boots from a virtual disk in a datastore on NVMe; a snapshot brings back what it deletes; space is given back",
+        minutes: 3,
+        bochs: None,
+        run: snapshot_and_revert,
+    },
+    Case {
+        name: "datastore/made-at-run-time",
+        about: "a machine is made on the running host, boots kernel, RAM disk and disk out of a datastore, and is removed",
+        minutes: 3,
+        bochs: None,
+        run: made_at_run_time,
+    },
+];
 
 fn end_guest(host: &mut Host) -> Result<()> {
     host.serial().send_line("sync; poweroff -f")?;
@@ -93,5 +102,68 @@ fn snapshot_and_revert(context: &Context) -> Result<Outcome> {
         .environment
         .images
         .datastore(&["check", &store.path().display().to_string()])?;
+    Ok(Outcome::Passed)
+}
+
+fn made_at_run_time(context: &Context) -> Result<Outcome> {
+    let files = ["initramfs-disk.cpio", "debian/disk.img", "cloud/vmlinuz"].map(|name| context.guest_file(name));
+    let [Ok(initramfs), Ok(image), Ok(kernel)] = &files else {
+        let missing = files.into_iter().filter_map(std::result::Result::err);
+        return Outcome::skip(missing.collect::<Vec<_>>().join("; "));
+    };
+    let system = context.product()?.without_machines();
+    let store = store_with_debian(context, image)?;
+    let path = store.path().display().to_string();
+    let put = |name: &str, file: &Path| {
+        let images = &context.environment.images;
+        images.datastore(&["write", &path, name, &file.display().to_string()])
+    };
+    context.environment.images.datastore(&["mkdir", &path, "boot"])?;
+    put("boot/vmlinuz", kernel)?;
+    put("boot/initramfs", initramfs)?;
+    let mut host = context.boot(&system.into(), |config| {
+        config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE"))
+    })?;
+    let free = host.neat_command("mem")?;
+    let create = format!(
+        "vm create web 256M main:boot/vmlinuz initramfs main:boot/initramfs vcpus 2 disk main:debian -- {}",
+        crate::linux::PLAIN
+    );
+    for round in 0..2 {
+        host.neat_command(&create)?;
+        let refused = host.command(&create)?;
+        ensure!(
+            refused.contains("already"),
+            "a second machine of the same name was made:\n{refused}"
+        );
+        let shown = host.neat_command("vm show web")?;
+        ensure!(
+            shown.contains("main:boot/vmlinuz") && shown.contains("main:debian"),
+            "`vm show` says:\n{shown}"
+        );
+        host.neat_command("vm start web")?;
+        host.console("web", PROMPT)?;
+        succeeds(
+            host.serial(),
+            &format!("echo round {round} >> /root/rounds && sync && nproc | grep -x 2"),
+        )?;
+        host.leave_console()?;
+        let refused = host.command("vm remove web")?;
+        ensure!(refused.contains("stop it first"), "a machine that runs was removed:\n{refused}");
+        host.neat_command("vm stop web")?;
+        host.neat_command("vm remove web")?;
+        let gone = host.command("vm start web")?;
+        ensure!(gone.contains("no virtual machine"), "a machine that was removed started:\n{gone}");
+    }
+    // The storage server gives RAM back when no device works in it any more.
+    let line = |text: &str| text.lines().find(|line| line.contains("free")).map(str::to_owned);
+    host.poll_command("mem", |text| line(text) == line(&free))?;
+    host.neat_command("vm create other 64M main:boot/nothing")?;
+    let failed = host.command("vm start other")?;
+    let text = host.poll_command("log -n 20", |text| text.contains("boot/nothing"))?;
+    ensure!(
+        failed.contains("other") && text.contains("cannot be read") || text.contains("boot/nothing"),
+        "a machine without a kernel says:\n{failed}\n{text}"
+    );
     Ok(Outcome::Passed)
 }

@@ -3,6 +3,7 @@
 //! There is no firmware: the interrupt vectors are zero, so a program may use only what it brings along. Interrupts are off until it has set the
 //! interrupt controller up.
 
+use super::file::{File, Part};
 use super::{LoadError, Start, layout};
 use crate::memory::GuestMemory;
 
@@ -25,11 +26,14 @@ pub fn is_one(file: &[u8]) -> bool {
 ///
 /// # Errors
 /// If it does not fit.
-pub fn load(memory: &GuestMemory, file: &[u8]) -> Result<Start, LoadError> {
-    if file.len() as u64 > MOST {
+pub fn load(memory: &GuestMemory, file: &dyn File) -> Result<Start, LoadError> {
+    if file.length() > MOST {
         return Err(LoadError::BootSector(MOST));
     }
-    memory.write_slice(ADDRESS, file).ok_or(LoadError::TooSmall(layout::HIGH_START))?;
+    if !memory.contains(ADDRESS, file.length()) {
+        return Err(LoadError::TooSmall(layout::HIGH_START));
+    }
+    file.load(memory, ADDRESS, Part::all(file)).ok_or(LoadError::File)?;
     Ok(Start::BootSector)
 }
 
@@ -45,7 +49,7 @@ mod tests {
         let mut file = std::vec![0u8; 1000];
         file[510..512].copy_from_slice(&[0x55, 0xaa]);
         file[999] = 7;
-        assert_eq!(load(&memory, &file), Ok(Start::BootSector));
+        assert_eq!(load(&memory, &&file[..]), Ok(Start::BootSector));
         assert_eq!(memory.read::<2>(0x7dfe), Some([0x55, 0xaa]));
         assert_eq!(memory.read::<1>(0x7c00 + 999), Some([7]));
     }
@@ -60,7 +64,7 @@ mod tests {
             }
             prop_assert_eq!(is_one(&file), length >= 512 && mark == [0x55, 0xaa]);
             let fits = length as u64 <= MOST;
-            prop_assert_eq!(load(&memory, &file).is_ok(), fits);
+            prop_assert_eq!(load(&memory, &&file[..]).is_ok(), fits);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The header of a bzImage (boot protocol, "The Real-Mode Kernel Header"). The file comes from whoever made the image, so nothing in it is believed.
 
+use super::file::Part;
 use core::fmt;
 
 /// Offset of the header in the file and in `struct boot_params`.
@@ -57,7 +58,7 @@ pub struct BzImage<'a> {
     /// The header, to be copied to offset [`HEADER`] of `struct boot_params`.
     pub header: &'a [u8],
     /// What is loaded.
-    pub kernel: &'a [u8],
+    pub kernel: Part,
     /// Where the kernel wants to be.
     pub preferred: u64,
     /// Alignment in bytes if it is loaded elsewhere, a power of two.
@@ -91,11 +92,11 @@ fn u64_at(file: &[u8], offset: usize) -> Option<u64> {
 }
 
 impl<'a> BzImage<'a> {
-    /// Checks a file's header.
+    /// Checks the header of a file of `length` bytes, which begins with `file`.
     ///
     /// # Errors
     /// If it is not a kernel with a 64-bit entry point.
-    pub fn parse(file: &'a [u8]) -> Result<Self, ImageError> {
+    pub fn parse(file: &'a [u8], length: u64) -> Result<Self, ImageError> {
         let magic = file.get(0x202..0x206).ok_or(ImageError::Truncated)?;
         if magic != b"HdrS" || u16_at(file, 0x1fe) != Some(0xaa55) {
             return Err(ImageError::NotBzImage);
@@ -118,7 +119,11 @@ impl<'a> BzImage<'a> {
             0 => 4,
             sectors => usize::from(sectors),
         };
-        let kernel = file.get((setup_sectors + 1) * 512..).ok_or(ImageError::Truncated)?;
+        let offset = (setup_sectors as u64 + 1) * 512;
+        let kernel = Part {
+            offset,
+            length: length.checked_sub(offset).ok_or(ImageError::Truncated)?,
+        };
         let alignment = u64::from(u32_at(file, 0x230).ok_or(ImageError::Truncated)?);
         let init_size = u64::from(u32_at(file, 0x260).ok_or(ImageError::Truncated)?);
         let image = Self {
@@ -127,11 +132,11 @@ impl<'a> BzImage<'a> {
             preferred: u64_at(file, 0x258).ok_or(ImageError::Truncated)?,
             alignment,
             relocatable: file[0x234] != 0,
-            init_size: init_size.max(kernel.len() as u64),
+            init_size: init_size.max(kernel.length),
             initramfs_max: u64::from(u32_at(file, 0x22c).ok_or(ImageError::Truncated)?),
             command_line_max: u64::from(u32_at(file, 0x238).ok_or(ImageError::Truncated)?),
         };
-        if !alignment.is_power_of_two() || alignment < 4096 || (kernel.len() as u64) < ENTRY_64 || !image.preferred.is_multiple_of(4096) {
+        if !alignment.is_power_of_two() || alignment < 4096 || kernel.length < ENTRY_64 || !image.preferred.is_multiple_of(4096) {
             return Err(ImageError::Inconsistent);
         }
         Ok(image)
@@ -148,6 +153,10 @@ impl<'a> BzImage<'a> {
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn parse(file: &[u8]) -> Result<BzImage<'_>, ImageError> {
+        BzImage::parse(file, file.len() as u64)
+    }
 
     /// A kernel file with nothing in it.
     pub(crate) fn file(kernel_length: usize, init_size: u32) -> std::vec::Vec<u8> {
@@ -174,8 +183,8 @@ pub(crate) mod tests {
     #[test]
     fn parses() {
         let file = file(0x1000, 0x20_0000);
-        let image = BzImage::parse(&file).unwrap();
-        assert_eq!(image.kernel.len(), 0x1000);
+        let image = parse(&file).unwrap();
+        assert_eq!(image.kernel.length, 0x1000);
         assert_eq!(
             (image.preferred, image.init_size, image.alignment),
             (0x100_0000, 0x20_0000, 0x20_0000)
@@ -186,12 +195,12 @@ pub(crate) mod tests {
 
     #[test]
     fn refuses() {
-        assert_eq!(BzImage::parse(&[]).err(), Some(ImageError::Truncated));
-        assert_eq!(BzImage::parse(&[0; 4096]).err(), Some(ImageError::NotBzImage));
+        assert_eq!(parse(&[]).err(), Some(ImageError::Truncated));
+        assert_eq!(parse(&[0; 4096]).err(), Some(ImageError::NotBzImage));
         let change = |offset: usize, bytes: &[u8]| {
             let mut file = file(0x1000, 0x20_0000);
             file[offset..offset + bytes.len()].copy_from_slice(bytes);
-            BzImage::parse(&file).err()
+            parse(&file).err()
         };
         assert_eq!(change(0x206, &[0x0b, 2]), Some(ImageError::TooOld(0x20b)));
         assert_eq!(change(0x236, &[0]), Some(ImageError::NotLong));
@@ -211,15 +220,15 @@ pub(crate) mod tests {
                 bytes[0x236] |= 1;
                 bytes[0x230..0x234].copy_from_slice(&[0, 0x10, 0, 0]);
             }
-            if let Ok(image) = BzImage::parse(&bytes) {
-                prop_assert!(image.init_size >= image.kernel.len() as u64);
+            if let Ok(image) = parse(&bytes) {
+                prop_assert!(image.init_size >= image.kernel.length);
             }
         }
 
         #[test]
         fn truncated_files_never_panic(length in 0usize..2048) {
             let file = file(1024, 4096);
-            let _ = BzImage::parse(&file[..length]);
+            let _ = parse(&file[..length]);
         }
     }
 }

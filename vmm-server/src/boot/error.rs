@@ -21,6 +21,8 @@ pub enum LoadError {
     TooLarge,
     /// The command line is longer than the kernel takes; holds the most bytes.
     CommandLine(u64),
+    /// A file could not be read.
+    File,
     /// The kernel wants to be where the RAM disk may not be or the like.
     NoPlace,
 }
@@ -57,6 +59,7 @@ impl fmt::Display for LoadError {
             ),
             Self::TooLarge => formatter.write_str("the guest's RAM would reach the addresses of its devices: give it 3072 MiB or less"),
             Self::CommandLine(most) => write!(formatter, "the kernel command line is too long: this kernel takes {most} bytes"),
+            Self::File => formatter.write_str("the guest's kernel or initial RAM disk cannot be read: the log says why"),
             Self::NoPlace => {
                 formatter.write_str("the kernel leaves no place for its initial RAM disk: give the guest more RAM or a smaller RAM disk")
             }

@@ -2,6 +2,7 @@
 //! 64-bit entry).
 
 use super::bzimage::{BzImage, HEADER};
+use super::file::{File, Part};
 use super::{LoadError, Start, layout, memory_map};
 use crate::memory::GuestMemory;
 
@@ -12,13 +13,19 @@ const MAX_ENTRIES: usize = 128;
 ///
 /// # Errors
 /// If things do not fit.
-pub fn load(memory: &GuestMemory, image: &BzImage<'_>, initramfs: &[u8], command_line: &str) -> Result<Start, LoadError> {
+pub fn load(
+    memory: &GuestMemory,
+    file: &dyn File,
+    image: &BzImage<'_>,
+    initramfs: &dyn File,
+    command_line: &str,
+) -> Result<Start, LoadError> {
     let end = memory.end();
     let most = image.command_line_max.min(layout::COMMAND_LINE_LENGTH - 1);
     if command_line.len() as u64 > most {
         return Err(LoadError::CommandLine(most));
     }
-    let initramfs_length = initramfs.len() as u64;
+    let initramfs_length = initramfs.length();
     let address = image.preferred;
     // A RAM disk that fits below the kernel takes nothing above it.
     let above = if initramfs_length <= address.saturating_sub(layout::HIGH_START) {
@@ -37,8 +44,10 @@ pub fn load(memory: &GuestMemory, image: &BzImage<'_>, initramfs: &[u8], command
     let initramfs_address = place_initramfs(image, initramfs_length, (address, kernel_end), end).ok_or(too_small)?;
 
     let write = |address: u64, bytes: &[u8]| memory.write_slice(address, bytes).ok_or(too_small);
-    write(address, image.kernel)?;
-    write(initramfs_address, initramfs)?;
+    file.load(memory, address, image.kernel).ok_or(LoadError::File)?;
+    initramfs
+        .load(memory, initramfs_address, Part::all(initramfs))
+        .ok_or(LoadError::File)?;
     write(layout::COMMAND_LINE, command_line.as_bytes())?;
     write_page_tables(memory).ok_or(too_small)?;
     write_gdt(memory).ok_or(too_small)?;
@@ -111,7 +120,7 @@ fn write_gdt(memory: &GuestMemory) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::super::bzimage::tests::file;
-    use super::super::load;
+    use super::super::tests::load;
     use super::*;
     use crate::memory::tests::ram;
     use proptest::prelude::*;

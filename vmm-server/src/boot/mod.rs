@@ -11,6 +11,7 @@
 pub mod boot_sector;
 pub mod bzimage;
 mod error;
+pub mod file;
 pub mod layout;
 pub mod linux;
 pub mod multiboot;
@@ -18,6 +19,7 @@ pub mod registers;
 
 pub use bzimage::BzImage;
 pub use error::LoadError;
+pub use file::{File, Part};
 
 use crate::acpi;
 use crate::memory::GuestMemory;
@@ -57,18 +59,19 @@ impl Start {
 /// A kernel file whose kind is known and whose header was checked.
 enum Kernel<'a> {
     Linux(BzImage<'a>),
-    Multiboot(Multiboot<'a>),
-    BootSector(&'a [u8]),
+    Multiboot(Multiboot),
+    BootSector,
 }
 
 impl<'a> Kernel<'a> {
-    fn parse(file: &'a [u8]) -> Result<Self, LoadError> {
-        if bzimage::is_one(file) {
-            Ok(Self::Linux(BzImage::parse(file)?))
-        } else if let Some(header) = multiboot::find(file) {
-            Ok(Self::Multiboot(Multiboot::parse(file, header)?))
-        } else if boot_sector::is_one(file) {
-            Ok(Self::BootSector(file))
+    fn parse(file: &'a dyn File) -> Result<Self, LoadError> {
+        let (head, length) = (file.head(), file.length());
+        if bzimage::is_one(head) {
+            Ok(Self::Linux(BzImage::parse(head, length)?))
+        } else if let Some(header) = multiboot::find(head) {
+            Ok(Self::Multiboot(Multiboot::parse(head, length, header)?))
+        } else if boot_sector::is_one(head) {
+            Ok(Self::BootSector)
         } else {
             Err(LoadError::UnknownKind)
         }
@@ -80,7 +83,7 @@ impl<'a> Kernel<'a> {
 ///
 /// # Errors
 /// If the kernel file is not good or things do not fit.
-pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &str, vcpus: usize) -> Result<Start, LoadError> {
+pub fn load(memory: &GuestMemory, file: &dyn File, initramfs: &dyn File, command_line: &str, vcpus: usize) -> Result<Start, LoadError> {
     let kernel = Kernel::parse(file)?;
     if memory.end() > layout::DEVICES {
         return Err(LoadError::TooLarge);
@@ -97,9 +100,9 @@ pub fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &
         .write_slice(layout::ACPI, &tables)
         .ok_or(LoadError::TooSmall(layout::BIOS_END))?;
     match kernel {
-        Kernel::Linux(image) => linux::load(memory, &image, initramfs, command_line),
-        Kernel::Multiboot(image) => multiboot::load(memory, &image, initramfs, command_line),
-        Kernel::BootSector(sectors) => boot_sector::load(memory, sectors),
+        Kernel::Linux(image) => linux::load(memory, file, &image, initramfs, command_line),
+        Kernel::Multiboot(image) => multiboot::load(memory, file, &image, initramfs, command_line),
+        Kernel::BootSector => boot_sector::load(memory, file),
     }
 }
 
@@ -121,9 +124,14 @@ const fn memory_map(memory: &GuestMemory) -> [(u64, u64, MemoryKind); 3] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::memory::tests::ram;
+
+    /// Loads files that are in memory.
+    pub(crate) fn load(memory: &GuestMemory, file: &[u8], initramfs: &[u8], command_line: &str, vcpus: usize) -> Result<Start, LoadError> {
+        super::load(memory, &file, &initramfs, command_line, vcpus)
+    }
     use proptest::prelude::*;
 
     #[test]

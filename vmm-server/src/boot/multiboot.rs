@@ -2,6 +2,7 @@
 //! addresses come from the address fields of its header, or else from an ELF32 program header table. The file comes from whoever made the image, so nothing
 //! in it is believed.
 
+use super::file::{File, Part};
 use super::{LoadError, Start, layout, memory_map};
 use crate::memory::GuestMemory;
 use alloc::vec::Vec;
@@ -75,15 +76,15 @@ impl fmt::Display for MultibootError {
 
 /// A stretch of the kernel.
 #[derive(Clone, Copy, Debug)]
-struct Segment<'a> {
+struct Segment {
     address: u32,
     /// What is loaded there.
-    bytes: &'a [u8],
+    part: Part,
     /// Bytes with the zeros that follow.
     length: u32,
 }
 
-impl Segment<'_> {
+impl Segment {
     const fn end(&self) -> u64 {
         self.address as u64 + self.length as u64
     }
@@ -91,8 +92,8 @@ impl Segment<'_> {
 
 /// A kernel whose headers were checked.
 #[derive(Clone, Debug)]
-pub struct Multiboot<'a> {
-    segments: Vec<Segment<'a>>,
+pub struct Multiboot {
+    segments: Vec<Segment>,
     entry: u32,
 }
 
@@ -118,12 +119,12 @@ pub fn find(file: &[u8]) -> Option<usize> {
     })
 }
 
-impl<'a> Multiboot<'a> {
-    /// Checks the headers of a file whose Multiboot header is at `header`.
+impl Multiboot {
+    /// Checks the headers of a file of `length` bytes, which begins with `file` and whose Multiboot header is at `header`.
     ///
     /// # Errors
     /// If it cannot be booted.
-    pub fn parse(file: &'a [u8], header: usize) -> Result<Self, MultibootError> {
+    pub fn parse(file: &[u8], length: u64, header: usize) -> Result<Self, MultibootError> {
         let flags = u32_at(file, header + 4)?;
         if flags & VIDEO != 0 {
             return Err(MultibootError::Video);
@@ -132,9 +133,9 @@ impl<'a> Multiboot<'a> {
             return Err(MultibootError::Requirements(flags & REQUIREMENTS & !SATISFIED));
         }
         let image = if flags & ADDRESSES != 0 {
-            Self::from_addresses(file, header)?
+            Self::from_addresses(file, length, header)?
         } else {
-            Self::from_elf(file)?
+            Self::from_elf(file, length)?
         };
         for segment in &image.segments {
             let end = segment.end();
@@ -149,19 +150,25 @@ impl<'a> Multiboot<'a> {
     }
 
     /// 3.1.3: the address fields of the header.
-    fn from_addresses(file: &'a [u8], header: usize) -> Result<Self, MultibootError> {
+    fn from_addresses(file: &[u8], file_length: u64, header: usize) -> Result<Self, MultibootError> {
         let field = |offset| u32_at(file, header + offset);
         let (header_address, address, load_end, bss_end, entry) = (field(12)?, field(16)?, field(20)?, field(24)?, field(28)?);
         let before = header_address.checked_sub(address).ok_or(MultibootError::Inconsistent)?;
         let begin = header.checked_sub(before as usize).ok_or(MultibootError::Inconsistent)?;
-        let rest = file.get(begin..).ok_or(MultibootError::Truncated)?;
+        let rest = file_length.checked_sub(begin as u64).ok_or(MultibootError::Truncated)?;
         let bytes = if load_end == 0 {
             rest
         } else {
             let length = load_end.checked_sub(address).ok_or(MultibootError::Inconsistent)?;
-            rest.get(..length as usize).ok_or(MultibootError::Truncated)?
+            Some(u64::from(length))
+                .filter(|length| *length <= rest)
+                .ok_or(MultibootError::Truncated)?
         };
-        let loaded = u32::try_from(bytes.len()).map_err(|_| MultibootError::Inconsistent)?;
+        let loaded = u32::try_from(bytes).map_err(|_| MultibootError::Inconsistent)?;
+        let part = Part {
+            offset: begin as u64,
+            length: bytes,
+        };
         let length = if bss_end == 0 {
             loaded
         } else {
@@ -171,12 +178,12 @@ impl<'a> Multiboot<'a> {
             }
             length
         };
-        let segments = alloc::vec![Segment { address, bytes, length }];
+        let segments = alloc::vec![Segment { address, part, length }];
         Ok(Self { segments, entry })
     }
 
     /// System V ABI, chapters 4 and 5: the file header and the program headers of type `PT_LOAD`.
-    fn from_elf(file: &'a [u8]) -> Result<Self, MultibootError> {
+    fn from_elf(file: &[u8], file_length: u64) -> Result<Self, MultibootError> {
         if file.get(..4) != Some(b"\x7fELF") {
             return Err(MultibootError::NoAddresses);
         }
@@ -201,16 +208,19 @@ impl<'a> Multiboot<'a> {
             if loaded > length {
                 return Err(MultibootError::Inconsistent);
             }
-            let bytes = file
-                .get(offset as usize..)
-                .and_then(|rest| rest.get(..loaded as usize))
-                .ok_or(MultibootError::Truncated)?;
+            let part = Part {
+                offset: offset.into(),
+                length: loaded.into(),
+            };
+            if part.offset + part.length > file_length {
+                return Err(MultibootError::Truncated);
+            }
             // Paging is off, so a linear entry point means the place to which its segment is loaded.
             if !entry_found && entry.wrapping_sub(linear) < length {
                 entry_found = true;
                 entry = entry.wrapping_sub(linear).wrapping_add(address);
             }
-            segments.push(Segment { address, bytes, length });
+            segments.push(Segment { address, part, length });
         }
         if segments.is_empty() {
             return Err(MultibootError::Inconsistent);
@@ -223,7 +233,7 @@ impl<'a> Multiboot<'a> {
 ///
 /// # Errors
 /// If things do not fit.
-pub fn load(memory: &GuestMemory, image: &Multiboot<'_>, module: &[u8], command_line: &str) -> Result<Start, LoadError> {
+pub fn load(memory: &GuestMemory, file: &dyn File, image: &Multiboot, module: &dyn File, command_line: &str) -> Result<Start, LoadError> {
     if command_line.len() as u64 > COMMAND_LINE_MAX {
         return Err(LoadError::CommandLine(COMMAND_LINE_MAX));
     }
@@ -233,7 +243,7 @@ pub fn load(memory: &GuestMemory, image: &Multiboot<'_>, module: &[u8], command_
         .map(Segment::end)
         .fold(layout::HIGH_START, u64::max)
         .next_multiple_of(0x1000);
-    let module_end = kernel_end + module.len() as u64;
+    let module_end = kernel_end + module.length();
     let too_small = LoadError::TooSmall(module_end);
     if module_end > memory.end() {
         return Err(too_small);
@@ -242,14 +252,17 @@ pub fn load(memory: &GuestMemory, image: &Multiboot<'_>, module: &[u8], command_
         return Err(MultibootError::Place(image.entry).into());
     }
     for segment in &image.segments {
-        let (address, loaded) = (u64::from(segment.address), segment.bytes.len() as u64);
-        memory.write_slice(address, segment.bytes).ok_or(too_small)?;
+        let (address, loaded) = (u64::from(segment.address), segment.part.length);
+        if !memory.contains(address, loaded) {
+            return Err(too_small);
+        }
+        file.load(memory, address, segment.part).ok_or(LoadError::File)?;
         memory
             .clear(address + loaded, u64::from(segment.length) - loaded)
             .ok_or(too_small)?;
     }
-    memory.write_slice(kernel_end, module).ok_or(too_small)?;
-    let module = (!module.is_empty()).then_some((kernel_end as u32, module_end as u32));
+    module.load(memory, kernel_end, Part::all(module)).ok_or(LoadError::File)?;
+    let module = (module.length() > 0).then_some((kernel_end as u32, module_end as u32));
     let information = information(memory, module, command_line);
     memory.write_slice(layout::MULTIBOOT, &information).ok_or(too_small)?;
     Ok(Start::Multiboot {

@@ -45,12 +45,12 @@ fn elf(entry: u32, segments: &[(u32, u32, u32, u32, u32)]) -> vec::Vec<u8> {
     file
 }
 
-fn parse(file: &[u8]) -> Result<Multiboot<'_>, MultibootError> {
-    Multiboot::parse(file, find(file).expect("a header"))
+fn parse(file: &[u8]) -> Result<Multiboot, MultibootError> {
+    Multiboot::parse(file, file.len() as u64, find(file).expect("a header"))
 }
 
 fn start(memory: &GuestMemory, file: &[u8], module: &[u8], line: &str) -> Result<Start, LoadError> {
-    load(memory, &parse(file)?, module, line)
+    load(memory, &file, &parse(file)?, &module, line)
 }
 
 #[test]

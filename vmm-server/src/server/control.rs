@@ -3,6 +3,7 @@
 use super::host::Kernel;
 use super::setup::Page;
 use super::storage::Storage;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tessera_abi::vcpu::{ExitReason, VcpuState};
 use tessera_manifest::StartVm;
@@ -10,19 +11,10 @@ use tessera_proto::vm_control::{self, ExitCount, Registers, RunState, SegmentReg
 use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::{Vcpu, exit, log, server::Service, sys};
 use tessera_vmm::apic::{Delivery, Message};
-use tessera_vmm::boot;
+use tessera_vmm::boot::{self, File};
 use tessera_vmm::emulator::MAX_INSTRUCTION;
 use tessera_vmm::machine::{Activity, Machine, Phase};
 use tessera_vmm::vcpu::code_at;
-
-/// A file of the image.
-#[derive(Clone, Copy)]
-pub struct File(pub &'static [u8]);
-
-impl File {
-    /// No file.
-    pub const EMPTY: Self = Self(&[]);
-}
 
 /// A vCPU from outside.
 pub struct VcpuHandle {
@@ -36,8 +28,8 @@ pub struct VcpuHandle {
 pub struct Control {
     machine: &'static Machine<Kernel>,
     vm: &'static StartVm,
-    kernel: File,
-    initramfs: File,
+    kernel: Box<dyn File + Send>,
+    initramfs: Box<dyn File + Send>,
     vcpus: Vec<VcpuHandle>,
     storage: Option<&'static Storage>,
     started: u64,
@@ -49,7 +41,7 @@ impl Control {
     pub fn new(
         machine: &'static Machine<Kernel>,
         vm: &'static StartVm,
-        [kernel, initramfs]: [File; 2],
+        [kernel, initramfs]: [Box<dyn File + Send>; 2],
         vcpus: Vec<VcpuHandle>,
         storage: Option<&'static Storage>,
     ) -> Self {
@@ -70,8 +62,8 @@ impl Control {
         let config = &self.vm.config;
         match boot::load(
             &self.machine.memory,
-            self.kernel.0,
-            self.initramfs.0,
+            &*self.kernel,
+            &*self.initramfs,
             &config.command_line,
             self.machine.vcpus(),
         ) {

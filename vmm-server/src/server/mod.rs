@@ -1,5 +1,6 @@
 //! The monitor on the running system: the first thread serves `vm_control` and decides about the whole machine, one thread more runs each vCPU.
 
+mod boot_file;
 mod console;
 mod control;
 mod host;

@@ -1,7 +1,8 @@
 //! Puts the machine together from what init granted.
 
+use super::boot_file;
 use super::console::RingConsole;
-use super::control::{Control, File, VcpuHandle};
+use super::control::{Control, VcpuHandle};
 use super::host::{Kernel, Threads};
 use super::storage::Storage;
 use alloc::boxed::Box;
@@ -13,6 +14,7 @@ use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::vcpu::VcpuState;
 use tessera_abi::{Error, PAGE_SIZE};
 use tessera_manifest::StartVm;
+use tessera_proto::guest_disk::BootFile;
 use tessera_rt::{
     AddressSpace, CNode, Frame, GuestSpace, Notification, Thread, Untyped, Vcpu as VcpuCap, require, slots, start, start_info, sys, thread,
     vm,
@@ -116,7 +118,10 @@ pub fn build() -> Result<Control, String> {
     Ok(Control::new(
         machine,
         start_vm,
-        [file("kernel")?, file("initramfs")?],
+        [
+            boot_file::open(Some(&start_vm.config.kernel), BootFile::Kernel)?,
+            boot_file::open(start_vm.config.initramfs.as_ref(), BootFile::Initramfs)?,
+        ],
         handles,
         storage,
     ))
@@ -153,15 +158,6 @@ fn map_ram(guest: GuestSpace) -> Result<GuestMemory, String> {
         return Err("the virtual machine was given no RAM".into());
     }
     Ok(memory)
-}
-
-/// A file from the image, mapped read-only; empty if it was not granted.
-fn file(name: &str) -> Result<File, String> {
-    let Some(grant) = start::find(name) else { return Ok(File::EMPTY) };
-    let here = vm::map(Frame::new(grant.slot), Rights::READ, 0).map_err(failed("a file of the image cannot be mapped"))?;
-    let length = usize::try_from(grant.length).unwrap_or(usize::MAX).min(here.length);
-    // SAFETY: mapped read-only for the life of the process; the image never changes.
-    Ok(File(unsafe { core::slice::from_raw_parts(here.as_ptr(), length) }))
 }
 
 /// The address of a state page. Its vCPU's thread uses it; others read it to report.

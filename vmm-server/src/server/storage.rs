@@ -22,7 +22,7 @@ use tessera_vmm::machine::Machine;
 /// Bytes of a thread's stack.
 const STACK: usize = 16 << 10;
 /// How long the start of the machine waits for the server.
-const PATIENCE_MS: u64 = 30_000;
+pub const PATIENCE_MS: u64 = 30_000;
 /// How long the watcher waits after a call that failed for another reason than the server's death.
 const PAUSE_MS: u64 = 1000;
 /// Broken rules that are logged.
@@ -50,6 +50,14 @@ pub struct Storage {
     disks: Mutex<Vec<Disk>>,
 }
 
+/// The storage server.
+pub fn endpoint() -> Result<Endpoint, String> {
+    let grant = start::find("storage").ok_or(
+        "the machine has disks or files in datastores, but its monitor no way to them: grant it `storage = { use = \"storage\" }`",
+    )?;
+    Ok(Endpoint::new(grant.slot))
+}
+
 impl Storage {
     /// Asks the server what the disks are, puts them on the bus, and starts the threads.
     pub fn connect(
@@ -58,11 +66,9 @@ impl Storage {
         guest: GuestSpace,
         threads: heapless::Vec<Notification, MAX_VCPUS>,
     ) -> Result<&'static Self, String> {
-        let grant = start::find("storage")
-            .ok_or("the machine has disks, but its monitor no way to them: grant it `storage = { use = \"storage\" }`")?;
         let storage: &'static Self = Box::leak(Box::new(Self {
             machine,
-            endpoint: Endpoint::new(grant.slot),
+            endpoint: endpoint()?,
             guest,
             threads,
             disks: Mutex::new(Vec::new()),

@@ -216,9 +216,9 @@ pub struct Vm {
     /// Virtual processors, 1 to 4.
     pub vcpus: u32,
     /// File with the kernel.
-    pub kernel: String,
+    pub kernel: GuestFile,
     /// File with the initial RAM disk.
-    pub initramfs: Option<String>,
+    pub initramfs: Option<GuestFile>,
     /// Kernel command line.
     pub command_line: String,
     /// Start at boot.
@@ -231,6 +231,20 @@ pub struct Vm {
     pub period_us: u64,
     /// Its disks, in the order in which the guest sees them; at most [`MAX_DISKS`].
     pub disks: Vec<VmDisk>,
+}
+
+/// A file that a machine is started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestFile {
+    /// In the bundle.
+    Image(String),
+    /// In a datastore.
+    Store {
+        /// The datastore.
+        store: String,
+        /// Path of the file in it.
+        path: String,
+    },
 }
 
 /// Most disks of one virtual machine.

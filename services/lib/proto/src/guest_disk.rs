@@ -1,5 +1,6 @@
 //! A virtual machine's disks, as its VMM reaches them. The VMM emulates the register file of a virtio block device; the queues behind it are served directly from the guest's memory.
 
+use crate::datastore::FileData;
 use crate::{declare::interface, wire};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,18 @@ pub enum GuestDiskEvent {
     },
 }
 
+/// A file that a machine is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootFile {
+    /// Its kernel.
+    Kernel,
+    /// Its initial RAM disk.
+    Initramfs,
+}
+
+/// Most bytes of one `read_file`.
+pub const MAX_READ: usize = 3072;
+
 interface! {
     /// A virtual machine's disks, for its VMM; each call is about the caller's own machine.
     guest_disk = 8;
@@ -81,4 +94,10 @@ interface! {
     3 idempotent fn reset(disk: u32) -> ();
     /// Waits until there is something to tell.
     4 once fn watch() -> GuestDiskEvent;
+    /// Length in bytes of a file in a datastore that the machine is started with.
+    5 idempotent fn file(file: BootFile) -> u64;
+    /// Reads up to `length` bytes of it, at most [`MAX_READ`]; fewer at its end.
+    6 idempotent fn read_file(file: BootFile, offset: u64, length: u32) -> FileData;
+    /// Reads a part of it into the machine's RAM, at a guest-physical address.
+    7 idempotent fn load_file(file: BootFile, offset: u64, length: u64, address: u64) -> ();
 }

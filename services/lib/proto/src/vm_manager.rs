@@ -1,7 +1,7 @@
 //! Virtual machines as a whole, served by init. Only servers to which the manifest grants it (`vm_manager` = use of `init`) are heard.
 
-use crate::{Page, declare::interface};
-use alloc::string::String;
+use crate::{Page, declare::interface, vm_memory::DiskConfig, wire};
+use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// What a virtual machine is doing, as far as init knows. Its VMM knows more, see `vm_control`.
@@ -45,8 +45,54 @@ pub enum VmService {
     Console,
 }
 
+/// Where a file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilePlace {
+    /// In the image.
+    Image {
+        /// Its name in the manifest.
+        name: String,
+    },
+    /// In a datastore.
+    Store {
+        /// The datastore.
+        store: String,
+        /// Path of the file in it.
+        path: String,
+    },
+}
+
+/// How a virtual machine is made up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmConfig {
+    /// Name, unique: letters, digits, `-`, `_` and `.`, at most [`MAX_NAME`].
+    pub name: String,
+    /// RAM in bytes, a multiple of 2 MiB.
+    pub memory: u64,
+    /// Virtual processors, 1 to 4.
+    pub vcpus: u32,
+    /// Weight of its vCPU threads among their equals, 1 to 10000 (100: normal).
+    pub weight: u32,
+    /// Budget of each vCPU in microseconds per period; 0: unlimited.
+    pub budget_us: u64,
+    /// Period in microseconds.
+    pub period_us: u64,
+    /// The kernel: a Linux bzImage, a Multiboot kernel or a boot sector.
+    pub kernel: FilePlace,
+    /// The initial RAM disk.
+    pub initramfs: Option<FilePlace>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Disks, in the order in which the guest sees them.
+    #[serde(with = "wire::list")]
+    pub disks: Vec<DiskConfig>,
+}
+
+/// Most bytes of a machine's name.
+pub const MAX_NAME: usize = 64;
+
 interface! {
-    /// Lists, starts and stops virtual machines, and connects to them.
+    /// Makes, lists, starts and stops virtual machines, and connects to them.
     vm_manager = 3;
 
     /// Virtual machines, from the `first`th on.
@@ -57,4 +103,14 @@ interface! {
     2 once fn stop(name: &'a str) -> ();
     /// Gives an Endpoint on which to call a service of the machine. It stays good when the serving process is restarted, and dies with the machine.
     3 idempotent fn connect(name: &'a str, service: VmService) gives 1 -> ();
+    /// How a machine is made up.
+    4 idempotent fn config(name: &'a str) -> VmConfig;
+    /// Makes a machine, which is stopped. init forgets it when the host restarts: whoever manages the machines keeps them.
+    5 once fn create(config: VmConfig) -> ();
+    /// Makes a stopped machine up anew, maybe under another name.
+    6 once fn configure(name: &'a str, config: VmConfig) -> ();
+    /// Forgets a stopped machine. Its disks stay.
+    7 once fn remove(name: &'a str) -> ();
+    /// Signals the Notification that comes along whenever a machine is made, changed, removed, starts or ends; replaces the caller's earlier one.
+    8 idempotent fn follow() takes 1 -> ();
 }

@@ -1,6 +1,6 @@
 //! The RAM of virtual machines for servers that serve their devices. init lends it, so that a machine's own servers cannot take it away while it is used.
 
-use crate::{Page, declare::interface, wire};
+use crate::{Page, declare::interface, vm_manager::FilePlace, wire};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,9 @@ pub struct MachineConfig {
     /// Its disks.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,
+    /// Its kernel and its initial RAM disk, where they are in a datastore.
+    #[serde(with = "wire::list")]
+    pub files: Vec<Option<FilePlace>>,
 }
 
 /// A frame of a machine's RAM.

@@ -18,7 +18,8 @@ use tessera_proto::{
     },
     vm_console::ConsoleChunk,
     vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo},
-    vm_manager::{VmState, VmSummary},
+    vm_manager::{FilePlace, VmConfig, VmState, VmSummary},
+    vm_memory::{DiskConfig, DiskPlace},
 };
 
 /// A system whose parts tests change.
@@ -433,6 +434,39 @@ impl Host for FakeHost {
 
     fn vms(&mut self) -> Answer<Vec<VmSummary>> {
         self.answer(self.vms.clone())
+    }
+
+    fn vm_config(&mut self, name: &str) -> Answer<VmConfig> {
+        self.answer(VmConfig {
+            name: name.into(),
+            memory: 512 << 20,
+            vcpus: 2,
+            weight: 100,
+            budget_us: 2000,
+            period_us: 10_000,
+            kernel: FilePlace::Store {
+                store: "main".into(),
+                path: "boot/vmlinuz".into(),
+            },
+            initramfs: Some(FilePlace::Image { name: "initramfs".into() }),
+            command_line: "console=ttyS0".into(),
+            disks: vec![DiskConfig {
+                place: DiskPlace::Store {
+                    store: "main".into(),
+                    disk: "debian.tvd".into(),
+                },
+                read_only: true,
+                serial: String::new(),
+            }],
+        })
+    }
+
+    fn vm_create(&mut self, config: VmConfig) -> Answer<()> {
+        self.act(&format!("create {}", config.name))
+    }
+
+    fn vm_remove(&mut self, name: &str) -> Answer<()> {
+        self.act(&format!("remove {name}"))
     }
 
     fn vm_start(&mut self, name: &str) -> Answer<()> {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use tessera_abi::Error;
 use tessera_proto::datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind, FileData, NewDisk};
-use tessera_proto::guest_disk::{GuestDiskEvent, GuestDiskInfo, GuestQueue, GuestQueues};
+use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo, GuestQueue, GuestQueues};
 use tessera_proto::init::Level;
 use tessera_proto::storage::*;
 use tessera_proto::supervisor::*;
@@ -271,6 +271,31 @@ impl storage::Server for Example {
     }
 }
 
+fn vm_config() -> VmConfig {
+    VmConfig {
+        name: "web".into(),
+        memory: 512 << 20,
+        vcpus: 2,
+        weight: 200,
+        budget_us: 2000,
+        period_us: 10_000,
+        kernel: FilePlace::Store {
+            store: "main".into(),
+            path: "boot/vmlinuz".into(),
+        },
+        initramfs: Some(FilePlace::Image { name: "initramfs".into() }),
+        command_line: "quiet".into(),
+        disks: vec![DiskConfig {
+            place: DiskPlace::Store {
+                store: "main".into(),
+                disk: "web.tvd".into(),
+            },
+            read_only: false,
+            serial: "web".into(),
+        }],
+    }
+}
+
 impl vm_manager::Server for Example {
     fn list(&mut self, _: &mut Call, first: u32) -> Result<Page<VmSummary>, Failure> {
         self.note(format!("list {first}"))?;
@@ -299,6 +324,22 @@ impl vm_manager::Server for Example {
         self.note(format!("connect {name} {service:?}"))?;
         call.give(33);
         Ok(())
+    }
+    fn config(&mut self, _: &mut Call, name: &str) -> Result<VmConfig, Failure> {
+        self.note(format!("config {name}"))?;
+        Ok(vm_config())
+    }
+    fn create(&mut self, _: &mut Call, config: VmConfig) -> Result<(), Failure> {
+        self.note(format!("create {}", config.name))
+    }
+    fn configure(&mut self, _: &mut Call, name: &str, config: VmConfig) -> Result<(), Failure> {
+        self.note(format!("configure {name} {}", config.name))
+    }
+    fn remove(&mut self, _: &mut Call, name: &str) -> Result<(), Failure> {
+        self.note(format!("remove {name}"))
+    }
+    fn follow(&mut self, call: &mut Call) -> Result<(), Failure> {
+        self.note(format!("follow {:?}", call.cap(0)))
     }
 }
 
@@ -409,6 +450,7 @@ impl vm_memory::Server for Example {
             frames: 4,
             state: 0x1_2000,
             disks: vec![disk(device, true), disk(store, false)],
+            files: vec![Some(vm_config().kernel), None],
         })
     }
     fn borrow_memory(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
@@ -470,6 +512,19 @@ impl guest_disk::Server for Example {
             disk: 1,
             reason: "a chain is a loop".into(),
         })
+    }
+    fn file(&mut self, _: &mut Call, file: BootFile) -> Result<u64, Failure> {
+        self.note(format!("file {file:?}"))?;
+        Ok(12 << 20)
+    }
+    fn read_file(&mut self, _: &mut Call, file: BootFile, offset: u64, length: u32) -> Result<FileData, Failure> {
+        self.note(format!("read_file {file:?} {offset} {length}"))?;
+        Ok(FileData {
+            data: b"MZ kernel".to_vec(),
+        })
+    }
+    fn load_file(&mut self, _: &mut Call, file: BootFile, offset: u64, length: u64, address: u64) -> Result<(), Failure> {
+        self.note(format!("load_file {file:?} {offset} {length} {address:#x}"))
     }
 }
 
@@ -679,6 +734,11 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_manager.start("debian"));
     call!(vm_manager.stop("debian"));
     call!(vm_manager.connect("debian", VmService::Console, Slots(50)));
+    call!(vm_manager.config("debian"));
+    call!(vm_manager.create(vm_config()));
+    call!(vm_manager.configure("debian", vm_config()));
+    call!(vm_manager.remove("debian"));
+    call!(vm_manager.follow([24]));
     call!(vm_control.info());
     call!(vm_control.exits(1));
     call!(vm_control.registers(1));
@@ -712,6 +772,9 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(guest_disk.attach(0, 1 << 32, queues.clone(), true, Slots(53)));
     call!(guest_disk.reset(0));
     call!(guest_disk.watch());
+    call!(guest_disk.file(BootFile::Kernel));
+    call!(guest_disk.read_file(BootFile::Initramfs, 512, 1024));
+    call!(guest_disk.load_file(BootFile::Kernel, 512, 1 << 20, 0x100_0000));
     call!(datastore.list(3));
     call!(datastore.browse("main", "iso", 1));
     call!(datastore.stat("main", "debian.disk"));

@@ -2,7 +2,7 @@
 
 mod list;
 mod show;
-mod size;
+pub mod size;
 
 use super::{Command, Context, Doing, Failure, number, shorten, words};
 use crate::{

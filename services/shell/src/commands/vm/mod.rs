@@ -2,6 +2,7 @@
 
 mod exits;
 mod list;
+mod make;
 mod regs;
 
 use super::{Command, Context, Doing, Failure, machine, number, shorten, vm_names, words};
@@ -13,7 +14,9 @@ use tessera_proto::vm_manager::{VmState, VmSummary};
 pub struct Vm;
 
 /// What can be done with a machine.
-const VERBS: [&str; 10] = ["list", "start", "stop", "console", "info", "exits", "regs", "power", "reset", "nmi"];
+const VERBS: [&str; 13] = [
+    "list", "start", "stop", "console", "info", "exits", "regs", "power", "reset", "nmi", "show", "create", "remove",
+];
 
 impl Command for Vm {
     fn name(&self) -> &'static str {
@@ -36,17 +39,20 @@ impl Command for Vm {
             "vm power NAME",
             "vm reset NAME",
             "vm nmi NAME [VCPU]",
+            "vm show NAME",
+            "vm create NAME MEMORY KERNEL [initramfs FILE] [vcpus N] [disk DISK]... [-- COMMAND-LINE]",
+            "vm remove NAME",
         ]
     }
 
     fn help(&self) -> &'static str {
-        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where."
+        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, DISK is STORE:PATH or device:NAME. remove forgets one that is stopped; its disks stay."
     }
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
         match before {
             [] => words(&VERBS),
-            [verb] if *verb != "list" && VERBS.contains(verb) => vm_names(host),
+            [verb] if !matches!(*verb, "list" | "create") && VERBS.contains(verb) => vm_names(host),
             _ => Vec::new(),
         }
     }
@@ -68,6 +74,7 @@ impl Command for Vm {
         match (*verb, rest) {
             ("list", []) => list::list(context),
             ("list", _) => Err(Failure::usage(self, "`vm list` takes no argument")),
+            ("create", words) => make::create(context, self, words),
             (_, []) => Err(Failure::usage(self, format!("`vm {verb}` needs the name of a machine"))),
             ("exits" | "regs" | "nmi", [name, vcpu]) => {
                 let vcpu = number(self, "the virtual processor", vcpu)?;
@@ -117,6 +124,8 @@ fn act(context: &mut Context<'_>, verb: &str, name: &str) -> Result<(), Failure>
             context.host.vm_reset(name).doing(&format!("reset {name}"))?;
             context.out.line(&format!("{name} was reset."));
         }
+        "show" => return make::show(context, name),
+        "remove" => return make::remove(context, name),
         _ => return list::info(context, &vm),
     }
     Ok(())

@@ -1,0 +1,339 @@
+//! Virtual machines as they are managed: made, changed and removed while the host runs, started, stopped, connected to.
+//!
+//! init keeps what the manifest has, and what it is told here until the host restarts; whoever tells it keeps it for longer.
+
+use crate::policy;
+use crate::process::trouble;
+use crate::root::{Root, add_servers};
+use crate::vm::{Connect, Entry};
+use alloc::format;
+use alloc::string::String;
+use tessera_manifest::{DiskBacking, GuestFile, Vm, VmDisk};
+use tessera_proto::init::Level;
+use tessera_proto::vm_manager::{self, FilePlace, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
+use tessera_proto::vm_memory::{DiskConfig, DiskPlace};
+use tessera_proto::{Call, Failure, FailureKind, Page};
+use tessera_rt::{CNode, Notification, slots};
+
+/// Most virtual machines.
+const MOST: usize = 512;
+
+/// A disk as messages have it.
+#[must_use]
+pub fn disk_config(disk: &VmDisk) -> DiskConfig {
+    DiskConfig {
+        place: match disk.backing.clone() {
+            DiskBacking::Device { device, partition } => DiskPlace::Device { device, partition },
+            DiskBacking::Store { store, disk } => DiskPlace::Store { store, disk },
+        },
+        read_only: disk.read_only,
+        serial: disk.serial.clone(),
+    }
+}
+
+fn disk_of(disk: DiskConfig) -> VmDisk {
+    VmDisk {
+        backing: match disk.place {
+            DiskPlace::Device { device, partition } => DiskBacking::Device { device, partition },
+            DiskPlace::Store { store, disk } => DiskBacking::Store { store, disk },
+        },
+        read_only: disk.read_only,
+        serial: disk.serial,
+    }
+}
+
+/// A file as messages have it.
+#[must_use]
+pub fn file_place(file: &GuestFile) -> FilePlace {
+    match file.clone() {
+        GuestFile::Image(name) => FilePlace::Image { name },
+        GuestFile::Store { store, path } => FilePlace::Store { store, path },
+    }
+}
+
+fn file_of(place: FilePlace) -> GuestFile {
+    match place {
+        FilePlace::Image { name } => GuestFile::Image(name),
+        FilePlace::Store { store, path } => GuestFile::Store { store, path },
+    }
+}
+
+fn config_of(vm: &Vm) -> VmConfig {
+    VmConfig {
+        name: vm.name.clone(),
+        memory: vm.memory,
+        vcpus: vm.vcpus,
+        weight: vm.weight,
+        budget_us: vm.budget_us,
+        period_us: vm.period_us,
+        kernel: file_place(&vm.kernel),
+        initramfs: vm.initramfs.as_ref().map(file_place),
+        command_line: vm.command_line.clone(),
+        disks: vm.disks.iter().map(disk_config).collect(),
+    }
+}
+
+fn vm_of(config: VmConfig, autostart: bool) -> Vm {
+    Vm {
+        name: config.name,
+        memory: config.memory,
+        vcpus: config.vcpus,
+        kernel: file_of(config.kernel),
+        initramfs: config.initramfs.map(file_of),
+        command_line: config.command_line,
+        autostart,
+        weight: config.weight,
+        budget_us: config.budget_us,
+        period_us: config.period_us,
+        disks: config.disks.into_iter().map(disk_of).collect(),
+    }
+}
+
+/// Whether something can be a machine's name: it is part of its servers' names, and people type it.
+fn is_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(good) && name.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+impl Root {
+    /// Checks what a machine is to be; `own` is the one that it is already.
+    fn check_machine(&self, vm: &Vm, own: Option<usize>) -> Result<(), Failure> {
+        if !is_name(&vm.name) {
+            return Err(Failure::new(
+                FailureKind::BadRequest,
+                format_args!(
+                    "a name has letters, digits, `-`, `_` and `.`, begins with a letter or a digit, and is at most {MAX_NAME} long"
+                ),
+            ));
+        }
+        if self.machine_named(&vm.name).is_ok_and(|known| Some(known) != own) {
+            let text = format_args!("there is a virtual machine `{}` already", vm.name);
+            return Err(Failure::new(FailureKind::BadState, text));
+        }
+        policy::check_vm(vm, &self.manifest).map_err(|what| Failure::new(FailureKind::BadRequest, what))
+    }
+
+    /// A machine that does not run.
+    fn stopped_machine(&self, name: &str) -> Result<usize, Failure> {
+        let vm = self.machine_named(name)?;
+        if self.machines.is_running(vm) {
+            let text = format_args!("virtual machine {name} runs: stop it first");
+            return Err(Failure::new(FailureKind::BadState, text));
+        }
+        Ok(vm)
+    }
+
+    fn name_servers(&mut self, vm: usize) {
+        let name = &self.manifest.vms[vm].name;
+        for record in self.servers.iter_mut().filter(|record| record.vm == Some(vm)) {
+            record.name = format!("{}.{name}", self.manifest.servers[record.server].name);
+        }
+    }
+
+    /// Something about a machine changed: tells those who follow.
+    pub fn machine_changed(&mut self) {
+        for record in &mut self.servers {
+            if let Some(slot) = record.machine_follower
+                && Notification::new(slot).signal().is_err()
+            {
+                // The follower's notification is gone.
+                slots::free(slot);
+                record.machine_follower = None;
+            }
+        }
+    }
+}
+
+impl vm_manager::Server for Root {
+    fn list(&mut self, _call: &mut Call, first: u32) -> Result<Page<VmSummary>, Failure> {
+        let summary = |index: usize| {
+            let (config, entry) = (&self.manifest.vms[index], &self.machines.entries[index]);
+            let processes = self.servers.iter().filter(|record| record.vm == Some(index));
+            let pages: u64 = processes
+                .filter_map(|record| record.process.as_ref())
+                .map(|process| process.pages)
+                .sum();
+            VmSummary {
+                name: config.name.clone(),
+                state: entry.state,
+                memory: config.memory,
+                vcpus: config.vcpus,
+                overhead_pages: entry.running.as_ref().map_or(0, |running| pages + running.shared_pages()),
+                starts: entry.starts,
+                started_tsc: entry.started,
+                reason: entry.reason.clone(),
+            }
+        };
+        Ok(Page::fill(
+            (first as usize..self.manifest.vms.len())
+                .filter(|index| !self.machines.entries[*index].removed)
+                .map(|index| (index as u32, summary(index))),
+        ))
+    }
+
+    fn start(&mut self, call: &mut Call, name: &str) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        // There is one for each machine, and no machine starts twice at once.
+        let spare = self.replies.pop().ok_or(Failure::from(FailureKind::Exhausted))?;
+        if let Err(failure) = self.start_vm(vm) {
+            self.replies.push(spare);
+            return Err(failure);
+        }
+        // The present reply keeps the caller until the machine runs; the spare one takes its place.
+        if let Some(starting) = self.starting.back_mut() {
+            starting.reply = Some(core::mem::replace(&mut self.reply, spare));
+        }
+        call.defer();
+        Ok(())
+    }
+
+    fn stop(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        if !self.machines.is_running(vm) {
+            return Err(Failure::new(
+                FailureKind::BadState,
+                format_args!("virtual machine {name} does not run"),
+            ));
+        }
+        self.end_vm(vm, VmState::Stopped, "stopped");
+        Ok(())
+    }
+
+    fn connect(&mut self, call: &mut Call, name: &str, service: VmService) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        if let Some(starting) = self.starting.iter_mut().find(|starting| starting.vm == vm) {
+            let busy = || {
+                Failure::new(
+                    FailureKind::Exhausted,
+                    format_args!("virtual machine {name} is starting: try again"),
+                )
+            };
+            let spare = self.replies.pop().ok_or_else(busy)?;
+            let reply = core::mem::replace(&mut self.reply, spare);
+            starting.connects.push(Connect {
+                reply,
+                badge: call.badge,
+                service,
+            });
+            call.defer();
+            return Ok(());
+        }
+        self.connect_to(call, vm, service)?;
+        // The reply takes a copy; this one goes when it is sent.
+        self.sent.extend_from_slice(call.given());
+        Ok(())
+    }
+
+    fn config(&mut self, _call: &mut Call, name: &str) -> Result<VmConfig, Failure> {
+        let vm = self.machine_named(name)?;
+        Ok(config_of(&self.manifest.vms[vm]))
+    }
+
+    fn create(&mut self, _call: &mut Call, config: VmConfig) -> Result<(), Failure> {
+        let config = vm_of(config, false);
+        self.check_machine(&config, None)?;
+        let line = format!("virtual machine {} was made", config.name);
+        let places = &self.machines.entries;
+        match places.iter().position(|entry| entry.removed) {
+            Some(vm) => {
+                self.manifest.vms[vm] = config;
+                // The count of starts goes on: it makes each start another machine.
+                self.machines.entries[vm] = Entry {
+                    earlier: self.machines.entries[vm].earlier.saturating_add(self.machines.entries[vm].starts),
+                    ..Entry::new()
+                };
+                self.name_servers(vm);
+            }
+            None if places.len() >= MOST => {
+                let text = format_args!("there are {MOST} virtual machines: remove one first");
+                return Err(Failure::new(FailureKind::Exhausted, text));
+            }
+            None => {
+                let vm = places.len();
+                add_servers(&mut self.servers, &self.manifest, &self.machine, vm, &config.name);
+                self.manifest.vms.push(config);
+                self.machines.entries.push(Entry::new());
+            }
+        }
+        self.say(Level::Info, &line);
+        self.machine_changed();
+        Ok(())
+    }
+
+    fn configure(&mut self, _call: &mut Call, name: &str, config: VmConfig) -> Result<(), Failure> {
+        let vm = self.stopped_machine(name)?;
+        let config = vm_of(config, self.manifest.vms[vm].autostart);
+        self.check_machine(&config, Some(vm))?;
+        self.manifest.vms[vm] = config;
+        self.name_servers(vm);
+        self.machine_changed();
+        Ok(())
+    }
+
+    fn remove(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
+        let vm = self.stopped_machine(name)?;
+        let entry = &mut self.machines.entries[vm];
+        entry.removed = true;
+        entry.reason = String::new();
+        self.say(Level::Info, &format!("virtual machine {name} was removed"));
+        self.machine_changed();
+        Ok(())
+    }
+
+    fn follow(&mut self, call: &mut Call) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
+        if let Some(slot) = self.servers[caller].machine_follower.take() {
+            slots::free(slot);
+        }
+        let slot = slots::take().map_err(trouble("init has no slot left"))?;
+        if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
+            slots::free(slot);
+            return Err(trouble("keeping the notification")(error));
+        }
+        self.servers[caller].machine_follower = Some(slot);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["debian", "a", "web-1", "3.old_one"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "-x", ".", "a b", "ä", "a/b", &"x".repeat(MAX_NAME + 1)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_comes_back_as_it_was() {
+        let config = VmConfig {
+            name: "web".into(),
+            memory: 64 << 20,
+            vcpus: 2,
+            weight: 200,
+            budget_us: 5,
+            period_us: 1000,
+            kernel: FilePlace::Store {
+                store: "main".into(),
+                path: "boot/vmlinuz".into(),
+            },
+            initramfs: Some(FilePlace::Image { name: "disk".into() }),
+            command_line: "quiet".into(),
+            disks: vec![DiskConfig {
+                place: DiskPlace::Store {
+                    store: "main".into(),
+                    disk: "web.tvd".into(),
+                },
+                read_only: true,
+                serial: "1".into(),
+            }],
+        };
+        assert_eq!(config_of(&vm_of(config.clone(), true)), config);
+    }
+}

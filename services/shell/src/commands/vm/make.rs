@@ -1,0 +1,212 @@
+//! `vm create`, `vm show`, `vm remove`.
+
+use crate::{
+    commands::{Context, Doing, Failure, datastore::size, shorten},
+    format,
+};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use tessera_proto::vm_manager::{FilePlace, VmConfig};
+use tessera_proto::vm_memory::{DiskConfig, DiskPlace};
+
+/// What a machine has when nothing is said about it.
+const VCPUS: u32 = 1;
+const WEIGHT: u32 = 100;
+const PERIOD_US: u64 = 10_000;
+
+/// A file of the image (`image:NAME`) or of a datastore (`STORE:PATH`).
+fn file(word: &str) -> Option<FilePlace> {
+    let (store, path) = word.split_once(':').filter(|(store, path)| !store.is_empty() && !path.is_empty())?;
+    Some(if store == "image" {
+        FilePlace::Image { name: path.into() }
+    } else {
+        FilePlace::Store {
+            store: store.into(),
+            path: path.into(),
+        }
+    })
+}
+
+/// A disk of a datastore (`STORE:PATH`) or of the host (`device:NAME`).
+fn disk(word: &str) -> Option<DiskConfig> {
+    let (store, path) = word.split_once(':').filter(|(store, path)| !store.is_empty() && !path.is_empty())?;
+    let place = if store == "device" {
+        DiskPlace::Device {
+            device: path.into(),
+            partition: 0,
+        }
+    } else {
+        DiskPlace::Store {
+            store: store.into(),
+            disk: path.into(),
+        }
+    };
+    Some(DiskConfig {
+        place,
+        read_only: false,
+        serial: String::new(),
+    })
+}
+
+/// Reads what follows `vm create`.
+fn parse(words: &[&str]) -> Result<VmConfig, String> {
+    let [name, memory, kernel, rest @ ..] = words else {
+        return Err("a machine needs a name, its memory and a kernel".into());
+    };
+    let place = |word: &str| {
+        file(word).ok_or_else(|| {
+            format!(
+                "`{}` is no file: write image:NAME for one in the image, STORE:PATH for one in a datastore",
+                shorten(word)
+            )
+        })
+    };
+    let mut config = VmConfig {
+        name: (*name).into(),
+        memory: size::parse(memory).ok_or_else(|| format!("MEMORY must be a number such as 512M or 2G, not `{}`", shorten(memory)))?,
+        vcpus: VCPUS,
+        weight: WEIGHT,
+        budget_us: 0,
+        period_us: PERIOD_US,
+        kernel: place(kernel)?,
+        initramfs: None,
+        command_line: String::new(),
+        disks: Vec::new(),
+    };
+    let mut rest = rest.iter();
+    while let Some(word) = rest.next() {
+        if *word == "--" {
+            config.command_line = rest.copied().collect::<Vec<_>>().join(" ");
+            break;
+        }
+        let value = rest.next().ok_or_else(|| format!("`{}` needs a value behind it", shorten(word)))?;
+        match *word {
+            "initramfs" => config.initramfs = Some(place(value)?),
+            "vcpus" => config.vcpus = value.parse().map_err(|_| format!("`{}` is no number", shorten(value)))?,
+            "disk" => config.disks.push(disk(value).ok_or_else(|| {
+                format!(
+                    "`{}` is no disk: write STORE:PATH for one in a datastore, device:NAME for one of the host",
+                    shorten(value)
+                )
+            })?),
+            other => {
+                return Err(format!(
+                    "a machine has no `{}`: initramfs, vcpus and disk can follow, and `--` before the kernel's command line",
+                    shorten(other)
+                ));
+            }
+        }
+    }
+    Ok(config)
+}
+
+/// Makes a machine.
+pub fn create(context: &mut Context<'_>, command: &dyn crate::commands::Command, words: &[&str]) -> Result<(), Failure> {
+    let config = parse(words).map_err(|what| Failure::usage(command, what))?;
+    let name = config.name.clone();
+    context.host.vm_create(config).doing(&format!("make {name}"))?;
+    context.out.line(&format!("Made {name}; `vm start {name}` starts it."));
+    Ok(())
+}
+
+/// Forgets one.
+pub fn remove(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
+    context.host.vm_remove(name).doing(&format!("remove {name}"))?;
+    context.out.line(&format!("Removed {name}. Its disks are still there."));
+    Ok(())
+}
+
+fn file_text(place: &FilePlace) -> String {
+    match place {
+        FilePlace::Image { name } => format!("image:{name}"),
+        FilePlace::Store { store, path } => format!("{store}:{path}"),
+    }
+}
+
+/// How one is made up.
+pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
+    let config = context.host.vm_config(name).doing(&format!("read about {name}"))?;
+    let mut lines = Vec::from([
+        ("memory", format::bytes(config.memory)),
+        ("vcpus", config.vcpus.to_string()),
+        ("weight", config.weight.to_string()),
+    ]);
+    if config.budget_us != 0 {
+        lines.push(("budget", format!("{} us in {} us", config.budget_us, config.period_us)));
+    }
+    lines.push(("kernel", file_text(&config.kernel)));
+    lines.extend(config.initramfs.as_ref().map(|place| ("initramfs", file_text(place))));
+    if !config.command_line.is_empty() {
+        lines.push(("line", config.command_line));
+    }
+    for disk in &config.disks {
+        let mut text = match &disk.place {
+            DiskPlace::Device { device, partition: 0 } => format!("device:{device}"),
+            DiskPlace::Device { device, partition } => format!("device:{device}, partition {partition}"),
+            DiskPlace::Store { store, disk } => format!("{store}:{disk}"),
+        };
+        if disk.read_only {
+            text.push_str(", read-only");
+        }
+        lines.push(("disk", text));
+    }
+    for (what, text) in lines {
+        context.out.prose(&format!("  {what:<9} {text}"), 12);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_machine_is_read_from_words() {
+        let config = parse(&[
+            "web",
+            "512M",
+            "main:boot/vmlinuz",
+            "initramfs",
+            "image:rd",
+            "vcpus",
+            "2",
+            "disk",
+            "main:web.tvd",
+            "disk",
+            "device:nvme0",
+            "--",
+            "root=/dev/vda",
+            "quiet",
+        ]);
+        let config = config.unwrap();
+        assert_eq!((config.name.as_str(), config.memory, config.vcpus), ("web", 512 << 20, 2));
+        assert_eq!(file_text(&config.kernel), "main:boot/vmlinuz");
+        assert_eq!(config.initramfs, Some(FilePlace::Image { name: "rd".into() }));
+        assert_eq!(config.command_line, "root=/dev/vda quiet");
+        assert_eq!(config.disks.len(), 2);
+        for wrong in [
+            &["web"][..],
+            &["web", "much", "image:k"],
+            &["web", "1G", "kernel"],
+            &["web", "1G", ":k"],
+            &["web", "1G", "image:k", "disk"],
+            &["web", "1G", "image:k", "disk", "nvme0"],
+            &["web", "1G", "image:k", "cdrom", "a:b"],
+            &["web", "1G", "image:k", "vcpus", "x"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn anything_typed_is_answered(words in prop::collection::vec("[ -~]{0,12}", 0..8)) {
+            let words: std::vec::Vec<&str> = words.iter().map(|word| word.as_str()).collect();
+            let _ = parse(&words);
+        }
+    }
+}
