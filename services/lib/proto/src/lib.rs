@@ -14,6 +14,7 @@ mod declare;
 mod failure;
 pub mod guest_disk;
 pub mod init;
+pub mod network;
 mod page;
 pub mod reference;
 pub mod storage;
@@ -33,7 +34,7 @@ pub use page::{Page, collect};
 pub use declare::{Attempt, answer, arguments, invoke, operation_of, unknown_operation};
 
 /// Every interface of the system.
-pub const INTERFACES: [&Interface; 9] = [
+pub const INTERFACES: [&Interface; 10] = [
     &init::INTERFACE,
     &supervisor::INTERFACE,
     &vm_manager::INTERFACE,
@@ -43,6 +44,7 @@ pub const INTERFACES: [&Interface; 9] = [
     &vm_memory::INTERFACE,
     &guest_disk::INTERFACE,
     &datastore::INTERFACE,
+    &network::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

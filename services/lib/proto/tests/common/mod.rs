@@ -5,6 +5,7 @@ use tessera_abi::Error;
 use tessera_proto::datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind, FileData, NewDisk};
 use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo, GuestQueue, GuestQueues};
 use tessera_proto::init::Level;
+use tessera_proto::network::{Link, NicInfo, NicOffloads, NicState, NicStatistics};
 use tessera_proto::storage::*;
 use tessera_proto::supervisor::*;
 use tessera_proto::vm_console::ConsoleChunk;
@@ -203,6 +204,55 @@ impl supervisor::Server for Example {
         Ok(Page {
             items: vec![info],
             next: Some(7),
+        })
+    }
+}
+
+impl network::Server for Example {
+    fn nics(&mut self, _: &mut Call, first: u32) -> Result<Page<NicInfo>, Failure> {
+        self.note(format!("nics {first}"))?;
+        let info = NicInfo {
+            name: "nic0".into(),
+            driver: "e1000e".into(),
+            model: "Intel 82574L".into(),
+            address: "0000:00:05.0".into(),
+            mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
+            state: NicState::Gone,
+            link: Link {
+                up: true,
+                speed: 1000,
+                full_duplex: true,
+            },
+            mtu: 9000,
+            queues: 2,
+            offloads: NicOffloads {
+                checksum: true,
+                tcp4: true,
+                tcp6: false,
+                udp: false,
+                verifies: true,
+                joins: false,
+                vlan: true,
+            },
+            promiscuous: true,
+            statistics: NicStatistics {
+                received: 1,
+                received_bytes: 2,
+                received_missed: 3,
+                received_errors: 4,
+                sent: 5,
+                sent_bytes: 6,
+                sent_full: 7,
+                sent_errors: 8,
+                interrupts: 9,
+                resets: 10,
+                link_changes: 11,
+            },
+            last_error: "it hung".into(),
+        };
+        Ok(Page {
+            items: vec![info],
+            next: Some(19),
         })
     }
 }
@@ -648,6 +698,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(7) => vm_memory::dispatch(server, call, request, reply),
         Some(8) => guest_disk::dispatch(server, call, request, reply),
         Some(9) => datastore::dispatch(server, call, request, reply),
+        Some(10) => network::dispatch(server, call, request, reply),
         _ => unknown_operation(reply),
     }
 }
@@ -749,6 +800,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_console.detach());
     call!(vm_console.read(299));
     call!(vm_console.write(b"ls\r"));
+    call!(network.nics(3));
     call!(storage.disks(2));
     call!(storage.partitions("nvme0n1", 1));
     call!(storage.read("nvme0n1", 300, 512, 1024));
