@@ -13,6 +13,9 @@ pub mod loan;
 mod memory;
 pub mod platform;
 pub mod ram;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod virtio;
 
 pub use dma::DmaBuffer;
 pub use executor::Executor;

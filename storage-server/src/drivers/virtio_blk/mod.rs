@@ -3,7 +3,6 @@
 //! A driver of our own: `virtio-drivers` takes one virtual buffer for each request, uses one queue, and has neither discard nor write-zeroes; here requests carry physical
 //! segments, so that a guest's memory goes to the device as it is.
 
-mod configuration;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -11,10 +10,10 @@ mod tests;
 use crate::controller::{COMMAND_MS, Controller, Done, Operation, Refused, Request, Unit};
 use crate::drivers::{Device, text};
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
-use configuration::{Configuration, features, status};
 use queue::{Broken, Queue};
 use tessera_block::{Geometry, IoError};
 use tessera_device::hardware::{Platform, wait_until};
+use tessera_device::virtio::{Configuration, features as common, status};
 use tessera_proto::storage::{DiskHealth, DiskState};
 use tessera_rt::log;
 
@@ -28,6 +27,27 @@ const RESET_MS: u64 = 2000;
 const ID_LENGTH: u32 = 20;
 /// Unit of addresses and lengths, whatever the size of a sector.
 const UNIT: u64 = 512;
+
+/// Feature bits (5.2.3).
+mod features {
+    /// The number of segments is told.
+    pub const SEG_MAX: u64 = 1 << 2;
+    /// Takes no writes.
+    pub const READ_ONLY: u64 = 1 << 5;
+    /// The size of a sector is told.
+    pub const BLOCK_SIZE: u64 = 1 << 6;
+    /// Has a write cache.
+    pub const FLUSH: u64 = 1 << 9;
+    /// Has several queues.
+    pub const MULTI_QUEUE: u64 = 1 << 12;
+    /// Takes discards.
+    pub const DISCARD: u64 = 1 << 13;
+    /// Takes write-zeroes.
+    pub const WRITE_ZEROES: u64 = 1 << 14;
+}
+
+/// Bytes of the configuration that are read (5.2.4), at least.
+const CONFIGURATION: u64 = 36;
 
 /// Request types (5.2.6).
 mod kind {
@@ -67,7 +87,7 @@ struct Disk {
 /// # Errors
 /// Why it cannot.
 pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String> {
-    let configuration = Configuration::find(device)?;
+    let configuration = Configuration::find(device, CONFIGURATION)?;
     let mut disk = Disk {
         name: format!("virtio{number}"),
         platform: device.platform.clone(),
@@ -100,16 +120,16 @@ pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String
 impl Disk {
     /// Resets the device and sets it up (3.1.1).
     fn bring_up(&mut self) -> Result<(), String> {
-        let common = &self.configuration;
-        common.set_status(0);
-        if !wait_until(&*self.platform, RESET_MS, || common.status() == 0) {
+        let registers = &self.configuration;
+        registers.set_status(0);
+        if !wait_until(&*self.platform, RESET_MS, || registers.status() == 0) {
             return Err("it does not come out of its reset".into());
         }
         self.platform.allow_memory_access()?;
-        common.set_status(status::ACKNOWLEDGE);
-        common.set_status(status::ACKNOWLEDGE | status::DRIVER);
-        self.offered = common.offered();
-        let wanted = features::VERSION_1 | features::INDIRECT;
+        registers.set_status(status::ACKNOWLEDGE);
+        registers.set_status(status::ACKNOWLEDGE | status::DRIVER);
+        self.offered = registers.offered();
+        let wanted = common::VERSION_1 | common::INDIRECT;
         if self.offered & wanted != wanted {
             return Err(format!("it lacks features of virtio 1.0 (it offers {:#x})", self.offered));
         }
@@ -121,15 +141,15 @@ impl Disk {
             | features::MULTI_QUEUE
             | features::DISCARD
             | features::WRITE_ZEROES
-            | features::ACCESS_PLATFORM;
-        common.accept(self.offered & known);
-        common.set_status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK);
-        if common.status() & status::FEATURES_OK == 0 {
+            | common::ACCESS_PLATFORM;
+        registers.accept(self.offered & known, None);
+        registers.set_status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK);
+        if registers.status() & status::FEATURES_OK == 0 {
             return Err("it does not take the features that it offers".into());
         }
         self.read_geometry();
         let queues = if self.has(features::MULTI_QUEUE) {
-            self.configuration.queues().clamp(1, MAX_QUEUES)
+            (self.configuration.device(34, 2) as u16).clamp(1, MAX_QUEUES)
         } else {
             1
         };

@@ -1,11 +1,11 @@
 //! A split virtqueue with requests of the block device (virtio 1.2, 2.7 and 5.2.6). Each request is one indirect descriptor, so the number of a descriptor is the number of a request.
 
-use super::configuration::Configuration;
 use crate::controller::Segment;
 use alloc::{string::String, vec::Vec};
 use core::sync::atomic::{Ordering, fence};
 use tessera_device::dma::DmaBuffer;
 use tessera_device::hardware::Platform;
+use tessera_device::virtio::Configuration;
 
 /// Segments of a request's memory.
 pub const MAX_SEGMENTS: usize = 62;

@@ -285,6 +285,6 @@ proptest! {
         for (place, value) in places {
             device.configuration[place] = value;
         }
-        let _ = super::configuration::Configuration::find(&device);
+        let _ = tessera_device::virtio::Configuration::find(&device, super::CONFIGURATION);
     }
 }

@@ -1,28 +1,15 @@
 //! Registers of a virtio device on PCI (virtio 1.2, 4.1.4).
 
-use crate::drivers::Device;
+use crate::{function::Device, hardware::Registers};
 use alloc::{rc::Rc, string::String};
-use tessera_device::hardware::Registers;
 use tessera_pci::capability_id;
 
-/// Feature bits (2.2, 5.2.3, 6).
+/// Feature bits of all kinds of devices (6).
 pub mod features {
-    /// The number of segments is told.
-    pub const SEG_MAX: u64 = 1 << 2;
-    /// Takes no writes.
-    pub const READ_ONLY: u64 = 1 << 5;
-    /// The size of a sector is told.
-    pub const BLOCK_SIZE: u64 = 1 << 6;
-    /// Has a write cache.
-    pub const FLUSH: u64 = 1 << 9;
-    /// Has several queues.
-    pub const MULTI_QUEUE: u64 = 1 << 12;
-    /// Takes discards.
-    pub const DISCARD: u64 = 1 << 13;
-    /// Takes write-zeroes.
-    pub const WRITE_ZEROES: u64 = 1 << 14;
     /// Indirect descriptors.
     pub const INDIRECT: u64 = 1 << 28;
+    /// Notifications and interrupts are wished for by place in the ring.
+    pub const EVENT_INDEX: u64 = 1 << 29;
     /// Not the transitional interface.
     pub const VERSION_1: u64 = 1 << 32;
     /// Memory is accessed through the platform's ways, an IOMMU.
@@ -65,11 +52,11 @@ const NOTIFY: u8 = 2;
 const DEVICE: u8 = 4;
 
 impl Configuration {
-    /// Finds the structures through the vendor's capabilities.
+    /// Finds the structures through the vendor's capabilities; the device's own has at least `least` bytes.
     ///
     /// # Errors
     /// One is missing: it is a transitional device without the modern interface, or broken.
-    pub fn find(device: &Device) -> Result<Self, String> {
+    pub fn find(device: &Device, least: u64) -> Result<Self, String> {
         let mut found: [Option<(Structure, u32)>; 5] = [const { None }; 5];
         let mut offset = device.configuration(0x34, 1) as usize & 0xfc;
         // As many as fit.
@@ -104,7 +91,7 @@ impl Configuration {
         };
         let (common, _) = take(COMMON, 56, "common configuration")?;
         let (notify, multiplier) = take(NOTIFY, 2, "notification")?;
-        let (device, _) = take(DEVICE, 36, "device configuration")?;
+        let (device, _) = take(DEVICE, least, "device configuration")?;
         Ok(Self {
             common,
             notify,
@@ -126,11 +113,13 @@ impl Configuration {
     }
 
     /// A device that is not there reads as all ones, on some machines as zeros; its number of queues is neither.
+    #[must_use]
     pub fn is_there(&self) -> bool {
         !matches!(self.read16(18), 0 | 0xffff)
     }
 
     /// Device status.
+    #[must_use]
     pub fn status(&self) -> u8 {
         self.common.registers.read8(self.common.offset + 20)
     }
@@ -141,6 +130,7 @@ impl Configuration {
     }
 
     /// Features that the device has.
+    #[must_use]
     pub fn offered(&self) -> u64 {
         let half = |number: u32| {
             self.write32(0, number);
@@ -149,22 +139,17 @@ impl Configuration {
         half(0) | half(1) << 32
     }
 
-    /// Features that will be used.
-    pub fn accept(&self, features: u64) {
+    /// Features that will be used. `vector`: where changes of the configuration interrupt; without one, it has to be looked at now and then.
+    pub fn accept(&self, features: u64, vector: Option<u16>) {
         for (number, half) in [(0, features as u32), (1, (features >> 32) as u32)] {
             self.write32(8, number);
             self.write32(12, half);
         }
-        // Changes of the configuration raise no interrupt; it is looked at now and then.
-        self.write16(16, 0xffff);
-    }
-
-    /// Number of queues in the device's configuration.
-    pub fn queues(&self) -> u16 {
-        self.device(34, 2) as u16
+        self.write16(16, vector.unwrap_or(0xffff));
     }
 
     /// A number of the device's configuration; 0 outside.
+    #[must_use]
     pub fn device(&self, offset: u64, bytes: u64) -> u64 {
         if offset + bytes > self.device.length {
             return 0;
@@ -180,6 +165,7 @@ impl Configuration {
     }
 
     /// Selects a queue; its largest size, 0: there is none.
+    #[must_use]
     pub fn select(&self, queue: u16) -> u16 {
         self.write16(22, queue);
         self.read16(24)
