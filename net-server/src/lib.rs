@@ -4,5 +4,6 @@
 
 extern crate alloc;
 
+pub mod drivers;
 pub mod nic;
 pub mod packet;

@@ -1,4 +1,8 @@
-//! Registers of a virtio device on PCI (virtio 1.2, 4.1.4).
+//! Registers of a virtio device on PCI (virtio 1.2, 4.1.4), and the driver's side of its queues.
+
+mod ring;
+
+pub use ring::{Broken, DESCRIPTOR, Ring, Used, flags};
 
 use crate::{function::Device, hardware::Registers};
 use alloc::{rc::Rc, string::String};
