@@ -3,7 +3,7 @@
 
 use crate::{
     program::{PAGE, Program},
-    system::{Backing, Disk, Need, Server, System},
+    system::{Backing, Disk, Need, Nic, Server, System},
 };
 use anyhow::{Context, ensure};
 use std::path::Path;
@@ -180,6 +180,7 @@ pub fn to_manifest(system: &System, programs: Vec<manifest::Program>, files: Vec
                 budget_us: vm.budget_us.value,
                 period_us: vm.period_us,
                 disks: vm.disks.iter().map(to_disk).collect(),
+                nics: vm.nics.iter().map(to_nic).collect(),
             })
             .collect(),
     }
@@ -193,6 +194,13 @@ fn to_disk(disk: &Disk) -> manifest::VmDisk {
         },
         read_only: disk.read_only,
         serial: disk.serial.value.clone(),
+    }
+}
+
+fn to_nic(nic: &Nic) -> manifest::VmNic {
+    manifest::VmNic {
+        port_group: nic.port_group.value.clone(),
+        mac: nic.mac.value,
     }
 }
 

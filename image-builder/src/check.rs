@@ -7,7 +7,7 @@ use crate::{
     units::show_size,
 };
 use tessera_abi::{LARGE_PAGE_SIZE, layout};
-use tessera_manifest::{MAX_DISKS, PciClass, slots};
+use tessera_manifest::{MAX_DISKS, MAX_NICS, PciClass, slots};
 
 /// Longest name of anything: names appear in tables on a terminal of 80 columns.
 pub const MAX_NAME: usize = 24;
@@ -55,6 +55,7 @@ pub fn check(system: &System, diagnostics: &mut Diagnostics) {
         check_vm(vm, system, diagnostics);
     }
     disks(system, diagnostics);
+    nics(system, diagnostics);
     files(system, diagnostics);
     templates(system, diagnostics);
 }
@@ -389,15 +390,59 @@ fn disks(system: &System, diagnostics: &mut Diagnostics) {
             seen.push((&disk.backing, disk.read_only, disk.span));
         }
     }
-    let serves = |server: &&Server| server.grants.iter().any(|grant| grant.need == Need::Provide(STORAGE.into()));
+    if !seen.is_empty() {
+        lent(STORAGE, "disks", system, diagnostics);
+    }
+}
+
+/// Endpoint of the server that serves network cards.
+const NET: &str = "net";
+
+/// Network cards have a server and a way to it, and an address each.
+fn nics(system: &System, diagnostics: &mut Diagnostics) {
+    let mut seen: Vec<&Located<[u8; 6]>> = Vec::new();
+    for vm in &system.vms {
+        let Some(first) = vm.nics.first() else { continue };
+        let name = &vm.name.value;
+        let monitor = system.servers.iter().find(|server| server.per_vm && server.name.value == "vmm");
+        if monitor.is_some_and(|server| !server.grants.iter().any(|grant| grant.need == Need::Use(NET.into()))) {
+            let message = format!("`{name}` has network cards, but the server `vmm` has no way to them");
+            let help = "add `net = { use = \"net\" }` to the grants of `vmm`, and a server that provides `net`";
+            diagnostics.error(first.span, message, "cannot be served", help);
+        }
+        if let Some(extra) = vm.nics.get(MAX_NICS) {
+            let message = format!("`{name}` has {} network cards", vm.nics.len());
+            diagnostics.error(extra.span, message, "one too many", format!("the most is {MAX_NICS}"));
+        }
+        for nic in &vm.nics {
+            if let Some(first) = seen.iter().find(|other| other.value == nic.mac.value) {
+                diagnostics.push(
+                    Diagnostic::error(
+                        nic.mac.span,
+                        "two network cards have the same address",
+                        "again here",
+                        "give each a `mac` of its own, or leave it out",
+                    )
+                    .also(first.span, "first here"),
+                );
+            }
+            seen.push(&nic.mac);
+        }
+    }
+    if !seen.is_empty() {
+        lent(NET, "network cards", system, diagnostics);
+    }
+}
+
+/// The server that provides `endpoint`, which serves guests' devices, has to be lent the memory of guests.
+fn lent(endpoint: &str, what: &str, system: &System, diagnostics: &mut Diagnostics) {
+    let serves = |server: &&Server| server.grants.iter().any(|grant| grant.need == Need::Provide(endpoint.into()));
     let reaches = |server: &Server| {
         let guests = |grant: &Grant| grant.name.value == "guests" && grant.need == Need::Use("init".into());
         server.grants.iter().any(guests)
     };
-    if let Some(server) = system.servers.iter().find(serves).filter(|server| !reaches(server))
-        && !seen.is_empty()
-    {
-        let message = format!("`{}` serves disks, but is not lent the memory of guests", server.name.value);
+    if let Some(server) = system.servers.iter().find(serves).filter(|server| !reaches(server)) {
+        let message = format!("`{}` serves {what}, but is not lent the memory of guests", server.name.value);
         let help = "add `guests = { use = \"init\" }` to its grants";
         diagnostics.error(server.name.span, message, "cannot serve", help);
     }

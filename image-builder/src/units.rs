@@ -55,6 +55,25 @@ pub fn integer(text: &str) -> Result<u64, String> {
     u64::from_str_radix(&digits.replace('_', ""), radix).map_err(|_| format!("\"{text}\" is not a number"))
 }
 
+/// An Ethernet address of a station: "02:54:00:12:34:56".
+pub fn mac(text: &str) -> Result<[u8; 6], String> {
+    let mut mac = [0; 6];
+    let mut parts = text.trim().split(':');
+    for byte in &mut mac {
+        let part = parts
+            .next()
+            .filter(|part| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let part = part.ok_or("not six pairs of hexadecimal digits with colons between them")?;
+        *byte = u8::from_str_radix(part, 16).map_err(|_| "not hexadecimal")?;
+    }
+    match mac {
+        _ if parts.next().is_some() => Err("more than six bytes".into()),
+        [0, 0, 0, 0, 0, 0] => Err("all zero is no station's address".into()),
+        [first, ..] if first & 1 != 0 => Err("the first byte is odd: this is the address of a group of stations".into()),
+        mac => Ok(mac),
+    }
+}
+
 /// I/O ports: "0x3f8-0x3ff" or "0x80". Answers the first port and how many.
 pub fn ports(text: &str) -> Result<(u16, u32), String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));

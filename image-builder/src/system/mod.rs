@@ -4,11 +4,13 @@
 
 mod disk;
 mod grant;
+mod nic;
 mod server;
 mod vm;
 
 pub use disk::{Backing, Disk};
 pub use grant::{Grant, Kind, Need};
+pub use nic::Nic;
 pub use server::Server;
 pub use vm::Vm;
 

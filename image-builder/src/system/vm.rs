@@ -1,6 +1,6 @@
 //! `[[vm]]`.
 
-use super::{Disk, server::narrow};
+use super::{Disk, Nic, server::narrow};
 use crate::{
     reader::{Reader, number, parsed},
     source::{Diagnostics, Located, Span},
@@ -34,6 +34,8 @@ pub struct Vm {
     pub period_us: u64,
     /// `disks`: a list of tables. Default none.
     pub disks: Vec<Disk>,
+    /// `nics`: a list of tables. Default none.
+    pub nics: Vec<Nic>,
 }
 
 impl Vm {
@@ -54,9 +56,16 @@ impl Vm {
             disk.rename(format!("disk {place} of virtual machine `{owner}`"));
             disks.extend(Disk::from_reader(disk, diagnostics));
         }
+        let mut nics = Vec::new();
+        for (place, mut nic) in reader.tables("nics", diagnostics).into_iter().enumerate() {
+            let owner = name.as_ref().map_or("", |name| name.value.as_str());
+            nic.rename(format!("network card {place} of virtual machine `{owner}`"));
+            nics.extend(Nic::from_reader(nic, owner, place, diagnostics));
+        }
         let vm = Self {
             span,
             disks,
+            nics,
             vcpus: vcpus.map_or(1, |vcpus| narrow(vcpus.value)),
             initramfs: reader.text("initramfs", diagnostics),
             command_line: reader.text("command-line", diagnostics).unwrap_or_default(),

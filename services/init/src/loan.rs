@@ -14,21 +14,57 @@
 
 use crate::buddy::Block;
 use crate::machine::Machine;
-use crate::manage::{disk_config, file_place};
+use crate::manage::{disk_config, file_place, nic_config};
 use crate::process::trouble;
 use crate::root::Root;
 use alloc::format;
 use alloc::vec::Vec;
 use tessera_abi::object::Rights;
+use tessera_manifest::{GuestFile, Vm};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::FilePlace;
-use tessera_proto::vm_memory::{self, Loan, MachineConfig, MemoryFrame};
+use tessera_proto::vm_memory::{self, Loan, MachineConfig, MemoryFrame, StateKind};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{CNode, Notification, slots};
 
-const PAGE: u64 = tessera_abi::PAGE_SIZE as u64;
 /// Pages of the state frame for each disk of a machine: a record for each of four queues.
-pub const STATE_PAGES_PER_DISK: u64 = 3;
+const STATE_PAGES_PER_DISK: u64 = 3;
+/// Pages of the state frame for each network card: a record for each of nine queues, and what its driver asked for.
+const STATE_PAGES_PER_NIC: u64 = 5;
+
+/// The state frames that a machine needs, and their pages.
+pub fn states(config: &Vm) -> impl Iterator<Item = (StateKind, u64)> {
+    // Who reads a machine's files borrows its RAM too.
+    let stored = [Some(&config.kernel), config.initramfs.as_ref()];
+    let stored = stored.into_iter().flatten().any(|file| matches!(file, GuestFile::Store { .. }));
+    let all = [
+        (
+            StateKind::Disks,
+            STATE_PAGES_PER_DISK * config.disks.len().max(stored.into()) as u64,
+        ),
+        (StateKind::Nics, STATE_PAGES_PER_NIC * config.nics.len() as u64),
+    ];
+    all.into_iter().filter(|(_, pages)| *pages > 0)
+}
+
+/// A frame that keeps what a server knows of a machine's devices for its successor.
+#[derive(Debug)]
+pub struct State {
+    /// What for.
+    pub kind: StateKind,
+    /// Its slot.
+    pub slot: u32,
+    /// The server that took it first; its successors have the same index.
+    owner: Option<usize>,
+}
+
+impl State {
+    /// One that nobody took.
+    #[must_use]
+    pub const fn new(kind: StateKind, slot: u32) -> Self {
+        Self { kind, slot, owner: None }
+    }
+}
 
 /// A server that borrowed a machine's RAM.
 #[derive(Debug)]
@@ -39,21 +75,21 @@ pub struct Holder {
     signal: u32,
 }
 
-/// A machine's RAM and its state frame.
+/// A machine's RAM and its state frames.
 #[derive(Debug, Default)]
 pub struct Lendable {
     /// Number of this start of the machine.
     pub number: u64,
     /// Blocks of the RAM.
     pub ram: Vec<Block>,
-    /// Blocks of the state frame.
+    /// Blocks of the state frames.
     pub state_blocks: Vec<Block>,
     /// Slots of all frames.
     pub slots: Vec<u32>,
     /// Frames of the RAM, in order: slot and bytes.
     pub frames: Vec<(u32, u64)>,
-    /// Slot and pages of the state frame; no pages: there is none.
-    pub state: (u32, u64),
+    /// State frames.
+    pub states: Vec<State>,
     holders: Vec<Holder>,
 }
 
@@ -170,8 +206,8 @@ impl vm_memory::Server for Root {
             name: config.name.clone(),
             memory: config.memory,
             frames: lent.frames.len() as u32,
-            state: lent.state.1 * PAGE,
             disks: config.disks.iter().map(disk_config).collect(),
+            nics: config.nics.iter().map(nic_config).collect(),
             files: [Some(&config.kernel), config.initramfs.as_ref()]
                 .map(|file| file.map(file_place).filter(|place| matches!(place, FilePlace::Store { .. })))
                 .into(),
@@ -203,14 +239,15 @@ impl vm_memory::Server for Root {
         Ok(MemoryFrame { address, length })
     }
 
-    fn state(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
-        let (slot, pages) = self.held(call, machine)?.state;
-        if pages == 0 {
-            return Err(Failure::new(
-                FailureKind::NotFound,
-                "the machine has no disks and no files in datastores",
-            ));
+    fn state(&mut self, call: &mut Call, machine: u64, kind: StateKind) -> Result<(), Failure> {
+        let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
+        let none = || Failure::new(FailureKind::NotFound, "the machine has no such devices");
+        let mut states = self.held(call, machine)?.states.iter_mut();
+        let state = states.find(|state| state.kind == kind).ok_or_else(none)?;
+        if *state.owner.get_or_insert(caller) != caller {
+            return Err(Failure::new(FailureKind::NotAllowed, "another server keeps its state there"));
         }
+        let slot = state.slot;
         self.give_frame(call, slot)
     }
 

@@ -8,10 +8,10 @@ use crate::root::{Root, add_servers};
 use crate::vm::{Connect, Entry};
 use alloc::format;
 use alloc::string::String;
-use tessera_manifest::{DiskBacking, GuestFile, Vm, VmDisk};
+use tessera_manifest::{DiskBacking, GuestFile, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::{self, FilePlace, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
-use tessera_proto::vm_memory::{DiskConfig, DiskPlace};
+use tessera_proto::vm_memory::{DiskConfig, DiskPlace, NicConfig};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{CNode, Notification, slots};
 
@@ -28,6 +28,22 @@ pub fn disk_config(disk: &VmDisk) -> DiskConfig {
         },
         read_only: disk.read_only,
         serial: disk.serial.clone(),
+    }
+}
+
+/// A network card as messages have it.
+#[must_use]
+pub fn nic_config(nic: &VmNic) -> NicConfig {
+    NicConfig {
+        port_group: nic.port_group.clone(),
+        mac: nic.mac,
+    }
+}
+
+fn nic_of(nic: NicConfig) -> VmNic {
+    VmNic {
+        port_group: nic.port_group,
+        mac: nic.mac,
     }
 }
 
@@ -70,6 +86,7 @@ fn config_of(vm: &Vm) -> VmConfig {
         initramfs: vm.initramfs.as_ref().map(file_place),
         command_line: vm.command_line.clone(),
         disks: vm.disks.iter().map(disk_config).collect(),
+        nics: vm.nics.iter().map(nic_config).collect(),
     }
 }
 
@@ -86,6 +103,7 @@ fn vm_of(config: VmConfig, autostart: bool) -> Vm {
         budget_us: config.budget_us,
         period_us: config.period_us,
         disks: config.disks.into_iter().map(disk_of).collect(),
+        nics: config.nics.into_iter().map(nic_of).collect(),
     }
 }
 
@@ -332,6 +350,10 @@ mod tests {
                 },
                 read_only: true,
                 serial: "1".into(),
+            }],
+            nics: vec![NicConfig {
+                port_group: "VM Network".into(),
+                mac: [2, 0, 0, 0, 0, 1],
             }],
         };
         assert_eq!(config_of(&vm_of(config.clone(), true)), config);

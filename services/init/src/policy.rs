@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 use tessera_abi::object::{Rights, size, thread};
 use tessera_abi::{PAGE_SIZE, layout};
-use tessera_manifest::{GuestFile, MAX_DISKS, Manifest, Program, Resource, Server, Vm, slots};
+use tessera_manifest::{GuestFile, MAX_DISKS, MAX_NICS, Manifest, Program, Resource, Server, Vm, slots};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// More servers, machines, endpoints or grants than this are a broken manifest.
@@ -128,6 +128,11 @@ pub fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
     if vm.disks.len() > MAX_DISKS || vm.disks.iter().any(|disk| disk.serial.len() > 20) {
         return Err("it has too many disks, or one with a serial number of more than 20 bytes".into());
     }
+    // A group address, or none at all.
+    let bad = |mac: &[u8; 6]| mac[0] & 1 != 0 || *mac == [0; 6];
+    if vm.nics.len() > MAX_NICS || vm.nics.iter().any(|nic| bad(&nic.mac)) {
+        return Err("it has too many network cards, or one whose address is no station's".into());
+    }
     if let Some(file) = [Some(&vm.kernel), vm.initramfs.as_ref()].into_iter().flatten().find(missing) {
         return Err(match file {
             GuestFile::Image(name) => format!("its kernel or initial RAM disk `{name}` is not in the image"),
@@ -205,6 +210,7 @@ mod tests {
                 budget_us: 0,
                 period_us: 10_000,
                 disks: vec![],
+                nics: vec![],
             }],
             ..Manifest::default()
         }
@@ -230,6 +236,20 @@ mod tests {
         let mut crowded = good();
         crowded.vms[0].disks = vec![disk; MAX_DISKS + 1];
         assert!(check(&crowded, 4 * PAGE).unwrap_err().contains("too many disks"));
+        let card = |first| tessera_manifest::VmNic {
+            port_group: "net".into(),
+            mac: [first, 0, 0, 0, 0, 1],
+        };
+        for (nics, good) in [
+            (vec![card(2)], true),
+            (vec![card(2); MAX_NICS], true),
+            (vec![card(2); MAX_NICS + 1], false),
+            (vec![card(1)], false),
+        ] {
+            let mut carded = super::tests::good();
+            carded.vms[0].nics = nics;
+            assert_eq!(check(&carded, 4 * PAGE).is_ok(), good);
+        }
         let mistakes: [(Mistake, &str); 12] = [
             (|m| m.programs[0].segments[0].rights = 7, "writable and executable"),
             (|m| m.programs[0].segments[0].address = 0x1000, "program's part"),

@@ -6,7 +6,7 @@
 use crate::arrange::{Item, arrange};
 use crate::buddy::Block;
 use crate::grants::file_source;
-use crate::loan::{Lendable, STATE_PAGES_PER_DISK};
+use crate::loan::{self, Lendable, State};
 use crate::machine::Machine;
 use crate::process::{Granted, Source, trouble};
 use crate::root::{End, Root};
@@ -182,12 +182,10 @@ impl Running {
         self.vmx_signal = Notification::new(vmx_signal);
         self.output = output;
         self.input = input;
-        let stored = |file: &GuestFile| matches!(file, GuestFile::Store { .. });
-        if !config.disks.is_empty() || stored(&config.kernel) || config.initramfs.as_ref().is_some_and(stored) {
-            let pages = STATE_PAGES_PER_DISK * config.disks.len().max(1) as u64;
+        for (kind, pages) in loan::states(config) {
             let items = [Item::whole_frame(pages)];
-            let [state] = Self::make_shared(machine, &items, &mut self.lent.state_blocks, &mut self.lent.slots)?;
-            self.lent.state = (state, pages);
+            let [slot] = Self::make_shared(machine, &items, &mut self.lent.state_blocks, &mut self.lent.slots)?;
+            self.lent.states.push(State::new(kind, slot));
         }
         for _ in 0..config.vcpus {
             self.cpus.push(machine.place_vcpu());

@@ -11,8 +11,9 @@ use tessera_device::{
     platform,
 };
 use tessera_proto::datastore::FileData;
-use tessera_proto::guest_disk::{self, BootFile, GuestDiskEvent, GuestDiskInfo, GuestQueues};
-use tessera_proto::vm_memory::{DiskConfig, DiskPlace, MachineConfig};
+use tessera_proto::guest_disk::{self, BootFile, GuestDiskEvent, GuestDiskInfo};
+use tessera_proto::guest_queues::GuestQueues;
+use tessera_proto::vm_memory::{DiskConfig, DiskPlace, MachineConfig, StateKind};
 use tessera_proto::{Call, Failure, FailureKind, collect};
 use tessera_rt::{CNode, Notification, abi::PAGE_SIZE, log, slots};
 use tessera_storage::guest::{Attachment, Backing, Device, MAX_SEGMENTS, Ram, Signal};
@@ -119,7 +120,7 @@ impl Guests {
         if let Some(known) = self.machines.borrow().iter().find(|it| it.config.machine == config.machine) {
             return Ok(known.clone());
         }
-        let loan = Loan::new(&config, ENDING, STATE_PER_DISK * config.disks.len())?;
+        let loan = Loan::new(&config, ENDING, StateKind::Disks, STATE_PER_DISK * config.disks.len())?;
         let machine = Rc::new(Machine {
             disks: RefCell::new((0..config.disks.len()).map(|_| None).collect()),
             config,

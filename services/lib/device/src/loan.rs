@@ -4,7 +4,7 @@
 use crate::{platform, ram::Ram, ram::RamFrame};
 use alloc::{rc::Rc, vec::Vec};
 use core::ptr::NonNull;
-use tessera_proto::vm_memory::{Client, MachineConfig};
+use tessera_proto::vm_memory::{Client, MachineConfig, StateKind};
 use tessera_proto::{CallError, Failure, FailureKind, Slots};
 use tessera_rt::{
     AddressSpace, Connection, Endpoint, Frame,
@@ -27,11 +27,11 @@ pub struct Loan {
 }
 
 impl Loan {
-    /// Borrows a machine's RAM and maps it; the state frame has to have `state` bytes. Bits `ending` of the server's own notification are set when the machine ends and init waits for the RAM.
+    /// Borrows a machine's RAM and maps it, and the state frame for devices of a kind, which has to have `state` bytes. Bits `ending` of the server's own notification are set when the machine ends and init waits for the RAM.
     ///
     /// # Errors
     /// For the one who asked: what went wrong, with init's words.
-    pub fn new(config: &MachineConfig, ending: u64, state: usize) -> Result<Self, Failure> {
+    pub fn new(config: &MachineConfig, ending: u64, kind: StateKind, state: usize) -> Result<Self, Failure> {
         let number = config.machine;
         let mut init = init().map_err(refused)?;
         let signal = platform::signal(ending).map_err(kernel)?;
@@ -46,11 +46,11 @@ impl Loan {
             ram: None,
             state: None,
         };
-        loan.map(config, &mut init, state)?;
+        loan.map(config, &mut init, kind, state)?;
         Ok(loan)
     }
 
-    fn map(&mut self, config: &MachineConfig, init: &mut Client<Connection>, wanted: usize) -> Result<(), Failure> {
+    fn map(&mut self, config: &MachineConfig, init: &mut Client<Connection>, kind: StateKind, wanted: usize) -> Result<(), Failure> {
         let number = config.machine;
         let base = vm::take(config.memory, LARGE_PAGE_SIZE as u64).map_err(kernel)?;
         self.regions.push((base, config.memory));
@@ -76,7 +76,7 @@ impl Loan {
         }
         let slot = slots::take().map_err(kernel)?;
         self.slots.push(slot);
-        init.state(number, Slots(slot)).map_err(refused)?;
+        init.state(number, kind, Slots(slot)).map_err(refused)?;
         let state = vm::map(Frame::new(slot), READ_WRITE, 0).map_err(kernel)?;
         self.regions.push((state.address, state.length as u64));
         if state.length < wanted {

@@ -231,6 +231,20 @@ pub struct Vm {
     pub period_us: u64,
     /// Its disks, in the order in which the guest sees them; at most [`MAX_DISKS`].
     pub disks: Vec<VmDisk>,
+    /// Its network cards, in the order in which the guest sees them; at most [`MAX_NICS`].
+    pub nics: Vec<VmNic>,
+}
+
+/// Most network cards of one virtual machine.
+pub const MAX_NICS: usize = 8;
+
+/// A network card of a virtual machine. Whoever serves it learns this from init; the machine's own servers only name its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmNic {
+    /// Name of the port group that it is connected to.
+    pub port_group: String,
+    /// Its address: no group address, not all zero.
+    pub mac: [u8; 6],
 }
 
 /// A file that a machine is started with.

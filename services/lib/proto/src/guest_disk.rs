@@ -1,8 +1,8 @@
 //! A virtual machine's disks, as its VMM reaches them. The VMM emulates the register file of a virtio block device; the queues behind it are served directly from the guest's memory.
 
 use crate::datastore::FileData;
-use crate::{declare::interface, wire};
-use alloc::{string::String, vec::Vec};
+use crate::{declare::interface, guest_queues::GuestQueues};
+use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 /// Most queues of one disk.
@@ -23,29 +23,6 @@ pub struct GuestDiskInfo {
     pub queues: u16,
     /// Most buffers of data of one request.
     pub segments: u32,
-}
-
-/// A queue, as the guest's driver set it up (virtio 1.2, 4.1.4.3). Guest-physical addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestQueue {
-    /// Number.
-    pub index: u16,
-    /// Descriptors.
-    pub size: u16,
-    /// Descriptor table.
-    pub descriptors: u64,
-    /// Available ring.
-    pub available: u64,
-    /// Used ring.
-    pub used: u64,
-}
-
-/// All queues of a disk that are used.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestQueues {
-    /// The queues, at most [`MAX_QUEUES`].
-    #[serde(with = "wire::list")]
-    pub queues: Vec<GuestQueue>,
 }
 
 /// Something that a guest has to be told.

@@ -13,6 +13,8 @@ pub mod datastore;
 mod declare;
 mod failure;
 pub mod guest_disk;
+pub mod guest_net;
+pub mod guest_queues;
 pub mod init;
 pub mod network;
 mod page;
@@ -34,7 +36,7 @@ pub use page::{Page, collect};
 pub use declare::{Attempt, answer, arguments, invoke, operation_of, unknown_operation};
 
 /// Every interface of the system.
-pub const INTERFACES: [&Interface; 10] = [
+pub const INTERFACES: [&Interface; 11] = [
     &init::INTERFACE,
     &supervisor::INTERFACE,
     &vm_manager::INTERFACE,
@@ -45,6 +47,7 @@ pub const INTERFACES: [&Interface; 10] = [
     &guest_disk::INTERFACE,
     &datastore::INTERFACE,
     &network::INTERFACE,
+    &guest_net::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

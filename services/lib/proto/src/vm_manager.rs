@@ -1,6 +1,11 @@
 //! Virtual machines as a whole, served by init. Only servers to which the manifest grants it (`vm_manager` = use of `init`) are heard.
 
-use crate::{Page, declare::interface, vm_memory::DiskConfig, wire};
+use crate::{
+    Page,
+    declare::interface,
+    vm_memory::{DiskConfig, NicConfig},
+    wire,
+};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +91,9 @@ pub struct VmConfig {
     /// Disks, in the order in which the guest sees them.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,
+    /// Network cards, likewise.
+    #[serde(with = "wire::list")]
+    pub nics: Vec<NicConfig>,
 }
 
 /// Most bytes of a machine's name.

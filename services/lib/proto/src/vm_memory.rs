@@ -34,6 +34,24 @@ pub struct DiskConfig {
     pub serial: String,
 }
 
+/// A virtual network card, as the machine's configuration has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicConfig {
+    /// Name of the port group that it is connected to.
+    pub port_group: String,
+    /// Its address.
+    pub mac: [u8; 6],
+}
+
+/// What a server keeps in a state frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StateKind {
+    /// How far it is with the queues of the machine's disks.
+    Disks,
+    /// The same of its network cards.
+    Nics,
+}
+
 /// A running machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineConfig {
@@ -45,14 +63,15 @@ pub struct MachineConfig {
     pub memory: u64,
     /// Frames that the RAM consists of.
     pub frames: u32,
-    /// Bytes of the state frame.
-    pub state: u64,
     /// Its disks.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,
     /// Its kernel and its initial RAM disk, where they are in a datastore.
     #[serde(with = "wire::list")]
     pub files: Vec<Option<FilePlace>>,
+    /// Its network cards.
+    #[serde(with = "wire::list")]
+    pub nics: Vec<NicConfig>,
 }
 
 /// A frame of a machine's RAM.
@@ -83,8 +102,8 @@ interface! {
     1 idempotent fn borrow_memory(machine: u64) takes 1 -> ();
     /// Gives a frame of borrowed RAM, by its number from 0 on.
     2 idempotent fn frame(machine: u64, number: u32) gives 1 -> MemoryFrame;
-    /// Gives the machine's state frame, which keeps what the borrower writes there for its successor; all zero at the machine's start.
-    3 idempotent fn state(machine: u64) gives 1 -> ();
+    /// Gives a state frame of the machine, which keeps what the borrower writes there for its successor; all zero at the machine's start. Each belongs to the server that takes it first.
+    3 idempotent fn state(machine: u64, kind: StateKind) gives 1 -> ();
     /// Gives RAM back. The caller has unmapped it, and no device works in it any more.
     4 idempotent fn release(machine: u64) -> ();
     /// What the caller has borrowed, from the `first`th on.

@@ -458,6 +458,7 @@ impl Host for FakeHost {
                 read_only: true,
                 serial: String::new(),
             }],
+            nics: vec![],
         })
     }
 

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use tessera_abi::Error;
 use tessera_proto::datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind, FileData, NewDisk};
-use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo, GuestQueue, GuestQueues};
+use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo};
+use tessera_proto::guest_net::{GuestNetEvent, GuestNicInfo};
+use tessera_proto::guest_queues::{GuestQueue, GuestQueues};
 use tessera_proto::init::Level;
 use tessera_proto::network::{Link, NicInfo, NicOffloads, NicState, NicStatistics};
 use tessera_proto::storage::*;
@@ -11,7 +13,7 @@ use tessera_proto::supervisor::*;
 use tessera_proto::vm_console::ConsoleChunk;
 use tessera_proto::vm_control::*;
 use tessera_proto::vm_manager::*;
-use tessera_proto::vm_memory::{DiskConfig, DiskPlace, Loan, MachineConfig, MemoryFrame};
+use tessera_proto::vm_memory::{DiskConfig, DiskPlace, Loan, MachineConfig, MemoryFrame, NicConfig, StateKind};
 use tessera_proto::*;
 
 /// Answers every operation of every interface with an example in which no two fields are alike.
@@ -343,6 +345,10 @@ fn vm_config() -> VmConfig {
             read_only: false,
             serial: "web".into(),
         }],
+        nics: vec![NicConfig {
+            port_group: "DMZ".into(),
+            mac: [2, 0x54, 9, 8, 7, 6],
+        }],
     }
 }
 
@@ -498,9 +504,12 @@ impl vm_memory::Server for Example {
             name: "debian".into(),
             memory: 256 << 20,
             frames: 4,
-            state: 0x1_2000,
             disks: vec![disk(device, true), disk(store, false)],
             files: vec![Some(vm_config().kernel), None],
+            nics: vec![NicConfig {
+                port_group: "VM Network".into(),
+                mac: [2, 0x54, 1, 2, 3, 4],
+            }],
         })
     }
     fn borrow_memory(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
@@ -514,9 +523,9 @@ impl vm_memory::Server for Example {
             length: 32 << 20,
         })
     }
-    fn state(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
+    fn state(&mut self, call: &mut Call, machine: u64, kind: StateKind) -> Result<(), Failure> {
         call.give(61);
-        self.note(format!("state {machine}"))
+        self.note(format!("state {machine} {kind:?}"))
     }
     fn release(&mut self, _: &mut Call, machine: u64) -> Result<(), Failure> {
         self.note(format!("release {machine}"))
@@ -575,6 +584,34 @@ impl guest_disk::Server for Example {
     }
     fn load_file(&mut self, _: &mut Call, file: BootFile, offset: u64, length: u64, address: u64) -> Result<(), Failure> {
         self.note(format!("load_file {file:?} {offset} {length} {address:#x}"))
+    }
+}
+
+impl guest_net::Server for Example {
+    fn describe(&mut self, _: &mut Call, nic: u32) -> Result<GuestNicInfo, Failure> {
+        self.note(format!("describe {nic}"))?;
+        Ok(GuestNicInfo {
+            mac: [2, 0x54, 1, 2, 3, 4],
+            mtu: 9000,
+            link: true,
+            speed: 10_000,
+            pairs: 4,
+        })
+    }
+    fn interrupt(&mut self, call: &mut Call, nic: u32, queue: u16) -> Result<(), Failure> {
+        self.note(format!("interrupt {nic} {queue} {:?}", call.cap(0)))
+    }
+    fn attach(&mut self, call: &mut Call, nic: u32, features: u64, pairs: u16, queues: GuestQueues, resume: bool) -> Result<(), Failure> {
+        self.note(format!("attach {nic} {features} {pairs} {} {resume}", queues.queues.len()))?;
+        call.give(63);
+        Ok(())
+    }
+    fn reset(&mut self, _: &mut Call, nic: u32) -> Result<(), Failure> {
+        self.note(format!("reset nic {nic}"))
+    }
+    fn watch(&mut self, _: &mut Call) -> Result<GuestNetEvent, Failure> {
+        self.note("watch")?;
+        Ok(GuestNetEvent::Link { nic: 1, up: true })
     }
 }
 
@@ -697,6 +734,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(6) => storage::dispatch(server, call, request, reply),
         Some(7) => vm_memory::dispatch(server, call, request, reply),
         Some(8) => guest_disk::dispatch(server, call, request, reply),
+        Some(11) => guest_net::dispatch(server, call, request, reply),
         Some(9) => datastore::dispatch(server, call, request, reply),
         Some(10) => network::dispatch(server, call, request, reply),
         _ => unknown_operation(reply),
@@ -808,7 +846,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_memory.machine(9));
     call!(vm_memory.borrow_memory([22], 4));
     call!(vm_memory.frame(4, 1, Slots(51)));
-    call!(vm_memory.state(4, Slots(52)));
+    call!(vm_memory.state(4, StateKind::Nics, Slots(52)));
     call!(vm_memory.release(4));
     call!(vm_memory.loans(0));
     let queue = GuestQueue {
@@ -827,6 +865,11 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(guest_disk.file(BootFile::Kernel));
     call!(guest_disk.read_file(BootFile::Initramfs, 512, 1024));
     call!(guest_disk.load_file(BootFile::Kernel, 512, 1 << 20, 0x100_0000));
+    call!(guest_net.describe(2));
+    call!(guest_net.interrupt([24], 2, 8));
+    call!(guest_net.attach(2, 1 << 32, 4, queues.clone(), true, Slots(54)));
+    call!(guest_net.reset(2));
+    call!(guest_net.watch());
     call!(datastore.list(3));
     call!(datastore.browse("main", "iso", 1));
     call!(datastore.stat("main", "debian.disk"));

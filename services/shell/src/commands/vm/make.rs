@@ -75,6 +75,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         initramfs: None,
         command_line: String::new(),
         disks: Vec::new(),
+        nics: Vec::new(),
     };
     let mut rest = rest.iter();
     while let Some(word) = rest.next() {

@@ -1,0 +1,42 @@
+//! `nics` of a `[[vm]]`: a list of tables, in the order in which the guest sees the network cards.
+
+use crate::{
+    reader::Reader,
+    source::{Diagnostics, Located, Span},
+    units,
+};
+
+/// A network card of a virtual machine.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// Where its table stands.
+    pub span: Span,
+    /// `port-group`: the name of one.
+    pub port_group: Located<String>,
+    /// `mac`. Default: one that comes from the machine's name and the card's place, the same at each build.
+    pub mac: Located<[u8; 6]>,
+}
+
+impl Nic {
+    pub(super) fn from_reader(mut reader: Reader<'_>, owner: &str, place: usize, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let span = reader.span();
+        let port_group = reader.require_text("port-group", "\"VM Network\"", diagnostics);
+        let mac = reader.parsed("mac", units::mac, "02:54:00:12:34:56", diagnostics);
+        reader.finish(diagnostics);
+        Some(Self {
+            span,
+            port_group: port_group?,
+            mac: mac.unwrap_or(Located::new(default_mac(owner, place), span)),
+        })
+    }
+}
+
+/// A locally administered address (IEEE 802, 8.4) out of a name and a number.
+fn default_mac(owner: &str, place: usize) -> [u8; 6] {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in owner.bytes().chain([b'/', place as u8]) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    let [a, b, c, d, ..] = hash.to_be_bytes();
+    [0x02, 0x54, a, b, c, d]
+}
