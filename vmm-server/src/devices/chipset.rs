@@ -8,6 +8,7 @@ use super::pit::Pit;
 use super::power::{self, Power, Request};
 use super::rtc::{self, Rtc};
 use super::uart::{self, Sink, Uart};
+use super::virtio::FIRST_SIGNAL;
 use crate::apic::ioapic::{self, IoApic};
 use crate::apic::{Interrupts, Kick};
 
@@ -181,10 +182,14 @@ impl<C: Console> Chipset<C> {
         &mut self.pci
     }
 
-    /// A queue of a device on the bus interrupts; `from` is the vCPU whose thread this is.
-    pub fn queue_interrupt<K: Kick>(&mut self, device: usize, queue: u16, to: &Interrupts<K>, from: Option<usize>) {
-        if let Some(device) = self.pci.device(device) {
-            device.queue_interrupt(queue, to, from);
+    /// Queues of devices on the bus interrupt: those of these bits of a vCPU thread's signals. `from` is the vCPU whose thread this is.
+    pub fn signalled<K: Kick>(&mut self, signals: u64, to: &Interrupts<K>, from: Option<usize>) {
+        for bit in (FIRST_SIGNAL..u64::BITS).filter(|bit| signals >> bit & 1 != 0) {
+            if let Some((device, queue)) = self.pci.signalled(bit)
+                && let Some(device) = self.pci.device(device)
+            {
+                device.queue_interrupt(queue, to, from);
+            }
         }
         self.settle_pci(to);
     }

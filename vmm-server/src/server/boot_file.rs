@@ -1,6 +1,7 @@
 //! The files that the guest is started with: mapped from the image, or read by the storage server straight into the guest's RAM.
 
-use super::storage;
+use super::devices::{Backend, PATIENCE_MS};
+use super::storage::Disks;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -22,8 +23,10 @@ struct Stored {
 
 impl Stored {
     fn open(file: BootFile, place: &str) -> Result<Self, String> {
-        let endpoint = storage::endpoint()?;
-        let patient = Connection::with_timeout(endpoint, time::milliseconds(storage::PATIENCE_MS));
+        let grant = start::find(Disks::SERVER)
+            .ok_or("the machine has files in datastores, but its monitor no way to them: grant it `storage = { use = \"storage\" }`")?;
+        let endpoint = Endpoint::new(grant.slot);
+        let patient = Connection::with_timeout(endpoint, time::milliseconds(PATIENCE_MS));
         let failed = |error| format!("{place} cannot be read: {error}");
         let length = Client(patient).file(file).map_err(failed)?;
         let mut stored = Self {

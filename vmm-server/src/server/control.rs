@@ -1,8 +1,8 @@
 //! The first thread: loads the guest, serves `vm_control`, carries out what the guest asks of the machine.
 
+use super::devices::Devices;
 use super::host::Kernel;
 use super::setup::Page;
-use super::storage::Storage;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tessera_abi::vcpu::{ExitReason, VcpuState};
@@ -31,9 +31,17 @@ pub struct Control {
     kernel: Box<dyn File + Send>,
     initramfs: Box<dyn File + Send>,
     vcpus: Vec<VcpuHandle>,
-    storage: Option<&'static Storage>,
+    devices: Vec<&'static dyn Devices>,
     started: u64,
     failure_logged: bool,
+}
+
+/// Does `act` while no server serves any of the devices.
+fn stopped(devices: &[&dyn Devices], act: &mut dyn FnMut()) {
+    match devices {
+        [first, others @ ..] => first.stopped(&mut || stopped(others, act)),
+        [] => act(),
+    }
 }
 
 impl Control {
@@ -43,7 +51,7 @@ impl Control {
         vm: &'static StartVm,
         [kernel, initramfs]: [Box<dyn File + Send>; 2],
         vcpus: Vec<VcpuHandle>,
-        storage: Option<&'static Storage>,
+        devices: Vec<&'static dyn Devices>,
     ) -> Self {
         Self {
             machine,
@@ -51,7 +59,7 @@ impl Control {
             kernel,
             initramfs,
             vcpus,
-            storage,
+            devices,
             started: 0,
             failure_logged: false,
         }
@@ -102,11 +110,8 @@ impl Control {
             Phase::PoweredOff => exit(0, "the guest switched itself off"),
             Phase::Resetting if self.machine.is_parked() => {
                 log::info!("the guest restarts");
-                match self.storage {
-                    // Nothing may work in the guest's memory while it is filled anew.
-                    Some(storage) => storage.stopped(|| self.machine.reset_devices(sys::tsc())),
-                    None => self.machine.reset_devices(sys::tsc()),
-                }
+                // Nothing may work in the guest's memory while it is filled anew.
+                stopped(&self.devices, &mut || self.machine.reset_devices(sys::tsc()));
                 self.load_and_start();
             }
             _ => (),

@@ -13,8 +13,10 @@ use tessera_vmm::machine::{Host, Run};
 /// Notifications of the vCPU threads, by slot; 0: the thread is not there yet and will look by itself.
 static THREADS: [AtomicU32; MAX_VCPUS] = [const { AtomicU32::new(0) }; MAX_VCPUS];
 
-/// Wakes the thread that speaks with storage; 0: there is none.
-static LINK: AtomicU32 = AtomicU32::new(0);
+/// Wake the threads that speak with the servers of devices; 0: there is none.
+static LINKS: [AtomicU32; MAX_LINKS] = [const { AtomicU32::new(0) }; MAX_LINKS];
+/// Servers of devices.
+const MAX_LINKS: usize = 4;
 /// For each device on the bus, the notification that tells its server of requests; 0: nobody serves it.
 static DOORBELLS: [AtomicU32; MAX_DEVICES] = [const { AtomicU32::new(0) }; MAX_DEVICES];
 
@@ -29,9 +31,13 @@ impl Threads {
         THREADS[index].store(notification.slot(), Ordering::Release);
     }
 
-    /// The link's thread is woken with this notification from now on.
-    pub fn set_link(notification: Notification) {
-        LINK.store(notification.slot(), Ordering::Release);
+    /// A link's thread is woken with this notification from now on.
+    pub fn add_link(notification: Notification) {
+        let free = |link: &&AtomicU32| link.load(Ordering::Relaxed) == 0;
+        // Only the thread that sets the machine up adds links, and there are places for all.
+        if let Some(place) = LINKS.iter().find(free) {
+            place.store(notification.slot(), Ordering::Release);
+        }
     }
 
     /// A device's server is told of requests with this notification from now on. Answers the last one.
@@ -55,7 +61,7 @@ impl Kick for Threads {
     }
 
     fn wake_link(&self) {
-        signal(&LINK);
+        LINKS.iter().for_each(signal);
     }
 
     fn ring(&self, device: usize) {

@@ -3,7 +3,9 @@
 mod boot_file;
 mod console;
 mod control;
+mod devices;
 mod host;
+mod net;
 mod setup;
 mod storage;
 

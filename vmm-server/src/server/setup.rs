@@ -3,8 +3,10 @@
 use super::boot_file;
 use super::console::RingConsole;
 use super::control::{Control, VcpuHandle};
+use super::devices::{Devices, Link, Surroundings};
 use super::host::{Kernel, Threads};
-use super::storage::Storage;
+use super::net::Nics;
+use super::storage::Disks;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -23,6 +25,7 @@ use tessera_vmm::MAX_VCPUS;
 use tessera_vmm::apic::Interrupts;
 use tessera_vmm::clock::Clock;
 use tessera_vmm::cpuid::{CpuidTable, Policy};
+use tessera_vmm::devices::virtio::fair_queues;
 use tessera_vmm::machine::Machine;
 use tessera_vmm::memory::GuestMemory;
 use tessera_vmm::vcpu::Vcpu;
@@ -110,11 +113,20 @@ pub fn build() -> Result<Control, String> {
         let _ = threads.push(notification);
         handles.push(VcpuHandle { vcpu, page });
     }
-    let storage = if start_vm.config.disks.is_empty() {
-        None
-    } else {
-        Some(Storage::connect(machine, start_vm, guest, threads)?)
+    let (disks, nics) = (start_vm.config.disks.len(), start_vm.config.nics.len());
+    let around = Surroundings {
+        machine,
+        guest,
+        threads,
+        queues: fair_queues(vcpus, disks, nics),
     };
+    let mut devices = Vec::<&'static dyn Devices>::new();
+    if disks > 0 {
+        devices.push(Link::connect(Disks, &around, start_vm, disks)?);
+    }
+    if nics > 0 {
+        devices.push(Link::connect(Nics, &around, start_vm, nics)?);
+    }
     Ok(Control::new(
         machine,
         start_vm,
@@ -123,7 +135,7 @@ pub fn build() -> Result<Control, String> {
             boot_file::open(start_vm.config.initramfs.as_ref(), BootFile::Initramfs)?,
         ],
         handles,
-        storage,
+        devices,
     ))
 }
 

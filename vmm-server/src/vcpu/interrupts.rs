@@ -89,11 +89,9 @@ impl<H: Host> Vcpu<'_, H> {
         // What the guest ended unseen must not hold them back.
         self.withdraw_skip();
         let others = self.lapic.take_signal(bits);
-        for (device, queue) in virtio::signalled(others) {
+        if others >> virtio::FIRST_SIGNAL != 0 {
             let machine = self.machine;
-            machine
-                .chipset()
-                .queue_interrupt(device, queue, &machine.interrupts, Some(self.index));
+            machine.chipset().signalled(others, &machine.interrupts, Some(self.index));
         }
     }
 

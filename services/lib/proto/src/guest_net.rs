@@ -27,17 +27,14 @@ pub struct GuestNicInfo {
 /// Something that a guest has to be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuestNetEvent {
-    /// The link went up or down.
-    Link {
+    /// The card's status, which may have changed (virtio 1.2, 5.1.4).
+    Status {
         /// Number of the card.
         nic: u32,
-        /// It is up.
-        up: bool,
-    },
-    /// The guest is to tell the network where it is.
-    Announce {
-        /// Number of the card.
-        nic: u32,
+        /// The link is up.
+        link: bool,
+        /// The guest is to tell the network where it is, and has not done so yet.
+        announce: bool,
     },
     /// The guest's driver broke a rule: the card does nothing more until it is reset.
     Broken {

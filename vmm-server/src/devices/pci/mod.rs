@@ -5,7 +5,7 @@
 pub mod function;
 pub mod msix;
 
-use super::virtio::{DeviceConfig, VirtioPci};
+use super::virtio::{DeviceConfig, FIRST_SIGNAL, MAX_SIGNALS, VirtioPci};
 use crate::apic::{Interrupts, Kick};
 use alloc::vec::Vec;
 use function::{Function, Space};
@@ -15,7 +15,7 @@ pub const ADDRESS: u16 = 0xcf8;
 /// First data port.
 pub const DATA: u16 = 0xcfc;
 /// Most virtio devices.
-pub const MAX_DEVICES: usize = 8;
+pub const MAX_DEVICES: usize = 20;
 const ENABLE: u32 = 1 << 31;
 /// Device number of the first virtio device.
 pub(super) const FIRST_DEVICE: u8 = 2;
@@ -66,16 +66,17 @@ impl Pci {
         }
     }
 
-    /// Adds a virtio device; false if there are [`MAX_DEVICES`].
+    /// Adds a virtio device; false if there are [`MAX_DEVICES`], or not enough bits for its queues.
     pub fn add(&mut self, config: DeviceConfig) -> bool {
-        if self.devices.len() == MAX_DEVICES {
+        let queues: u32 = self.devices.iter().map(|device| u32::from(device.config().queues)).sum();
+        if self.devices.len() == MAX_DEVICES || queues + u32::from(config.queues) > MAX_SIGNALS {
             return false;
         }
         let index = self.devices.len() as u8;
         let slot = FIRST_DEVICE + index;
         let io = u32::from(IO_WINDOW + IO_STEP * u16::from(index));
         let memory = MEMORY_WINDOW + MEMORY_STEP * u32::from(index);
-        self.devices.push(VirtioPci::new(slot, io, memory, config));
+        self.devices.push(VirtioPci::new(slot, io, memory, FIRST_SIGNAL + queues, config));
         true
     }
 
@@ -84,7 +85,7 @@ impl Pci {
         self.address = 0;
         self.bridges = Self::new().bridges;
         for device in core::mem::take(&mut self.devices) {
-            self.add(device.into_config());
+            self.add(*device.config());
         }
     }
 
@@ -97,6 +98,13 @@ impl Pci {
     /// A virtio device.
     pub fn device(&mut self, index: usize) -> Option<&mut VirtioPci> {
         self.devices.get_mut(index)
+    }
+
+    /// The device and queue that a bit of a vCPU thread's signals stands for.
+    #[must_use]
+    pub fn signalled(&self, bit: u32) -> Option<(usize, u16)> {
+        let mut devices = self.devices.iter().enumerate();
+        devices.find_map(|(index, device)| Some((index, device.queue_of(bit)?)))
     }
 
     /// The place that the address register names: device and register.
@@ -227,9 +235,12 @@ mod tests {
     #[test]
     fn devices_keep_their_place_over_a_reset() {
         let (mut pci, to) = (Pci::new(), board());
-        for _ in 0..MAX_DEVICES {
+        for _ in 0..MAX_SIGNALS / 4 {
             assert!(pci.add(block::config(&block::tests::disk())));
         }
+        let bits: std::vec::Vec<_> = (0..64).filter_map(|bit| pci.signalled(bit)).collect();
+        let queues: std::vec::Vec<_> = (0..14).flat_map(|device| (0..4).map(move |queue| (device, queue))).collect();
+        assert_eq!(bits, queues, "each queue has a bit of its own");
         assert!(!pci.add(block::config(&block::tests::disk())));
         assert_eq!(read(&mut pci, 3, 0), 0x1042_1af4);
         assert_eq!(read(&mut pci, 3, 0x10), 0xc041);
@@ -239,11 +250,11 @@ mod tests {
         read(&mut pci, 3, 4);
         pci.write(DATA, 2, 3, &to);
         assert_eq!(pci.range_read(Space::Memory, 0xc001_0012, 2, &to), Some(4), "queues");
-        assert!(pci.range_write(Space::Io, 0xc044, 2, 1, &to));
+        assert!(pci.range_write(Space::Io, 0xc040, 2, 1, &to));
         pci.reset();
         assert_eq!(read(&mut pci, 3, 4) & 3, 0);
         assert_eq!(read(&mut pci, 3, 0x10), 0xc041);
-        assert_eq!(pci.devices().len(), MAX_DEVICES);
+        assert_eq!(pci.devices().len(), 14);
     }
 
     proptest! {

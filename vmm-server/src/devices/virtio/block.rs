@@ -1,9 +1,10 @@
 //! What a virtio block device tells of itself (virtio 1.2, 5.2): features and configuration space.
 
-use super::{DeviceConfig, MAX_QUEUES, feature};
+use super::{CONFIG_LENGTH, DeviceConfig, feature};
 
-/// Bytes of the configuration space.
-pub const CONFIG_LENGTH: usize = 64;
+/// Most queues.
+const MAX_QUEUES: u16 = 4;
+
 /// Kind of device.
 const KIND: u16 = 2;
 /// Mass storage controller, SCSI, as other monitors say for it; revision 1.
@@ -39,7 +40,7 @@ pub struct Disk {
 /// The device for a disk.
 #[must_use]
 pub fn config(disk: &Disk) -> DeviceConfig {
-    let queues = disk.queues.clamp(1, MAX_QUEUES as u16);
+    let queues = disk.queues.clamp(1, MAX_QUEUES);
     let mut features = feature::VERSION_1 | feature::INDIRECT | feature::EVENT_INDEX | SEG_MAX | BLOCK_SIZE | FLUSH;
     if queues > 1 {
         features |= MULTIPLE_QUEUES;

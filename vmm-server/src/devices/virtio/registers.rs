@@ -13,8 +13,8 @@
 use super::{DeviceConfig, feature};
 use heapless::Vec;
 
-/// Most queues of a device.
-pub const MAX_QUEUES: usize = 4;
+/// Most queues of a device: four pairs of a network card's, and the one for its control.
+pub const MAX_QUEUES: usize = 9;
 /// Most descriptors of a queue.
 pub const MAX_SIZE: u16 = 256;
 /// No vector.
@@ -132,12 +132,11 @@ impl Registers {
             1 => (features >> 32) as u32,
             _ => 0,
         };
-        let queue = self.selected(config);
         let none = QueueConfig {
             size: 0,
             ..QueueConfig::new()
         };
-        let shown = queue.unwrap_or(&none);
+        let shown = self.selected(config).unwrap_or(&none);
         let mut bytes = [0; LENGTH + 12];
         let mut put = |place: usize, value: &[u8]| bytes[place..place + value.len()].copy_from_slice(value);
         put(0, &self.device_select.to_le_bytes());
@@ -151,8 +150,7 @@ impl Registers {
         put(24, &shown.size.to_le_bytes());
         put(26, &shown.vector.to_le_bytes());
         put(28, &u16::from(shown.enabled).to_le_bytes());
-        // The queue's number says where to notify it.
-        put(30, &if queue.is_some() { self.select } else { 0 }.to_le_bytes());
+        // 30: all queues are notified at the same place, for the server looks at all of them.
         put(32, &shown.descriptors.to_le_bytes());
         put(40, &shown.available.to_le_bytes());
         put(48, &shown.used.to_le_bytes());

@@ -1,22 +1,20 @@
-//! Virtio over PCI (virtio 1.2, 4.1): a memory range with the register files and the MSI-X table, and an I/O range with a port for each queue, so that the kernel signals the server itself when the driver
-//! notifies (a port's doorbell, see `GuestSpace`).
+//! Virtio over PCI (virtio 1.2, 4.1): a memory range with the register files and the MSI-X table, and an I/O range with a port at which all queues are notified, so that the kernel signals the server
+//! itself when the driver notifies (a port's doorbell, see `GuestSpace`).
 
 use super::registers::{self, MAX_QUEUES, Registers, Service};
-use super::{DeviceConfig, block, signal_bit};
+use super::{CONFIG_LENGTH, DeviceConfig};
 use crate::apic::{Delivery, Interrupts, Kick, Message};
 use crate::devices::pci::function::{Function, Space};
 use crate::devices::pci::line_of;
 use crate::devices::pci::msix::{self, Msix};
 
-/// Distance of two queues' ports.
-pub const NOTIFY_STEP: u16 = 4;
 /// Red Hat, who keep virtio's identities; a device of the standard is 0x1040 and its kind.
 const VENDOR: u16 = 0x1af4;
 const DEVICE: u16 = 0x1040;
 /// Base address registers.
 const IO: usize = 0;
 const MEMORY: usize = 2;
-const IO_LENGTH: u32 = NOTIFY_STEP as u32 * registers::MAX_QUEUES as u32;
+const IO_LENGTH: u32 = 4;
 const MEMORY_LENGTH: u32 = 0x2000;
 /// Parts of the memory range.
 const COMMON: u32 = 0;
@@ -38,6 +36,8 @@ pub struct VirtioPci {
     registers: Registers,
     msix: Msix,
     isr: u8,
+    /// The bit of a vCPU thread's signals that stands for the first queue; the others follow.
+    first_signal: u32,
     /// Registers of configuration space that are more than memory: MSI-X control, and the window to the ranges.
     msix_register: usize,
     window_register: usize,
@@ -56,9 +56,9 @@ fn capability(length: u8, kind: u8, bar: usize, offset: u32, bytes: u32) -> [u8;
 }
 
 impl VirtioPci {
-    /// Device `slot`, its ranges at these addresses.
+    /// Device `slot`, its ranges at these addresses. Its queues have the bits of vCPU threads' signals from `first_signal` on.
     #[must_use]
-    pub fn new(slot: u8, io: u32, memory: u32, config: DeviceConfig) -> Self {
+    pub fn new(slot: u8, io: u32, memory: u32, first_signal: u32, config: DeviceConfig) -> Self {
         let mut function = Function::new(slot, VENDOR, DEVICE + config.kind, config.class);
         function.set_subsystem(VENDOR, DEVICE + config.kind);
         function.set_line(line_of(slot));
@@ -69,12 +69,12 @@ impl VirtioPci {
         let mut add = |content: &[u8], writable: &[u8]| function.add_capability(VENDOR_CAPABILITY, content, writable);
         // All of them fit behind the header; a test counts.
         add(&capability(16, 1, MEMORY, COMMON, registers::LENGTH as u32), &[]);
+        // The multiplier is 0: one place for all.
         let mut notify = [0; 18];
         notify[..14].copy_from_slice(&capability(20, 2, IO, 0, IO_LENGTH));
-        notify[14..].copy_from_slice(&u32::from(NOTIFY_STEP).to_le_bytes());
         add(&notify, &[]);
         add(&capability(16, 3, MEMORY, ISR, 1), &[]);
-        add(&capability(16, 4, MEMORY, OWN, block::CONFIG_LENGTH as u32), &[]);
+        add(&capability(16, 4, MEMORY, OWN, CONFIG_LENGTH as u32), &[]);
         let mut window = [0; 18];
         window[..14].copy_from_slice(&capability(20, 5, 0, 0, 0));
         let window = add(&window, &[0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
@@ -85,6 +85,7 @@ impl VirtioPci {
             registers: Registers::new(),
             msix,
             isr: 0,
+            first_signal,
             msix_register: usize::from(table.unwrap_or(0)) / 4,
             window_register: usize::from(window.unwrap_or(0)) / 4,
             pointed: [0; MAX_QUEUES],
@@ -94,8 +95,8 @@ impl VirtioPci {
 
     /// What it was made of.
     #[must_use]
-    pub const fn into_config(self) -> DeviceConfig {
-        self.config
+    pub const fn config(&self) -> &DeviceConfig {
+        &self.config
     }
 
     /// Device number on its bus.
@@ -120,7 +121,7 @@ impl VirtioPci {
         self.function.offset(index, space, address, width)
     }
 
-    /// The first queue's port, if the guest lets the device answer to ports.
+    /// The port at which queues are notified, if the guest lets the device answer to ports.
     #[must_use]
     pub fn notify_port(&self) -> Option<u16> {
         self.function.range(IO, Space::Io).and_then(|port| u16::try_from(port).ok())
@@ -240,6 +241,19 @@ impl VirtioPci {
         self.function.slot() as usize - super::super::pci::FIRST_DEVICE as usize
     }
 
+    /// The bit of a vCPU thread's signals with which a queue's server says that the queue interrupts.
+    #[must_use]
+    pub const fn signal_bit(&self, queue: u16) -> u32 {
+        self.first_signal + queue as u32 % self.config.queues as u32
+    }
+
+    /// The queue that a bit stands for.
+    #[must_use]
+    pub fn queue_of(&self, bit: u32) -> Option<u16> {
+        let queue = bit.checked_sub(self.first_signal)? as u16;
+        (queue < self.config.queues).then_some(queue)
+    }
+
     /// What a queue's interrupt sends, if it goes out as a message and nothing masks it: the first vCPU that it is for, and the vector if it can be routed there without the monitor.
     fn route<K: Kick>(&self, queue: u16, to: &Interrupts<K>) -> Option<(usize, u8)> {
         let message = self.msix.message(self.registers.vector(queue))?;
@@ -259,7 +273,7 @@ impl VirtioPci {
     pub fn point<K: Kick>(&mut self, queue: u16, target: usize, to: &Interrupts<K>) {
         let number = usize::from(queue) % MAX_QUEUES;
         if self.pointed[number] != target && core::mem::take(&mut self.routed[number]) != 0 {
-            to.set_route(self.pointed[number], signal_bit(self.index(), queue), 0);
+            to.set_route(self.pointed[number], self.signal_bit(queue), 0);
         }
         self.pointed[number] = target;
         self.reroute(to);
@@ -268,14 +282,14 @@ impl VirtioPci {
     /// Routes each queue's bit to its vector where it is signalled, or to the monitor.
     fn reroute<K: Kick>(&mut self, to: &Interrupts<K>) {
         let serving = matches!(self.registers.service(), Service::Serving | Service::Wanted { .. });
-        for queue in 0..MAX_QUEUES as u16 {
+        for queue in 0..self.config.queues {
             let number = usize::from(queue);
             let route = self
                 .route(queue, to)
                 .filter(|(target, _)| serving && *target == self.pointed[number]);
             let vector = route.map_or(0, |(_, vector)| vector);
             if core::mem::replace(&mut self.routed[number], vector) != vector {
-                to.set_route(self.pointed[number], signal_bit(self.index(), queue), vector);
+                to.set_route(self.pointed[number], self.signal_bit(queue), vector);
             }
         }
     }
@@ -324,10 +338,9 @@ impl VirtioPci {
         }
     }
 
-    /// A disk has another size.
-    pub fn resized<K: Kick>(&mut self, sectors: u64, to: &Interrupts<K>) {
-        block::set_sectors(&mut self.config, sectors);
-        if self.registers.config_changed() {
+    /// Its own configuration space is changed; `change` answers whether the driver is to be told.
+    pub fn reconfigure<K: Kick>(&mut self, change: impl FnOnce(&mut DeviceConfig) -> bool, to: &Interrupts<K>) {
+        if change(&mut self.config) && self.registers.config_changed() {
             self.interrupt(self.registers.config_vector(), ISR_CONFIG, to, None);
         }
     }
@@ -335,13 +348,14 @@ impl VirtioPci {
 
 #[cfg(test)]
 mod tests {
+    use super::super::block;
     use super::super::registers::tests::start;
     use super::*;
     use crate::apic::routing::{Event, tests::Kicks};
     use proptest::prelude::*;
 
     fn device() -> (VirtioPci, Interrupts<Kicks>) {
-        let mut device = VirtioPci::new(3, 0xc040, 0xc001_0000, block::config(&block::tests::disk()));
+        let mut device = VirtioPci::new(3, 0xc040, 0xc001_0000, 12, block::config(&block::tests::disk()));
         let to = Interrupts::new(2, Kicks::default());
         device.config_write(1, u32::MAX, 7, &to);
         (device, to)
@@ -379,7 +393,7 @@ mod tests {
         assert_eq!(found.last().unwrap().0, msix::CAPABILITY);
         let notify = found[1].1 / 4;
         assert_eq!(device.config_read(notify + 1, &to) & 0xff, IO as u32);
-        assert_eq!(device.config_read(notify + 4, &to), u32::from(NOTIFY_STEP));
+        assert_eq!(device.config_read(notify + 4, &to), 0, "one port for all queues");
         assert_eq!(device.config_read(found[5].1 / 4, &to) >> 16, 4, "five vectors");
     }
 
@@ -419,11 +433,11 @@ mod tests {
             "signalled elsewhere: through the monitor"
         );
         device.point(1, 1, &to);
-        assert_eq!(to.inbox(1).routes()[signal_bit(1, 1) as usize], 0x61);
+        assert_eq!(to.inbox(1).routes()[13], 0x61);
         device.range_write(Space::Memory, TABLE + 44, 4, 1, &to);
-        assert_eq!(to.inbox(1).routes()[signal_bit(1, 1) as usize], 0, "masked");
+        assert_eq!(to.inbox(1).routes()[13], 0, "masked");
         device.range_write(Space::Memory, TABLE + 44, 4, 0, &to);
-        assert_eq!(to.inbox(1).routes()[signal_bit(1, 1) as usize], 0x61);
+        assert_eq!(to.inbox(1).routes()[13], 0x61);
         let _ = to.inbox(1).take_events();
         device.queue_interrupt(1, &to, None);
         assert_eq!(to.inbox(1).take_events() & Event::VECTORS, Event::VECTORS);
@@ -438,7 +452,11 @@ mod tests {
         device.broken(&to);
         assert_eq!(device.range_read(Space::Memory, 20, 1, &to), 79);
         assert_eq!(device.range_read(Space::Memory, ISR, 1, &to), 2);
-        device.resized(77, &to);
+        let resize = |config: &mut DeviceConfig| {
+            block::set_sectors(config, 77);
+            true
+        };
+        device.reconfigure(resize, &to);
         assert_eq!(device.range_read(Space::Memory, OWN, 8, &to), 77);
         assert_eq!(device.range_read(Space::Memory, ISR, 1, &to), 2);
     }
@@ -449,7 +467,7 @@ mod tests {
         start(&mut |offset, width, value| device.range_write(Space::Memory, offset, width, value, &to));
         assert_eq!(to.kicked().links(), 1);
         device.served(&to);
-        device.range_write(Space::Io, 4, 2, 1, &to);
+        device.range_write(Space::Io, 0, 2, 1, &to);
         assert_eq!(to.kicked().rings(), [1]);
         device.range_write(Space::Memory, 20, 1, 0, &to);
         assert_eq!(to.kicked().links(), 2);

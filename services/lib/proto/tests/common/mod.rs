@@ -611,7 +611,11 @@ impl guest_net::Server for Example {
     }
     fn watch(&mut self, _: &mut Call) -> Result<GuestNetEvent, Failure> {
         self.note("watch")?;
-        Ok(GuestNetEvent::Link { nic: 1, up: true })
+        Ok(GuestNetEvent::Status {
+            nic: 1,
+            link: true,
+            announce: false,
+        })
     }
 }
 
