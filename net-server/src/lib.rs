@@ -5,5 +5,7 @@
 extern crate alloc;
 
 pub mod drivers;
+pub mod guest;
 pub mod nic;
+pub mod offload;
 pub mod packet;

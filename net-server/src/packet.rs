@@ -1,6 +1,6 @@
 //! What moves through the server: a frame somewhere in memory, and what is still to be done to it.
 
-use tessera_device::Segment;
+use tessera_device::{Piece, Segment};
 
 /// Longest Ethernet header with one VLAN tag (IEEE 802.3, 802.1Q).
 pub const LONGEST_HEADER: usize = 18;
@@ -56,4 +56,15 @@ pub trait Packet {
     fn segments(&self) -> Option<&[Segment]>;
     /// What is still to be done.
     fn offload(&self) -> Offload;
+    /// Shows the bytes in order, piece by piece, to be copied. Somebody may be changing them: what was read before may be different.
+    fn visit(&self, each: &mut dyn FnMut(Piece<'_>)) {
+        let mut bytes = [0; 2048];
+        let mut offset = 0;
+        while offset < self.length() {
+            let count = (self.length() - offset).min(bytes.len() as u32) as usize;
+            self.copy_out(offset, &mut bytes[..count]);
+            each(Piece::of(&bytes[..count]));
+            offset += count as u32;
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Memory that a device reads and writes by itself. It is never a Rust object: the device may change it at any moment, so it is copied in and out.
 #![allow(unsafe_code)]
 
+use crate::piece::Piece;
 use core::ptr::NonNull;
 
 /// Numbers that can stand in such memory.
@@ -115,6 +116,14 @@ impl DmaBuffer {
             // SAFETY: as in `copy_out`.
             unsafe { core::ptr::write_bytes(self.base.as_ptr().add(offset), 0, inside) };
         }
+    }
+
+    /// Some of the bytes, to be copied elsewhere; cut at the end.
+    #[must_use]
+    pub fn piece(&self, offset: usize, length: usize) -> Piece<'_> {
+        let offset = offset.min(self.length);
+        // SAFETY: inside of the memory, which stays mapped.
+        unsafe { Piece::new(self.base.as_ptr().add(offset), length.min(self.length - offset)) }
     }
 
     /// A part of it, cut at the end.

@@ -11,6 +11,7 @@ mod function;
 pub mod hardware;
 pub mod loan;
 mod memory;
+mod piece;
 pub mod platform;
 pub mod ram;
 #[cfg(any(test, feature = "testing"))]
@@ -22,4 +23,5 @@ pub use executor::Executor;
 pub use function::{Device, text};
 pub use hardware::{Platform, Ports, Registers, wait_until};
 pub use memory::{Memory, Segment};
+pub use piece::Piece;
 pub use ram::{Ram, RamFrame};

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::memory::{Memory, Segment};
+use crate::piece::Piece;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use tessera_virtqueue::GuestMemory;
@@ -79,6 +80,28 @@ impl Ram {
         }
         // SAFETY: as in `copy_out`.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(address as usize), bytes.len()) };
+        Some(())
+    }
+
+    /// `length` bytes, to be copied elsewhere; `None` unless all are RAM.
+    #[inline]
+    #[must_use]
+    pub fn piece(&self, address: u64, length: u32) -> Option<Piece<'_>> {
+        if !self.contains(address, length.into()) {
+            return None;
+        }
+        // SAFETY: inside of the mapping, which lasts as long as this.
+        Some(unsafe { Piece::new(self.base.as_ptr().add(address as usize), length as usize) })
+    }
+
+    /// Copies bytes in from elsewhere; `None` unless all are RAM.
+    #[inline]
+    pub fn copy_from(&self, address: u64, piece: Piece<'_>) -> Option<()> {
+        if !self.contains(address, piece.length() as u64) {
+            return None;
+        }
+        // SAFETY: inside of the mapping, which holds no Rust object.
+        unsafe { piece.copy_to(self.base.as_ptr().add(address as usize)) };
         Some(())
     }
 

@@ -202,6 +202,37 @@ impl Queue {
         Ok(())
     }
 
+    /// Returns several requests, each with the bytes that were written, so that the driver sees all of them at once or none; also after the process ended in between.
+    ///
+    /// # Errors
+    /// As [`Queue::push`].
+    pub fn push_all<M: GuestMemory>(&mut self, memory: &M, record: &Record, requests: &[(u16, u32)]) -> Result<(), Violation> {
+        match requests {
+            [] => return Ok(()),
+            [(head, written)] => return self.push(memory, record, *head, *written),
+            _ => (),
+        }
+        let gone = Violation::Outside(Area::Used, self.layout.used);
+        let mut next = self.returned;
+        for (head, written) in requests {
+            if *head >= self.layout.size || !record.begin_return_of_several(*head) {
+                record.cancel_return(requests);
+                return Err(Violation::Record);
+            }
+            let place = u64::from(next & (self.layout.size - 1));
+            memory
+                .write_pair(self.layout.used + HEADER + USED * place, u32::from(*head), *written)
+                .ok_or(gone)?;
+            next = next.wrapping_add(1);
+        }
+        record.several_follow(requests.len() as u16);
+        fence(Ordering::Release);
+        memory.write_u16(self.layout.used + 2, next).ok_or(gone)?;
+        record.end_return_of_several(requests, next);
+        self.returned = next;
+        Ok(())
+    }
+
     /// Whether the driver wants an interrupt for what was returned since it was last asked (2.7.7, 2.7.10).
     #[inline]
     pub fn needs_interrupt<M: GuestMemory>(&mut self, memory: &M) -> bool {

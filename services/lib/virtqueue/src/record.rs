@@ -5,18 +5,24 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Most descriptors of a queue.
 pub const MAX_SIZE: u16 = 256;
+/// In an order: the head is one of several that are being returned.
+const MARK: u64 = 1 << 63;
+/// In `returning`: several are, and how many.
+const SEVERAL: u32 = 1 << 31;
 
 /// The requests in flight of one queue. Lies in a frame that only the device's process maps, and that its successor finds as it was, wherever the process ended. All zero is a queue of which nothing was
 /// taken.
 ///
 /// Taking a request is one store, its head's order. How many were taken is not written down: it is what was returned plus what is in flight. Returning one is, in this order: name the head, write the used ring and its
 /// index, forget the head, count it. A successor that finds the guest's used index one ahead of the count knows that the named head was returned; if both are the same, it was not.
+///
+/// Returning several at once is: mark each head, write the used ring, say how many, write the index, forget the marked heads, count them. The index moves once, so all of them were returned or none.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Record {
     /// Requests returned, as the used index counts them.
     returned: AtomicU32,
-    /// Head being returned, plus 1; 0: none yet.
+    /// Head being returned, plus 1; 0: none yet; or [`SEVERAL`] and their number.
     returning: AtomicU32,
     reserved: [AtomicU64; 7],
     /// For each head: 0, or a number that is higher the later it was taken.
@@ -75,6 +81,54 @@ impl Record {
         self.returned.store(u32::from(index), Ordering::Release);
     }
 
+    /// One of several requests is about to be returned; false: it is not in flight, or named twice.
+    pub(crate) fn begin_return_of_several(&self, head: u16) -> bool {
+        let place = &self.orders[usize::from(head % MAX_SIZE)];
+        let order = place.load(Ordering::Relaxed);
+        if order == 0 || order & MARK != 0 {
+            return false;
+        }
+        place.store(order | MARK, Ordering::Release);
+        true
+    }
+
+    /// They are not returned after all.
+    pub(crate) fn cancel_return(&self, requests: &[(u16, u32)]) {
+        for (head, _) in requests {
+            let place = &self.orders[usize::from(head % MAX_SIZE)];
+            place.store(place.load(Ordering::Relaxed) & !MARK, Ordering::Release);
+        }
+    }
+
+    /// All are marked, and the index is about to pass them.
+    pub(crate) fn several_follow(&self, count: u16) {
+        self.returning.store(SEVERAL | u32::from(count), Ordering::Release);
+    }
+
+    /// They were returned, and the used index is now `index`.
+    pub(crate) fn end_return_of_several(&self, requests: &[(u16, u32)], index: u16) {
+        for (head, _) in requests {
+            self.orders[usize::from(head % MAX_SIZE)].store(0, Ordering::Release);
+        }
+        self.returned.store(u32::from(index), Ordering::Release);
+    }
+
+    /// Settles the return of several that a process left behind.
+    fn settle_several(&self, index: u16) {
+        let returning = self.returning.load(Ordering::Acquire);
+        let count = (returning & SEVERAL != 0).then_some(returning as u16);
+        let passed = count.is_some_and(|count| count > 0 && index == self.returned().wrapping_add(count));
+        for place in &self.orders {
+            let order = place.load(Ordering::Acquire);
+            if order & MARK != 0 {
+                place.store(if passed { 0 } else { order & !MARK }, Ordering::Release);
+            }
+        }
+        if passed {
+            self.returned.store(u32::from(index), Ordering::Release);
+        }
+    }
+
     /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -83,6 +137,7 @@ impl Record {
 
     /// Settles what a process left behind. `index` is the used index that stands in guest memory. Answers how many are in flight and the highest order.
     pub(crate) fn take_over(&self, size: u16, index: u16) -> Result<(u16, u64), Violation> {
+        self.settle_several(index);
         let returned = self.returned();
         if index == returned.wrapping_add(1) {
             let head = self.returning.load(Ordering::Acquire).checked_sub(1);
@@ -98,7 +153,7 @@ impl Record {
             if order == 0 {
                 continue;
             }
-            if head >= size || order > u64::MAX / 2 {
+            if head >= size || order > u64::MAX / 4 {
                 return Err(Violation::Record);
             }
             count += 1;
@@ -149,6 +204,43 @@ mod tests {
         }
     }
 
+    /// The same of several.
+    #[test]
+    fn several_are_returned_or_none() {
+        let several = [(7, 0), (3, 0), (1, 0)];
+        for stores in 0..=8 {
+            let record = Record::new();
+            record.end_return(0, 40);
+            for (order, head) in (1..).zip([7, 3, 1, 5]) {
+                record.take(head, order);
+            }
+            let mut index = 40;
+            for (head, _) in several.iter().take(stores) {
+                assert!(record.begin_return_of_several(*head));
+            }
+            assert!(stores == 0 || !record.begin_return_of_several(7), "named twice");
+            if stores >= 4 {
+                record.several_follow(3);
+            }
+            if stores >= 5 {
+                index = 43;
+            }
+            if stores >= 6 {
+                record.take(7, 0);
+            }
+            if stores >= 7 {
+                record.take(3, 0);
+            }
+            if stores >= 8 {
+                record.end_return_of_several(&several, 43);
+            }
+            let in_flight = record.take_over(8, index);
+            assert_eq!(in_flight, Ok(if stores >= 5 { (1, 4) } else { (4, 4) }), "{stores}");
+            assert_eq!(record.next_in_flight(0), Some(if stores >= 5 { (5, 4) } else { (7, 1) }));
+            assert_eq!(record.take_over(8, index), in_flight, "taking over twice is as once");
+        }
+    }
+
     #[test]
     fn damage_is_found() {
         let record = Record::new();
@@ -159,7 +251,7 @@ mod tests {
         record.begin_return(12);
         assert_eq!(record.take_over(8, 1), Err(Violation::Record));
         assert_eq!(record.take_over(8, 2), Err(Violation::UsedIndex { index: 2, written: 0 }));
-        record.take(1, u64::MAX);
+        record.take(1, u64::MAX >> 1);
         assert_eq!(record.take_over(8, 0), Err(Violation::Record));
         record.clear();
         assert_eq!(record.take_over(8, 0), Ok((0, 0)));

@@ -1,0 +1,93 @@
+//! A queue with what is on its way back to the driver.
+
+use alloc::vec::Vec;
+use tessera_device::Ram;
+use tessera_virtqueue::{Features, Layout, Queue, Record, Segment, Violation};
+
+/// Buffers of one request that are looked at; a driver that uses more is refused. Linux uses up to 19.
+pub const MOST_BUFFERS: usize = 256;
+
+/// A queue in use.
+pub struct Served {
+    pub queue: Queue,
+    pub record: &'static Record,
+    /// Taken, and not used yet; the first is at the end.
+    pub stash: Vec<u16>,
+    /// To be returned together: heads and bytes written.
+    pub done: Vec<(u16, u32)>,
+    /// Something was returned since the driver was last asked whether it wants an interrupt.
+    pub returned: bool,
+}
+
+impl Served {
+    /// A queue that a driver just set up, or that a predecessor served: then what was taken waits in the stash.
+    pub fn new(layout: Layout, features: Features, ram: &Ram, record: &'static Record, resume: bool) -> Result<Self, Violation> {
+        let mut stash = Vec::new();
+        let queue = if resume {
+            let queue = Queue::take_over(layout, features, ram, record)?;
+            let mut after = 0;
+            while let Some((head, order)) = record.next_in_flight(after) {
+                stash.push(head);
+                after = order;
+            }
+            stash.reverse();
+            queue
+        } else {
+            Queue::new(layout, features, ram, record)?
+        };
+        Ok(Self {
+            queue,
+            record,
+            stash,
+            done: Vec::new(),
+            // The driver may not have been told of the last ones.
+            returned: resume,
+        })
+    }
+
+    /// The next request: one that was put back, or else the driver's next.
+    #[inline]
+    pub fn take(&mut self, ram: &Ram) -> Result<Option<u16>, Violation> {
+        match self.stash.pop() {
+            Some(head) => Ok(Some(head)),
+            None => self.queue.pop(ram, self.record),
+        }
+    }
+
+    /// Puts a request back, before those that were taken earlier and put back.
+    pub fn put_back(&mut self, head: u16) {
+        self.stash.push(head);
+    }
+
+    /// Reads a request's buffers behind those that stand in `buffers`. False: there are too many, and it is not to be carried out.
+    #[inline]
+    pub fn read(&self, ram: &Ram, head: u16, buffers: &mut Vec<Segment>) -> Result<bool, Violation> {
+        let most = buffers.len() + MOST_BUFFERS;
+        let mut fits = true;
+        for segment in self.queue.chain(ram, head) {
+            let segment = segment?;
+            if buffers.len() < most {
+                buffers.push(segment);
+            } else {
+                fits = false;
+            }
+        }
+        Ok(fits)
+    }
+
+    /// Returns what is to be returned.
+    pub fn flush(&mut self, ram: &Ram) -> Result<(), Violation> {
+        if self.done.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.queue.push_all(ram, self.record, &self.done);
+        self.done.clear();
+        self.returned = true;
+        outcome
+    }
+
+    /// Whether the driver is to be interrupted.
+    pub fn wants_interrupt(&mut self, ram: &Ram) -> bool {
+        core::mem::take(&mut self.returned) && self.queue.needs_interrupt(ram)
+    }
+}
