@@ -48,7 +48,7 @@ SERVER_TARGET = services/targets/x86_64-tessera.json
 VMM_TARGET = services/targets/x86_64-tessera-nosimd.json
 PROGRAM_PACKAGES = -p tessera-kernel $(SERVER_PACKAGES) -p tessera-vmm
 GUEST_PACKAGES = -p tessera-bare-guest -p tessera-format-guests -p tessera-conformance
-SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-storage -p tessera-vmx -p tessera-probe
+SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-storage -p tessera-net -p tessera-vmx -p tessera-probe
 # What runs on the developer's machine, and what has logic that is tested there.
 FREESTANDING_ONLY = $(GUEST_PACKAGES:-p=--exclude)
 
@@ -103,7 +103,7 @@ programs: kernel servers vmm $(PROGRAMS)/NOTICE.txt
 	@copy() { if [ -f "$$1" ]; then install -C -m 644 "$$1" $(PROGRAMS)/$$2; fi; }; \
 		copy $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/tessera-kernel kernel; \
 		copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera-nosimd/release/tessera-vmm vmm; \
-		for name in init shell storage vmx probe; do copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $$name; done
+		for name in init shell storage net vmx probe; do copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $$name; done
 
 # Licences of what the programs are linked from; they change when a dependency does.
 $(PROGRAMS)/NOTICE.txt: Cargo.lock | tools

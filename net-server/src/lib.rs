@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod drivers;
+pub mod exercise;
 pub mod guest;
 pub mod nic;
 pub mod offload;

@@ -69,6 +69,24 @@ fn the_delivered_storage_server_holds_disks_alone() {
     }
 }
 
+/// The network server likewise: network cards, and no disk.
+#[test]
+fn the_delivered_network_server_holds_network_cards_alone() {
+    let graph = Graph::new(&delivered());
+    assert_eq!(held(&graph, "net", Section::Device), ["PCI network controllers"]);
+    for section in [Section::Kernel, Section::Machine, Section::File] {
+        assert_eq!(held(&graph, "net", section), [""; 0]);
+    }
+    for holder in graph.holders.iter().filter(|holder| holder.name != "net") {
+        let devices = held(&graph, &holder.name, Section::Device);
+        assert!(
+            !devices.iter().any(|device| device.contains("network")),
+            "{}: {devices:?}",
+            holder.name
+        );
+    }
+}
+
 #[test]
 fn each_grant_is_a_line() {
     let graph = Graph::new(&system(SYSTEM));

@@ -25,6 +25,13 @@ pub fn pages(amount: u64) -> String {
     bytes(amount.saturating_mul(tessera_abi::PAGE_SIZE as u64))
 }
 
+/// A network card's address: `52:54:00:12:34:56`.
+#[must_use]
+pub fn mac(address: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = address;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
 /// A count with separators: `1,234,567`.
 #[must_use]
 pub fn count(amount: u64) -> String {

@@ -6,6 +6,7 @@ use tessera_abi::virt::VirtFeatures;
 use tessera_proto::{
     CallError,
     datastore::{ChangedRanges, DatastoreInfo, EntryInfo, NewDisk},
+    network::{Exercise, NicInfo},
     storage::{DiskInfo, PartitionInfo},
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
@@ -184,6 +185,10 @@ pub trait Host {
     fn datastore_changed(&mut self, store: &str, disk: &str, since: u64, from: u64) -> Answer<ChangedRanges>;
     /// Changes something.
     fn datastore_change(&mut self, change: &Change<'_>) -> Answer<()>;
+    /// Network cards.
+    fn nics(&mut self) -> Answer<Vec<NicInfo>>;
+    /// Has a card ask for addresses.
+    fn nic_exercise(&mut self, nic: &str, rounds: u32) -> Answer<Exercise>;
     /// Where the memory is.
     fn memory(&mut self) -> Answer<MemoryInfo>;
     /// Ends a server.

@@ -9,6 +9,7 @@ use core::{sync::atomic::AtomicU64, time::Duration};
 use tessera_proto::{
     Failure, FailureKind, Slots, collect,
     datastore::{self, ChangedRanges, DatastoreInfo, EntryInfo},
+    network::{self, Exercise, NicInfo},
     storage::{self, DiskInfo, PartitionInfo},
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
@@ -49,6 +50,8 @@ const PATIENCE_MS: u64 = 3000;
 
 /// How long the storage server may take: as long as a disk, with a reset in between.
 const DISK_PATIENCE_MS: u64 = 120_000;
+/// How long the network server may take: a card that is slow to start, with others before it.
+const NETWORK_PATIENCE_MS: u64 = 30_000;
 
 struct Com1 {
     ports: IoPorts,
@@ -168,6 +171,17 @@ impl System {
         }
     }
 
+    /// The network server. It may be starting.
+    fn network(&self) -> Answer<network::Client<Connection>> {
+        match grant("net") {
+            Some(slot) => Ok(network::Client(Connection::with_timeout(
+                Endpoint::new(slot),
+                time::milliseconds(NETWORK_PATIENCE_MS),
+            ))),
+            None => not_granted("net"),
+        }
+    }
+
     /// The storage server once more, for its datastores.
     fn stores(&self) -> Answer<datastore::Client<Connection>> {
         self.storage().map(|client| datastore::Client(client.0))
@@ -252,6 +266,15 @@ impl Host for System {
 
     fn disk_exercise(&mut self, disk: &str, sector: u64, count: u32, seed: u64) -> Answer<()> {
         self.storage()?.exercise(disk, sector, count, seed)
+    }
+
+    fn nics(&mut self) -> Answer<Vec<NicInfo>> {
+        let mut network = self.network()?;
+        collect(LIST, |first| network.nics(first))
+    }
+
+    fn nic_exercise(&mut self, nic: &str, rounds: u32) -> Answer<Exercise> {
+        self.network()?.exercise(nic, rounds)
     }
 
     fn datastores(&mut self) -> Answer<Vec<DatastoreInfo>> {

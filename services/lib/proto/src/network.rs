@@ -105,10 +105,24 @@ pub struct NicInfo {
     pub last_error: String,
 }
 
+/// How far [`Server::exercise`] came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exercise {
+    /// Requests that were sent.
+    pub sent: u32,
+    /// Of these, the answered ones.
+    pub answered: u32,
+    /// The address that was offered last.
+    pub offered: [u8; 4],
+}
+
 interface! {
     /// The network cards of the machine.
     network = 10;
 
     /// Network cards, from the `first`th on.
     0 idempotent fn nics(first: u32) -> Page<NicInfo>;
+    /// Sends another `rounds` requests for an address (DHCP, RFC 2131) on a card, one after the other, and answers how far it came. Only where the manifest allows the server to
+    /// speak for itself.
+    1 once fn exercise(nic: &'a str, rounds: u32) -> Exercise;
 }

@@ -11,6 +11,7 @@ mod irq;
 mod kill;
 mod log;
 mod mem;
+mod nic;
 mod pci;
 mod power;
 mod ps;
@@ -41,6 +42,7 @@ pub static COMMANDS: &[&dyn Command] = &[
     &pci::Pci,
     &disk::Disk,
     &datastore::Datastore,
+    &nic::Nic,
     &ipc::Ipc,
     &vm::Vm,
     &log::Log,

@@ -29,7 +29,7 @@ fn fails(host: &mut FakeHost, line: &str) -> Failure {
 }
 
 /// Every form that only shows something.
-const SHOWING: [&str; 48] = [
+const SHOWING: [&str; 51] = [
     "help",
     "help ps",
     "ps --help",
@@ -47,6 +47,9 @@ const SHOWING: [&str; 48] = [
     "disk show sata0",
     "disk read nvme0 0",
     "disk read nvme0 0x5 2",
+    "nic",
+    "nic show nic0",
+    "nic show nic1",
     "datastore",
     "datastore list",
     "datastore ls main",

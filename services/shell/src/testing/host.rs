@@ -11,6 +11,7 @@ use tessera_proto::{
     FailureKind,
     datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind},
     init::Level,
+    network::{Exercise, Link, NicInfo, NicOffloads, NicState, NicStatistics},
     storage::{DiskHealth, DiskInfo, DiskState, DiskStatistics, PartitionInfo},
     supervisor::{
         CapabilityInfo, EndpointInfo, LogChunk, LogLine, MemoryInfo, PciFunction, PciInterrupts, PciRange, ServerInfo, ServerState,
@@ -335,6 +336,61 @@ impl Host for FakeHost {
 
     fn disk_exercise(&mut self, disk: &str, sector: u64, count: u32, seed: u64) -> Answer<()> {
         self.act(&format!("exercise {disk} {sector} {count} {seed}"))
+    }
+
+    fn nics(&mut self) -> Answer<Vec<NicInfo>> {
+        let nic = |name: &str, state, up, last_error: &str| NicInfo {
+            name: name.into(),
+            driver: "virtio-net".into(),
+            model: "a model with a long name ".repeat(2),
+            address: "0000:00:04.0".into(),
+            mac: [0xff; 6],
+            state,
+            link: Link {
+                up,
+                speed: u32::MAX,
+                full_duplex: false,
+            },
+            mtu: u32::MAX,
+            queues: u16::MAX,
+            offloads: NicOffloads {
+                checksum: true,
+                tcp4: true,
+                tcp6: true,
+                udp: true,
+                verifies: true,
+                joins: true,
+                vlan: true,
+            },
+            promiscuous: true,
+            statistics: NicStatistics {
+                received: u64::MAX,
+                received_bytes: u64::MAX,
+                received_missed: u64::MAX,
+                received_errors: u64::MAX,
+                sent: u64::MAX,
+                sent_bytes: u64::MAX,
+                sent_full: u64::MAX,
+                sent_errors: u64::MAX,
+                interrupts: u64::MAX,
+                resets: u64::MAX,
+                link_changes: u64::MAX,
+            },
+            last_error: last_error.into(),
+        };
+        self.answer(vec![
+            nic("nic0", NicState::Ready, true, ""),
+            nic("nic1", NicState::Gone, false, &"it was pulled out ".repeat(8)),
+        ])
+    }
+
+    fn nic_exercise(&mut self, nic: &str, rounds: u32) -> Answer<Exercise> {
+        self.act(&format!("exercise {nic} {rounds}"))?;
+        Ok(Exercise {
+            sent: rounds,
+            answered: rounds / 2,
+            offered: [10, 0, 2, 15],
+        })
     }
 
     fn datastores(&mut self) -> Answer<Vec<DatastoreInfo>> {

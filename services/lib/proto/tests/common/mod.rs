@@ -7,7 +7,7 @@ use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo};
 use tessera_proto::guest_net::{GuestNetEvent, GuestNicInfo};
 use tessera_proto::guest_queues::{GuestQueue, GuestQueues};
 use tessera_proto::init::Level;
-use tessera_proto::network::{Link, NicInfo, NicOffloads, NicState, NicStatistics};
+use tessera_proto::network::{Exercise, Link, NicInfo, NicOffloads, NicState, NicStatistics};
 use tessera_proto::storage::*;
 use tessera_proto::supervisor::*;
 use tessera_proto::vm_console::ConsoleChunk;
@@ -255,6 +255,14 @@ impl network::Server for Example {
         Ok(Page {
             items: vec![info],
             next: Some(19),
+        })
+    }
+    fn exercise(&mut self, _: &mut Call, nic: &str, rounds: u32) -> Result<Exercise, Failure> {
+        self.note(format!("exercise {nic} {rounds}"))?;
+        Ok(Exercise {
+            sent: 3,
+            answered: 2,
+            offered: [10, 0, 2, 15],
         })
     }
 }
@@ -843,6 +851,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_console.read(299));
     call!(vm_console.write(b"ls\r"));
     call!(network.nics(3));
+    call!(network.exercise("nic0", 5));
     call!(storage.disks(2));
     call!(storage.partitions("nvme0n1", 1));
     call!(storage.read("nvme0n1", 300, 512, 1024));
