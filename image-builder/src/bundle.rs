@@ -241,6 +241,10 @@ fn to_server(server: &Server) -> manifest::Server {
                         address: *address,
                         length: *length,
                     },
+                    Need::Share(server, length) => manifest::Resource::Share {
+                        server: server.clone(),
+                        length: *length,
+                    },
                     Need::File(file) => manifest::Resource::File { file: file.clone() },
                     Need::KernelLog => manifest::Resource::KernelLog,
                     Need::Trace => manifest::Resource::Trace,

@@ -54,6 +54,7 @@ pub fn check(system: &System, diagnostics: &mut Diagnostics) {
     for vm in &system.vms {
         check_vm(vm, system, diagnostics);
     }
+    shares(system, diagnostics);
     disks(system, diagnostics);
     nics(system, diagnostics);
     files(system, diagnostics);
@@ -188,6 +189,31 @@ fn endpoints(system: &System, diagnostics: &mut Diagnostics) {
             "",
             "grant its use to a server, or remove it",
         ));
+    }
+}
+
+/// Memory is shared with a server that is there, by servers that are there once.
+fn shares(system: &System, diagnostics: &mut Diagnostics) {
+    for (server, grant) in all_grants(system) {
+        let Need::Share(other, _) = &grant.need else { continue };
+        let found = system.servers.iter().find(|server| server.name.value == *other);
+        let (what, help) = match found {
+            None => (
+                format!("`{}` shares memory with `{other}`, which is no server", server.name.value),
+                nearest(other, system.servers.iter().map(|server| server.name.value.as_str()))
+                    .map_or_else(|| "name one of `[[server]]`".to_string(), |near| format!("did you mean `{near}`?")),
+            ),
+            Some(found) if found.per_vm || server.per_vm => (
+                format!("`{}` cannot share memory with `{other}`", server.name.value),
+                "servers of virtual machines come and go; share between servers that start at boot".to_string(),
+            ),
+            Some(_) if *other == server.name.value => (
+                format!("`{other}` shares memory with itself"),
+                "name another server, or give it more `memory`".to_string(),
+            ),
+            Some(_) => continue,
+        };
+        diagnostics.error(grant.span, what, "", help);
     }
 }
 

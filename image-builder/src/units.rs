@@ -98,6 +98,22 @@ pub fn registers(text: &str) -> Result<(u64, u64), String> {
     Ok((address, length))
 }
 
+/// Most bytes that two servers share.
+const MAX_SHARE: u64 = 16 << 20;
+
+/// Shared memory: "storage + 256 KiB". Answers the other server and the length in whole pages.
+pub fn share(text: &str) -> Result<(String, u64), String> {
+    let (server, length) = text.split_once('+').ok_or("no `+` between server and length")?;
+    let (server, length) = (server.trim(), pages(length)?);
+    if server.is_empty() {
+        return Err("no server is named".to_string());
+    }
+    if length == 0 || length > MAX_SHARE {
+        return Err(format!("the length is not between one page and {} MiB", MAX_SHARE >> 20));
+    }
+    Ok((server.to_string(), length))
+}
+
 /// Bytes for people: the largest unit that divides them, or one digit after the point.
 #[must_use]
 pub fn show_size(bytes: u64) -> String {

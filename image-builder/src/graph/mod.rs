@@ -27,6 +27,8 @@ pub enum Section {
     Kernel,
     /// Ports, interrupts, registers.
     Device,
+    /// Memory that servers share.
+    Memory,
     /// Files of the bundle.
     File,
 }
@@ -40,6 +42,7 @@ impl Section {
             Self::Endpoint => "Endpoints",
             Self::Kernel => "Kernel",
             Self::Device => "Devices",
+            Self::Memory => "Shared memory",
             Self::File => "Files",
         }
     }
@@ -148,7 +151,10 @@ impl Graph {
                 per_vm: server.per_vm,
             });
             for grant in &server.grants {
-                let (section, title) = show(&grant.need);
+                let (section, title) = match &grant.need {
+                    Need::Share(other, length) => shared(&server.name.value, other, *length),
+                    need => show(need),
+                };
                 let hold = if matches!(grant.need, Need::Provide(_)) {
                     Hold::Provides
                 } else {
@@ -162,6 +168,16 @@ impl Graph {
                     wanted.extend(
                         controls.map(|(name, title, _)| (holder, name.to_string(), resource(Section::Machine, title), Hold::OnRequest)),
                     );
+                }
+            }
+            for other in &system.servers {
+                let shares = other.grants.iter().filter_map(|grant| match &grant.need {
+                    Need::Share(name, length) if *name == server.name.value => Some((&grant.name.value, *length)),
+                    _ => None,
+                });
+                for (name, length) in shares {
+                    let (section, title) = shared(&other.name.value, &server.name.value, length);
+                    wanted.push((holder, name.clone(), Resource { section, title }, Hold::Uses));
                 }
             }
             if !server.grants.iter().any(|grant| grant.need == Need::Use("init".into())) {
@@ -231,6 +247,10 @@ fn details(server: &Server) -> String {
     parts.join(" · ")
 }
 
+fn shared(server: &str, other: &str, length: u64) -> (Section, String) {
+    (Section::Memory, format!("{server} and {other}, {}", show_size(length)))
+}
+
 fn show(need: &Need) -> (Section, String) {
     match need {
         Need::Provide(endpoint) | Need::Use(endpoint) => (Section::Endpoint, endpoint.clone()),
@@ -242,6 +262,7 @@ fn show(need: &Need) -> (Section, String) {
         Need::Irq(line) => (Section::Device, format!("interrupt line {line}")),
         Need::Mmio(address, length) => (Section::Device, format!("registers {address:#x}, {}", show_size(*length))),
         Need::Pci(class) => (Section::Device, format!("PCI {} controllers", class.name())),
+        Need::Share(other, length) => shared("", other, *length),
         Need::File(file) => (Section::File, file.clone()),
         Need::KernelLog => (Section::Kernel, "log, panic record, trace rings".into()),
         Need::Trace => (Section::Kernel, "trace mask, statistics, reset".into()),

@@ -32,6 +32,8 @@ pub enum Need {
     Irq(u32),
     /// `{ mmio = "0xfed00000 + 4 KiB" }`: device registers, address and length.
     Mmio(u64, u64),
+    /// `{ share = "SERVER + 256 KiB" }`: memory that this server shares with another.
+    Share(String, u64),
     /// `{ file = "NAME" }`: one of `[files]`, read-only.
     File(String),
     /// `"kernel-log"`: the kernel's log, panic record and trace rings, read-only.
@@ -57,6 +59,8 @@ pub enum Kind {
     Irq,
     /// [`Need::Mmio`]
     Mmio,
+    /// [`Need::Share`]
+    Share,
     /// [`Need::File`]
     File,
     /// [`Need::KernelLog`]
@@ -79,6 +83,7 @@ impl Kind {
             Self::IoPorts => "io-ports",
             Self::Irq => "irq",
             Self::Mmio => "mmio",
+            Self::Share => "share",
             Self::File => "file",
             Self::KernelLog => "kernel-log",
             Self::Trace => "trace",
@@ -98,6 +103,7 @@ impl Need {
             Self::IoPorts(..) => Kind::IoPorts,
             Self::Irq(_) => Kind::Irq,
             Self::Mmio(..) => Kind::Mmio,
+            Self::Share(..) => Kind::Share,
             Self::File(_) => Kind::File,
             Self::KernelLog => Kind::KernelLog,
             Self::Trace => Kind::Trace,
@@ -107,7 +113,7 @@ impl Need {
     }
 }
 
-const WITH_VALUE: [&str; 7] = ["provide", "use", "io-ports", "irq", "mmio", "file", "pci"];
+const WITH_VALUE: [&str; 8] = ["provide", "use", "io-ports", "irq", "mmio", "share", "file", "pci"];
 const BARE: [&str; 3] = ["kernel-log", "trace", "irq-statistics"];
 
 impl Grant {
@@ -188,6 +194,9 @@ fn with_value(table: &Table, span: Span, diagnostics: &mut Diagnostics) -> Optio
         }
         "mmio" => parsed(value, "mmio", units::registers, "0xfed00000 + 4 KiB", diagnostics)
             .map(|registers| Need::Mmio(registers.value.0, registers.value.1)),
+        "share" => {
+            parsed(value, "share", units::share, "storage + 256 KiB", diagnostics).map(|share| Need::Share(share.value.0, share.value.1))
+        }
         "pci" => text(value, "pci", diagnostics).and_then(|class| pci_class(&class, diagnostics)),
         known if BARE.contains(&known) => {
             diagnostics.error(

@@ -29,6 +29,9 @@ impl Root {
                 _ => self.resolve_one(&grant, index as u64 + 1, &mut granted)?,
             }
         }
+        if vm.is_none() {
+            self.resolve_shares(index, &mut granted)?;
+        }
         if let Some(vm) = vm {
             let name = &self.manifest.servers[server];
             granted.extend(self.machines.grants(vm, &self.manifest, name)?);
@@ -115,7 +118,7 @@ impl Root {
             Resource::Trace => add(&grant.name, copy(slot::TRACE, Rights::READ | Rights::WRITE, 0), 0),
             Resource::IrqStatistics => add(&grant.name, copy(slot::IRQ_CONTROL, Rights::READ, 0), 0),
             // Functions are resolved all together.
-            Resource::Pci { .. } => {}
+            Resource::Pci { .. } | Resource::Share { .. } => {}
         }
         Ok(())
     }

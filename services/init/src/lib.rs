@@ -20,6 +20,7 @@ pub mod policy;
 pub mod process;
 pub mod root;
 pub mod service;
+pub mod share;
 pub mod tables;
 pub mod vm;
 pub mod window;

@@ -101,6 +101,10 @@ fn check_server(server: &Server, manifest: &Manifest) -> Result<(), String> {
             Resource::Mmio { address, length } => {
                 address.is_multiple_of(PAGE) && length.is_multiple_of(PAGE) && *length > 0 && address.checked_add(*length).is_some()
             }
+            Resource::Share { server, length } => {
+                let other = manifest.servers.iter().find(|known| known.name == *server);
+                other.is_some_and(|other| !other.per_vm) && length.is_multiple_of(PAGE) && (PAGE..=16 << 20).contains(length)
+            }
             Resource::Irq { .. } | Resource::KernelLog | Resource::Trace | Resource::IrqStatistics | Resource::Pci { .. } => true,
         };
         if !known {

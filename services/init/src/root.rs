@@ -176,6 +176,8 @@ pub struct Root {
     pub sent: Vec<u32>,
     /// Machines whose start has begun.
     pub starting: VecDeque<Starting>,
+    /// Memory that servers share.
+    pub shares: Vec<crate::share::Share>,
     /// Replies to spare, for answers that come later.
     pub replies: Vec<Reply>,
     /// Memory that init's own objects are made of.
@@ -242,6 +244,7 @@ impl Root {
             lines: vec![],
             sent: vec![],
             starting: VecDeque::new(),
+            shares: vec![],
             replies: spare,
             _own: own,
         })

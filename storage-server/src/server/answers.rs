@@ -1,5 +1,6 @@
 //! What the server answers. Whatever needs a disk is answered later, by a task that holds the caller's Reply.
 
+use super::buffers::Buffers;
 use super::guests::Guests;
 use alloc::{format, rc::Rc, string::String, vec, vec::Vec};
 use core::cell::{Cell, RefCell};
@@ -12,7 +13,7 @@ use tessera_proto::{
     datastore::{self, ChangedRanges, FileData},
     guest_disk::{self, GuestDiskEvent},
     interface_of,
-    storage::{self, DiskData, DiskInfo, MAX_DATA, PartitionInfo},
+    storage::{self, DiskData, DiskInfo, GuestDiskStatistics, MAX_DATA, PartitionInfo},
 };
 use tessera_rt::{Reply, Untyped, abi::syscall::MessageInfo, message::Message, start::start_info};
 use tessera_storage::{disk::Disk, pattern, stores::Stores};
@@ -31,6 +32,7 @@ pub struct Answers {
     reply: Cell<Reply>,
     spare: Rc<RefCell<Vec<Reply>>>,
     guests: Rc<Guests>,
+    buffers: Buffers,
 }
 
 /// What becomes of an answer that was put off.
@@ -46,6 +48,7 @@ impl Answers {
             reply: Cell::new(Reply::FIRST),
             spare: Rc::new(RefCell::new(spare)),
             guests: Rc::default(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -66,6 +69,11 @@ impl Answers {
     /// Virtual machines.
     pub fn guests(&self) -> &Rc<Guests> {
         &self.guests
+    }
+
+    /// Memory shared with clients.
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// Runs what has to wait.
@@ -134,7 +142,7 @@ macro_rules! encode {
     )*};
 }
 
-encode!((), u64, GuestDiskEvent, DiskData, FileData, ChangedRanges, Page<PartitionInfo>);
+encode!((), u32, u64, GuestDiskEvent, DiskData, FileData, ChangedRanges, Page<PartitionInfo>);
 
 fn answer<T: Encode>(reply: Reply, result: &Later<T>) {
     let mut message = Message::take();
@@ -185,6 +193,11 @@ impl storage::Server for &Answers {
             return Err(FailureKind::BadRequest.into());
         }
         self.later(call, exercise(disk, sector, count, seed))
+    }
+
+    fn guest_disks(&mut self, _call: &mut Call, first: u32) -> Result<Page<GuestDiskStatistics>, Failure> {
+        let all = self.guests().statistics();
+        Ok(Page::fill((0..).zip(all).skip(first as usize)))
     }
 }
 

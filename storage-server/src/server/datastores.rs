@@ -8,10 +8,18 @@ use tessera_proto::{
     Call, Failure, FailureKind, Page,
     datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind, FileData, MAX_DATA, MAX_RANGES, NewDisk},
 };
-use tessera_rt::time;
+use tessera_rt::{start, time};
 use tessera_storage::stores::{Datastore, Stores, Volume};
 
+/// Bytes of shared memory that are copied at once.
+const CHUNK: usize = 128 << 10;
+
 pub(super) type Mounted = Rc<Store<Volume>>;
+
+/// The number of this life of the server.
+fn life() -> u64 {
+    u64::from(start::start_info().restarts) + 1
+}
 
 pub(super) fn trouble(error: Error) -> Failure {
     let kind = match &error {
@@ -229,7 +237,7 @@ impl tessera_proto::datastore::Server for &Answers {
         })
     }
 
-    fn write(&mut self, call: &mut Call, store: &str, path: &str, offset: u64, data: &[u8]) -> Result<(), Failure> {
+    fn write(&mut self, call: &mut Call, store: &str, path: &str, offset: u64, data: &[u8]) -> Result<u64, Failure> {
         self.not_in_use(store, path)?;
         let (store, info) = self.virtual_disk(store, path)?;
         if data.len() > MAX_DATA {
@@ -244,11 +252,55 @@ impl tessera_proto::datastore::Server for &Answers {
                 store.set_file_size(info.id, end).await.map_err(trouble)?;
             }
             store.write(info.id, offset, &data).await.map_err(trouble)?;
-            store.set_modified(info.id, seconds()).map_err(trouble)
+            store.set_modified(info.id, seconds()).map_err(trouble)?;
+            Ok(life())
         })
     }
 
-    fn sync(&mut self, call: &mut Call, store: &str) -> Result<(), Failure> {
+    fn fetch(&mut self, call: &mut Call, store: &str, path: &str, offset: u64, length: u32, at: u32) -> Result<u32, Failure> {
+        let (store, info) = self.virtual_disk(store, path)?;
+        let length = info.size.saturating_sub(offset).min(length.into()) as u32;
+        let buffer = self.buffers().part(call, at, length)?;
+        self.later(call, async move {
+            let mut chunk = vec![0; CHUNK.min(length as usize)];
+            let mut done = 0;
+            while done < length as usize {
+                let part = &mut chunk[..CHUNK.min(length as usize - done)];
+                store.read(info.id, offset + done as u64, part).await.map_err(trouble)?;
+                buffer.copy_in(done, part);
+                done += part.len();
+            }
+            Ok(length)
+        })
+    }
+
+    fn put(&mut self, call: &mut Call, store: &str, path: &str, offset: u64, length: u32, at: u32) -> Result<u64, Failure> {
+        self.not_in_use(store, path)?;
+        let (store, info) = self.virtual_disk(store, path)?;
+        let end = offset.checked_add(length.into()).ok_or(Failure::from(FailureKind::BadRequest))?;
+        let buffer = self.buffers().part(call, at, length)?;
+        self.later(call, async move {
+            if info.kind == Kind::File && end > info.size {
+                store.set_file_size(info.id, end).await.map_err(trouble)?;
+            }
+            let mut chunk = vec![0; CHUNK.min(length as usize)];
+            let mut done = 0;
+            while done < length as usize {
+                let part = &mut chunk[..CHUNK.min(length as usize - done)];
+                buffer.copy_out(done, part);
+                store.write(info.id, offset + done as u64, part).await.map_err(trouble)?;
+                done += part.len();
+            }
+            store.set_modified(info.id, seconds()).map_err(trouble)?;
+            Ok(life())
+        })
+    }
+
+    fn sync(&mut self, call: &mut Call, store: &str, wanted: u64) -> Result<(), Failure> {
+        if wanted != life() {
+            let text = "the storage server was restarted since: write again what was not safe yet";
+            return Err(Failure::new(FailureKind::BadState, text));
+        }
         let store = self.mounted(store)?;
         self.when_safe(call, store, None)
     }

@@ -13,6 +13,7 @@ use tessera_device::{
 use tessera_proto::datastore::FileData;
 use tessera_proto::guest_disk::{self, BootFile, GuestDiskEvent, GuestDiskInfo};
 use tessera_proto::guest_queues::GuestQueues;
+use tessera_proto::storage::GuestDiskStatistics;
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, MachineConfig, StateKind};
 use tessera_proto::{Call, Failure, FailureKind, collect};
 use tessera_rt::{CNode, Notification, abi::PAGE_SIZE, log, slots};
@@ -223,6 +224,24 @@ impl Guests {
                 machine.tell(GuestDiskEvent::Resized { disk: number, sectors });
             }
         });
+    }
+
+    /// What machines did with their disks.
+    pub fn statistics(&self) -> Vec<GuestDiskStatistics> {
+        let mut all = Vec::new();
+        self.each(|machine, number, disk| {
+            let counted = disk.device.statistics();
+            all.push(GuestDiskStatistics {
+                vm: machine.config.name.clone(),
+                disk: number,
+                reads: counted.reads,
+                writes: counted.writes,
+                flushes: counted.flushes,
+                errors: counted.errors,
+                interrupts: counted.interrupts,
+            });
+        });
+        all
     }
 
     fn each(&self, mut act: impl FnMut(&Machine, u32, &Disk)) {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod boot_files;
+mod buffers;
 mod datastores;
 mod guests;
 

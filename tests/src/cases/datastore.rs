@@ -8,7 +8,7 @@ use crate::{
     linux::{PROMPT, succeeds},
     machine::{Bus, Disk},
     shell::Host,
-    systems::Guest,
+    systems::{Guest, Probe},
 };
 use std::path::Path;
 
@@ -20,6 +20,13 @@ pub const CASES: &[Case] = &[
         minutes: 3,
         bochs: None,
         run: snapshot_and_revert,
+    },
+    Case {
+        name: "datastore/stream",
+        about: "a server writes and reads a long file through shared memory while the storage server is killed; nothing that was made safe is lost",
+        minutes: 2,
+        bochs: None,
+        run: stream,
     },
     Case {
         name: "datastore/made-at-run-time",
@@ -165,5 +172,29 @@ fn made_at_run_time(context: &Context) -> Result<Outcome> {
         failed.contains("other") && text.contains("cannot be read") || text.contains("boot/nothing"),
         "a machine without a kernel says:\n{failed}\n{text}"
     );
+    Ok(Outcome::Passed)
+}
+
+fn stream(context: &Context) -> Result<Outcome> {
+    let scratch = Scratch::empty(&context.environment.logs, context.name, 256 << 20)?;
+    let path = scratch.path().display().to_string();
+    context.environment.images.datastore(&["create", &path, "--label", "main"])?;
+    let system = context.product()?.without_guests().probe(
+        Probe::new("user", "stream main 20")
+            .reports()
+            .grant("storage = { use = \"storage\" }")
+            .grant("buffer = { share = \"storage + 256 KiB\" }"),
+    );
+    let mut host = context.boot(&system.into(), |config| {
+        config.disks.push(Disk::new(Bus::Nvme, scratch.path(), "STORE"));
+        config.second_port = true;
+    })?;
+    for round in [2, 5, 9] {
+        host.com2()?.expect(&format!("round {round} is done"))?;
+        host.command("kill storage")?;
+    }
+    super::isolation::verdicts(&mut host, "stream")?;
+    drop(host);
+    context.environment.images.datastore(&["check", &path])?;
     Ok(Outcome::Passed)
 }

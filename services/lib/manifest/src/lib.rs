@@ -156,6 +156,14 @@ pub enum Resource {
         /// Length in bytes, a multiple of the page size.
         length: u64,
     },
+    /// Memory that the server shares with another one. It is init's: neither takes it from the other by ending, and what stands in it outlives both. The other finds it as the grant
+    /// `shared.N.NAME`, N being this server's number.
+    Share {
+        /// The other server.
+        server: String,
+        /// Length in bytes, a multiple of the page size.
+        length: u64,
+    },
     /// A file of the bundle, read-only.
     File {
         /// Name.

@@ -125,10 +125,10 @@ interface! {
     8 once fn remove(store: &'a str, path: &'a str) -> ();
     /// Reads up to `length` bytes, at most 3072; fewer at the end.
     9 idempotent fn read(store: &'a str, path: &'a str, offset: u64, length: u32) -> FileData;
-    /// Writes at most 3072 bytes to a file, which grows if need be. They are safe after `sync`.
-    10 idempotent fn write(store: &'a str, path: &'a str, offset: u64, data: &'a [u8]) -> ();
-    /// Makes everything that was written safe.
-    11 idempotent fn sync(store: &'a str) -> ();
+    /// Writes at most 3072 bytes to a file, which grows if need be. They are safe after `sync`. Answers the number of the server's life, for that.
+    10 idempotent fn write(store: &'a str, path: &'a str, offset: u64, data: &'a [u8]) -> u64;
+    /// Makes everything safe that was written in life `life` of the server. If that is over (`BadState`), what was not safe yet is lost and has to be written again.
+    11 idempotent fn sync(store: &'a str, life: u64) -> ();
     /// Snapshots of a disk, oldest first, from the `first`th on.
     12 idempotent fn snapshots(store: &'a str, disk: &'a str, first: u32) -> Page<EntryInfo>;
     /// Takes a snapshot of a disk, also while a guest uses it.
@@ -143,6 +143,11 @@ interface! {
     17 idempotent fn change_id(store: &'a str, disk: &'a str) -> u64;
     /// What of a disk changed since a number was given out, from byte `from` on.
     18 idempotent fn changed(store: &'a str, disk: &'a str, since: u64, from: u64) -> ChangedRanges;
+    /// Reads a part of a file or disk into the memory that the caller shares with the server (`buffer` in the manifest), from byte `at` of it on. Answers how many bytes there
+    /// were: fewer at the end.
+    20 idempotent fn fetch(store: &'a str, path: &'a str, offset: u64, length: u32, at: u32) -> u32;
+    /// Writes a part of that memory to a file, which grows if need be. It is safe after `sync`. Answers the number of the server's life, for that.
+    21 idempotent fn put(store: &'a str, path: &'a str, offset: u64, length: u32, at: u32) -> u64;
     /// Makes a datastore on a disk without a partition table (`partition` 0) or on a partition. WHAT IS THERE IS LOST.
     19 once fn format(disk: &'a str, partition: u32, label: &'a str) -> ();
 }

@@ -118,6 +118,25 @@ pub struct DiskData {
     pub data: Vec<u8>,
 }
 
+/// What a virtual machine did with a disk since this server or the machine started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestDiskStatistics {
+    /// The machine.
+    pub vm: String,
+    /// Number of the disk.
+    pub disk: u32,
+    /// Requests to read, and bytes.
+    pub reads: (u64, u64),
+    /// Requests to write, discard or zero, and bytes of the first.
+    pub writes: (u64, u64),
+    /// Requests to flush.
+    pub flushes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// Interrupts.
+    pub interrupts: u64,
+}
+
 interface! {
     /// The disks of the machine.
     storage = 6;
@@ -131,4 +150,6 @@ interface! {
     /// Fills `count` sectors from `sector` on with a pattern made of `seed` and each sector's number, and reads them back. Only where the manifest allows the server to
     /// destroy what is on disks.
     3 once fn exercise(disk: &'a str, sector: u64, count: u32, seed: u64) -> ();
+    /// What virtual machines did with their disks, from the `first`th on.
+    4 idempotent fn guest_disks(first: u32) -> Page<GuestDiskStatistics>;
 }

@@ -16,6 +16,7 @@
 //! | `boot-times VM` | prints when the kernel, init and the guest's user land were reached |
 //! | `panic` | panics the kernel |
 //! | `disk NAME ROUNDS` | writes and reads a disk over and over, whatever happens to the storage server |
+//! | `stream STORE ROUNDS` | writes and reads a file of a datastore through shared memory |
 //!
 //! Results are lines `probe: NAME ok|FAILED detail` and `bench: …`, on the port granted as `report` if there is one, else in the log.
 #![cfg_attr(target_os = "tessera", no_std, no_main)]
@@ -51,6 +52,8 @@ mod relay;
 #[cfg(target_os = "tessera")]
 mod report;
 #[cfg(target_os = "tessera")]
+mod stream;
+#[cfg(target_os = "tessera")]
 mod system;
 #[cfg(target_os = "tessera")]
 mod written;
@@ -79,6 +82,7 @@ fn start() {
         "bench" => bench::run(word(1)),
         "lifecycle" => lifecycle::run(word(1), number(2, 1000)),
         "disk" => disk::run(word(1), number(2, 100)),
+        "stream" => stream::run(word(1), number(2, 100)),
         "boot-times" => lifecycle::boot_times(word(1)),
         other => line(format_args!("probe: {other} FAILED no such role")),
     }

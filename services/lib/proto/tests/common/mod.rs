@@ -329,6 +329,22 @@ impl storage::Server for Example {
     fn exercise(&mut self, _: &mut Call, disk: &str, sector: u64, count: u32, seed: u64) -> Result<(), Failure> {
         self.note(format!("exercise {disk} {sector} {count} {seed}"))
     }
+    fn guest_disks(&mut self, _: &mut Call, first: u32) -> Result<Page<GuestDiskStatistics>, Failure> {
+        self.note(format!("guest_disks {first}"))?;
+        let item = GuestDiskStatistics {
+            vm: "debian".into(),
+            disk: 2,
+            reads: (3, 4096),
+            writes: (5, 8192),
+            flushes: 6,
+            errors: 7,
+            interrupts: 8,
+        };
+        Ok(Page {
+            items: vec![item],
+            next: None,
+        })
+    }
 }
 
 fn vm_config() -> VmConfig {
@@ -694,11 +710,12 @@ impl datastore::Server for Example {
         self.note(format!("read {store} {path} {offset} {length}"))?;
         Ok(FileData { data: vec![4, 5, 6] })
     }
-    fn write(&mut self, _: &mut Call, store: &str, path: &str, offset: u64, data: &[u8]) -> Result<(), Failure> {
-        self.note(format!("write {store} {path} {offset} {data:?}"))
+    fn write(&mut self, _: &mut Call, store: &str, path: &str, offset: u64, data: &[u8]) -> Result<u64, Failure> {
+        self.note(format!("write {store} {path} {offset} {data:?}"))?;
+        Ok(3)
     }
-    fn sync(&mut self, _: &mut Call, store: &str) -> Result<(), Failure> {
-        self.note(format!("sync {store}"))
+    fn sync(&mut self, _: &mut Call, store: &str, life: u64) -> Result<(), Failure> {
+        self.note(format!("sync {store} {life}"))
     }
     fn snapshots(&mut self, _: &mut Call, store: &str, disk: &str, first: u32) -> Result<Page<EntryInfo>, Failure> {
         self.note(format!("snapshots {store} {disk} {first}"))?;
@@ -729,6 +746,14 @@ impl datastore::Server for Example {
             ranges: vec![(4096, 8192), (65536, 4096)],
             next: Some(1 << 20),
         })
+    }
+    fn fetch(&mut self, _: &mut Call, store: &str, path: &str, offset: u64, length: u32, at: u32) -> Result<u32, Failure> {
+        self.note(format!("fetch {store} {path} {offset} {length} {at}"))?;
+        Ok(4096)
+    }
+    fn put(&mut self, _: &mut Call, store: &str, path: &str, offset: u64, length: u32, at: u32) -> Result<u64, Failure> {
+        self.note(format!("put {store} {path} {offset} {length} {at}"))?;
+        Ok(3)
     }
     fn format(&mut self, _: &mut Call, disk: &str, partition: u32, label: &str) -> Result<(), Failure> {
         self.note(format!("format {disk} {partition} {label}"))
@@ -856,6 +881,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(storage.partitions("nvme0n1", 1));
     call!(storage.read("nvme0n1", 300, 512, 1024));
     call!(storage.exercise("nvme0n1", 300, 8, 1));
+    call!(storage.guest_disks(2));
     call!(vm_memory.machine(9));
     call!(vm_memory.borrow_memory([22], 4));
     call!(vm_memory.frame(4, 1, Slots(51)));
@@ -899,7 +925,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(datastore.remove("main", "b"));
     call!(datastore.read("main", "iso/debian.iso", 300, 16));
     call!(datastore.write("main", "iso/debian.iso", 300, b"bytes"));
-    call!(datastore.sync("main"));
+    call!(datastore.sync("main", 3));
     call!(datastore.snapshots("main", "debian.disk", 0));
     call!(datastore.create_snapshot("main", "debian.disk", "before"));
     call!(datastore.remove_snapshot("main", "debian.disk", "before"));
@@ -908,4 +934,6 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(datastore.change_id("main", "debian.disk"));
     call!(datastore.changed("main", "debian.disk", 77, 4096));
     call!(datastore.format("nvme0n1", 3, "main"));
+    call!(datastore.fetch("main", "iso/debian.iso", 300, 4096, 512));
+    call!(datastore.put("main", "iso/debian.iso", 300, 4096, 512));
 }
