@@ -2,7 +2,7 @@
 
 use super::Server;
 use tessera_proto::{
-    Call, Failure, FailureKind, Page,
+    Call, Failure, FailureKind, Page, guest_net, interface_of,
     network::{self, Exercise, NicInfo},
 };
 use tessera_rt::start::start_info;
@@ -13,7 +13,10 @@ const EXERCISE: &str = "exercise";
 impl Server {
     /// Answers a request.
     pub(super) fn answer(&mut self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
-        network::dispatch(self, call, request, reply)
+        match interface_of(request) {
+            Some(number) if number == guest_net::INTERFACE.number => guest_net::dispatch(self, call, request, reply),
+            _ => network::dispatch(self, call, request, reply),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A network card in the loop.
 
+use super::{guests::Guests, standin::Hub};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use tessera_device::platform;
 use tessera_net::{
@@ -27,16 +28,18 @@ pub struct Card {
 }
 
 /// Where packets go that nobody else wants.
-struct Nowhere<'a>(&'a mut Option<Requests>);
+struct Nowhere<'a>(&'a mut Option<Requests>, &'a mut Hub, &'a Guests);
 
 impl Sink for Nowhere<'_> {
-    fn sent(&mut self, _tag: u32) {
+    fn sent(&mut self, tag: u32) {
+        self.1.sent(tag);
         if let Some(requests) = self.0 {
             requests.sent();
         }
     }
 
     fn received(&mut self, packet: &dyn Packet, _vlan: Option<u16>) {
+        self.1.received(packet, self.2);
         if let Some(requests) = self.0 {
             requests.received(packet);
         }
@@ -118,18 +121,28 @@ impl Card {
         !self.nic.has_interrupts() && self.nic.state() == NicState::Ready
     }
 
+    /// Gives it a packet.
+    pub fn transmit(&mut self, queue: u16, packet: &dyn Packet, tag: u32) -> bool {
+        self.due = true;
+        let outcome = self.nic.transmit(queue, packet, None, tag);
+        if let Err(reason) = outcome {
+            log::debug!("{}: {reason:?}", self.name);
+        }
+        outcome.is_ok()
+    }
+
     /// Looks after it.
-    pub fn watch(&mut self, now: u64) {
-        self.nic.watch(now, &mut Nowhere(&mut self.exercise));
+    pub fn watch(&mut self, now: u64, hub: &mut Hub, guests: &Guests) {
+        self.nic.watch(now, &mut Nowhere(&mut self.exercise, hub, guests));
         self.due = true;
     }
 
     /// Does what is due. Answers whether there is more.
-    pub fn turn(&mut self, now: u64) -> bool {
+    pub fn turn(&mut self, now: u64, hub: &mut Hub, guests: &Guests) -> bool {
         let mut more = false;
         if self.due || self.wants_polling() {
             let budget = BUDGET;
-            more = self.nic.poll(budget, &mut Nowhere(&mut self.exercise)).more;
+            more = self.nic.poll(budget, &mut Nowhere(&mut self.exercise, hub, guests)).more;
         }
         if let Some(requests) = &mut self.exercise
             && requests.prepare(now)

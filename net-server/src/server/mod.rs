@@ -2,9 +2,13 @@
 
 mod answers;
 mod card;
+mod guests;
+mod standin;
 
 use alloc::{format, vec::Vec};
 use card::Card;
+use guests::Guests;
+use standin::Hub;
 use tessera_device::platform;
 use tessera_net::{drivers, nic::WATCH_MS};
 use tessera_proto::Call;
@@ -56,6 +60,8 @@ pub fn run() {
     }
     let mut server = Server {
         cards,
+        guests: Guests::new(),
+        hub: Hub::default(),
         watched: platform::now(),
     };
     start::ready();
@@ -67,6 +73,8 @@ pub fn run() {
 /// Everything that the loop looks after.
 struct Server {
     cards: Vec<Card>,
+    guests: Guests,
+    hub: Hub,
     /// When cards were last watched, in milliseconds.
     watched: u64,
 }
@@ -79,14 +87,16 @@ impl Server {
         if watch {
             self.watched = now;
         }
-        let (mut more, mut polled) = (false, false);
+        let mut more = self.hub.turn(&self.guests, &mut self.cards);
+        let mut polled = false;
         for card in &mut self.cards {
             if watch {
-                card.watch(now);
+                card.watch(now, &mut self.hub, &self.guests);
             }
-            more |= card.turn(now);
+            more |= card.turn(now, &mut self.hub, &self.guests);
             polled |= card.wants_polling();
         }
+        more |= self.guests.settle();
         if more {
             return time::now();
         }
@@ -100,6 +110,7 @@ impl Service for Server {
     }
 
     fn notified(&mut self, bits: u64) {
+        self.guests.notified(bits);
         for (number, card) in self.cards.iter_mut().enumerate() {
             if bits & bit(number) != 0 {
                 card.interrupted();
@@ -109,5 +120,9 @@ impl Service for Server {
 
     fn deadline(&mut self) -> Option<u64> {
         Some(self.go_on())
+    }
+
+    fn reply(&mut self, _first: Reply) -> Reply {
+        self.guests.later().reply()
     }
 }

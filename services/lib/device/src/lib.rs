@@ -9,6 +9,7 @@ pub mod dma;
 pub mod executor;
 mod function;
 pub mod hardware;
+pub mod later;
 pub mod loan;
 mod memory;
 mod piece;
