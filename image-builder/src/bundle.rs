@@ -218,6 +218,7 @@ fn to_server(server: &Server) -> manifest::Server {
         heap: server.heap.value,
         stack: server.stack.value,
         untyped: server.memory.value,
+        device_memory: server.device_memory.value,
         slots: server.slots.value,
         restart: server.restart,
         grants: server

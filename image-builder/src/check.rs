@@ -305,6 +305,7 @@ fn check_server(server: &Server, diagnostics: &mut Diagnostics) {
         ("heap", &server.heap, layout::DYNAMIC_BASE - layout::HEAP_BASE),
         ("stack", &server.stack, 8 << 20),
         ("memory", &server.memory, 1 << 30),
+        ("device-memory", &server.device_memory, 1 << 30),
     ] {
         if bytes.value > most {
             let message = format!("`{name}` of `{}` cannot be {}", server.name.value, show_size(bytes.value));

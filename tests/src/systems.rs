@@ -194,6 +194,13 @@ impl System {
         Self { text }
     }
 
+    /// The storage server gets no disk controllers: they are for somebody else.
+    #[must_use]
+    pub fn without_disks(mut self) -> Self {
+        self.text = self.text.replacen("disks = { pci = \"storage\" }\n", "", 1);
+        self
+    }
+
     /// Adds a file under a name.
     #[must_use]
     pub fn file(mut self, name: &str, path: &Path) -> Self {

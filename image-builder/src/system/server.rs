@@ -38,6 +38,8 @@ pub struct Server {
     pub stack: Located<u64>,
     /// `memory` for kernel objects that the server makes by itself. Default "0 B".
     pub memory: Located<u64>,
+    /// `device-memory`: the most that init lends the server for its devices to work in. Default "8 MiB" where it is granted PCI functions.
+    pub device_memory: Located<u64>,
     /// `slots` of the capability table, a power of two. Default 256.
     pub slots: Located<u32>,
     /// `restart`: "always" or "never". Default "always".
@@ -77,6 +79,13 @@ impl Server {
         let heap = bytes("heap", 256 << 10, diagnostics);
         let stack = bytes("stack", 64 << 10, diagnostics);
         let memory = bytes("memory", 0, diagnostics);
+        let device_memory = reader.parsed("device-memory", units::pages, "8 MiB", diagnostics);
+        let grants: Vec<Grant> = reader
+            .entries("grants", diagnostics)
+            .iter()
+            .filter_map(|(name, node)| Grant::from_entry(name, node, diagnostics))
+            .collect();
+        let has_devices = grants.iter().any(|grant| matches!(grant.need, super::Need::Pci(_)));
         let slots = reader.number("slots", 32..=1 << CNODE_MAX_BITS, diagnostics);
         let slots = slots.map_or(Located::new(256, span), |slots| Located::new(narrow(slots.value), slots.span));
         let server = Self {
@@ -100,14 +109,11 @@ impl Server {
             heap,
             stack,
             memory,
+            device_memory: device_memory.unwrap_or(Located::new(if has_devices { 8 << 20 } else { 0 }, span)),
             slots,
             restart: restart.map_or(Restart::Always, |restart| restart.value),
             arguments: reader.texts("arguments", diagnostics),
-            grants: reader
-                .entries("grants", diagnostics)
-                .iter()
-                .filter_map(|(name, node)| Grant::from_entry(name, node, diagnostics))
-                .collect(),
+            grants,
             priority: priority.map_or(Located::new(0, span), |priority| {
                 Located::new(u8::try_from(priority.value).unwrap_or(0), priority.span)
             }),

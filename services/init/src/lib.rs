@@ -18,6 +18,7 @@ pub mod machine;
 pub mod manage;
 pub mod policy;
 pub mod process;
+pub mod protection;
 pub mod root;
 pub mod service;
 pub mod share;

@@ -25,7 +25,7 @@ use tessera_proto::init::Level;
 use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::vm_memory::{self, Loan, MachineConfig, MemoryFrame, StateKind};
 use tessera_proto::{Call, Failure, FailureKind, Page};
-use tessera_rt::{CNode, Notification, slots};
+use tessera_rt::{CNode, Frame, Notification, slots};
 
 /// Pages of the state frame for each disk of a machine: a record for each of four queues.
 const STATE_PAGES_PER_DISK: u64 = 3;
@@ -129,6 +129,21 @@ impl Lendable {
         }
     }
 
+    /// Its devices may go on writing there, whatever it says: the RAM stays held for ever.
+    fn strand(&mut self, server: usize) {
+        for holder in self.holders.iter_mut().filter(|holder| holder.server == server) {
+            holder.server = usize::MAX;
+        }
+    }
+
+    /// Addresses and lengths of the RAM's frames, as devices know them.
+    fn ranges(&self) -> Vec<(u64, u64)> {
+        let frames = self.frames.iter();
+        frames
+            .filter_map(|(slot, length)| Some((Frame::new(*slot).info().ok()?.physical, *length)))
+            .collect()
+    }
+
     fn is_held_by(&self, server: usize) -> bool {
         self.holders.iter().any(|holder| holder.server == server)
     }
@@ -182,8 +197,43 @@ impl Root {
             .ok_or_else(|| Failure::new(FailureKind::NotFound, "the caller has not borrowed this machine's memory"))
     }
 
+    /// Bytes of RAM that a server has borrowed.
+    #[must_use]
+    pub fn borrowed_by(&self, server: usize) -> u64 {
+        let running = self.machines.entries.iter().filter_map(|entry| entry.running.as_ref());
+        let all = running.map(|running| &running.lent).chain(&self.machines.ending);
+        let held = all.filter(|lent| lent.is_held_by(server));
+        held.flat_map(|lent| &lent.frames).map(|(_, length)| length).sum()
+    }
+
+    /// Has a server's devices reach RAM.
+    fn open(&mut self, server: usize, ranges: &[(u64, u64)]) -> Result<(), Failure> {
+        for (done, (address, length)) in ranges.iter().enumerate() {
+            if let Err(failure) = self.protection.map(&mut self.machine, server, *address, *length) {
+                self.close(server, &ranges[..done]);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has them not reach it any more. Answers whether that is so.
+    fn close(&mut self, server: usize, ranges: &[(u64, u64)]) -> bool {
+        let mut closed = true;
+        for (address, length) in ranges {
+            closed &= self.protection.unmap(&mut self.machine, server, *address, *length);
+        }
+        if !closed {
+            self.say(
+                Level::Error,
+                "the IOMMU does not answer: memory that devices may still reach is not used again",
+            );
+        }
+        closed
+    }
+
     /// Has the reply take along a copy of a frame. The slot is freed when the reply is sent.
-    fn give_frame(&mut self, call: &mut Call, slot: u32) -> Result<(), Failure> {
+    pub(crate) fn give_frame(&mut self, call: &mut Call, slot: u32) -> Result<(), Failure> {
         let copy = slots::take().map_err(trouble("init has no slot left"))?;
         if let Err(error) = CNode::OWN.copy(copy, CNode::OWN, slot, Rights::READ | Rights::WRITE, 0) {
             slots::free(copy);
@@ -217,16 +267,26 @@ impl vm_memory::Server for Root {
     fn borrow_memory(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
         let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
         let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
-        let mut all = self.all_lendable();
         let gone = || Failure::new(FailureKind::NotFound, "this virtual machine has ended");
+        let mut all = self.all_lendable();
         let lent = all.find(|(lent, ending)| lent.number == machine && !ending).map(|(lent, _)| lent);
         let lent = lent.ok_or_else(gone)?;
+        let (held, ranges) = (lent.is_held_by(caller), lent.ranges());
+        drop(all);
+        if !held {
+            self.open(caller, &ranges)?;
+        }
         let slot = slots::take().map_err(trouble("init has no slot left"))?;
         if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
             slots::free(slot);
+            if !held {
+                self.close(caller, &ranges);
+            }
             return Err(trouble("keeping the notification")(error));
         }
-        lent.lend(caller, slot);
+        if let Some((lent, _)) = self.all_lendable().find(|(lent, _)| lent.number == machine) {
+            lent.lend(caller, slot);
+        }
         Ok(())
     }
 
@@ -254,8 +314,15 @@ impl vm_memory::Server for Root {
     fn release(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
         let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
         // Not held is as good: the call may be a repetition.
-        if let Ok(lent) = self.held(call, machine) {
-            lent.give_back(caller);
+        if let Ok(ranges) = self.held(call, machine).map(|lent| lent.ranges()) {
+            let closed = self.close(caller, &ranges);
+            if let Ok(lent) = self.held(call, machine) {
+                if closed {
+                    lent.give_back(caller);
+                } else {
+                    lent.strand(caller);
+                }
+            }
         }
         self.take_back_ending();
         Ok(())

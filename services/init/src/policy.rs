@@ -86,7 +86,10 @@ fn check_server(server: &Server, manifest: &Manifest) -> Result<(), String> {
     if server.priority > thread::MAX_PRIORITY {
         return Err(format!("there is no priority {}", server.priority));
     }
-    if server.heap > layout::DYNAMIC_BASE - layout::HEAP_BASE || server.stack > 16 << 20 || server.untyped > 1 << 30 {
+    if server.heap > layout::DYNAMIC_BASE - layout::HEAP_BASE
+        || server.stack > 16 << 20
+        || server.untyped.max(server.device_memory) > 1 << 30
+    {
         return Err("heap, stack or memory is too large".into());
     }
     if server.grants.len() > MOST {
@@ -194,6 +197,7 @@ mod tests {
                 heap: 1 << 20,
                 stack: 1 << 16,
                 untyped: 0,
+                device_memory: 0,
                 slots: 256,
                 restart: Restart::Always,
                 grants: vec![Grant {

@@ -496,6 +496,7 @@ fn page_tables(spec: &Spec<'_>, stack: u64) -> u64 {
     }
     // What it makes itself it may map: threads' stacks and message buffers, and a page for each vCPU.
     tables.small(spec.server.untyped);
+    tables.small(spec.server.device_memory);
     if spec.lent > 0 {
         tables.large(spec.lent);
         for _ in 0..MACHINES {

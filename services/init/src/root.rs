@@ -6,6 +6,7 @@ use crate::devices::Devices;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::process::{Process, Spec};
+use crate::protection::Protection;
 use crate::vm::{Machines, Starting};
 use crate::window::boot_info;
 use alloc::collections::VecDeque;
@@ -99,6 +100,8 @@ pub struct Record {
     pub vm_manager: bool,
     /// May use the `vm_memory` interface.
     pub guests: bool,
+    /// May use the `iommu` interface.
+    pub iommu: bool,
 }
 
 impl Record {
@@ -127,6 +130,7 @@ impl Record {
             supervisor: uses("supervisor"),
             vm_manager: uses("vm_manager"),
             guests: uses("guests"),
+            iommu: uses("iommu"),
         }
     }
 }
@@ -156,6 +160,8 @@ pub struct Root {
     pub machine: Machine,
     /// PCI.
     pub devices: Devices,
+    /// What devices reach.
+    pub protection: Protection,
     /// What the manifest says.
     pub manifest: Manifest,
     /// The log.
@@ -230,10 +236,13 @@ impl Root {
             add_servers(&mut servers, &manifest, &machine, vm, &config.name);
         }
         let machines = Machines::new(&manifest);
+        // In this order: what the firmware had devices do ends before their accesses are refused.
         let devices = Devices::find(&machine);
+        let protection = Protection::start(&mut machine);
         Ok(Self {
             machine,
             devices,
+            protection,
             manifest,
             log: Log::new(),
             servers,
@@ -300,6 +309,8 @@ impl Root {
         self.say(Level::Info, &line);
         let line = self.devices.summary();
         self.say(Level::Info, &line);
+        let (level, line) = self.protection.summary();
+        self.say(level, &line);
         for index in 0..self.servers.len() {
             if self.servers[index].vm.is_none() {
                 self.start(index);
@@ -362,7 +373,15 @@ impl Root {
             notification,
             init: self.endpoint,
         };
-        let process = Process::start(&mut self.machine, &spec).inspect_err(|_| self.devices.release(index))?;
+        let started = Process::start(&mut self.machine, &spec);
+        let process = match started {
+            Ok(process) => process,
+            Err(failure) => {
+                self.devices.release(index);
+                self.unconfine(index);
+                return Err(failure);
+            }
+        };
         let record = &mut self.servers[index];
         let line = format!("started {} (server {}, {} KiB)", record.name, index + 1, process.pages * 4);
         record.process = Some(process);
@@ -385,6 +404,7 @@ impl Root {
         if let Some(process) = record.process.take() {
             // Before its memory is somebody else's: no device of its writes there any more.
             self.devices.release(index);
+            self.unconfine(index);
             process.end(&mut self.machine);
         }
         self.forget_holder(index);
@@ -450,7 +470,7 @@ impl Root {
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
         let restarts = self.servers.iter().filter_map(|record| record.restart_at);
-        restarts.chain(self.devices.deadline()).min()
+        restarts.chain(self.devices.deadline()).chain(self.protection.deadline()).min()
     }
 
     /// Starts the servers whose waiting is over, and looks after what can be taken out.
@@ -458,6 +478,7 @@ impl Root {
         for line in self.devices.look_at_slots() {
             self.say(Level::Warn, &line);
         }
+        self.look_at_faults();
         let now = time::now();
         for index in 0..self.servers.len() {
             if self.servers[index].restart_at.is_some_and(|at| at <= now) {

@@ -15,8 +15,7 @@ use tessera_proto::supervisor::{
     CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, ServerState, SystemInfo, ThreadInfo, ThreadState,
     WriteExecute,
 };
-
-use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, supervisor, unknown_operation, vm_manager, vm_memory};
+use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, iommu, supervisor, unknown_operation, vm_manager, vm_memory};
 use tessera_rt::{AddressSpace, CNode, Endpoint, Thread, ThreadStatus, Trace, slots, start_info};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -37,6 +36,7 @@ pub fn answer(root: &mut Root, call: &mut Call, request: &[u8], reply: &mut [u8]
         Some(number) if number == supervisor::INTERFACE.number => record.supervisor,
         Some(number) if number == vm_manager::INTERFACE.number => record.vm_manager,
         Some(number) if number == vm_memory::INTERFACE.number => record.guests,
+        Some(number) if number == iommu::INTERFACE.number => record.iommu,
         _ => return unknown_operation(reply),
     };
     if !allowed {
@@ -45,6 +45,7 @@ pub fn answer(root: &mut Root, call: &mut Call, request: &[u8], reply: &mut [u8]
     match interface_of(request) {
         Some(number) if number == supervisor::INTERFACE.number => supervisor::dispatch(root, call, request, reply),
         Some(number) if number == vm_memory::INTERFACE.number => vm_memory::dispatch(root, call, request, reply),
+        Some(number) if number == iommu::INTERFACE.number => iommu::dispatch(root, call, request, reply),
         _ => vm_manager::dispatch(root, call, request, reply),
     }
 }
@@ -249,6 +250,10 @@ impl init::Server for Root {
         let caller = self.caller(call)?;
         self.devices.bus_master(caller, device)
     }
+
+    fn device_memory(&mut self, call: &mut Call, pages: u32) -> Result<(), Failure> {
+        self.lend_device_memory(call, pages)
+    }
 }
 
 impl supervisor::Server for Root {
@@ -370,7 +375,7 @@ impl supervisor::Server for Root {
             .map(|process| process.pages)
             .sum();
         let (total, bundle, init) = (boot.ram_bytes / PAGE, boot.bundle_length.div_ceil(PAGE), self.machine.own_pages);
-        let servers = processes + shared;
+        let servers = processes + shared + self.protection.lent_pages();
         let kernel = total.saturating_sub(bundle + init + servers + guests + free);
         Ok(MemoryInfo {
             total,

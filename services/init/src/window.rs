@@ -135,3 +135,59 @@ impl Registers {
         }
     }
 }
+
+/// Memory that the processors share with a device, such as an IOMMU, mapped for as long as this lives. It is named by physical addresses.
+#[derive(Debug)]
+pub struct Words {
+    mapping: vm::Mapping,
+    physical: u64,
+}
+
+impl Words {
+    /// Maps a frame of memory.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn map(frame: Frame) -> Result<Self, Error> {
+        let physical = frame.info()?.physical;
+        let mapping = vm::map(frame, Rights::READ | Rights::WRITE, 0)?;
+        Ok(Self { mapping, physical })
+    }
+
+    /// Physical address of the first byte.
+    #[must_use]
+    pub const fn physical(&self) -> u64 {
+        self.physical
+    }
+
+    /// Whether an address is in it.
+    #[must_use]
+    pub const fn holds(&self, address: u64) -> bool {
+        address >= self.physical && address - self.physical < self.mapping.length as u64
+    }
+
+    fn at(&self, address: u64) -> Option<*mut u64> {
+        let inside = address.is_multiple_of(8) && self.holds(address);
+        inside.then(|| (self.mapping.address + (address - self.physical)) as *mut u64)
+    }
+
+    /// The word at a physical address that is a multiple of 8; 0 outside.
+    #[must_use]
+    pub fn load(&self, address: u64) -> u64 {
+        // SAFETY: `at` gives an aligned address inside of a mapping that lasts as long as `self` and holds no Rust object.
+        self.at(address).map_or(0, |word| unsafe { word.read_volatile() })
+    }
+
+    /// Stores a word; nothing outside. `flush`: past the caches, for a device that does not look there.
+    pub fn store(&self, address: u64, value: u64, flush: bool) {
+        if let Some(word) = self.at(address) {
+            // SAFETY: as in `load`; the line that is written back is mapped. Stores to registers, which are not cached, come after both.
+            unsafe {
+                word.write_volatile(value);
+                if flush {
+                    core::arch::x86_64::_mm_clflush(word.cast());
+                }
+            }
+        }
+    }
+}

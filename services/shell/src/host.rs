@@ -6,6 +6,7 @@ use tessera_abi::virt::VirtFeatures;
 use tessera_proto::{
     CallError,
     datastore::{ChangedRanges, DatastoreInfo, EntryInfo, NewDisk},
+    iommu::{DomainInfo, FaultInfo, IommuInfo},
     network::{Exercise, NicInfo},
     storage::{DiskInfo, PartitionInfo},
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
@@ -163,6 +164,12 @@ pub trait Host {
     fn endpoints(&mut self) -> Answer<Vec<EndpointInfo>>;
     /// PCI functions.
     fn pci(&mut self) -> Answer<Vec<PciFunction>>;
+    /// `iommu.info`.
+    fn iommu(&mut self) -> Answer<IommuInfo>;
+    /// `iommu.domains`, all pages.
+    fn iommu_domains(&mut self) -> Answer<Vec<DomainInfo>>;
+    /// `iommu.faults`, all pages.
+    fn iommu_faults(&mut self) -> Answer<Vec<FaultInfo>>;
     /// Disks.
     fn disks(&mut self) -> Answer<Vec<DiskInfo>>;
     /// Partitions of a disk.

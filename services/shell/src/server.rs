@@ -9,6 +9,7 @@ use core::{sync::atomic::AtomicU64, time::Duration};
 use tessera_proto::{
     Failure, FailureKind, Slots, collect,
     datastore::{self, ChangedRanges, DatastoreInfo, EntryInfo},
+    iommu::{self, DomainInfo, FaultInfo, IommuInfo},
     network::{self, Exercise, NicInfo},
     storage::{self, DiskInfo, PartitionInfo},
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
@@ -140,6 +141,13 @@ fn not_granted<T>(name: &str) -> Answer<T> {
     Err(tessera_proto::CallError::Failed(Failure::new(FailureKind::NotAllowed, detail)))
 }
 
+fn iommu_client() -> Answer<iommu::Client<Connection>> {
+    match grant("iommu") {
+        Some(slot) => Ok(iommu::Client(Connection::new(Endpoint::new(slot)))),
+        None => not_granted("iommu"),
+    }
+}
+
 impl System {
     fn new(printed: u32, logged: u32) -> Self {
         Self {
@@ -248,6 +256,20 @@ impl Host for System {
 
     fn pci(&mut self) -> Answer<Vec<PciFunction>> {
         collect(LIST, |first| self.supervisor.pci(first))
+    }
+
+    fn iommu(&mut self) -> Answer<IommuInfo> {
+        iommu_client()?.info()
+    }
+
+    fn iommu_domains(&mut self) -> Answer<Vec<DomainInfo>> {
+        let mut client = iommu_client()?;
+        collect(LIST, |first| client.domains(first))
+    }
+
+    fn iommu_faults(&mut self) -> Answer<Vec<FaultInfo>> {
+        let mut client = iommu_client()?;
+        collect(LIST, |first| client.faults(first))
     }
 
     fn disks(&mut self) -> Answer<Vec<DiskInfo>> {

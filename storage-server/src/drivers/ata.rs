@@ -122,7 +122,7 @@ pub fn start(device: &Device, names: &mut u32) -> Result<Box<dyn Controller>, St
             master: (master.clone(), number * 8),
             table: table
                 .filter(|table| table.physical() < 1 << 32)
-                .ok_or("there is no memory below 4 GiB for its tables: raise `memory` of the storage server in the manifest")?,
+                .ok_or("there is no memory below 4 GiB for its tables: raise `device-memory` of the storage server in the manifest")?,
             phase: Phase::Ready,
             flying: None,
             resets: 0,

@@ -73,7 +73,7 @@ pub fn run() {
     let Some(memory) = platform::allocate(BOUNCE_CHUNKS * CHUNK) else {
         exit(
             1,
-            "there is no memory for transfers: raise `memory` of the storage server in the manifest",
+            "there is no memory for transfers: raise `device-memory` of the storage server in the manifest",
         )
     };
     let bounce = Bounce::new(memory);

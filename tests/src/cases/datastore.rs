@@ -131,11 +131,12 @@ fn made_at_run_time(context: &Context) -> Result<Outcome> {
     let mut host = context.boot(&system.into(), |config| {
         config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE"))
     })?;
-    let free = host.neat_command("mem")?;
     let create = format!(
         "vm create web 256M main:boot/vmlinuz initramfs main:boot/initramfs vcpus 2 disk main:debian -- {}",
         crate::linux::PLAIN
     );
+    let line = |text: &str, what: &str| text.lines().find(|line| line.starts_with(what)).unwrap_or_default().to_owned();
+    let mut free = None;
     for round in 0..2 {
         host.neat_command(&create)?;
         let refused = host.command(&create)?;
@@ -161,10 +162,12 @@ fn made_at_run_time(context: &Context) -> Result<Outcome> {
         host.neat_command("vm remove web")?;
         let gone = host.command("vm start web")?;
         ensure!(gone.contains("no virtual machine"), "a machine that was removed started:\n{gone}");
+        // The storage server gives RAM back when no device works in it any more.
+        let text = host.poll_command("mem", |text| line(text, "guests").contains(" 0 B "))?;
+        let now = line(&text, "free");
+        let before = free.replace(now.clone()).unwrap_or(now.clone());
+        ensure!(before == now, "memory was lost: `{before}`, now `{now}`");
     }
-    // The storage server gives RAM back when no device works in it any more.
-    let line = |text: &str| text.lines().find(|line| line.contains("free")).map(str::to_owned);
-    host.poll_command("mem", |text| line(text) == line(&free))?;
     host.neat_command("vm create other 64M main:boot/nothing")?;
     let failed = host.command("vm start other")?;
     let text = host.poll_command("log -n 20", |text| text.contains("boot/nothing"))?;

@@ -9,6 +9,7 @@ mod fuzz;
 mod guest;
 mod guest_disk;
 mod hostile_guest;
+mod iommu;
 mod isolation;
 mod lifecycle;
 mod panic_record;
@@ -85,6 +86,7 @@ pub fn all() -> Vec<Case> {
         lifecycle::CASES,
         panic_record::CASES,
         storage::CASES,
+        iommu::CASES,
     ]
     .concat()
 }

@@ -60,12 +60,12 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Bytes of a test's disk: whole cylinders of 16 heads and 63 sectors, as Bochs wants them.
-const SIZE: u64 = 128 * 16 * 63 * 512;
+pub(super) const SIZE: u64 = 128 * 16 * 63 * 512;
 /// Sectors of 512 bytes that tests look at.
-const SECTORS: [u64; 5] = [0, 1, 77, 2048, SIZE / 512 - 1];
+pub(super) const SECTORS: [u64; 5] = [0, 1, 77, 2048, SIZE / 512 - 1];
 
 /// Words of SplitMix64, begun anew in each sector from seed and sector number: what `disk exercise` writes.
-fn pattern(seed: u64, sector: u64, size: usize) -> Vec<u8> {
+pub(super) fn pattern(seed: u64, sector: u64, size: usize) -> Vec<u8> {
     let mut state = seed ^ sector.wrapping_mul(0xd6e8_feb8_6659_fd93);
     let mut bytes = Vec::with_capacity(size);
     for _ in 0..size / 8 {
@@ -79,7 +79,7 @@ fn pattern(seed: u64, sector: u64, size: usize) -> Vec<u8> {
 }
 
 /// Makes an image whose sectors that are looked at have content of their own.
-fn image(context: &Context, name: &str, seed: u64) -> Result<PathBuf> {
+pub(super) fn image(context: &Context, name: &str, seed: u64) -> Result<PathBuf> {
     let stem = format!("{}.{}.{name}.raw", context.name.replace('/', "-"), context.emulator);
     let path = context.environment.logs.join(stem);
     // Bochs marks images that it uses, and leaves the mark when it is ended.
@@ -95,7 +95,7 @@ fn image(context: &Context, name: &str, seed: u64) -> Result<PathBuf> {
 }
 
 /// A disk of every driver that the emulator has a device for, with the name under which it will be known.
-fn disks(context: &Context) -> Result<Vec<(&'static str, Disk)>> {
+pub(super) fn disks(context: &Context) -> Result<Vec<(&'static str, Disk)>> {
     let kinds: &[(&str, Bus, &str)] = match context.emulator {
         // The first AHCI or IDE disk is the one that the machine boots from.
         Emulator::Qemu => &[
@@ -111,7 +111,7 @@ fn disks(context: &Context) -> Result<Vec<(&'static str, Disk)>> {
 }
 
 /// A command's output as one line.
-fn one_line(host: &mut Host, command: &str) -> Result<String> {
+pub(super) fn one_line(host: &mut Host, command: &str) -> Result<String> {
     let text = host.command(command)?;
     Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -143,7 +143,7 @@ fn bytes_of(text: &str) -> Result<Vec<u8>> {
 }
 
 /// Reads a sector through the shell and compares it.
-fn compare(host: &mut Host, disk: &str, sector: u64, expected: &[u8]) -> Result<()> {
+pub(super) fn compare(host: &mut Host, disk: &str, sector: u64, expected: &[u8]) -> Result<()> {
     let text = host.command(&format!("disk read {disk} {sector}"))?;
     ensure!(
         bytes_of(&text)? == expected,
@@ -199,7 +199,7 @@ fn read(context: &Context) -> Result<Outcome> {
 }
 
 /// Whether `count` sectors of an image from `first` on are the pattern.
-fn check_image(path: &Path, seed: u64, first: u64, count: u64) -> Result<()> {
+pub(super) fn check_image(path: &Path, seed: u64, first: u64, count: u64) -> Result<()> {
     let file = fs::File::open(path)?;
     for sector in first..first + count {
         let mut bytes = [0; 512];

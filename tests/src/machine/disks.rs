@@ -55,8 +55,8 @@ impl Disk {
         }
     }
 
-    /// QEMU's arguments for disk number `number`; `ports` counts the ports of the AHCI controller.
-    pub(super) fn qemu(&self, number: usize, ports: &mut u32, logs: &Path, stem: &str) -> Result<Vec<String>> {
+    /// QEMU's arguments for disk number `number`; `ports` counts the ports of the AHCI controller. `iommu`: the machine has one.
+    pub(super) fn qemu(&self, number: usize, iommu: bool, ports: &mut u32, logs: &Path, stem: &str) -> Result<Vec<String>> {
         let mut file = self.path.display().to_string();
         if let Some(sector) = self.bad_sector {
             let rules = logs.join(format!("{stem}.disk{number}.blkdebug"));
@@ -95,6 +95,8 @@ impl Disk {
                 format!("nvme,serial={serial},bus=port{number}")
             }
             Bus::Nvme => format!("nvme,serial={serial}"),
+            // Older devices of this kind go past an IOMMU.
+            Bus::Virtio if iommu => format!("virtio-blk-pci,serial={serial},disable-legacy=on,iommu_platform=on"),
             Bus::Virtio => format!("virtio-blk-pci,serial={serial}"),
             Bus::Ahci => format!("ide-hd,serial={serial},bus=ide.{}", port()),
             Bus::Cd => format!("ide-cd,serial={serial},bus=ide.{}", port()),

@@ -27,6 +27,15 @@ pub enum Firmware {
     Uefi,
 }
 
+/// Whose IOMMU a machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Iommu {
+    /// Intel's VT-d.
+    Vtd,
+    /// AMD-Vi.
+    Amd,
+}
+
 /// What emulates the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Emulator {
@@ -84,6 +93,8 @@ pub struct Config {
     pub second_port: bool,
     /// The machine may restart itself; else a restart ends it.
     pub restarts: bool,
+    /// Its IOMMU, and disks that go through it; QEMU alone.
+    pub iommu: Option<Iommu>,
     /// Disks beside the one that it boots from.
     pub disks: Vec<Disk>,
     /// QEMU's monitor can be used.
@@ -107,6 +118,7 @@ impl Config {
             counted: false,
             second_port: false,
             restarts: false,
+            iommu: None,
             disks: Vec::new(),
             monitor: false,
             extra: Vec::new(),

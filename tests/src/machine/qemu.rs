@@ -1,6 +1,6 @@
 //! QEMU with AMD-V emulated.
 
-use super::{Config, Counter, Firmware, Line, Monitor, Process, Started, connect};
+use super::{Config, Counter, Firmware, Iommu, Line, Monitor, Process, Started, connect};
 use crate::{Failure, Result};
 use std::{
     fs, io,
@@ -45,6 +45,12 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
         let code = ovmf().ok_or_else(|| Failure::new("OVMF is not installed (Debian package ovmf)"))?;
         command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")]);
     }
+    // Before all other devices, which it looks after.
+    match config.iommu {
+        Some(Iommu::Vtd) => command.args(["-device", "intel-iommu"]),
+        Some(Iommu::Amd) => command.args(["-device", "amd-iommu"]),
+        None => &mut command,
+    };
     let boot = config.boot.display();
     match config.boot.extension().and_then(|e| e.to_str()) {
         Some("iso") => command.args(["-cdrom", &boot.to_string(), "-boot", "d"]),
@@ -76,7 +82,7 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     };
     let mut ports = 0;
     for (number, disk) in config.disks.iter().enumerate() {
-        command.args(disk.qemu(number, &mut ports, logs, &file_stem)?);
+        command.args(disk.qemu(number, config.iommu.is_some(), &mut ports, logs, &file_stem)?);
     }
     let monitor = config.monitor.then(|| {
         let path = std::env::temp_dir().join(format!("tessera-{}-{file_stem}.monitor", std::process::id()));

@@ -79,6 +79,7 @@ impl Root {
     fn give(&mut self, name: &str, index: usize, server: usize, granted: &mut Vec<Granted>) -> StartDevice {
         self.devices.entries[index].holder = Some(server);
         let function = self.devices.entries[index].function.clone();
+        self.confine(server, function.address);
         let mut device = StartDevice {
             grant: name.to_string(),
             address: function.address.to_string(),

@@ -9,6 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use space::Space;
+pub(crate) use space::Tables;
 use tessera_abi::boot::slot;
 use tessera_pci::{Address, ConfigSpace, Function, Header, Slot, change_command, command, enumerate, register};
 use tessera_proto::supervisor::{PciFunction, PciInterrupts, PciRange};
@@ -218,6 +219,72 @@ impl Devices {
         let space = self.spaces.get(entry.space).ok_or_else(missing)?;
         change_command(space, entry.function.address, command::BUS_MASTER, 0);
         Ok(())
+    }
+
+    /// Bus right below the bridge at an address.
+    #[must_use]
+    pub fn secondary_bus(&self, segment: u16, bus: u8, device: u8, function: u8) -> Option<u8> {
+        let at = Address {
+            segment,
+            bus,
+            device,
+            function,
+        };
+        let entry = self.entries.iter().find(|entry| entry.function.address == at)?;
+        match entry.function.header {
+            Header::Bridge { secondary, .. } => Some(secondary),
+            _ => None,
+        }
+    }
+
+    /// Whose requests a function's look like to an IOMMU, if it is behind a bridge of conventional PCI (PCI Express to PCI/PCI-X Bridge 1.0, 2.3): the bridge's own, or those of the first place behind it.
+    #[must_use]
+    pub fn alias(&self, address: Address) -> Option<Address> {
+        self.entries.iter().find_map(|entry| {
+            let Header::Bridge { secondary, last } = entry.function.header else {
+                return None;
+            };
+            let above = entry.function.address.segment == address.segment && (secondary..=last).contains(&address.bus);
+            let express = entry
+                .function
+                .capabilities
+                .iter()
+                .find(|capability| capability.id == tessera_pci::capability_id::EXPRESS);
+            let kind = express.and_then(|capability| {
+                let space = self.spaces.get(entry.space)?;
+                Some(space.read(entry.function.address, capability.offset & !3) >> 20 & 15)
+            });
+            match kind {
+                _ if !above => None,
+                // A bridge to conventional PCI.
+                Some(7) => Some(Address {
+                    segment: address.segment,
+                    bus: secondary,
+                    device: 0,
+                    function: 0,
+                }),
+                Some(_) => None,
+                None => Some(entry.function.address),
+            }
+        })
+    }
+
+    /// Whether a function has signalled an abort (PCI 3.0, 6.2.3) since this was last asked.
+    #[must_use]
+    pub fn take_abort(&self, address: Address) -> bool {
+        const ABORT: u32 = 1 << 27;
+        self.spaces.iter().any(|space| {
+            let (segment, buses) = space.buses();
+            if segment != address.segment || !buses.contains(&address.bus) {
+                return false;
+            }
+            let word = space.read(address, register::COMMAND);
+            let aborted = word != u32::MAX && word & ABORT != 0;
+            if aborted {
+                space.write(address, register::COMMAND, (word & 0xffff) | ABORT);
+            }
+            aborted
+        })
     }
 
     /// What the shell shows of a function.

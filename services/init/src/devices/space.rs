@@ -65,7 +65,7 @@ impl ConfigSpace for Space {
 }
 
 /// The firmware's tables lie in what the kernel hands over as device memory: everything that is not RAM.
-struct Tables<'a>(&'a Machine);
+pub struct Tables<'a>(pub &'a Machine);
 
 impl Physical for Tables<'_> {
     fn bytes(&self, address: u64, length: u64) -> Option<Vec<u8>> {

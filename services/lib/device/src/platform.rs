@@ -8,9 +8,9 @@ use crate::{
 };
 use alloc::{rc::Rc, string::String, vec::Vec};
 use core::ptr::NonNull;
-use tessera_proto::init;
+use tessera_proto::{Slots, init};
 use tessera_rt::{
-    CNode, Connection, Endpoint, Frame, IoPorts, Irq, Notification, Untyped,
+    CNode, Connection, Endpoint, Frame, IoPorts, Irq, Notification,
     abi::{
         Error, PAGE_SIZE,
         object::{Rights, frame},
@@ -22,10 +22,17 @@ use tessera_rt::{
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 
-/// Memory that a device and the server share.
+/// Memory that a device and the server share. It is init's, which lends it: what the server could make kernel objects of, no device may reach.
 pub fn allocate(bytes: usize) -> Option<DmaBuffer> {
     let pages = bytes.div_ceil(PAGE_SIZE).max(1);
-    let frame = Untyped::OWN.frame(pages as u64).ok()?;
+    let slot = free_slots::take().ok()?;
+    let mut init = init::Client(Connection::new(Endpoint::new(slots::INIT)));
+    if let Err(error) = init.device_memory(u32::try_from(pages).ok()?, Slots(slot)) {
+        log::error!("there is no memory for devices: {error}");
+        free_slots::free(slot);
+        return None;
+    }
+    let frame = Frame::new(slot);
     let physical = frame.info().ok()?.physical;
     let mapping = vm::map(frame, READ_WRITE, 0).ok()?;
     let base = NonNull::new(mapping.as_ptr())?;

@@ -96,6 +96,8 @@ pub struct Server {
     pub stack: u64,
     /// Bytes of `Untyped` for what the server makes by itself (threads, reply objects, vCPUs).
     pub untyped: u64,
+    /// Most bytes that init lends the server for its devices to work in.
+    pub device_memory: u64,
     /// Slots of the capability table, a power of two.
     pub slots: u32,
     /// What happens when it ends.

@@ -62,6 +62,12 @@ pub fn ecam_windows(memory: &impl Physical, rsdp: u64) -> Vec<EcamWindow> {
 }
 
 fn find(memory: &impl Physical, rsdp: u64) -> Option<Vec<EcamWindow>> {
+    acpi_table(memory, rsdp, *b"MCFG").map(|bytes| windows(&bytes))
+}
+
+/// The first sound table of a name, header and all. `rsdp` is the root pointer's physical address.
+#[must_use]
+pub fn acpi_table(memory: &impl Physical, rsdp: u64, name: [u8; 4]) -> Option<Vec<u8>> {
     let root = memory.bytes(rsdp, 36)?;
     if root.get(..8)? != b"RSD PTR " || !sums_to_zero(root.get(..20)?) {
         return None;
@@ -76,8 +82,8 @@ fn find(memory: &impl Physical, rsdp: u64) -> Option<Vec<EcamWindow>> {
         let Some(bytes) = table(memory, number(entry, 0, width)?) else {
             continue;
         };
-        if bytes.get(..4) == Some(b"MCFG") {
-            return Some(windows(&bytes));
+        if bytes.get(..4) == Some(&name) {
+            return Some(bytes);
         }
     }
     None

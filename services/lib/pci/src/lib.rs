@@ -16,7 +16,7 @@ mod names;
 #[cfg(test)]
 mod testing;
 
-pub use acpi::{EcamWindow, Physical, ecam_windows};
+pub use acpi::{EcamWindow, Physical, acpi_table, ecam_windows};
 pub use address::Address;
 pub use bar::{Bar, BarKind};
 pub use capability::{Capability, Msi, Msix, Slot, find, id as capability_id};

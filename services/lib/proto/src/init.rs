@@ -48,4 +48,7 @@ interface! {
     3 idempotent fn ready() -> ();
     /// Lets a PCI function of the server, the `device`th of its start information, access memory by itself. The server has reset it: what an earlier one had it do is forgotten.
     4 idempotent fn bus_master(device: u32) -> ();
+    /// Gives a Frame of zeroed memory, contiguous, in which the server's PCI functions may work. It stays init's own, since a device may be writing into it, and is taken back when the server ends; the manifest bounds how much a
+    /// server gets (`device-memory`).
+    5 once fn device_memory(pages: u32) gives 1 -> ();
 }

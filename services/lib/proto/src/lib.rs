@@ -16,6 +16,7 @@ pub mod guest_disk;
 pub mod guest_net;
 pub mod guest_queues;
 pub mod init;
+pub mod iommu;
 pub mod network;
 mod page;
 pub mod reference;
@@ -36,7 +37,7 @@ pub use page::{Page, collect};
 pub use declare::{Attempt, answer, arguments, invoke, operation_of, unknown_operation};
 
 /// Every interface of the system.
-pub const INTERFACES: [&Interface; 11] = [
+pub const INTERFACES: &[&Interface] = &[
     &init::INTERFACE,
     &supervisor::INTERFACE,
     &vm_manager::INTERFACE,
@@ -48,6 +49,7 @@ pub const INTERFACES: [&Interface; 11] = [
     &datastore::INTERFACE,
     &network::INTERFACE,
     &guest_net::INTERFACE,
+    &iommu::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

@@ -6,6 +6,7 @@ mod cpu;
 mod datastore;
 mod disk;
 mod help;
+mod iommu;
 mod ipc;
 mod irq;
 mod kill;
@@ -40,6 +41,7 @@ pub static COMMANDS: &[&dyn Command] = &[
     &cpu::Cpu,
     &irq::Irq,
     &pci::Pci,
+    &iommu::Iommu,
     &disk::Disk,
     &datastore::Datastore,
     &nic::Nic,

@@ -11,6 +11,7 @@ use tessera_proto::{
     FailureKind,
     datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind},
     init::Level,
+    iommu::{AccessKind, DomainInfo, FaultInfo, IommuInfo, IommuKind},
     network::{Exercise, Link, NicInfo, NicOffloads, NicState, NicStatistics},
     storage::{DiskHealth, DiskInfo, DiskState, DiskStatistics, PartitionInfo},
     supervisor::{
@@ -282,6 +283,42 @@ impl Host for FakeHost {
             ),
             function("0000:00:1f.2", (12, 3, 0x30), PciInterrupts::Line(255), ""),
         ])
+    }
+
+    fn iommu(&mut self) -> Answer<IommuInfo> {
+        self.answer(IommuInfo {
+            kind: if self.backend == 0 { IommuKind::None } else { IommuKind::Vtd },
+            reason: "the firmware names none".into(),
+            units: 4,
+            address_bits: 48,
+            interrupts_remapped: false,
+            table_pages: u64::MAX,
+            faults: u64::MAX,
+        })
+    }
+
+    fn iommu_domains(&mut self) -> Answer<Vec<DomainInfo>> {
+        self.answer(vec![DomainInfo {
+            server: "storage".repeat(9),
+            device_memory: 1 << 50,
+            guest_memory: 1 << 50,
+            reserved: 4096,
+            table_pages: 9,
+            functions: vec!["0000:00:04.0".into(); 30],
+        }])
+    }
+
+    fn iommu_faults(&mut self) -> Answer<Vec<FaultInfo>> {
+        let fault = |function: &str, address| FaultInfo {
+            tsc: 5,
+            function: function.into(),
+            server: function.repeat(5),
+            address,
+            kind: AccessKind::Interrupt,
+            reason: 255,
+            count: u64::MAX,
+        };
+        self.answer(vec![fault("0000:00:04.0", Some(u64::MAX)), fault("", None)])
     }
 
     fn disks(&mut self) -> Answer<Vec<DiskInfo>> {

@@ -155,7 +155,7 @@ impl Port {
 
     fn attach(common: &Common, base: u64, number: u32) -> Result<Self, String> {
         let memory = |bytes| {
-            let none = "there is no memory for its commands: raise `memory` of the storage server in the manifest";
+            let none = "there is no memory for its commands: raise `device-memory` of the storage server in the manifest";
             common.platform.allocate(bytes).ok_or(none)
         };
         let mut port = Self {

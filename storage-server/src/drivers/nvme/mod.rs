@@ -113,7 +113,7 @@ pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String
     }
     let stride = 4 << (capabilities >> 32 & 15);
     let most_entries = (capabilities as u16).saturating_add(1);
-    let none = "there is no memory for its queues: raise `memory` of the storage server in the manifest";
+    let none = "there is no memory for its queues: raise `device-memory` of the storage server in the manifest";
     let platform = device.platform.clone();
     let mut nvme = Nvme {
         name: format!("nvme{number}"),

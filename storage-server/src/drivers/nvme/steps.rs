@@ -135,8 +135,9 @@ impl Nvme {
                 let number = index as u16 + 1;
                 if self.queues.len() <= index {
                     let queue = Queue::new(&*self.platform, number, size, self.stride);
-                    self.queues
-                        .push(queue.ok_or("there is no memory for its queues: raise `memory` of the storage server in the manifest")?);
+                    self.queues.push(
+                        queue.ok_or("there is no memory for its queues: raise `device-memory` of the storage server in the manifest")?,
+                    );
                 }
                 self.queues[index].reset();
                 let vector = u32::from(if number < self.interrupts { number } else { 0 });

@@ -84,7 +84,7 @@ impl Queue {
         let memory = |bytes: usize| {
             platform
                 .allocate(bytes)
-                .ok_or("there is no memory for its queues: raise `memory` of the storage server")
+                .ok_or("there is no memory for its queues: raise `device-memory` of the storage server")
         };
         let mut queue = Self {
             number,

@@ -15,6 +15,7 @@
 //! | `lifecycle VM COUNT` | starts and stops a virtual machine and counts free pages |
 //! | `boot-times VM` | prints when the kernel, init and the guest's user land were reached |
 //! | `panic` | panics the kernel |
+//! | `stray` | has an NVMe controller write into memory that was not lent for it |
 //! | `disk NAME ROUNDS` | writes and reads a disk over and over, whatever happens to the storage server |
 //! | `stream STORE ROUNDS` | writes and reads a file of a datastore through shared memory |
 //!
@@ -51,6 +52,7 @@ mod refuse;
 mod relay;
 #[cfg(target_os = "tessera")]
 mod report;
+mod stray;
 #[cfg(target_os = "tessera")]
 mod stream;
 #[cfg(target_os = "tessera")]
@@ -81,6 +83,7 @@ fn start() {
         "echo" => bench::echo::run(),
         "bench" => bench::run(word(1)),
         "lifecycle" => lifecycle::run(word(1), number(2, 1000)),
+        "stray" => stray::run(),
         "disk" => disk::run(word(1), number(2, 100)),
         "stream" => stream::run(word(1), number(2, 100)),
         "boot-times" => lifecycle::boot_times(word(1)),

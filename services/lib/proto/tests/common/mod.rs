@@ -7,6 +7,7 @@ use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo};
 use tessera_proto::guest_net::{GuestNetEvent, GuestNicInfo};
 use tessera_proto::guest_queues::{GuestQueue, GuestQueues};
 use tessera_proto::init::Level;
+use tessera_proto::iommu::{AccessKind, DomainInfo, FaultInfo, IommuInfo, IommuKind};
 use tessera_proto::network::{Exercise, Link, NicInfo, NicOffloads, NicState, NicStatistics};
 use tessera_proto::storage::*;
 use tessera_proto::supervisor::*;
@@ -50,6 +51,11 @@ impl init::Server for Example {
     }
     fn bus_master(&mut self, _: &mut Call, device: u32) -> Result<(), Failure> {
         self.note(format!("bus_master {device}"))
+    }
+    fn device_memory(&mut self, call: &mut Call, pages: u32) -> Result<(), Failure> {
+        self.note(format!("device_memory {pages}"))?;
+        call.give(36);
+        Ok(())
     }
 }
 
@@ -507,6 +513,50 @@ impl vm_console::Server for Example {
     }
 }
 
+impl iommu::Server for Example {
+    fn info(&mut self, _: &mut Call) -> Result<IommuInfo, Failure> {
+        self.note("info")?;
+        Ok(IommuInfo {
+            kind: IommuKind::Vtd,
+            reason: String::new(),
+            units: 2,
+            address_bits: 48,
+            interrupts_remapped: true,
+            table_pages: 300,
+            faults: 7,
+        })
+    }
+    fn domains(&mut self, _: &mut Call, first: u32) -> Result<Page<DomainInfo>, Failure> {
+        self.note(format!("domains {first}"))?;
+        Ok(Page {
+            items: vec![DomainInfo {
+                server: "storage".into(),
+                device_memory: 4 << 20,
+                guest_memory: 256 << 20,
+                reserved: 4096,
+                table_pages: 9,
+                functions: vec!["0000:00:04.0".into()],
+            }],
+            next: None,
+        })
+    }
+    fn faults(&mut self, _: &mut Call, first: u32) -> Result<Page<FaultInfo>, Failure> {
+        self.note(format!("faults {first}"))?;
+        Ok(Page {
+            items: vec![FaultInfo {
+                tsc: 1 << 40,
+                function: "0000:00:04.0".into(),
+                server: "storage".into(),
+                address: Some(0x1234_5000),
+                kind: AccessKind::Write,
+                reason: 5,
+                count: 3,
+            }],
+            next: Some(4),
+        })
+    }
+}
+
 impl vm_memory::Server for Example {
     fn machine(&mut self, _: &mut Call, server: u64) -> Result<MachineConfig, Failure> {
         self.note(format!("machine {server}"))?;
@@ -774,6 +824,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(11) => guest_net::dispatch(server, call, request, reply),
         Some(9) => datastore::dispatch(server, call, request, reply),
         Some(10) => network::dispatch(server, call, request, reply),
+        Some(16) => iommu::dispatch(server, call, request, reply),
         _ => unknown_operation(reply),
     }
 }
@@ -844,6 +895,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(init.panicked("lib.rs:1: oh"));
     call!(init.ready());
     call!(init.bus_master(3));
+    call!(init.device_memory(16, Slots(55)));
     call!(supervisor.system());
     call!(supervisor.servers(300));
     call!(supervisor.threads(2, 3));
@@ -888,6 +940,9 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_memory.state(4, StateKind::Nics, Slots(52)));
     call!(vm_memory.release(4));
     call!(vm_memory.loans(0));
+    call!(iommu.info());
+    call!(iommu.domains(2));
+    call!(iommu.faults(3));
     let queue = GuestQueue {
         index: 1,
         size: 256,

@@ -1,0 +1,601 @@
+//! The IOMMU: every device reaches only what was lent to the server that drives it. init drives the units by itself, since configuration space, all memory and the right to access memory are its own already.
+//!
+//! There is one domain for each server that holds PCI functions, not one for each function: all that a server has borrowed is for any of its devices, and it could have one of them copy for another. What is in it:
+//!
+//! | memory | mapped | unmapped |
+//! |---|---|---|
+//! | lent for devices (`init.device_memory`) | when it is lent | when the server ends |
+//! | guests' RAM (`vm_memory`) | when it is borrowed | when it is given back, or the server ends |
+//! | what the firmware reserves for a function | when the server gets the function | when the server ends |
+//!
+//! All of it is init's own: a server cannot make kernel objects out of memory that a device may still write. Functions that nobody holds are in no domain and reach nothing.
+
+use crate::buddy::Block;
+use crate::devices::Tables;
+use crate::machine::Machine;
+use crate::process::trouble;
+use crate::root::Root;
+use crate::window::{Registers, Words, boot_info};
+use alloc::collections::VecDeque;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use tessera_abi::PAGE_SIZE;
+use tessera_abi::object::ObjectKind;
+use tessera_iommu::{Description, Error, Fault, FaultKind, Hardware, Iommu, Kind, Reserved, Source, dmar, ivrs};
+use tessera_pci::{Address, acpi_table};
+use tessera_proto::init::Level;
+use tessera_proto::iommu::{self, AccessKind, DomainInfo, FaultInfo, IommuInfo, IommuKind};
+use tessera_proto::{Call, Failure, FailureKind, Page};
+use tessera_rt::{CNode, Frame, Untyped, slots, time};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+/// Pages of tables are taken so many at once, as a power of two.
+const CHUNK_ORDER: u32 = 4;
+/// Bytes of a unit's registers that are used (VT-d's fault records may lie further up; they end below this).
+const REGISTERS: u64 = 0x4000;
+const REGISTERS_VTD: u64 = 0x1000;
+/// Milliseconds between two looks at faults. A device that makes them without end costs this much and no more.
+const LOOK_MS: u64 = 250;
+/// Faults that are remembered.
+const REMEMBERED: usize = 64;
+/// Milliseconds for which faults of one function are counted, not logged, after a line in the log.
+const QUIET_MS: u64 = 5000;
+
+/// Memory of tables.
+#[derive(Debug, Default)]
+struct Store {
+    chunks: Vec<Words>,
+    free: Vec<u64>,
+    pages: u64,
+}
+
+/// What the units need of the machine, borrowed for one step.
+struct Access<'a> {
+    machine: &'a mut Machine,
+    store: &'a mut Store,
+    registers: &'a [Registers],
+}
+
+impl Access<'_> {
+    fn chunk(&mut self, order: u32) -> Option<u64> {
+        let block = self.machine.take(order)?;
+        let slot = slots::take().ok()?;
+        // Never given back: tables are few, and are used again.
+        let made = Untyped::new(block.slot).retype(ObjectKind::Frame, block.pages(), CNode::OWN, slot, 1);
+        let words = made.and_then(|()| Words::map(Frame::new(slot))).ok()?;
+        let base = words.physical();
+        self.machine.own_pages += block.pages();
+        self.store.pages += block.pages();
+        self.store.chunks.push(words);
+        Some(base)
+    }
+
+    fn words(&self, address: u64) -> Option<&Words> {
+        self.store.chunks.iter().find(|words| words.holds(address))
+    }
+}
+
+impl Hardware for Access<'_> {
+    fn take(&mut self, order: u32) -> Option<u64> {
+        if order > 0 {
+            return self.chunk(order);
+        }
+        if self.store.free.is_empty() {
+            let base = self.chunk(CHUNK_ORDER)?;
+            self.store.free.extend((0..1 << CHUNK_ORDER).map(|page| base + page * PAGE));
+        }
+        self.store.free.pop()
+    }
+
+    fn give(&mut self, page: u64) {
+        self.store.free.push(page);
+    }
+
+    fn load(&self, address: u64) -> u64 {
+        self.words(address).map_or(0, |words| words.load(address))
+    }
+
+    fn store(&mut self, address: u64, word: u64, flush: bool) {
+        if let Some(words) = self.words(address) {
+            words.store(address, word, flush);
+        }
+    }
+
+    fn read(&self, unit: usize, offset: u64) -> u32 {
+        self.registers.get(unit).map_or(u32::MAX, |registers| registers.read(offset))
+    }
+
+    fn write(&mut self, unit: usize, offset: u64, value: u32) {
+        if let Some(registers) = self.registers.get(unit) {
+            registers.write(offset, value);
+        }
+    }
+}
+
+/// Memory lent to a server for its devices.
+#[derive(Debug)]
+struct DeviceMemory {
+    server: usize,
+    block: Block,
+    /// Slot of the frame.
+    slot: u32,
+}
+
+/// The units at work.
+#[derive(Debug)]
+struct Units {
+    iommu: Iommu,
+    registers: Vec<Registers>,
+    reserved: Vec<Reserved>,
+    aliases: Vec<(Source, Source, Source)>,
+    /// AMD: the functions that the units are themselves.
+    functions: Vec<Source>,
+}
+
+/// The IOMMU and what it protects.
+#[derive(Debug, Default)]
+pub struct Protection {
+    units: Option<Units>,
+    /// Why there is none.
+    reason: String,
+    store: Store,
+    lent: Vec<DeviceMemory>,
+    /// When faults are looked for next (TSC).
+    due: u64,
+    faults: VecDeque<FaultInfo>,
+    total: u64,
+    /// Until when faults of a function are not logged (TSC), and how many were not.
+    quiet: Vec<(String, u64, u64)>,
+}
+
+const fn source_of(address: Address) -> Source {
+    Source::new(address.segment, address.bus, address.device, address.function)
+}
+
+fn kernel(error: Error) -> Failure {
+    Failure::new(FailureKind::Exhausted, format_args!("the IOMMU: {error}"))
+}
+
+impl Protection {
+    /// Finds the machine's units and has them translate: no device reaches anything afterwards.
+    pub fn start(machine: &mut Machine) -> Self {
+        let mut protection = Self::default();
+        if let Err(reason) = protection.try_start(machine) {
+            protection.units = None;
+            protection.reason = reason;
+        }
+        protection
+    }
+
+    fn try_start(&mut self, machine: &mut Machine) -> Result<(), String> {
+        let found = find(machine).ok_or("the firmware names none")?;
+        let length = if found.kind == Kind::Vtd { REGISTERS_VTD } else { REGISTERS };
+        let mut registers = Vec::new();
+        for unit in &found.units {
+            let (memory, offset) = machine
+                .device(unit.base, length)
+                .ok_or_else(|| format!("the registers at {:#x} lie in memory", unit.base))?;
+            let mapped = Registers::map(memory, offset, length);
+            registers.push(mapped.map_err(|error| format!("the registers at {:#x}: {}", unit.base, error.text()))?);
+        }
+        let mut access = Access {
+            machine,
+            store: &mut self.store,
+            registers: &registers,
+        };
+        let iommu = Iommu::start(&mut access, &found).map_err(|error| error.to_string())?;
+        self.units = Some(Units {
+            iommu,
+            registers,
+            reserved: found.reserved,
+            aliases: found.aliases,
+            functions: found.units.iter().filter_map(|unit| unit.function).collect(),
+        });
+        Ok(())
+    }
+
+    /// One line for the log, and how much it matters.
+    #[must_use]
+    pub fn summary(&self) -> (Level, String) {
+        match &self.units {
+            None => {
+                let line = format!(
+                    "IOMMU: none ({}). Devices reach all memory: a faulty one, or a driver that was taken over, can write anywhere",
+                    self.reason
+                );
+                (Level::Warn, line)
+            }
+            Some(units) => {
+                let line = format!(
+                    "IOMMU: {}, {} units; devices reach what is lent to their server, and nothing else",
+                    kind_name(units.iommu.kind()),
+                    units.iommu.units()
+                );
+                (Level::Info, line)
+            }
+        }
+    }
+
+    /// Does something with the units, if there are any.
+    fn with<T>(
+        &mut self,
+        machine: &mut Machine,
+        act: impl FnOnce(&mut Iommu, &mut Access<'_>) -> Result<T, Error>,
+    ) -> Option<Result<T, Error>> {
+        let units = self.units.as_mut()?;
+        let mut access = Access {
+            machine,
+            store: &mut self.store,
+            registers: &units.registers,
+        };
+        Some(act(&mut units.iommu, &mut access))
+    }
+
+    fn has_functions(&self, server: usize) -> bool {
+        let domain = self.units.as_ref().and_then(|units| units.iommu.domain(server));
+        domain.is_some_and(|domain| !domain.sources.is_empty())
+    }
+
+    /// Has a server's functions reach a range.
+    ///
+    /// # Errors
+    /// No memory for tables; the unit is silent; the range is past what it translates. Nothing was mapped.
+    pub fn map(&mut self, machine: &mut Machine, server: usize, address: u64, length: u64) -> Result<(), Failure> {
+        if !self.has_functions(server) {
+            return Ok(());
+        }
+        let mapped = self.with(machine, |iommu, access| iommu.map(access, server, address, length));
+        mapped.unwrap_or(Ok(())).map_err(kernel)
+    }
+
+    /// Has them not reach it any more. Answers whether that is so.
+    pub fn unmap(&mut self, machine: &mut Machine, server: usize, address: u64, length: u64) -> bool {
+        let unmapped = self.with(machine, |iommu, access| iommu.unmap(access, server, address, length));
+        !matches!(unmapped, Some(Err(Error::Silent(_))))
+    }
+
+    /// Bytes that are lent to a server for its devices.
+    fn lent_to(&self, server: usize) -> u64 {
+        let lent = self.lent.iter().filter(|lent| lent.server == server);
+        lent.map(|lent| lent.block.pages() * PAGE).sum()
+    }
+
+    /// Pages that are lent for devices.
+    #[must_use]
+    pub fn lent_pages(&self) -> u64 {
+        self.lent.iter().map(|lent| lent.block.pages()).sum()
+    }
+
+    /// When [`Root::look_at_faults`] is due next (TSC).
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        self.units.is_some().then_some(self.due)
+    }
+}
+
+/// What the firmware says of units.
+fn find(machine: &Machine) -> Option<Description> {
+    let (tables, rsdp) = (Tables(machine), boot_info().rsdp);
+    if rsdp == 0 {
+        return None;
+    }
+    let intel = acpi_table(&tables, rsdp, *b"DMAR").and_then(|table| dmar(&table));
+    intel.or_else(|| acpi_table(&tables, rsdp, *b"IVRS").and_then(|table| ivrs(&table)))
+}
+
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Vtd => "Intel VT-d",
+        Kind::Amd => "AMD-Vi",
+    }
+}
+
+impl Root {
+    /// A server gets a function: puts it into the server's domain, with the memory that the firmware reserves for it. The log says what does not work; the function reaches nothing then.
+    pub fn confine(&mut self, server: usize, address: Address) {
+        let source = source_of(address);
+        let Some(units) = &self.protection.units else { return };
+        let aliases = units.aliases.iter().filter(|(from, to, _)| (*from..=*to).contains(&source));
+        let mut sources: Vec<_> = aliases.map(|(.., alias)| *alias).collect();
+        sources.extend(self.devices.alias(address).map(source_of));
+        sources.push(source);
+        let devices = &self.devices;
+        let secondary = |bus, device, function| devices.secondary_bus(address.segment, bus, device, function);
+        let reserved = units.reserved.iter().filter(|reserved| {
+            let mut scopes = reserved.scopes.iter();
+            scopes.any(|scope| scope.holds(source, secondary))
+        });
+        let reserved: Vec<_> = reserved.map(|reserved| (reserved.base, reserved.length)).collect();
+        for source in sources {
+            let attached = self
+                .protection
+                .with(&mut self.machine, |iommu, access| iommu.attach(access, server, source));
+            if let Some(Err(error)) = attached {
+                let line = format!("PCI function {address} reaches no memory: {error}");
+                self.say(Level::Error, &line);
+                return;
+            }
+        }
+        for (base, length) in reserved {
+            let known = self.protection.units.as_ref().and_then(|units| units.iommu.domain(server));
+            if known.is_some_and(|domain| domain.ranges.contains(&(base, length))) {
+                continue;
+            }
+            // What is said to be the firmware's and is not would open our own memory.
+            let outcome = match self.machine.device(base, length) {
+                None => Err("the firmware's table names memory that is not reserved".to_string()),
+                Some(_) => self
+                    .protection
+                    .map(&mut self.machine, server, base, length)
+                    .map_err(|failure| failure.to_string()),
+            };
+            if let Err(reason) = outcome {
+                let line = format!(
+                    "PCI function {address}: {length:#x} bytes at {base:#x} are reserved for it, and stay out of its reach: {reason}"
+                );
+                self.say(Level::Warn, &line);
+            }
+        }
+    }
+
+    /// A server's functions reach nothing any more, and what was lent for them is taken back. They may access no memory by themselves (`Devices::release`), so that this holds even if a unit is silent.
+    pub fn unconfine(&mut self, server: usize) {
+        let ended = self
+            .protection
+            .with(&mut self.machine, |iommu, access| iommu.detach(access, server));
+        if let Some(Err(error)) = ended {
+            self.say(Level::Error, &format!("taking devices from a domain: {error}"));
+        }
+        let (mut blocks, mut place) = (Vec::new(), 0);
+        while place < self.protection.lent.len() {
+            if self.protection.lent[place].server == server {
+                let lent = self.protection.lent.swap_remove(place);
+                slots::free(lent.slot);
+                blocks.push(lent.block);
+            } else {
+                place += 1;
+            }
+        }
+        self.machine.reclaim(blocks);
+    }
+
+    /// Lends a server memory for its devices: has the reply take along the frame.
+    ///
+    /// # Errors
+    /// The manifest's bound is reached, or memory is used up.
+    pub fn lend_device_memory(&mut self, call: &mut Call, pages: u32) -> Result<(), Failure> {
+        let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
+        let most = self.manifest.servers[self.servers[caller].server].device_memory;
+        let pages = u64::from(pages).max(1);
+        let bytes = pages.next_power_of_two() * PAGE;
+        if self.protection.lent_to(caller).saturating_add(bytes) > most {
+            let text = format_args!("{} KiB are all that `device-memory` in the manifest allows", most / 1024);
+            return Err(Failure::new(FailureKind::Exhausted, text));
+        }
+        let block = self
+            .machine
+            .take(pages.next_power_of_two().ilog2())
+            .ok_or(Failure::from(FailureKind::Exhausted))?;
+        let slot = match slots::take() {
+            Ok(slot) => slot,
+            Err(error) => {
+                self.machine.reclaim(vec![block]);
+                return Err(trouble("init has no slot left")(error));
+            }
+        };
+        let memory = Untyped::new(block.slot);
+        self.protection.lent.push(DeviceMemory {
+            server: caller,
+            block,
+            slot,
+        });
+        let outcome = memory
+            .retype(ObjectKind::Frame, pages, CNode::OWN, slot, 1)
+            .and_then(|()| Frame::new(slot).info())
+            .map_err(trouble("making memory for a device"))
+            .and_then(|status| self.protection.map(&mut self.machine, caller, status.physical, pages * PAGE))
+            .and_then(|()| self.give_frame(call, slot));
+        if outcome.is_err()
+            && let Some(lent) = self.protection.lent.pop()
+        {
+            slots::free(lent.slot);
+            self.machine.reclaim(vec![lent.block]);
+        }
+        outcome
+    }
+
+    /// Looks for accesses that were refused, and says so.
+    pub fn look_at_faults(&mut self) {
+        if self.protection.units.is_none() || time::now() < self.protection.due {
+            return;
+        }
+        self.protection.due = time::after(time::milliseconds(LOOK_MS));
+        let taken = self.protection.with(&mut self.machine, |iommu, access| Ok(iommu.faults(access)));
+        let Some(Ok((mut faults, lost))) = taken else { return };
+        if faults.is_empty() && self.unnamed_fault() {
+            faults.push(Fault {
+                source: None,
+                address: None,
+                kind: FaultKind::Unknown,
+                reason: 0,
+            });
+        }
+        for fault in faults {
+            self.refused(&fault);
+        }
+        if lost {
+            self.protection.total += 1;
+            self.say(Level::Warn, "IOMMU: more accesses were refused than it could record");
+        }
+    }
+
+    /// Whether an AMD unit signalled an abort as a PCI function. QEMU's unit records no events before version 10.1, but does this.
+    fn unnamed_fault(&self) -> bool {
+        let Some(units) = &self.protection.units else { return false };
+        let mut any = false;
+        for source in &units.functions {
+            let address = Address {
+                segment: source.segment,
+                bus: source.bus(),
+                device: source.place() >> 3,
+                function: source.place() & 7,
+            };
+            any |= self.devices.take_abort(address);
+        }
+        any
+    }
+
+    /// Remembers and logs a refused access.
+    fn refused(&mut self, fault: &Fault) {
+        let now = time::now();
+        let owner = fault
+            .source
+            .and_then(|source| self.protection.units.as_ref()?.iommu.owner_of(source));
+        let server = owner
+            .and_then(|owner| self.servers.get(owner))
+            .map_or_else(String::new, |record| record.name.clone());
+        let info = FaultInfo {
+            tsc: now,
+            function: fault.source.map_or_else(String::new, |source| source.to_string()),
+            server,
+            address: fault.address,
+            kind: match fault.kind {
+                FaultKind::Read => AccessKind::Read,
+                FaultKind::Write => AccessKind::Write,
+                FaultKind::Interrupt => AccessKind::Interrupt,
+                FaultKind::Unknown => AccessKind::Unknown,
+            },
+            reason: fault.reason,
+            count: 1,
+        };
+        self.protection.total += 1;
+        let line = self.protection.count(&info, now).then(|| fault_line(&info));
+        let alike = |known: &&mut FaultInfo| {
+            (&known.function, &known.server, known.address, known.kind) == (&info.function, &info.server, info.address, info.kind)
+        };
+        match self.protection.faults.back_mut().filter(alike) {
+            Some(known) => {
+                known.count += 1;
+                known.tsc = now;
+            }
+            None => {
+                if self.protection.faults.len() == REMEMBERED {
+                    self.protection.faults.pop_front();
+                }
+                self.protection.faults.push_back(info);
+            }
+        }
+        if let Some(line) = line {
+            self.say(Level::Error, &line);
+        }
+    }
+}
+
+impl Protection {
+    /// Whether a function's fault is to be logged now.
+    fn count(&mut self, info: &FaultInfo, now: u64) -> bool {
+        let until = now.saturating_add(time::milliseconds(QUIET_MS));
+        match self.quiet.iter_mut().find(|(function, ..)| *function == info.function) {
+            Some((_, end, count)) if now < *end => {
+                *count += 1;
+                false
+            }
+            Some((_, end, count)) => {
+                (*end, *count) = (until, 0);
+                true
+            }
+            None => {
+                // There are no more functions than this; a unit that names others is not believed for ever.
+                if self.quiet.len() < 256 {
+                    self.quiet.push((info.function.clone(), until, 0));
+                }
+                true
+            }
+        }
+    }
+}
+
+fn fault_line(info: &FaultInfo) -> String {
+    let what = match info.kind {
+        AccessKind::Read => "read",
+        AccessKind::Write => "write",
+        AccessKind::Interrupt => "interrupt through",
+        AccessKind::Unknown => "access",
+    };
+    let holder = if info.server.is_empty() {
+        "held by nobody".into()
+    } else {
+        format!("of {}", info.server)
+    };
+    match (info.function.as_str(), info.address) {
+        ("", _) => "IOMMU: a device was refused memory that was not lent to its server; the IOMMU does not say which".into(),
+        (function, Some(address)) => format!(
+            "IOMMU: PCI function {function} ({holder}) tried to {what} {address:#x}, which was not lent to it, and was refused (reason {})",
+            info.reason
+        ),
+        (function, None) => {
+            format!("IOMMU: PCI function {function} ({holder}) tried to {what} memory that was not lent to it, and was refused")
+        }
+    }
+}
+
+impl iommu::Server for Root {
+    fn info(&mut self, _call: &mut Call) -> Result<IommuInfo, Failure> {
+        let iommu = self.protection.units.as_ref().map(|units| &units.iommu);
+        Ok(IommuInfo {
+            kind: iommu.map_or(IommuKind::None, |iommu| match iommu.kind() {
+                Kind::Vtd => IommuKind::Vtd,
+                Kind::Amd => IommuKind::Amd,
+            }),
+            reason: self.protection.reason.clone(),
+            units: iommu.map_or(0, |iommu| iommu.units() as u32),
+            address_bits: iommu.map_or(0, Iommu::address_bits),
+            interrupts_remapped: false,
+            table_pages: self.protection.store.pages,
+            faults: self.protection.total,
+        })
+    }
+
+    fn domains(&mut self, _call: &mut Call, first: u32) -> Result<Page<DomainInfo>, Failure> {
+        let all = (first as usize..self.servers.len()).filter_map(|server| Some((server as u32, self.domain_info(server)?)));
+        Ok(Page::fill(all))
+    }
+
+    fn faults(&mut self, _call: &mut Call, first: u32) -> Result<Page<FaultInfo>, Failure> {
+        let all = (0..).zip(&self.protection.faults).skip(first as usize);
+        Ok(Page::fill(all.map(|(place, fault)| (place, fault.clone()))))
+    }
+}
+
+impl Root {
+    /// What a server's functions reach; `None`: it has none. Without an IOMMU, what they should reach.
+    fn domain_info(&self, server: usize) -> Option<DomainInfo> {
+        let held = self.devices.entries.iter().filter(|entry| entry.holder == Some(server));
+        let functions: Vec<_> = held.map(|entry| entry.function.address.to_string()).collect();
+        if functions.is_empty() {
+            return None;
+        }
+        let domain = self.protection.units.as_ref().and_then(|units| units.iommu.domain(server));
+        let device_memory = self.protection.lent_to(server);
+        let guest_memory = self.borrowed_by(server);
+        let mapped = domain.map_or(0, tessera_iommu::Domain::mapped);
+        let reserved = domain.map_or(0, |domain| {
+            let firmware = |range: &&(u64, u64)| self.machine.device(range.0, range.1).is_some();
+            domain.ranges.iter().filter(firmware).map(|(_, length)| length).sum()
+        });
+        Some(DomainInfo {
+            server: self.servers[server].name.clone(),
+            // What is mapped counts, not what should be.
+            device_memory: if domain.is_some() {
+                mapped.saturating_sub(guest_memory + reserved)
+            } else {
+                device_memory
+            },
+            guest_memory,
+            reserved,
+            table_pages: domain.map_or(0, |domain| domain.table_pages() as u64),
+            functions,
+        })
+    }
+}
