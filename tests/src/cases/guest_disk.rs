@@ -4,7 +4,7 @@ use super::Case;
 use crate::{
     Context, Failure, Outcome, Result, ensure,
     linux::{PROMPT, succeeds},
-    machine::Config,
+    machine::{Config, Iommu},
     shell::Host,
     systems::{Guest, System},
 };
@@ -64,7 +64,11 @@ fn add_disk(config: &mut Config, path: &std::path::Path, snapshot: &str) {
             path.display()
         ),
         "-device".into(),
-        "virtio-blk-pci,drive=data,serial=HOST-DISK".into(),
+        if config.iommu.is_some() {
+            "virtio-blk-pci,drive=data,serial=HOST-DISK,disable-legacy=on,iommu_platform=on".into()
+        } else {
+            "virtio-blk-pci,drive=data,serial=HOST-DISK".into()
+        },
     ]);
 }
 
@@ -75,7 +79,7 @@ fn with_disk_initramfs(context: &Context) -> Result<System, String> {
 }
 
 /// Starts Debian's kernel up to the shell of the RAM disk, with the drivers loaded and a disk that holds no file system.
-fn boot_to_shell(context: &Context, change: impl FnOnce(&mut Guest)) -> Result<Result<(Host, PathBuf), String>> {
+fn boot_to_shell(context: &Context, iommu: Option<Iommu>, change: impl FnOnce(&mut Guest)) -> Result<Result<(Host, PathBuf), String>> {
     let system = match with_disk_initramfs(context) {
         Ok(system) => system,
         Err(missing) => return Ok(Err(missing)),
@@ -83,14 +87,22 @@ fn boot_to_shell(context: &Context, change: impl FnOnce(&mut Guest)) -> Result<R
     let path = empty_disk(context, 64)?;
     let mut guest = Guest::debian_on_disk("guest", "/sbin/init");
     change(&mut guest);
-    let mut host = context.boot(&system.guest(&guest).into(), |config| add_disk(config, &path, "off"))?;
+    let mut host = context.boot(&system.guest(&guest).into(), |config| {
+        config.iommu = iommu;
+        add_disk(config, &path, "off");
+    })?;
     host.console("guest", "Type commands")?;
     succeeds(host.serial(), "test -b /dev/vda")?;
     Ok(Ok((host, path)))
 }
 
 fn read_and_write(context: &Context) -> Result<Outcome> {
-    let (mut host, path) = match boot_to_shell(context, |_| ())? {
+    read_and_write_behind(context, None)
+}
+
+/// Behind an IOMMU, or none.
+pub(super) fn read_and_write_behind(context: &Context, iommu: Option<Iommu>) -> Result<Outcome> {
+    let (mut host, path) = match boot_to_shell(context, iommu, |_| ())? {
         Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
@@ -111,12 +123,25 @@ fn read_and_write(context: &Context) -> Result<Outcome> {
     let interrupts = succeeds(host.serial(), "grep virtio /proc/interrupts")?;
     ensure!(interrupts.contains("MSI"), "the disk does not interrupt by messages:\n{interrupts}");
     host.leave_console()?;
+    if iommu.is_some() {
+        // The guest's RAM is reached as long as it is lent.
+        let domains = host.command("iommu")?;
+        ensure!(
+            domains.contains("256.0 MiB") || domains.contains("256 MiB"),
+            "the guest's RAM is in no domain:\n{domains}"
+        );
+        let faults = host.command("iommu faults")?;
+        ensure!(faults.contains("No device was refused anything"), "{faults}");
+    }
     let exits = host.neat_command("vm exits guest")?;
     ensure!(exits.contains("oorbell"), "`vm exits` does not tell of doorbells:\n{exits}");
     host.serial().send_line("vm console guest")?;
     host.serial().send_line("poweroff -f")?;
     host.serial().expect(crate::shell::PROMPT)?;
     host.poll_command("vm list", |text| !text.contains("running"))?;
+    if iommu.is_some() {
+        host.poll_command("iommu", |text| !text.contains("256"))?;
+    }
     drop(host);
     // It is on the host's disk where the guest put it.
     let bytes = fs::read(&path)?;
@@ -156,7 +181,7 @@ fn runs(host: &mut Host, server: &str) -> Result<()> {
 }
 
 fn memory_comes_back(context: &Context) -> Result<Outcome> {
-    let (mut host, path) = match boot_to_shell(context, |guest| guest.vcpus = 2)? {
+    let (mut host, path) = match boot_to_shell(context, None, |guest| guest.vcpus = 2)? {
         Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };

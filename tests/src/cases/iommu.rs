@@ -40,6 +40,20 @@ pub const CASES: &[Case] = &[
         run: |context| stray(context, Some(Iommu::Amd)),
     },
     Case {
+        name: "iommu/vtd-guest",
+        about: "behind Intel's IOMMU a guest's disk works in its RAM, which is out of reach again when the guest has ended",
+        minutes: 3,
+        bochs: None,
+        run: |context| super::guest_disk::read_and_write_behind(context, Some(Iommu::Vtd)),
+    },
+    Case {
+        name: "iommu/amd-guest",
+        about: "behind AMD's IOMMU a guest's disk works in its RAM, which is out of reach again when the guest has ended",
+        minutes: 3,
+        bochs: None,
+        run: |context| super::guest_disk::read_and_write_behind(context, Some(Iommu::Amd)),
+    },
+    Case {
         name: "iommu/none",
         about: "without an IOMMU the log and the shell say so, and a controller that is pointed at foreign memory changes it",
         minutes: 1,

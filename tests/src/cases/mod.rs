@@ -55,6 +55,7 @@ impl Case {
         let several = self.name.ends_with("-vcpus")
             || self.name.starts_with("guest-disk/")
             || self.name.starts_with("datastore/")
+            || (self.name.starts_with("iommu/") && self.name.ends_with("-guest"))
             || self.name == "conformance/2-processors"
             || self.name == "share/spinning-guest";
         (emulator == Emulator::Qemu && several).then_some(SEVERAL)

@@ -26,7 +26,7 @@ const RESET_MS: u64 = 2000;
 /// Bytes of the configuration that are there in any case (5.1.4): the address and the state.
 const CONFIGURATION: u64 = 8;
 /// What is said where memory is missing.
-const NO_MEMORY: &str = "there is no memory for its queues: raise `memory` of the network server in the manifest";
+const NO_MEMORY: &str = "there is no memory for its queues: raise `device-memory` of the network server in the manifest";
 
 /// Feature bits (5.1.3).
 mod features {

@@ -72,7 +72,7 @@ impl Ring {
         let count = usize::from(size);
         let memory = platform
             .allocate(count * DESCRIPTOR + 6 + count * 2 + 4 + 6 + count * 8)
-            .ok_or("there is no memory for its queues: raise `memory` of its server in the manifest")?;
+            .ok_or("there is no memory for its queues: raise `device-memory` of its server in the manifest")?;
         Ok(Self {
             number,
             size,
