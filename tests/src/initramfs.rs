@@ -4,7 +4,7 @@ use crate::{Failure, Result, elf};
 use std::{fs, path::Path};
 
 /// Names under which busybox is called in the guest.
-const APPLETS: [&str; 40] = [
+const APPLETS: [&str; 51] = [
     "sh",
     "mount",
     "umount",
@@ -45,6 +45,17 @@ const APPLETS: [&str; 40] = [
     "cttyhack",
     "devmem",
     "taskset",
+    "arping",
+    "httpd",
+    "ifconfig",
+    "ip",
+    "nc",
+    "ping",
+    "ping6",
+    "udhcpc",
+    "vconfig",
+    "wget",
+    "which",
 ];
 
 /// Drivers that a guest needs to reach a paravirtual disk, in the order in which its `init` loads them.
@@ -55,6 +66,23 @@ const DISK_MODULES: [&str; 6] = [
     "virtio_pci_modern_dev",
     "virtio_pci",
     "virtio_blk",
+];
+
+/// Drivers of paravirtual network cards and of VLANs, likewise.
+const NET_MODULES: [&str; 13] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "llc",
+    "stp",
+    "garp",
+    "mrp",
+    "8021q",
 ];
 
 /// Builds an archive.
@@ -155,9 +183,19 @@ pub fn begin(busybox: &Path, init: &[u8]) -> Result<Archive> {
     Ok(archive)
 }
 
-/// The RAM disk of guests without a disk: busybox, and the `init` and test scripts of `scripts`.
-pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
+fn add_modules(archive: &mut Archive, from: &Path, modules: &[&str]) -> Result<()> {
+    archive.directory("modules");
+    for module in modules {
+        let file = format!("{module}.ko");
+        archive.program(&format!("modules/{file}"), &read(&from.join(&file))?);
+    }
+    Ok(())
+}
+
+/// The RAM disk of guests without a disk: busybox, the `init` and test scripts of `scripts`, and the kernel's drivers of network cards out of `modules`.
+pub fn build(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Vec<u8>> {
     let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
+    add_modules(&mut archive, modules, &NET_MODULES)?;
     archive.directory("tests");
     let mut tests: Vec<_> = fs::read_dir(scripts.join("tests"))?
         .filter_map(|e| e.ok().map(|e| e.path()))
@@ -173,11 +211,7 @@ pub fn build(busybox: &Path, scripts: &Path) -> Result<Vec<u8>> {
 /// The RAM disk of guests that run from a disk: busybox, the `init` of `scripts`, and the kernel's drivers out of `modules`.
 pub fn build_for_disk(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Vec<u8>> {
     let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
-    archive.directory("modules");
-    for module in DISK_MODULES {
-        let file = format!("{module}.ko");
-        archive.program(&format!("modules/{file}"), &read(&modules.join(&file))?);
-    }
+    add_modules(&mut archive, modules, &DISK_MODULES)?;
     Ok(archive.finish())
 }
 

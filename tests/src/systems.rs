@@ -96,6 +96,8 @@ pub struct Guest {
     pub autostart: bool,
     /// Its disks, each as a table in the description's own words.
     pub disks: Vec<String>,
+    /// Its network cards, likewise.
+    pub nics: Vec<String>,
 }
 
 impl Guest {
@@ -115,6 +117,7 @@ impl Guest {
             },
             autostart: true,
             disks: vec![],
+            nics: vec![],
         }
     }
 
@@ -142,6 +145,7 @@ impl Guest {
             command_line: format!("guest.test={test}"),
             autostart: false,
             disks: vec![],
+            nics: vec![],
         }
     }
 }
@@ -272,6 +276,7 @@ impl System {
             command_line,
             autostart,
             disks,
+            nics,
         } = guest;
         let _ = write!(
             self.text,
@@ -282,6 +287,9 @@ impl System {
         }
         if !disks.is_empty() {
             let _ = writeln!(self.text, "disks = [{}]", disks.join(", "));
+        }
+        if !nics.is_empty() {
+            let _ = writeln!(self.text, "nics = [{}]", nics.join(", "));
         }
         self
     }

@@ -34,7 +34,7 @@ fn make(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(output)?;
     write(
         &output.join("initramfs.cpio"),
-        &initramfs::build(busybox, &scripts.join("initramfs"))?,
+        &initramfs::build(busybox, &scripts.join("initramfs"), &output.join("cloud/modules"))?,
     )?;
     let disk = initramfs::build_for_disk(busybox, &scripts.join("initramfs-disk"), &output.join("cloud/modules"))?;
     write(&output.join("initramfs-disk.cpio"), &disk)

@@ -8,6 +8,7 @@ mod format;
 mod fuzz;
 mod guest;
 mod guest_disk;
+mod guest_net;
 mod hostile_guest;
 mod iommu;
 mod isolation;
@@ -56,6 +57,7 @@ impl Case {
             || self.name.starts_with("guest-disk/")
             || self.name.starts_with("datastore/")
             || (self.name.starts_with("iommu/") && self.name.ends_with("-guest"))
+            || self.name.starts_with("guest-net/")
             || self.name == "conformance/2-processors"
             || self.name == "share/spinning-guest";
         (emulator == Emulator::Qemu && several).then_some(SEVERAL)
@@ -77,6 +79,7 @@ pub fn all() -> Vec<Case> {
         shell::CASES,
         guest::CASES,
         guest_disk::CASES,
+        guest_net::CASES,
         datastore::CASES,
         format::CASES,
         conformance::CASES,

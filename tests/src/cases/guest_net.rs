@@ -1,0 +1,261 @@
+//! Guests' network cards: virtio network devices whose queues the network server serves from the guest's memory.
+
+use super::Case;
+use crate::{Context, Outcome, Result, ensure, linux::succeeds, machine::Config, shell::Host, systems::Guest};
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+/// The tests of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "guest-net/two-guests",
+        about: "two guests reach each other with IPv4, IPv6, large segments and jumbo frames, with one and four queues",
+        minutes: 4,
+        bochs: None,
+        run: two_guests,
+    },
+    Case {
+        name: "guest-net/outside",
+        about: "a guest gets an address by DHCP from outside, fetches a page there, and serves one to a client outside",
+        minutes: 3,
+        bochs: None,
+        run: outside,
+    },
+    Case {
+        name: "guest-net/kill-net",
+        about: "an open TCP connection between guests carries every byte while the network server is killed again and again",
+        minutes: 5,
+        bochs: None,
+        run: kill_net,
+    },
+    Case {
+        name: "guest-net/memory-comes-back",
+        about: "ending the network server and the machine in any order gives all memory back to the page",
+        minutes: 4,
+        bochs: None,
+        run: memory_comes_back,
+    },
+];
+
+/// Bytes of the files that are sent.
+const LENGTH: usize = 4 << 20;
+/// Times that the network server is killed.
+const KILLS: usize = 10;
+
+/// A guest of the RAM disk with a network card.
+fn guest(name: &str) -> Guest {
+    let mut guest = Guest::debian(name, "");
+    guest.nics = vec!["{ port-group = \"VM Network\" }".into()];
+    guest
+}
+
+/// Gives the machine a network card behind which QEMU's user network is.
+fn add_card(config: &mut Config, options: &str) {
+    // As with the hostile disk: with a second processor QEMU 7.2 loses exits.
+    config.cpus = 1;
+    let network = format!("user,id=out{options}");
+    let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
+    config.extra.extend(arguments.map(Into::into));
+}
+
+/// Runs a command in a guest; its console is opened and left.
+fn run(host: &mut Host, guest: &str, line: &str) -> Result<String> {
+    host.start_command(&format!("vm console {guest}"))?;
+    // The scrollback comes first, with the marks of earlier commands in it.
+    host.serial().send_line("echo be\"\"gin $((40 + 2))")?;
+    host.serial().expect("begin 42")?;
+    let text = succeeds(host.serial(), line)?;
+    host.leave_console()?;
+    Ok(text)
+}
+
+/// Boots two guests and gives them addresses.
+fn pair(context: &Context, vcpus: u32) -> Result<Result<Host, String>> {
+    if let Err(missing) = context.guest_file("cloud/modules/virtio_net.ko") {
+        return Ok(Err(missing));
+    }
+    let mut system = context.product()?.without_machines();
+    for name in ["one", "two"] {
+        let mut guest = guest(name);
+        guest.vcpus = vcpus;
+        system = system.guest(&guest);
+    }
+    let mut host = context.boot(&system.into(), |config| add_card(config, ""))?;
+    for (number, name) in [(1, "one"), (2, "two")] {
+        host.console(name, "Type commands")?;
+        let up =
+            format!("ip link set eth0 up mtu 9000 && ip addr add 10.9.0.{number}/24 dev eth0 && ip addr add fd09::{number}/64 dev eth0");
+        succeeds(host.serial(), &up)?;
+        host.leave_console()?;
+    }
+    Ok(Ok(host))
+}
+
+fn two_guests(context: &Context) -> Result<Outcome> {
+    for vcpus in [1, 4] {
+        let mut host = match pair(context, vcpus)? {
+            Ok(host) => host,
+            Err(missing) => return Outcome::skip(missing),
+        };
+        let queues = run(&mut host, "one", "echo queues $(ls -d /sys/class/net/eth0/queues/rx-* | wc -l).")?;
+        let right = queues.contains(&format!("queues {vcpus}."));
+        ensure!(right, "with {vcpus} processors: {queues}");
+        for line in [
+            "ping -c 3 10.9.0.2",
+            "ping -c 2 -s 8900 10.9.0.2",
+            "ping6 -c 2 fd09::2",
+            "ping6 -c 2 -s 8900 fd09::2",
+        ] {
+            let text = run(&mut host, "one", line)?;
+            ensure!(text.contains(" 0% packet loss"), "`{line}`: {text}");
+        }
+        // Through TCP with large segments and checksums that nobody fills in.
+        run(&mut host, "two", "nc -l -p 5000 > /tmp/got &")?;
+        let sent = run(
+            &mut host,
+            "one",
+            &format!(
+                "dd if=/dev/urandom of=/tmp/sent bs=64k count={} 2>&1 && nc 10.9.0.2 5000 < /tmp/sent && busybox sha256sum /tmp/sent",
+                LENGTH >> 16
+            ),
+        )?;
+        let got = run(&mut host, "two", "sleep 1; busybox sha256sum /tmp/got")?;
+        let (sent, got) = (digest(&sent), digest(&got));
+        ensure!(sent.is_some() && sent == got, "sent {sent:?}, got {got:?}");
+        let ps = host.neat_command("ps")?;
+        ensure!(ps.contains("net"), "`ps` says:\n{ps}");
+    }
+    Ok(Outcome::Passed)
+}
+
+/// The digest that `sha256sum` printed.
+fn digest(text: &str) -> Option<String> {
+    let mut words = text.split_whitespace();
+    words
+        .find(|word| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .map(Into::into)
+}
+
+/// A port of this machine that nobody uses now.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn outside(context: &Context) -> Result<Outcome> {
+    if let Err(missing) = context.guest_file("cloud/modules/virtio_net.ko") {
+        return Outcome::skip(missing);
+    }
+    let system = context.product()?.without_machines().guest(&guest("one"));
+    let port = free_port()?;
+    let mut host = context.boot(&system.into(), |config| {
+        add_card(config, &format!(",hostfwd=tcp:127.0.0.1:{port}-:80"))
+    })?;
+    host.console("one", "Type commands")?;
+    let script = "printf '#!/bin/sh\\n[ $1 != bound ] || (ip addr add $ip/24 dev $interface; ip route add default via $router)\\n' > /tmp/lease && chmod +x /tmp/lease";
+    succeeds(host.serial(), script)?;
+    succeeds(
+        host.serial(),
+        "ip link set eth0 up && udhcpc -i eth0 -n -q -s /tmp/lease && ip addr show eth0 | grep 10.0.2.15",
+    )?;
+    // A page of this machine, which the guest reaches as 10.0.2.2.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let page: Vec<u8> = (0..LENGTH).map(|place| (place * 7 + place / 251) as u8).collect();
+    let served = listener.local_addr()?.port();
+    let body = page.clone();
+    let server = std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut client, _) = listener.accept()?;
+        let mut request = [0; 1024];
+        let _ = client.read(&mut request)?;
+        write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
+        client.write_all(&body)
+    });
+    succeeds(
+        host.serial(),
+        &format!("mkdir -p /www && wget -q -O /www/page http://10.0.2.2:{served}/page"),
+    )?;
+    server.join().map_err(|_| crate::Failure::new("the page's server panicked"))??;
+    // And back, from the guest's server to a client outside.
+    succeeds(host.serial(), "httpd -p 80 -h /www")?;
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    client.set_read_timeout(Some(Duration::from_secs(60)))?;
+    client.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer)?;
+    ensure!(answer.ends_with(&page), "{} bytes came back, not the page", answer.len());
+    Ok(Outcome::Passed)
+}
+
+fn runs(host: &mut Host, server: &str) -> Result<()> {
+    host.poll_command("ps", |text| {
+        text.lines().any(|line| line.contains(server) && line.contains("running"))
+    })?;
+    Ok(())
+}
+
+fn kill_net(context: &Context) -> Result<Outcome> {
+    let mut host = match pair(context, 1)? {
+        Ok(host) => host,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    run(
+        &mut host,
+        "two",
+        "(nc -l -p 5000 | busybox sha256sum > /tmp/sum; echo done >> /tmp/sum) &",
+    )?;
+    // Slow enough to last longer than the kills.
+    let send = "(for i in $(seq 400); do dd if=/dev/urandom bs=16k count=1 2>/dev/null | tee -a /tmp/sent; sleep 0.1; done | nc 10.9.0.2 5000; echo done > /tmp/over) &";
+    run(&mut host, "one", &send.replace("tee -a /tmp/sent", "busybox tee -a /tmp/sent"))?;
+    for _ in 0..KILLS {
+        host.neat_command("kill net")?;
+        runs(&mut host, "net")?;
+        run(&mut host, "one", "ping -c 1 -w 5 10.9.0.2")?;
+    }
+    run(&mut host, "one", "while [ ! -f /tmp/over ]; do sleep 1; done")?;
+    let sent = run(&mut host, "one", "busybox sha256sum /tmp/sent")?;
+    let got = run(&mut host, "two", "while ! grep -q done /tmp/sum; do sleep 1; done; cat /tmp/sum")?;
+    let (sent, got) = (digest(&sent), digest(&got));
+    ensure!(sent.is_some() && sent == got, "sent {sent:?}, got {got:?}");
+    Ok(Outcome::Passed)
+}
+
+fn free(host: &mut Host) -> Result<String> {
+    let mem = host.neat_command("mem")?;
+    let line = mem.lines().find(|line| line.trim_start().to_lowercase().starts_with("free"));
+    line.map(|line| line.trim().to_owned())
+        .ok_or_else(|| crate::Failure::new(format!("`mem` has no line about free memory:\n{mem}")))
+}
+
+fn memory_comes_back(context: &Context) -> Result<Outcome> {
+    let mut host = match pair(context, 1)? {
+        Ok(host) => host,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    host.command("vm stop two")?;
+    host.command("vm stop one")?;
+    host.poll_command("vm list", |text| !text.contains("running"))?;
+    let before = free(&mut host)?;
+    for end in [
+        &["vm stop one"][..],
+        &["kill vmm.one"],
+        &["kill net", "vm stop one"],
+        &["vm stop one", "kill net"],
+    ] {
+        host.neat_command("vm start one")?;
+        host.console("one", "Type commands")?;
+        succeeds(host.serial(), "ip link set eth0 up && ip addr add 10.9.0.1/24 dev eth0")?;
+        host.serial().send_line("ping -A -b 10.9.0.255 > /dev/null & echo under\"\" way")?;
+        host.serial().expect("under way")?;
+        host.leave_console()?;
+        for command in end {
+            host.command(command)?;
+        }
+        host.poll_command("vm list", |text| !text.contains("running"))?;
+        runs(&mut host, "net")?;
+        let after = host.poll_command("mem", |text| text.contains(&before))?;
+        ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
+    }
+    Ok(Outcome::Passed)
+}
