@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod bounce;
 pub mod drivers;
 pub mod exercise;
 pub mod guest;

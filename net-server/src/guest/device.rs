@@ -298,6 +298,9 @@ impl Device {
             match transmit.send(&self.ram, self.features.get(), self.longest, head, &mut offer)? {
                 Some((Sent::Later, _)) => {
                     transmit.served.put_back(head);
+                    // At the next turn, whatever brings it about.
+                    self.rung.set(true);
+                    more = false;
                     break;
                 }
                 Some((sent, length)) => {

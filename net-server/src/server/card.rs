@@ -1,11 +1,11 @@
 //! A network card in the loop.
 
-use super::{guests::Guests, standin::Hub};
+use super::{guests::Guests, hub::Hub};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use tessera_device::platform;
 use tessera_net::{
     exercise::Requests,
-    nic::{Filter, Nic, Sink},
+    nic::{Filter, Nic, Refused, Sink},
     packet::Packet,
 };
 use tessera_proto::network::{Exercise, NicInfo, NicState};
@@ -122,13 +122,9 @@ impl Card {
     }
 
     /// Gives it a packet.
-    pub fn transmit(&mut self, queue: u16, packet: &dyn Packet, tag: u32) -> bool {
+    pub fn transmit(&mut self, queue: u16, packet: &dyn Packet, tag: u32) -> Result<(), Refused> {
         self.due = true;
-        let outcome = self.nic.transmit(queue, packet, None, tag);
-        if let Err(reason) = outcome {
-            log::debug!("{}: {reason:?}", self.name);
-        }
-        outcome.is_ok()
+        self.nic.transmit(queue, packet, None, tag)
     }
 
     /// Looks after it.

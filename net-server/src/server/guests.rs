@@ -40,6 +40,8 @@ const SPEED: u32 = 10_000;
 pub struct Nic {
     /// The device.
     pub device: Device,
+    /// No other card has had the same.
+    pub number: u64,
     doorbell: Notification,
     bit: u64,
 }
@@ -78,7 +80,7 @@ impl Machine {
     }
 
     /// Takes up a card.
-    fn open(&self, number: u32, bit: u64) -> Result<Rc<Nic>, Failure> {
+    fn open(&self, number: u32, made: u64) -> Result<Rc<Nic>, Failure> {
         if let Ok(known) = self.nic(number) {
             return Ok(known);
         }
@@ -97,7 +99,9 @@ impl Machine {
         let records: [&'static Record; MAX_QUEUES] = core::array::from_fn(|queue| unsafe { own.cast::<Record>().add(queue).as_ref() });
         // SAFETY: behind the records, aligned, and no Rust object. The devices that keep it go before the loan does.
         let memory = unsafe { DmaBuffer::new(NonNull::cast(own.add(RECORDS)), 0, STATE_PER_NIC - RECORDS) };
+        let bit = 1 << (u64::from(FIRST_BIT) + made % u64::from(BITS));
         let nic = Rc::new(Nic {
+            number: made,
             device: Device::new(self.loan.ram(), config.mac, MTU, records, memory),
             doorbell: platform::signal(bit).map_err(kernel)?,
             bit,
@@ -133,7 +137,7 @@ pub struct Guests {
     executor: Rc<Executor>,
     later: Later,
     /// Devices that were made, to spread their bits.
-    made: u32,
+    made: u64,
 }
 
 impl Guests {
@@ -173,11 +177,8 @@ impl Guests {
     }
 
     fn open(&mut self, machine: &Machine, number: u32) -> Result<Rc<Nic>, Failure> {
-        let bit = 1 << (FIRST_BIT + self.made % BITS);
-        let nic = machine.open(number, bit)?;
-        if nic.bit == bit {
-            self.made = self.made.wrapping_add(1);
-        }
+        let nic = machine.open(number, self.made)?;
+        self.made = self.made.max(nic.number + 1);
         Ok(nic)
     }
 

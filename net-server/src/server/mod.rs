@@ -3,12 +3,12 @@
 mod answers;
 mod card;
 mod guests;
-mod standin;
+mod hub;
 
 use alloc::{format, vec::Vec};
 use card::Card;
 use guests::Guests;
-use standin::Hub;
+use hub::Hub;
 use tessera_device::platform;
 use tessera_net::{drivers, nic::WATCH_MS};
 use tessera_proto::Call;
@@ -58,10 +58,16 @@ pub fn run() {
     for card in &cards {
         card.announce();
     }
+    let Some(hub) = Hub::new() else {
+        exit(
+            1,
+            "there is no memory for packets: raise `memory` of the network server in the manifest",
+        )
+    };
     let mut server = Server {
         cards,
         guests: Guests::new(),
-        hub: Hub::default(),
+        hub,
         watched: platform::now(),
     };
     start::ready();
@@ -87,7 +93,7 @@ impl Server {
         if watch {
             self.watched = now;
         }
-        let mut more = self.hub.turn(&self.guests, &mut self.cards);
+        let mut more = self.hub.turn(&self.guests, &mut self.cards, now);
         let mut polled = false;
         for card in &mut self.cards {
             if watch {
@@ -100,7 +106,7 @@ impl Server {
         if more {
             return time::now();
         }
-        time::after(time::milliseconds(if polled { 1 } else { WATCH_MS }))
+        time::after(time::milliseconds(if polled || self.hub.is_waiting() { 1 } else { WATCH_MS }))
     }
 }
 
