@@ -1,0 +1,595 @@
+//! What hostd asks of the rest of the host. The host implements it with messages to other servers, tests and the developer's machine with a simulation.
+//!
+//! Things are named as the servers name them; object identifiers such as `vm-12` are hostd's alone. Sizes are bytes.
+
+use crate::{future::LocalFuture, http::BodySource};
+use alloc::{boxed::Box, string::String, vec::Vec};
+use core::task::{Context, Poll};
+
+/// Why something could not be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There is no such thing.
+    NotFound,
+    /// There is one already.
+    Exists,
+    /// It is in use, or in a state that forbids it.
+    Busy,
+    /// No room, or no memory.
+    NoSpace,
+    /// It cannot be as it was asked for.
+    Invalid,
+    /// This host cannot do that.
+    Unsupported,
+    /// The server that does it does not answer now.
+    Unavailable,
+    /// It was tried and went wrong.
+    Failed,
+}
+
+/// A failure and what to tell about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostError {
+    /// Kind.
+    pub failure: Failure,
+    /// What happened to what, a sentence.
+    pub message: String,
+}
+
+impl HostError {
+    /// A failure with its sentence.
+    pub fn new(failure: Failure, message: impl Into<String>) -> Self {
+        Self {
+            failure,
+            message: message.into(),
+        }
+    }
+}
+
+/// What a host answers, when it does.
+pub type Reply<'a, T> = LocalFuture<'a, Result<T, HostError>>;
+
+/// The machine.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    /// Product's version.
+    pub version: String,
+    /// What tells this build from others.
+    pub build: String,
+    /// Maker of the machine.
+    pub vendor: String,
+    /// Its model.
+    pub model: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Model of the processors.
+    pub cpu_model: String,
+    /// Sockets.
+    pub sockets: u32,
+    /// Cores.
+    pub cores: u32,
+    /// Processors as the kernel counts them.
+    pub threads: u32,
+    /// Clock rate in MHz.
+    pub cpu_mhz: u32,
+    /// `VT-x` or `AMD-V`.
+    pub virtualization: String,
+    /// Memory.
+    pub memory: u64,
+    /// Name and state (`green`, `yellow`, `red`, `gray`) of each sensor.
+    pub sensors: Vec<(String, String, String)>,
+}
+
+/// What is used now. Ticks and counts only grow; rates are made of differences.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    /// Memory in use.
+    pub memory: u64,
+    /// Processor time used by everything, in microseconds, all processors together.
+    pub cpu_us: u64,
+    /// Milliseconds since power-on.
+    pub uptime_ms: u64,
+    /// Of each server.
+    pub servers: Vec<ServerUsage>,
+    /// Of each running machine.
+    pub vms: Vec<VmUsage>,
+    /// Bytes read and written by all disks.
+    pub disk: (u64, u64),
+    /// Bytes received and sent by all network cards.
+    pub network: (u64, u64),
+}
+
+/// What a server uses.
+#[derive(Clone, Debug, Default)]
+pub struct ServerUsage {
+    /// Name.
+    pub name: String,
+    /// Processor time in microseconds.
+    pub cpu_us: u64,
+    /// Memory.
+    pub memory: u64,
+}
+
+/// What a machine uses.
+#[derive(Clone, Debug, Default)]
+pub struct VmUsage {
+    /// Name.
+    pub name: String,
+    /// Processor time in microseconds, guest and exits.
+    pub cpu_us: u64,
+    /// Memory that the guest touched.
+    pub memory: u64,
+    /// Bytes read and written.
+    pub disk: (u64, u64),
+    /// Bytes received and sent.
+    pub network: (u64, u64),
+    /// Exits.
+    pub exits: u64,
+    /// Milliseconds since its start.
+    pub uptime_ms: u64,
+}
+
+/// A server's state.
+#[derive(Clone, Debug, Default)]
+pub struct ServerFacts {
+    /// Name.
+    pub name: String,
+    /// `starting`, `running`, `waiting` or `ended`.
+    pub state: String,
+    /// The machine that it belongs to.
+    pub vm: Option<String>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Memory.
+    pub memory: u64,
+    /// Why it last ended; empty if it never did.
+    pub last_end: String,
+}
+
+/// A named endpoint between servers: who may call whom.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointFacts {
+    /// Its interface.
+    pub interface: String,
+    /// Who calls.
+    pub from: String,
+    /// Who serves.
+    pub to: String,
+    /// Calls since the start.
+    pub calls: u64,
+}
+
+/// A capability of a server.
+#[derive(Clone, Debug, Default)]
+pub struct CapabilityFacts {
+    /// Name under which it was granted; empty: the server made it.
+    pub name: String,
+    /// Kind of object.
+    pub kind: String,
+    /// Rights, as letters.
+    pub rights: String,
+    /// Number of the object: equal for capabilities to the same object.
+    pub object: u64,
+    /// Size in the object's unit: pages, ports, slots.
+    pub size: u64,
+}
+
+/// A line of the log.
+#[derive(Clone, Debug, Default)]
+pub struct LogFacts {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Server.
+    pub source: String,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+    /// Text.
+    pub message: String,
+}
+
+/// Where a guest's kernel or file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the image.
+    Image(String),
+    /// In a datastore, at a path.
+    Store(String, String),
+}
+
+/// A disk of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// Datastore.
+    pub store: String,
+    /// Path of the virtual disk, or of a file (ISO) that is shown read-only.
+    pub path: String,
+    /// The guest may not write.
+    pub read_only: bool,
+}
+
+/// A network card of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicSpec {
+    /// Port group.
+    pub network: String,
+    /// Address.
+    pub mac: [u8; 6],
+    /// Its link is up.
+    pub connected: bool,
+}
+
+/// How a machine is made up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Name.
+    pub name: String,
+    /// RAM.
+    pub memory: u64,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Weight of its vCPUs (shares).
+    pub shares: u32,
+    /// Least MHz it is to get.
+    pub reservation_mhz: u32,
+    /// Most MHz it may use.
+    pub limit_mhz: Option<u32>,
+    /// Kernel, Multiboot kernel or boot sector; `None`: firmware boots from disks.
+    pub kernel: Option<Place>,
+    /// Initial RAM disk.
+    pub initramfs: Option<Place>,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Disks in order.
+    pub disks: Vec<DiskSpec>,
+    /// Network cards in order.
+    pub nics: Vec<NicSpec>,
+    /// CD in the drive.
+    pub cdrom: Option<DiskSpec>,
+}
+
+/// What a machine is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmRun {
+    /// Off.
+    Off,
+    /// Running.
+    On,
+    /// Stopped between two instructions, its memory kept.
+    Suspended,
+    /// Its monitor failed.
+    Failed,
+}
+
+/// A machine as the host sees it.
+#[derive(Clone, Debug)]
+pub struct VmFacts {
+    /// Name.
+    pub name: String,
+    /// State.
+    pub run: VmRun,
+    /// Why it last ended; empty if it never did.
+    pub reason: String,
+    /// Guest's addresses, as far as they were seen.
+    pub addresses: Vec<String>,
+}
+
+/// What to do to a machine's power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmPower {
+    /// Start.
+    Start,
+    /// As if its power failed.
+    Stop,
+    /// Ask the guest to shut down (ACPI).
+    Shutdown,
+    /// As if its reset button was pressed.
+    Reset,
+    /// Stop it and keep its memory.
+    Suspend,
+    /// Go on.
+    Resume,
+}
+
+/// What to do to the host's power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPower {
+    /// Start again.
+    Reboot,
+    /// Switch off.
+    Shutdown,
+}
+
+/// A serial console.
+pub trait Console {
+    /// Reads some of what the guest wrote, the scrollback first; 0: it ended.
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<usize>;
+    /// Types bytes; how many were taken. 0: it ended.
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<usize>;
+}
+
+/// A datastore.
+#[derive(Clone, Debug, Default)]
+pub struct StoreFacts {
+    /// Name.
+    pub name: String,
+    /// Disk it is on.
+    pub device: String,
+    /// Size.
+    pub capacity: u64,
+    /// Free.
+    pub free: u64,
+    /// What all disks and files would take if they were full.
+    pub provisioned: u64,
+    /// Why it cannot be used; empty if it can.
+    pub problem: String,
+}
+
+/// Kind of an entry of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// Folder.
+    Folder,
+    /// File.
+    File,
+    /// Virtual disk.
+    Disk,
+}
+
+/// An entry of a folder.
+#[derive(Clone, Debug)]
+pub struct EntryFacts {
+    /// Name.
+    pub name: String,
+    /// Kind.
+    pub kind: EntryKind,
+    /// Size; of a disk, what is provisioned.
+    pub size: u64,
+    /// What it takes.
+    pub allocated: u64,
+    /// Milliseconds since 1970.
+    pub modified_ms: u64,
+}
+
+/// A file being written.
+pub trait FileSink {
+    /// Writes some of `bytes`; how many were taken.
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, HostError>>;
+    /// Ready when everything that was written is safe.
+    fn poll_sync(&mut self, context: &mut Context<'_>) -> Poll<Result<(), HostError>>;
+}
+
+/// A disk drive of the host.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceFacts {
+    /// Name.
+    pub name: String,
+    /// Model.
+    pub model: String,
+    /// Kind: driver or bus.
+    pub kind: String,
+    /// Size.
+    pub size: u64,
+    /// Bytes of a sector.
+    pub sector_size: u32,
+    /// `green`, `yellow`, `red` or `gray`.
+    pub health: String,
+}
+
+/// A virtual switch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SwitchSpec {
+    /// Name.
+    pub name: String,
+    /// Largest packet.
+    pub mtu: u32,
+    /// Network cards of the host that are its uplinks.
+    pub uplinks: Vec<String>,
+}
+
+/// A port group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortGroupSpec {
+    /// Name.
+    pub name: String,
+    /// Its switch.
+    pub switch: String,
+    /// VLAN; 0: untagged, 4095: all, tagged.
+    pub vlan: u16,
+    /// Its ports see everything.
+    pub promiscuous: bool,
+    /// Guests may change their address.
+    pub mac_changes: bool,
+    /// Guests may send from others' addresses.
+    pub forged_transmits: bool,
+}
+
+/// A network card of the host.
+#[derive(Clone, Debug, Default)]
+pub struct NicFacts {
+    /// Name.
+    pub name: String,
+    /// Driver.
+    pub driver: String,
+    /// Address.
+    pub mac: String,
+    /// Link.
+    pub link_up: bool,
+    /// Speed in Mbit/s; 0 unknown.
+    pub speed_mbps: u32,
+}
+
+/// The host's own network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceSpec {
+    /// Name, such as `vmk0`.
+    pub name: String,
+    /// Port group.
+    pub port_group: String,
+    /// Address.
+    pub mac: String,
+    /// Gets its addresses by DHCP.
+    pub dhcp: bool,
+    /// IPv4 address: set, or got.
+    pub ipv4: Option<String>,
+    /// Its network mask.
+    pub netmask: Option<String>,
+    /// Router.
+    pub gateway: Option<String>,
+    /// IPv6 addresses.
+    pub ipv6: Vec<String>,
+}
+
+/// Names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsSpec {
+    /// The host's name.
+    pub host_name: String,
+    /// Its domain.
+    pub domain: String,
+    /// Servers, as addresses.
+    pub servers: Vec<String>,
+    /// Domains that are tried.
+    pub search: Vec<String>,
+    /// Servers and domains come by DHCP.
+    pub dhcp: bool,
+}
+
+/// Time servers and what they say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimeFacts {
+    /// The clock follows the servers.
+    pub synchronized: bool,
+    /// How far the clock was off at the last answer, in microseconds.
+    pub offset_us: Option<i64>,
+    /// The server that was heard last.
+    pub server: Option<String>,
+    /// How fast the clock runs, in parts per billion.
+    pub drift_ppb: Option<i64>,
+}
+
+/// The host's certificate.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateFacts {
+    /// Subject.
+    pub subject: String,
+    /// Issuer.
+    pub issuer: String,
+    /// Milliseconds since 1970.
+    pub not_before_ms: u64,
+    /// Milliseconds since 1970.
+    pub not_after_ms: u64,
+    /// SHA-256 of the certificate, in hexadecimal digits.
+    pub fingerprint: String,
+    /// It vouches for itself.
+    pub self_signed: bool,
+}
+
+/// Everything that hostd asks of the host.
+pub trait Host {
+    /// The machine.
+    fn facts(&self) -> Reply<'_, HostFacts>;
+    /// What is used now.
+    fn usage(&self) -> Reply<'_, Usage>;
+    /// Switches the host off, or starts it again.
+    fn host_power(&self, action: HostPower) -> Reply<'_, ()>;
+
+    /// Servers.
+    fn servers(&self) -> Reply<'_, Vec<ServerFacts>>;
+    /// Who calls whom.
+    fn endpoints(&self) -> Reply<'_, Vec<EndpointFacts>>;
+    /// A server's capabilities.
+    fn capabilities<'a>(&'a self, server: &'a str) -> Reply<'a, Vec<CapabilityFacts>>;
+    /// Starts a server again.
+    fn restart_server<'a>(&'a self, server: &'a str) -> Reply<'a, ()>;
+    /// The newest lines of the log, oldest first, of one server or (empty) of all.
+    fn log<'a>(&'a self, source: &'a str, most: usize) -> Reply<'a, Vec<LogFacts>>;
+    /// What the image is made of: component, version, licence.
+    fn licences(&self) -> Reply<'_, Vec<(String, String, String)>>;
+
+    /// Machines that the host knows.
+    fn vms(&self) -> Reply<'_, Vec<VmFacts>>;
+    /// Makes a machine known, or makes a stopped one up anew. It is stopped.
+    fn define_vm<'a>(&'a self, old_name: Option<&'a str>, spec: &'a VmSpec) -> Reply<'a, ()>;
+    /// Forgets a stopped machine.
+    fn forget_vm<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
+    /// Starts, stops, …
+    fn vm_power<'a>(&'a self, name: &'a str, action: VmPower) -> Reply<'a, ()>;
+    /// Its serial console.
+    fn vm_console<'a>(&'a self, name: &'a str) -> Reply<'a, Box<dyn Console>>;
+    /// Writes a running or suspended machine's memory and devices' state into a file.
+    fn save_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()>;
+    /// Makes a stopped machine go on from such a file.
+    fn restore_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()>;
+
+    /// Disk drives.
+    fn devices(&self) -> Reply<'_, Vec<DeviceFacts>>;
+    /// Datastores.
+    fn stores(&self) -> Reply<'_, Vec<StoreFacts>>;
+    /// Makes a datastore on a drive. What is on it is lost.
+    fn create_store<'a>(&'a self, device: &'a str, name: &'a str) -> Reply<'a, ()>;
+    /// Has a datastore use all of its drive.
+    fn grow_store<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
+    /// Removes a datastore and all that is in it.
+    fn remove_store<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
+    /// What is in a folder, by name.
+    fn browse<'a>(&'a self, store: &'a str, folder: &'a str) -> Reply<'a, Vec<EntryFacts>>;
+    /// What is known of an entry.
+    fn stat<'a>(&'a self, store: &'a str, path: &'a str) -> Reply<'a, EntryFacts>;
+    /// Makes a folder.
+    fn create_folder<'a>(&'a self, store: &'a str, path: &'a str) -> Reply<'a, ()>;
+    /// Gives an entry another name or folder.
+    fn rename<'a>(&'a self, store: &'a str, from: &'a str, to: &'a str) -> Reply<'a, ()>;
+    /// Removes a file, an empty folder, or a disk with its snapshots.
+    fn remove<'a>(&'a self, store: &'a str, path: &'a str) -> Reply<'a, ()>;
+    /// Reads a file, or the contents of a disk, from `offset` on; `length` bytes or to the end.
+    fn read_file<'a>(&'a self, store: &'a str, path: &'a str, offset: u64, length: Option<u64>) -> Reply<'a, Box<dyn BodySource>>;
+    /// Writes a file from `offset` on, which is not past its end; it is made if `offset` is 0, and then what was there is replaced.
+    fn write_file<'a>(&'a self, store: &'a str, path: &'a str, offset: u64) -> Reply<'a, Box<dyn FileSink>>;
+    /// Makes a virtual disk.
+    fn create_disk<'a>(&'a self, store: &'a str, path: &'a str, size: u64, thick: bool) -> Reply<'a, ()>;
+    /// Makes a disk larger.
+    fn grow_disk<'a>(&'a self, store: &'a str, path: &'a str, size: u64) -> Reply<'a, ()>;
+    /// Takes a snapshot of a disk.
+    fn snapshot_disk<'a>(&'a self, store: &'a str, path: &'a str, snapshot: &'a str) -> Reply<'a, ()>;
+    /// Removes a snapshot.
+    fn remove_snapshot<'a>(&'a self, store: &'a str, path: &'a str, snapshot: &'a str) -> Reply<'a, ()>;
+    /// Makes a disk what it was.
+    fn revert_disk<'a>(&'a self, store: &'a str, path: &'a str, snapshot: &'a str) -> Reply<'a, ()>;
+    /// Makes a disk that goes on from a snapshot.
+    fn clone_disk<'a>(&'a self, store: &'a str, path: &'a str, snapshot: &'a str, to: &'a str) -> Reply<'a, ()>;
+
+    /// Network cards.
+    fn nics(&self) -> Reply<'_, Vec<NicFacts>>;
+    /// Virtual switches.
+    fn switches(&self) -> Reply<'_, Vec<SwitchSpec>>;
+    /// Makes a switch, or changes the one of that name.
+    fn set_switch<'a>(&'a self, name: &'a str, spec: &'a SwitchSpec) -> Reply<'a, ()>;
+    /// Removes a switch without port groups.
+    fn remove_switch<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
+    /// Port groups.
+    fn port_groups(&self) -> Reply<'_, Vec<PortGroupSpec>>;
+    /// Makes a port group, or changes the one of that name.
+    fn set_port_group<'a>(&'a self, name: &'a str, spec: &'a PortGroupSpec) -> Reply<'a, ()>;
+    /// Removes a port group that nothing is connected to.
+    fn remove_port_group<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
+    /// The host's own interfaces.
+    fn interfaces(&self) -> Reply<'_, Vec<InterfaceSpec>>;
+    /// Changes an interface of the host. Connections may end.
+    fn set_interface<'a>(&'a self, spec: &'a InterfaceSpec) -> Reply<'a, ()>;
+    /// Sets name and resolver.
+    fn set_dns<'a>(&'a self, spec: &'a DnsSpec) -> Reply<'a, ()>;
+    /// Addresses of a name.
+    fn resolve<'a>(&'a self, name: &'a str) -> Reply<'a, Vec<String>>;
+    /// Sets the time servers; none: the clock runs free.
+    fn set_time_servers<'a>(&'a self, servers: &'a [String]) -> Reply<'a, ()>;
+    /// What the time servers say.
+    fn time(&self) -> Reply<'_, TimeFacts>;
+    /// The certificate.
+    fn certificate(&self) -> Reply<'_, CertificateFacts>;
+    /// Replaces certificate chain and key, both PEM.
+    fn set_certificate<'a>(&'a self, chain: &'a str, key: &'a str) -> Reply<'a, ()>;
+    /// Writes to the host's own console.
+    fn announce(&self, line: &str);
+}
