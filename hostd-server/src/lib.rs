@@ -8,4 +8,5 @@ extern crate alloc;
 pub mod future;
 pub mod host;
 pub mod http;
+pub mod model;
 pub mod platform;

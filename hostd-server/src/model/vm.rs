@@ -1,0 +1,281 @@
+//! Virtual machines.
+use super::{
+    host::Health,
+    text::{CommandLine, Few, Id, Mac, Notes, Ranged, StoragePath, VmName},
+};
+use alloc::{string::String, vec::Vec};
+
+/// Memory of a machine: 16 MiB to 1 TiB.
+pub type Memory = Ranged<16_777_216, 1_099_511_627_776>;
+/// Size of a disk: 1 MiB to 16 TiB.
+pub type DiskSize = Ranged<1_048_576, 17_592_186_044_416>;
+/// Virtual processors.
+pub type Vcpus = Ranged<1, 4>;
+/// Shares: 1000 is normal.
+pub type Shares = Ranged<1, 100_000>;
+/// Clock rate.
+pub type Mhz = Ranged<0, 1_000_000>;
+
+model! {
+    /// Power.
+    #[derive(Copy, Eq)]
+    pub enum PowerState {
+        /// Off.
+        PoweredOff,
+        /// On.
+        PoweredOn,
+        /// Its memory is kept, it does not run.
+        Suspended,
+    }
+
+    /// What a machine starts from.
+    #[derive(Copy, Eq)]
+    pub enum Firmware {
+        /// A kernel that is loaded into its memory.
+        Direct,
+        /// Its disks.
+        Bios,
+    }
+
+    /// How it starts.
+    pub struct Boot {
+        /// What it starts from.
+        pub firmware: Firmware,
+        /// Kernel, with `direct`.
+        pub kernel: Option<StoragePath>,
+        /// Initial RAM disk.
+        pub initramfs: Option<StoragePath>,
+        /// The kernel's command line.
+        pub command_line: Option<CommandLine>,
+    }
+
+    /// A disk of a machine.
+    pub struct VmDisk {
+        /// Number.
+        pub id: String,
+        /// Its datastore.
+        pub datastore: String,
+        /// Path in it.
+        pub path: String,
+        /// Size.
+        pub size: u64,
+        /// The guest may not write.
+        pub read_only: bool,
+    }
+
+    /// A network card of a machine.
+    pub struct VmNic {
+        /// Number.
+        pub id: String,
+        /// Its port group.
+        pub network: String,
+        /// Address.
+        pub mac: String,
+        /// Its link is up.
+        pub connected: bool,
+    }
+
+    /// How a machine is made up.
+    pub struct VmConfig {
+        /// Name.
+        pub name: String,
+        /// Guest operating system.
+        pub guest_os: String,
+        /// Virtual processors.
+        pub vcpus: u32,
+        /// Memory.
+        pub memory: u64,
+        /// Shares.
+        pub cpu_shares: u32,
+        /// Least that it gets.
+        pub cpu_reservation_mhz: u32,
+        /// Most that it may use.
+        pub cpu_limit_mhz: Option<u32>,
+        /// Disks.
+        pub disks: Vec<VmDisk>,
+        /// Network cards.
+        pub nics: Vec<VmNic>,
+        /// What is in the CD drive.
+        pub cdrom: Option<String>,
+        /// How it starts.
+        pub boot: Boot,
+        /// It starts with the host.
+        pub autostart: bool,
+        /// Notes.
+        pub notes: String,
+    }
+
+    /// What a machine uses.
+    pub struct VmUsage {
+        /// Processors.
+        pub cpu_mhz: f64,
+        /// Memory.
+        pub memory: u64,
+        /// Space of its disks.
+        pub disk_bytes: u64,
+        /// Seconds since its start.
+        pub uptime_seconds: u64,
+    }
+
+    /// A machine.
+    pub struct Vm {
+        /// Identifier.
+        pub id: String,
+        /// Power.
+        pub power_state: PowerState,
+        /// Health.
+        pub health: Health,
+        /// Configuration.
+        pub config: VmConfig,
+        /// Usage.
+        pub usage: VmUsage,
+        /// Addresses of the guest that were seen.
+        pub addresses: Vec<String>,
+        /// Snapshots.
+        pub snapshot_count: u32,
+    }
+
+    /// A disk that a machine is to have: a new one with `size`, or an existing one with `path`.
+    pub struct DiskInput {
+        /// One that the machine has.
+        pub id: Option<Id>,
+        /// Datastore.
+        pub datastore: Id,
+        /// Path of an existing disk.
+        pub path: Option<super::text::FilePath>,
+        /// Size of a new one; larger than before: it grows.
+        pub size: Option<DiskSize>,
+        /// The guest may not write.
+        pub read_only: Option<bool>,
+        /// Space for all of a new one is set aside.
+        pub thick: Option<bool>,
+    }
+
+    /// A network card that a machine is to have.
+    pub struct NicInput {
+        /// One that the machine has.
+        pub id: Option<Id>,
+        /// Port group.
+        pub network: Id,
+        /// Address; left out: one is made.
+        pub mac: Option<Mac>,
+        /// Its link is up.
+        pub connected: Option<bool>,
+    }
+
+    /// A machine to make.
+    pub struct VmCreate {
+        /// Name.
+        pub name: VmName,
+        /// Guest operating system, such as `debian12`.
+        pub guest_os: Option<Id>,
+        /// Virtual processors.
+        pub vcpus: Vcpus,
+        /// Memory, rounded up to 2 MiB.
+        pub memory: Memory,
+        /// Shares.
+        pub cpu_shares: Option<Shares>,
+        /// Least that it gets.
+        pub cpu_reservation_mhz: Option<Mhz>,
+        /// Most that it may use.
+        pub cpu_limit_mhz: Option<Mhz>,
+        /// Disks.
+        #[serde(default)]
+        pub disks: Few<DiskInput, 8>,
+        /// Network cards.
+        #[serde(default)]
+        pub nics: Few<NicInput, 8>,
+        /// What is in the CD drive.
+        pub cdrom: Option<StoragePath>,
+        /// How it starts.
+        pub boot: Boot,
+        /// It starts with the host.
+        pub autostart: Option<bool>,
+        /// Notes.
+        pub notes: Option<Notes>,
+    }
+
+    /// A change of a machine; what is left out stays.
+    pub struct VmPatch {
+        /// Name.
+        pub name: Option<VmName>,
+        /// Guest operating system.
+        pub guest_os: Option<Id>,
+        /// Virtual processors.
+        pub vcpus: Option<Vcpus>,
+        /// Memory.
+        pub memory: Option<Memory>,
+        /// Shares.
+        pub cpu_shares: Option<Shares>,
+        /// Least that it gets.
+        pub cpu_reservation_mhz: Option<Mhz>,
+        /// Most that it may use; null: no limit.
+        #[serde(default, deserialize_with = "super::text::given", skip_serializing_if = "Option::is_none")]
+        pub cpu_limit_mhz: Option<Option<Mhz>>,
+        /// All its disks from now on; what is missing is taken out and its file stays.
+        pub disks: Option<Few<DiskInput, 8>>,
+        /// All its network cards.
+        pub nics: Option<Few<NicInput, 8>>,
+        /// What is in the CD drive; null: nothing.
+        #[serde(default, deserialize_with = "super::text::given", skip_serializing_if = "Option::is_none")]
+        pub cdrom: Option<Option<StoragePath>>,
+        /// How it starts.
+        pub boot: Option<Boot>,
+        /// It starts with the host.
+        pub autostart: Option<bool>,
+        /// Notes.
+        pub notes: Option<Notes>,
+    }
+
+    /// A machine whose configuration file is to be taken in.
+    pub struct VmRegister {
+        /// `vm.json` of a machine in a datastore.
+        pub path: StoragePath,
+    }
+
+    /// A clone to make.
+    pub struct CloneRequest {
+        /// Its name.
+        pub name: VmName,
+    }
+
+    /// A snapshot to take.
+    pub struct SnapshotCreate {
+        /// Name.
+        pub name: super::text::Name,
+        /// Description.
+        pub description: Option<Notes>,
+        /// With the memory of the running machine.
+        pub with_memory: Option<bool>,
+    }
+
+    /// A snapshot.
+    pub struct Snapshot {
+        /// Identifier.
+        pub id: String,
+        /// Name.
+        pub name: String,
+        /// Description.
+        pub description: String,
+        /// When it was taken.
+        pub created: String,
+        /// Space.
+        pub size: u64,
+        /// With memory.
+        pub with_memory: bool,
+        /// The machine goes on from here.
+        pub current: bool,
+        /// Snapshots that were taken after it.
+        pub children: Vec<Snapshot>,
+    }
+
+    /// Machines that start with the host, in this order.
+    pub struct Autostart {
+        /// They are started.
+        pub enabled: bool,
+        /// Seconds between two.
+        pub delay_seconds: Ranged<0, 3600>,
+        /// Machines.
+        pub order: Few<Id, 256>,
+    }
+}
