@@ -30,6 +30,8 @@ BOCHS = $(BUILD)/emulators/bochs
 BARE_GUESTS = bare-guest boot-sector-guest multiboot-guest conformance-guest
 IMAGE = $(BUILD)/tessera.img
 ISO = $(BUILD)/tessera.iso
+WEB = hostd-server/web
+WEB_PACK = $(BUILD)/web.pack
 
 # --- The compiler for freestanding code, found in one place -------------------------------------------------------------------------------
 FREESTANDING_TARGET_DIR = $(CARGO_TARGET_DIR)/freestanding
@@ -60,7 +62,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -111,10 +113,26 @@ $(PROGRAMS)/NOTICE.txt: Cargo.lock | tools
 	@$(HOST_BIN)/image-builder notices $(PROGRAM_PACKAGES) --output $@
 	@touch $@
 
-image: programs tools guests ## Build the disk image that boots through BIOS and UEFI
+# The Host Client, packed into one file for the image. Without Node.js a pack that was built elsewhere serves.
+web: ## Build the Host Client
+	@if command -v npm >/dev/null; then $(MAKE) -s --no-print-directory $(WEB_PACK); \
+		elif [ -f $(WEB_PACK) ]; then echo "There is no npm: $(WEB_PACK) stays as it is." >&2; \
+		else echo "There is neither npm nor $(WEB_PACK): install nodejs and npm ('make setup'), or put a pack there that was built elsewhere." >&2; exit 1; fi
+
+$(WEB_PACK): $(WEB)/node_modules/.installed $(shell find $(WEB)/src $(WEB)/public $(WEB)/scripts -type f 2>/dev/null) $(WEB)/index.html $(WEB)/vite.config.ts
+	$(call say,Building the Host Client)
+	@mkdir -p $(BUILD)
+	@cd $(WEB) && npx --no-install vite build --logLevel warn && node scripts/pack.mjs $(abspath $@)
+
+$(WEB)/node_modules/.installed: $(WEB)/package.json $(WEB)/package-lock.json $(WEB)/.npmrc
+	$(call say,Fetching what the Host Client is built with)
+	@cd $(WEB) && npm ci --loglevel=error
+	@touch $@
+
+image: programs tools guests web ## Build the disk image that boots through BIOS and UEFI
 	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format disk $(SET)
 
-iso: programs tools guests ## Build the hybrid ISO
+iso: programs tools guests web ## Build the hybrid ISO
 	@$(HOST_BIN)/image-builder build --system $(SYSTEM) --programs $(PROGRAMS) --output $(BUILD) --format iso $(SET)
 
 graph: tools ## Draw the capability graph as SVG (GRAPH=docs/capabilities.svg)
@@ -155,7 +173,7 @@ gdb: image ## Boot and wait for gdb on port 1234 (gdb build/programs/kernel -ex 
 	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE) -s -S
 
 # --- Testing ------------------------------------------------------------------------------------------------------------------------------
-lint: fmt clippy clippy-freestanding ## Check formatting, and all code with clippy, as the host and as the machine would build it
+lint: fmt clippy clippy-freestanding web-lint ## Check formatting, and all code with clippy, as the host and as the machine would build it
 
 fmt:
 	$(call say,Checking the formatting)
@@ -173,7 +191,15 @@ clippy-freestanding:
 	@$(call cargo_freestanding,clippy,$(VMM_TARGET),) -p tessera-vmm -- -D warnings
 
 # nextest runs tests side by side and says what hung; cargo's own runner is enough where it is not installed.
-unit: ## Run the tests that need no machine
+web-lint: $(WEB)/node_modules/.installed
+	$(call say,Checking the Host Client)
+	@cd $(WEB) && npx --no-install tsc --noEmit && npx --no-install biome check .
+
+web-unit: $(WEB)/node_modules/.installed
+	$(call say,Running the unit tests of the Host Client)
+	@cd $(WEB) && npx --no-install vitest run --reporter=dot
+
+unit: web-unit ## Run the tests that need no machine
 	$(call say,Running the unit and property tests)
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace $(FREESTANDING_ONLY) --no-fail-fast --status-level fail; \
 		else cargo test --workspace $(FREESTANDING_ONLY) --no-fail-fast --quiet; fi
@@ -195,4 +221,4 @@ bench: setup image ## Measure (ONLY=PREFIX for a part)
 	@$(HOST_BIN)/bench $(if $(ONLY),--only $(ONLY))
 
 clean: ## Remove what was built, except the guests' packages
-	@rm -rf $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/debug $(FREESTANDING_TARGET_DIR) $(PROGRAMS) $(IMAGE) $(ISO)
+	@rm -rf $(WEB)/dist $(WEB_PACK) $(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/debug $(FREESTANDING_TARGET_DIR) $(PROGRAMS) $(IMAGE) $(ISO)

@@ -35,6 +35,11 @@ need xorriso have xorriso
 need mtools have mcopy
 need busybox-static test -x /bin/busybox
 need xz-utils have xz
+# The Host Client is built by Node.js, and tested in a browser that shows Chinese too.
+need nodejs have node
+need npm have npm
+need chromium have chromium
+need fonts-noto-cjk test -e /usr/share/fonts/opentype/noto
 # The Debian disk of guests, which tests/guests/debian/build.sh builds as root.
 if [ "$(id -u)" = 0 ]; then
     need debootstrap have debootstrap

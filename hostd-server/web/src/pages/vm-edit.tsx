@@ -1,0 +1,140 @@
+/** Changing a machine. The change is made from the version that was read: somebody else's change in between is told, not lost. */
+import { useEffect, useState } from "preact/hooks";
+import { api } from "../api";
+import { ApiError, message } from "../api/client";
+import type { VmConfig } from "../api/types";
+import { t } from "../i18n";
+import { portGroups, refresh } from "../state/inventory";
+import { Button, Notice, Spinner } from "../ui/basic";
+import { Dialog, FormDialog } from "../ui/dialog";
+import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
+
+export const whole = (text: string): number => Math.max(0, Math.round(Number(text) || 0));
+
+export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
+  const [read, setRead] = useState<{ config: VmConfig; etag: string | null; on: boolean } | null>(null);
+  const [edit, setEdit] = useState<VmConfig | null>(null);
+  const [error, setError] = useState<string | null>(null);
+  useEffect(() => {
+    api.vm(id).then(
+      ({ data, etag }) => {
+        setRead({ config: data.config, etag, on: data.powerState !== "poweredOff" });
+        setEdit(data.config);
+      },
+      (failure) => setError(message(failure)),
+    );
+  }, [id]);
+  if (!read || !edit)
+    return (
+      <Dialog title={t("vm.edit")} onClose={onClose}>
+        <div class="body">{error ? <Notice tone="danger">{error}</Notice> : <Spinner />}</div>
+      </Dialog>
+    );
+  const set = (change: Partial<VmConfig>) => setEdit({ ...edit, ...change });
+  const changed = Object.fromEntries(
+    Object.entries(edit).filter(([key, value]) => JSON.stringify(value) !== JSON.stringify(read.config[key as keyof VmConfig])),
+  ) as Partial<VmConfig>;
+  return (
+    <FormDialog
+      title={t("vm.editOf", { name: read.config.name })}
+      submit={t("save")}
+      valid={Object.keys(changed).length > 0 && edit.name.trim() !== "" && edit.vcpus > 0 && edit.memory > 0}
+      onClose={onClose}
+      act={async () => {
+        try {
+          await api.editVm(id, changed, read.etag);
+        } catch (failure) {
+          if (failure instanceof ApiError && failure.status === 412) throw new Error(t("error.changedMeanwhile"));
+          throw failure;
+        }
+        await Promise.all([refresh("vm"), refresh("task")]);
+      }}
+    >
+      {read.on && <Notice>{t("vm.editOn")}</Notice>}
+      <div class="fields">
+        <TextField full label={t("name")} value={edit.name} onInput={(name) => set({ name })} />
+        <TextField
+          label={t("vm.vcpus")}
+          type="number"
+          value={String(edit.vcpus)}
+          onInput={(text) => set({ vcpus: whole(text) })}
+          input={{ min: 1, max: 64 }}
+        />
+        <SizeField label={t("memory")} value={edit.memory} onInput={(memory) => set({ memory })} />
+        <TextField
+          label={t("vm.shares")}
+          hint={t("vm.sharesHint")}
+          type="number"
+          value={String(edit.cpuShares)}
+          onInput={(text) => set({ cpuShares: whole(text) })}
+          input={{ min: 1 }}
+        />
+        <TextField
+          label={t("vm.reservationMhz")}
+          type="number"
+          value={String(edit.cpuReservationMhz)}
+          onInput={(text) => set({ cpuReservationMhz: whole(text) })}
+          input={{ min: 0 }}
+        />
+        <TextField
+          label={t("vm.limitMhz")}
+          hint={t("vm.limitHint")}
+          type="number"
+          value={edit.cpuLimitMhz == null ? "" : String(edit.cpuLimitMhz)}
+          onInput={(text) => set({ cpuLimitMhz: text ? whole(text) : null })}
+          input={{ min: 0 }}
+        />
+        {edit.boot.firmware === "direct" && (
+          <TextField
+            full
+            label={t("vm.commandLine")}
+            value={edit.boot.commandLine ?? ""}
+            onInput={(commandLine) => set({ boot: { ...edit.boot, commandLine } })}
+          />
+        )}
+        <TextField
+          full
+          label={t("vm.cdromIso")}
+          hint={t("vm.cdromHint")}
+          value={edit.cdrom ?? ""}
+          onInput={(text) => set({ cdrom: text || null })}
+        />
+        <TextField full label={t("vm.notes")} value={edit.notes} onInput={(notes) => set({ notes })} />
+      </div>
+      <fieldset>
+        <legend>{t("nav.networking")}</legend>
+        <div class="stack small">
+          {edit.nics.map((nic, index) => (
+            <div class="row" key={nic.id} style={{ alignItems: "flex-end" }}>
+              <div class="grow">
+                <SelectField
+                  label={t("vm.nicNumber", { number: index + 1 })}
+                  value={nic.network}
+                  onInput={(network) => set({ nics: edit.nics.map((one) => (one === nic ? { ...nic, network } : one)) })}
+                  options={portGroups.value.map((group) => [group.id, group.name])}
+                />
+              </div>
+              <Button
+                icon="trash"
+                label={t("remove.named", { name: t("vm.nicNumber", { number: index + 1 }) })}
+                onClick={() => set({ nics: edit.nics.filter((one) => one !== nic) })}
+              />
+            </div>
+          ))}
+          <div>
+            <Button
+              icon="plus"
+              disabled={portGroups.value.length === 0}
+              onClick={() =>
+                set({ nics: [...edit.nics, { id: `new-${edit.nics.length}`, network: portGroups.value[0]!.id, connected: true }] })
+              }
+            >
+              {t("vm.addNic")}
+            </Button>
+          </div>
+        </div>
+      </fieldset>
+      <CheckField label={t("vm.autostartLabel")} value={edit.autostart} onInput={(autostart) => set({ autostart })} />
+    </FormDialog>
+  );
+}
