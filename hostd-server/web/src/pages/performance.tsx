@@ -80,6 +80,7 @@ export function Performance({ entity }: { entity: string }) {
             <Chart
               label={t(title)}
               times={times}
+              binary={series[0]!.unit.startsWith("bytes")}
               format={formatUnit(series[0]!.unit)}
               series={series.map((one, index) => ({ name: tOr("counter", one.counter), values: values[index]! }))}
             />

@@ -94,7 +94,7 @@ function Graph({ graph, chosen, onChoose }: { graph: ServerGraph; chosen: string
                 <path
                   class={`edge ${rate > 0 ? "active" : ""} ${faded ? "faded" : ""}`}
                   d={`M${from.x} ${y1}C${from.x} ${y1 + bend} ${to.x} ${y2 - (level ? -bend : bend)} ${to.x} ${y2}`}
-                  stroke-width={Math.min(6, 1.2 + Math.log10(1 + rate) * 1.3)}
+                  stroke-width={Math.min(4, 1.2 + Math.log10(1 + rate) * 0.8)}
                 />
                 {!faded && chosen && rate > 0 && (
                   <text class="quiet" x={(from.x + to.x) / 2 + 6} y={(y1 + y2) / 2}>

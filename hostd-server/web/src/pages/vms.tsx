@@ -91,7 +91,7 @@ export function Vms() {
     {
       key: "more",
       name: "",
-      width: "56px",
+      width: "66px",
       cell: (vm) => (
         <Button icon="console" kind="plain" label={t("console.openOf", { name: vm.config.name })} onClick={() => openConsole(vm)} />
       ),

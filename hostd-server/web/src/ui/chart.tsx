@@ -9,6 +9,7 @@ export interface Series {
   values: (number | null)[];
 }
 
+const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
 export const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6"];
 
 export function Chart({
@@ -18,7 +19,16 @@ export function Chart({
   format,
   height = 230,
   max,
-}: { label: string; times: number[]; series: Series[]; format: (value: number) => string; height?: number; max?: number }) {
+  binary,
+}: {
+  label: string;
+  times: number[];
+  series: Series[];
+  format: (value: number) => string;
+  height?: number;
+  max?: number;
+  binary?: boolean;
+}) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const names = series.map((one) => one.name).join("\n");
@@ -52,8 +62,8 @@ export function Chart({
           legend: { show: false },
           scales: { x: { time: true }, y: { range: (_, __, high) => [0, max ?? (high > 0 ? high * 1.15 : 1)] } },
           axes: [
-            { ...axis, values: (_, splits) => splits.map((at) => time.format(at * 1000)), space: 90 },
-            { ...axis, values: (_, splits) => splits.map(format), size: 78 },
+            { ...axis, values: (_, splits) => splits.map((at) => time.format(at * 1000)), space: 90, size: 32 },
+            { ...axis, values: (_, splits) => splits.map(format), size: 78, ...(binary ? { incrs: POWERS } : {}) },
           ],
           series: [
             {},
@@ -82,7 +92,7 @@ export function Chart({
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [names, isDark, lang, height, max]);
+  }, [names, isDark, lang, height, max, binary]);
 
   useEffect(() => {
     plot.current?.setData(data);

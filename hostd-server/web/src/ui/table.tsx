@@ -129,7 +129,7 @@ export function Table<T>({
                     {sort?.[0] === column.key && <Icon name={sort[1] === 1 ? "up" : "down"} small />}
                   </button>
                 ) : (
-                  column.name
+                  column.name || <span class="visually-hidden">{t("actions")}</span>
                 )}
               </div>
             ))}

@@ -1,0 +1,172 @@
+import { beforeEach, describe, expect, it, vi } from "vitest";
+import { ApiError, list, send, setCsrf } from "../src/api/client";
+import type { ServerGraph } from "../src/api/types";
+import { bytes, span } from "../src/format";
+import { language } from "../src/i18n";
+import { align, formatUnit } from "../src/pages/performance";
+import { layout } from "../src/pages/servers";
+import { type Draft, problems, validName } from "../src/pages/wizard";
+
+const GIB = 1024 ** 3;
+beforeEach(() => {
+  language.value = "en";
+});
+
+describe("numbers", () => {
+  it("are written with binary units", () => {
+    expect([0, 1023, 1024, 1536, 16 * GIB, 1.25 * GIB, 2 ** 52].map(bytes)).toEqual([
+      "0 B",
+      "1,023 B",
+      "1 KiB",
+      "1.5 KiB",
+      "16 GiB",
+      "1.25 GiB",
+      "4 PiB",
+    ]);
+    expect([null, undefined, Number.NaN].map(bytes)).toEqual(["–", "–", "–"]);
+    expect(formatUnit("bytesPerSecond")(2048)).toBe("2 KiB/s");
+  });
+
+  it("of time show the two largest units", () => {
+    expect([0, 59, 3600, 3661, 90_061].map(span)).toEqual(["0 sec", "59 sec", "1 hr", "1 hr 1 min", "1 day 1 hr"]);
+  });
+});
+
+describe("the wizard", () => {
+  const draft = (change: Partial<Draft>): Draft => ({
+    name: "web",
+    guestOs: "debian12",
+    vcpus: 1,
+    memory: GIB,
+    cpuShares: 1000,
+    cpuReservationMhz: 0,
+    disks: [],
+    cdrom: "",
+    nics: [],
+    firmware: "bios",
+    kernel: "",
+    initramfs: "",
+    commandLine: "",
+    autostart: false,
+    notes: "",
+    ...change,
+  });
+  const wrong = (change: Partial<Draft>) => Object.values(problems(draft(change), ["db"])).flatMap((step) => Object.keys(step));
+
+  it("lets a complete machine through", () => {
+    expect(wrong({})).toEqual([]);
+  });
+
+  it("finds what is missing, in its step", () => {
+    expect(wrong({ name: "" })).toEqual(["name"]);
+    expect(wrong({ name: "db" })).toEqual(["name"]);
+    expect(wrong({ vcpus: 0, memory: 1 })).toEqual(["vcpus", "memory"]);
+    expect(wrong({ disks: [{ key: 7, size: 0, datastore: "datastore-1", existing: null }] })).toEqual(["disk7"]);
+    expect(wrong({ disks: [{ key: 7, size: 0, datastore: "datastore-1", existing: "" }] })).toEqual(["disk7"]);
+    expect(wrong({ firmware: "direct" })).toEqual(["kernel"]);
+  });
+
+  it("takes names of any script, and none that could be a path", () => {
+    expect(["web-01", "数据库", "My VM 2"].every(validName)).toBe(true);
+    expect(["", "../etc", "a/b", "-x", "x".repeat(64), "a\nb"].some(validName)).toBe(false);
+  });
+});
+
+describe("charts", () => {
+  it("put series of different times side by side", () => {
+    const of = (counter: string, samples: [number, number][]) => ({
+      entity: "host-1",
+      counter,
+      unit: "MHz",
+      interval: 20,
+      samples: samples.map(([time, value]) => ({ time, value })),
+    });
+    expect(
+      align([
+        of("a", [
+          [20, 1],
+          [40, 2],
+        ]),
+        of("b", [
+          [40, 3],
+          [60, 4],
+        ]),
+      ]),
+    ).toEqual({
+      times: [20, 40, 60],
+      values: [
+        [1, 2, null],
+        [null, 3, 4],
+      ],
+    });
+  });
+});
+
+describe("the drawing of the servers", () => {
+  const graph = (edges: [string, string][]): ServerGraph => ({
+    servers: [...new Set(edges.flat())].map((name) => ({
+      name,
+      kind: "server",
+      state: "running",
+      memory: 0,
+      cpuPercent: 0,
+      threads: 1,
+      restarts: 0,
+    })),
+    edges: edges.map(([from, to]) => ({ from, to, interface: "x", messagesPerSecond: 1 })),
+  });
+
+  it("puts callers above what they call, none over another, all inside", () => {
+    const { placed, width, height } = layout(
+      graph([
+        ["hostd", "init"],
+        ["shell", "init"],
+        ["init", "kernel"],
+        ["hostd", "storage"],
+      ]),
+    );
+    const at = (name: string) => placed.get(name)!;
+    expect(at("hostd").y).toBeLessThan(at("init").y);
+    expect(at("init").y).toBeLessThan(at("kernel").y);
+    expect(new Set([...placed.values()].map(({ x, y }) => `${x} ${y}`)).size).toBe(placed.size);
+    for (const { x, y } of placed.values()) expect(x > 0 && x < width && y > 0 && y < height).toBe(true);
+  });
+
+  it("ends where servers call each other in a circle, and knows no server that is not there", () => {
+    const circle = graph([
+      ["a", "b"],
+      ["b", "c"],
+      ["c", "a"],
+    ]);
+    circle.edges.push({ from: "a", to: "gone", interface: "x", messagesPerSecond: 1 });
+    expect(layout(circle).placed.size).toBe(3);
+  });
+});
+
+describe("the client", () => {
+  const answer = (status: number, body: unknown, headers = {}) => Promise.resolve(new Response(JSON.stringify(body), { status, headers }));
+
+  it("proves its writes and says from which version they were made", async () => {
+    const asked = vi.fn((_url: string, _init: RequestInit) => answer(200, {}, { ETag: '"2"' }));
+    vi.stubGlobal("fetch", asked);
+    setCsrf("secret");
+    expect((await send("PATCH", "/vms/vm-1", { body: { vcpus: 2 }, etag: '"1"' })).etag).toBe('"2"');
+    await send("GET", "/vms");
+    const headers = asked.mock.calls.map(([, init]) => init.headers as Record<string, string>);
+    expect(headers[0]).toMatchObject({ "If-Match": '"1"', "X-CSRF-Token": "secret", "Content-Type": "application/json" });
+    expect(headers[1]).not.toHaveProperty("X-CSRF-Token");
+  });
+
+  it("follows a list to its end", async () => {
+    const pages: Record<string, unknown> = { null: { items: [1, 2], next: "b" }, b: { items: [3], next: null } };
+    vi.stubGlobal("fetch", (url: string) => answer(200, pages[String(new URL(url, "http://host").searchParams.get("cursor"))]));
+    expect(await list("/vms")).toEqual([1, 2, 3]);
+  });
+
+  it("hands on what the host says when it refuses", async () => {
+    vi.stubGlobal("fetch", () => answer(409, { code: "inUse", message: "The disk is in use.", hint: "Power the machine off first." }));
+    const failure = await send("DELETE", "/x").catch((one: unknown) => one);
+    expect(failure).toBeInstanceOf(ApiError);
+    expect(failure).toMatchObject({ status: 409, code: "inUse", message: "The disk is in use.", hint: "Power the machine off first." });
+  });
+});

@@ -1,0 +1,1 @@
+export function answer(method: string, url: string, count?: number): [number, unknown];
