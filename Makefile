@@ -193,7 +193,7 @@ clippy-freestanding:
 # nextest runs tests side by side and says what hung; cargo's own runner is enough where it is not installed.
 web-lint: $(WEB)/node_modules/.installed
 	$(call say,Checking the Host Client)
-	@cd $(WEB) && npx --no-install tsc --noEmit && npx --no-install biome check .
+	@cd $(WEB) && npx --no-install tsc --noEmit && npx --no-install biome check . ../../tests/web
 
 web-unit: $(WEB)/node_modules/.installed
 	$(call say,Running the unit tests of the Host Client)

@@ -18,7 +18,7 @@ function Branch({ list, chosen, onChoose }: { list: Snapshot[]; chosen: string |
           <button type="button" aria-pressed={chosen === snapshot.id} onClick={() => onChoose(snapshot.id)}>
             <Icon name="camera" />
             <span class="ellipsis">{snapshot.name}</span>
-            <span class="muted nowrap" style={{ marginLeft: "auto" }}>
+            <span class="muted nowrap phone-hide" style={{ marginLeft: "auto" }}>
               {dateTime(snapshot.created)}
             </span>
           </button>

@@ -1,0 +1,291 @@
+// What people do with a host, from an empty one on, as they do it: by its pages alone.
+import { axe, check, logIn, open, until, visit } from "./browser.mjs";
+
+const MIB = 1024 * 1024;
+const NAME = "web-test";
+
+const button = (page, name) => page.getByRole("button", { name, exact: true });
+/** Waits until a task of that machine or file is done, as the panel along the bottom tells. */
+async function finished(page, text, seconds = 60) {
+  const row = page.locator(".tasks .tbody [role=row]", { hasText: text }).first();
+  await row.locator(".badge", { hasText: /Completed|Failed/ }).waitFor({ timeout: seconds * 1000 });
+  check(!(await row.textContent()).includes("Failed"), `task failed: ${await row.textContent()}`);
+}
+
+async function openDatastore(page, url) {
+  await visit(page, url, "/storage");
+  await page.locator("main").getByRole("link", { name: "Browse files" }).first().click();
+  await button(page, "Upload").waitFor();
+}
+
+const flows = {
+  async "a wrong password is refused, and says so"({ page, host }) {
+    await page.goto(host.url);
+    await page.locator("input[name=user]").fill("nobody");
+    await page.locator("input[name=password]").fill("not the password");
+    await button(page, "Log in").click();
+    await page.getByRole("alert").waitFor();
+  },
+
+  async "log in"({ page, host }) {
+    await logIn(page, host);
+    await page.getByRole("meter", { name: "Memory" }).waitFor();
+  },
+
+  async "upload a kernel and an ISO, chosen and dropped"({ page, host, things }) {
+    await openDatastore(page, host.url);
+    things.datastore = decodeURIComponent(page.url().split("/").pop());
+    await page
+      .locator("input[type=file]")
+      .setInputFiles({ name: "test-kernel", mimeType: "application/octet-stream", buffer: Buffer.alloc(3 * MIB, 7) });
+    await page.locator("main [role=table] [role=row]", { hasText: "test-kernel" }).waitFor();
+    const dropped = await page.evaluateHandle((size) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([new Uint8Array(size)], "test.iso"));
+      return transfer;
+    }, 2 * MIB);
+    await page.dispatchEvent(".drop", "dragenter", { dataTransfer: dropped });
+    check(await page.locator(".drop.over").isVisible(), "the page does not show that files can be dropped");
+    await page.dispatchEvent(".drop", "drop", { dataTransfer: dropped });
+    const row = page.locator("main [role=table] [role=row]", { hasText: "test.iso" });
+    await row.waitFor();
+    check((await row.textContent()).includes("2 MiB"), `the ISO has another size: ${await row.textContent()}`);
+    await page.getByRole("progressbar", { name: "test.iso" }).waitFor();
+  },
+
+  async "make a folder, move a file, delete it"({ page }) {
+    await button(page, "New folder").click();
+    await page.getByLabel("Name", { exact: true }).fill("test-folder");
+    await button(page, "Create").click();
+    await page.locator("main [role=row]", { hasText: "test-folder" }).waitFor();
+    await page.getByRole("checkbox", { name: "Select test.iso" }).check();
+    await page.locator("main").getByRole("button", { name: "Actions" }).click();
+    await page.getByRole("menuitem", { name: "Move or rename" }).click();
+    await page.getByLabel("New path").fill("test-folder/moved.iso");
+    await page.locator("dialog").getByRole("button", { name: "Move or rename" }).click();
+    await page.locator("main [role=row]", { hasText: "test.iso" }).waitFor({ state: "detached" });
+    await button(page, "test-folder").click();
+    await page.getByRole("checkbox", { name: "Select moved.iso" }).check();
+    await page.locator("main").getByRole("button", { name: "Actions" }).click();
+    await page.getByRole("menuitem", { name: "Delete" }).click();
+    await page.locator("dialog").getByRole("button", { name: "Delete" }).click();
+    await page.locator("main [role=row]", { hasText: "moved.iso" }).waitFor({ state: "detached" });
+  },
+
+  async "create a machine with the wizard, by the keyboard alone"({ page, host }) {
+    await visit(page, host.url, "/vms");
+    await button(page, "New virtual machine").first().focus();
+    await page.keyboard.press("Enter");
+    await page.locator("dialog[open]").waitFor();
+    // Types into the field that has the focus after so many tabs; finds fields by their label, as a reader of the screen would.
+    const to = async (label) => {
+      for (let presses = 0; presses < 60; presses++) {
+        const here = await page.evaluate(() => {
+          const element = document.activeElement;
+          return element?.labels?.[0]?.textContent ?? element?.getAttribute("aria-label") ?? element?.textContent ?? "";
+        });
+        if (here === label) return;
+        await page.keyboard.press("Tab");
+      }
+      throw new Error(`the keyboard does not come to ${label}`);
+    };
+    const step = (name) => page.locator("dialog h3", { hasText: name }).waitFor();
+    await step("Name and guest OS");
+    check((await axe(page)).length === 0, (await axe(page)).join("\n"));
+    await to("Name");
+    // Without a name it does not go on.
+    await page.keyboard.press("Enter");
+    await page.locator("dialog [role=alert]").waitFor();
+    await page.keyboard.type(NAME);
+    await page.keyboard.press("Enter");
+    await step("Compute");
+    await to("Virtual CPUs");
+    await page.keyboard.press("ArrowUp");
+    await page.keyboard.press("Enter");
+    await step("Storage");
+    await to("Next");
+    await page.keyboard.press("Enter");
+    await step("Network");
+    check((await axe(page)).length === 0, (await axe(page)).join("\n"));
+    await to("Next");
+    await page.keyboard.press("Enter");
+    await step("Options");
+    await to("Browse for Kernel");
+    await page.keyboard.press("Enter");
+    await page.locator("dialog").last().getByRole("button", { name: "test-kernel" }).focus();
+    await page.keyboard.press("Enter");
+    await to("Next");
+    await page.keyboard.press("Enter");
+    await step("Summary");
+    check((await page.locator("dialog .facts").textContent()).includes("2 vCPU"), "the summary does not show two processors");
+    await to("Finish");
+    await page.keyboard.press("Enter");
+    await page.locator("main").getByRole("link", { name: NAME }).waitFor();
+  },
+
+  async "start it"({ page, things }) {
+    await page.locator("main").getByRole("link", { name: NAME }).click();
+    things.vm = decodeURIComponent(page.url().split("/").pop());
+    await button(page, "Power on").click();
+    await page.locator(".page-head .badge", { hasText: "Powered on" }).waitFor();
+  },
+
+  async "use its console"({ page }) {
+    await page.locator("main").getByRole("link", { name: "Console" }).click();
+    await page.locator(".badge", { hasText: "Connected" }).waitFor();
+    await page.locator(".console").click();
+    await page.keyboard.type("hello from the browser\n");
+    await page.locator(".xterm-rows", { hasText: "hello from the browser" }).waitFor();
+    await page.keyboard.press("Control+Shift+Escape");
+    check(await page.evaluate(() => !document.activeElement?.closest(".console")), "the keyboard does not leave the console");
+  },
+
+  async "see its charts move"({ page }) {
+    await page.locator("main").getByRole("link", { name: "Performance" }).click();
+    await page.locator(".chart canvas").first().waitFor();
+    const value = () => page.locator("main .legend").allTextContents();
+    const before = JSON.stringify(await value());
+    await until(
+      page,
+      (old) => JSON.stringify([...document.querySelectorAll("main .legend")].map((one) => one.textContent)) !== old,
+      before,
+      60,
+    );
+  },
+
+  async "take a snapshot and revert to it"({ page }) {
+    await page.locator("main").getByRole("link", { name: "Snapshots" }).click();
+    await button(page, "Take snapshot").click();
+    await page.locator("dialog").getByLabel("Name").fill("before");
+    await page.locator("dialog").getByRole("button", { name: "Take snapshot" }).click();
+    await page
+      .locator(".tree")
+      .getByRole("button", { name: /before/ })
+      .click();
+    await page.locator("main").getByRole("button", { name: "Revert" }).click();
+    await page.locator("dialog").getByRole("button", { name: "Revert" }).click();
+    await page.locator("dialog").waitFor({ state: "detached" });
+    await finished(page, /[Rr]evert/);
+  },
+
+  async "shut it off and change its memory"({ page }) {
+    const head = page.locator(".page-head");
+    if (!(await head.getByText("Powered off").isVisible())) {
+      await head.getByRole("button", { name: "Actions" }).click();
+      await page.getByRole("menuitem", { name: "Power off" }).click();
+      await page.locator("dialog").getByRole("button", { name: "Power off" }).click();
+      await head.getByText("Powered off").waitFor();
+    }
+    await head.getByRole("button", { name: "Edit" }).click();
+    await page.locator("dialog").getByLabel("Memory", { exact: true }).fill("768");
+    await page.locator("dialog").getByLabel("Memory", { exact: true }).press("Tab");
+    await page.locator("dialog").getByRole("button", { name: "Save" }).click();
+    await page.locator("dialog").waitFor({ state: "detached" });
+    await page.locator("main").getByRole("link", { name: "Summary" }).click();
+    await page.locator("main .simple", { hasText: "768 MiB" }).waitFor();
+  },
+
+  async "draw it in the network"({ page, host }) {
+    await visit(page, host.url, "/networking");
+    await page.locator(".drawing svg text", { hasText: NAME }).first().waitFor();
+    await button(page, "New port group").click();
+    await page.locator("dialog").getByLabel("Name").fill("test-group");
+    await page.locator("dialog").getByLabel("VLAN").fill("77");
+    await page.locator("dialog").getByRole("button", { name: "Create" }).click();
+    await page.locator(".drawing svg text", { hasText: "VLAN 77" }).waitFor();
+    await visit(page, host.url, "/networking/groups");
+    await button(page, "Remove test-group").click();
+    await page.locator("dialog").getByRole("button", { name: "Delete" }).click();
+    await page.locator("main [role=row]", { hasText: "test-group" }).waitFor({ state: "detached" });
+  },
+
+  async "set NTP and DNS"({ page, host }) {
+    await visit(page, host.url, "/manage/time");
+    await page.getByLabel("NTP servers", { exact: true }).fill("192.0.2.1, ntp.example.org");
+    await button(page, "Save").click();
+    await page.getByText("Saved").waitFor();
+    await page.reload();
+    await page.getByLabel("NTP servers", { exact: true }).waitFor();
+    check(
+      (await page.getByLabel("NTP servers", { exact: true }).inputValue()) === "192.0.2.1, ntp.example.org",
+      "the time servers were not kept",
+    );
+    await visit(page, host.url, "/manage/dns");
+    await page.getByLabel("Take the DNS servers from DHCP").uncheck();
+    await page.getByLabel("DNS servers", { exact: true }).fill("192.0.2.53");
+    await button(page, "Save").click();
+    await page.getByText("Saved").waitFor();
+    await page.reload();
+    check((await page.getByLabel("DNS servers", { exact: true }).inputValue()) === "192.0.2.53", "the name servers were not kept");
+  },
+
+  async "add a user who may only read"({ page, host }) {
+    await visit(page, host.url, "/security");
+    await button(page, "New user").click();
+    const dialog = page.locator("dialog");
+    await dialog.getByLabel("User name").fill("reader");
+    await dialog.getByLabel("Role").selectOption({ label: "Read-only" });
+    await dialog.getByLabel("New password").fill("reads-only-9");
+    await dialog.getByLabel("Repeat the password").fill("reads-only-9");
+    await dialog.getByRole("button", { name: "Create" }).click();
+    await page.locator("main [role=row]", { hasText: "reader" }).waitFor();
+  },
+
+  async "who then reads and does nothing else"({ browser, host, things }) {
+    const { context, page } = await open(browser);
+    await logIn(page, { ...host, user: "reader", password: "reads-only-9" });
+    await visit(page, host.url, `/vms/${things.vm}`);
+    const start = button(page, "Power on");
+    if (await start.isEnabled()) {
+      await start.click();
+      await page.locator(".toast.danger").waitFor();
+    }
+    check(await page.locator(".page-head", { hasText: "Powered off" }).isVisible(), "a reader started a machine");
+    const refused = await page.evaluate(
+      async (vm) =>
+        (await fetch(`/api/v1/vms/${vm}`, { method: "DELETE", headers: { "X-CSRF-Token": sessionStorage.getItem("tessera.csrf") ?? "" } }))
+          .status,
+      things.vm,
+    );
+    check(refused === 403, `deleting as a reader was answered by ${refused}`);
+    await context.close();
+  },
+
+  async "change the language and the look"({ page, host }) {
+    await visit(page, host.url, "/");
+    await button(page, "Language").click();
+    await page.getByRole("menuitemradio", { name: "简体中文" }).click();
+    await page.getByRole("link", { name: "概览" }).waitFor();
+    check((await page.evaluate(() => document.documentElement.lang)) === "zh-CN", "the page does not say its language");
+    await button(page, "语言").click();
+    await page.getByRole("menuitemradio", { name: "English" }).click();
+    await button(page, "Appearance").click();
+    await page.getByRole("menuitemradio", { name: "Dark" }).click();
+    check((await page.evaluate(() => document.documentElement.dataset.theme)) === "dark", "the page is not dark");
+  },
+
+  async "log out"({ page }) {
+    await button(page, "Account").click();
+    await page.getByRole("menuitem", { name: "Log out" }).click();
+    await page.locator("input[name=password]").waitFor();
+    check((await page.evaluate(async () => (await fetch("/api/v1/vms")).status)) === 401, "the session goes on after the log-out");
+  },
+};
+
+/** Runs them in order in one session; each goes on where the one before ended. What they made is in `things`. */
+export async function runFlows(browser, host, report) {
+  const { context, page, problems } = await open(browser);
+  const things = {};
+  for (const [name, flow] of Object.entries(flows)) {
+    await report(
+      name,
+      async () => {
+        await flow({ browser, page, host, things });
+        check(problems.length === 0, problems.join("\n"));
+      },
+      page,
+    );
+  }
+  await context.close();
+  return things;
+}

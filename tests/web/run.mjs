@@ -1,0 +1,91 @@
+// Tests the Host Client in a real browser.
+//
+//     node tests/web/run.mjs [--url https://127.0.0.1:8443 --password PASSWORD] [--user root] [--screenshots FOLDER] [--only flows|pages]
+//
+// Without --url it starts the developer's server (`tessera-hostd-dev`, which has a simulated host) and ends it afterwards.
+import { spawn } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { launch, repository } from "./browser.mjs";
+import { runFlows } from "./flows.mjs";
+import { findThings, testDialogs, testFirstLoad, testPages, testThousand } from "./pages.mjs";
+
+const { values } = parseArgs({
+  options: {
+    url: { type: "string" },
+    user: { type: "string", default: "root" },
+    password: { type: "string" },
+    screenshots: { type: "string" },
+    only: { type: "string" },
+  },
+});
+
+const freePort = () =>
+  new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+
+/** Starts the developer's server on a free port; answers once it does. */
+async function startServer() {
+  const port = await freePort();
+  const password = "only-for-the-tests-1";
+  const program = process.env.TESSERA_HOSTD_DEV ?? join(repository, process.env.CARGO_TARGET_DIR ?? "target", "debug/tessera-hostd-dev");
+  const child = spawn(program, ["--port", String(port), "--password", password, "--web", join(repository, "hostd-server/web/dist")], {
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  const failed = new Promise((_, reject) => {
+    child.on("error", reject);
+    child.on("exit", (code) => reject(new Error(`${program} ended with ${code}`)));
+  });
+  failed.catch(() => undefined);
+  process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
+  for (let attempt = 0; ; attempt++) {
+    for (const scheme of ["https", "http"]) {
+      const url = `${scheme}://127.0.0.1:${port}`;
+      const response = await Promise.race([fetch(`${url}/`).catch(() => null), failed]);
+      if (response?.ok) return { url, password, stop: () => child.kill() };
+    }
+    if (attempt > 100) throw new Error(`${program} does not answer`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+let failures = 0;
+async function report(name, test, page) {
+  const begin = Date.now();
+  try {
+    const more = await test();
+    console.log(`  ok    ${name} (${((Date.now() - begin) / 1000).toFixed(1)} s)${more ? `: ${more}` : ""}`);
+  } catch (failure) {
+    failures += 1;
+    console.log(`  FAIL  ${name}\n${String(failure.message ?? failure).replace(/^/gm, "        ")}`);
+    if (page && values.screenshots) await page.screenshot({ path: join(values.screenshots, `failed-${failures}.png`) });
+  }
+}
+
+if (values.screenshots) mkdirSync(values.screenshots, { recursive: true });
+const server = values.url
+  ? { url: values.url.replace(/\/$/, ""), password: values.password ?? "", stop: () => undefined }
+  : await startServer();
+const host = { url: server.url, user: values.user, password: server.password };
+const browser = await launch();
+try {
+  const made = values.only === "pages" ? {} : await runFlows(browser, host, report);
+  if (values.only !== "flows") {
+    const things = { ...(await findThings(browser, host)), ...made };
+    await report("the first load is small and asks nobody else", () => testFirstLoad(browser, host));
+    await report("1,000 machines are drawn within a second", () => testThousand(browser, host));
+    await report("every page, in each look", () => testPages(browser, host, things, values.screenshots));
+    if (things.vm) await report("every dialog", () => testDialogs(browser, host, things, values.screenshots));
+  }
+} finally {
+  await browser.close();
+  server.stop();
+}
+console.log(failures === 0 ? "The Host Client holds." : `${failures} failed.`);
+process.exitCode = failures === 0 ? 0 : 1;
