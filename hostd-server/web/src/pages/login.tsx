@@ -60,7 +60,7 @@ export function Login() {
         <p>{t("login.text")}</p>
       </div>
       <main style={{ display: "grid", position: "relative" }}>
-        <div class="corner login-corner">
+        <div class="corner">
           <LookMenus />
         </div>
         <form onSubmit={send} aria-label={t("login")}>

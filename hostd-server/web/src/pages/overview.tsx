@@ -90,7 +90,7 @@ export function Overview() {
       <div class="grid">
         {!it.statePersistent && <Notice tone="warn">{t("host.notKept")}</Notice>}
         <Card title={t("host.load")} class="w8">
-          <div style={{ display: "grid", gridTemplateColumns: "repeat(auto-fit, minmax(150px, 1fr))", gap: "20px" }}>
+          <div style={{ display: "grid", gridTemplateColumns: "repeat(auto-fit, minmax(96px, 1fr))", gap: "20px" }}>
             <Gauge
               name={t("cpu")}
               used={usage.cpuMhz}

@@ -1,6 +1,6 @@
 /** The New VM wizard: name and guest OS, compute, storage, network, options, summary. */
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import { message } from "../api/client";
 import { bytes } from "../format";
@@ -63,6 +63,14 @@ export function problems(draft: Draft, taken: string[]): Record<(typeof STEPS)[n
 
 export function NewVm({ onClose }: { onClose: () => void }) {
   const [step, setStep] = useState(0);
+  const heading = useRef<HTMLHeadingElement>(null);
+  const first = useRef(true);
+  // A new step is read from its heading on.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: at each step
+  useEffect(() => {
+    if (!first.current) heading.current?.focus();
+    first.current = false;
+  }, [step]);
   const [tried, setTried] = useState(false);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<string | null>(null);
@@ -408,7 +416,9 @@ export function NewVm({ onClose }: { onClose: () => void }) {
           </ol>
         </nav>
         <form id="new-vm" class="page" onSubmit={(event) => void next(event)} noValidate>
-          <h3>{t(`wizard.${current}`)}</h3>
+          <h3 ref={heading} tabIndex={-1}>
+            {t(`wizard.${current}`)}
+          </h3>
           <p>{t(`wizard.${current}Text`)}</p>
           {pages[current]()}
         </form>

@@ -18,7 +18,11 @@ export function Dialog({
   useEffect(() => {
     const dialog = element.current;
     const before = document.activeElement;
-    if (dialog && !dialog.open) dialog.showModal();
+    if (dialog && !dialog.open) {
+      dialog.showModal();
+      // The browser would begin at the button that closes it.
+      dialog.querySelector<HTMLElement>("form input:not([type=file]), form select, form textarea, footer .primary")?.focus();
+    }
     return () => {
       if (before instanceof HTMLElement && before.isConnected) before.focus();
     };
