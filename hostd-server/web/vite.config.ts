@@ -1,6 +1,9 @@
 import { defineConfig } from "vitest/config";
 
+import { licences } from "./scripts/licences.mjs";
+
 export default defineConfig({
+  plugins: [licences()],
   base: "/",
   build: {
     target: "es2021",

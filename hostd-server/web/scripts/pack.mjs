@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { extname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { gzipSync } from "node:zlib";
+import { gzipSync } from "fflate";
 
 export const MAGIC = "TSRAWEB1";
 export const HEADER = 16;
@@ -31,9 +31,9 @@ function filesBelow(folder) {
   });
 }
 
-/** Bytes that are the same wherever they are made: gzip's header names the system that compressed. */
+/** Bytes that are the same wherever they are made: each version of Node.js compresses in its own way, and the header names system and time. */
 function compress(bytes) {
-  const packed = gzipSync(bytes, { level: 9 });
+  const packed = Buffer.from(gzipSync(bytes, { level: 9, mtime: 0 }));
   packed[9] = 255;
   return packed;
 }
