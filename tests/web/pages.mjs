@@ -37,6 +37,7 @@ export function allPages({ vm, datastore }) {
     roles: "/security/roles",
     permissions: "/security/permissions",
     keys: "/security/keys",
+    sessions: "/security/sessions",
     servers: "/servers",
   };
 }

@@ -2,7 +2,7 @@
 import type { ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api } from "./api";
-import { ApiError, reachable, setCsrf, user } from "./api/client";
+import { ApiError, enter, reachable, user } from "./api/client";
 import { Head } from "./frame/head";
 import { Navigator } from "./frame/navigator";
 import { TaskPanel } from "./frame/tasks";
@@ -64,16 +64,10 @@ export function App() {
   const here = path.value.slice(0, 2).join("/");
 
   useEffect(() => {
-    api.session().then(
-      (session) => {
-        if (session.csrfToken) setCsrf(session.csrfToken);
-        user.value = session.user;
-      },
-      (failure) => {
-        user.value = null;
-        reachable.value = failure instanceof ApiError && failure.status !== 0;
-      },
-    );
+    api.session().then(enter, (failure) => {
+      user.value = null;
+      reachable.value = failure instanceof ApiError && failure.status !== 0;
+    });
   }, []);
   useEffect(() => {
     if (who) startInventory();

@@ -112,6 +112,7 @@ describe("the drawing of the servers", () => {
       cpuPercent: 0,
       threads: 1,
       restarts: 0,
+      lastEnd: "",
     })),
     edges: edges.map(([from, to]) => ({ from, to, interface: "x", messagesPerSecond: 1 })),
   });

@@ -268,6 +268,18 @@ const lists = (count) => ({
     { id: "role-1", name: "operators", builtIn: false, privileges: ["vm.power", "vm.console"] },
   ],
   "/privileges": () => ["host.configure", "host.power", "vm.create", "vm.power", "vm.console", "datastore.browse", "datastore.write"],
+  "/sessions": () => [
+    { id: "session-1", user: "root", address: "10.0.2.2", created: ago(4000), lastUsed: ago(1), current: true },
+    { id: "session-2", user: "viewer", address: "10.0.2.9", created: ago(900), lastUsed: ago(60), current: false },
+  ],
+  "/host/sensors": () => [
+    { name: "CPU temperature", reading: "47 °C", health: "green" },
+    { name: "Fan 2", reading: "0 rpm", health: "yellow" },
+  ],
+  "/servers/storage/capabilities": () => [
+    { name: "disks", kind: "IoPorts", rights: "rw", object: 91, size: 8 },
+    { name: "", kind: "Frame", rights: "rw", object: 112, size: 512 },
+  ],
   "/permissions": () => [{ id: "permission-1", user: "viewer", entity: "vm-10", role: "role-1", propagate: true }],
   "/api-keys": () => [{ id: "key-1", name: "backup", user: "root", created: ago(90_000), expires: null }],
   "/services": () => [
@@ -289,7 +301,16 @@ const lists = (count) => ({
 });
 
 const things = {
-  "/session": () => ({ user: "root", csrfToken: "token" }),
+  "/session": () => ({
+    user: "root",
+    csrfToken: "token",
+    token: null,
+    expires: ago(-3600),
+    mustChangePassword: false,
+    privileges: ["host.configure", "vm.create"],
+  }),
+  "/host/autostart": () => ({ enabled: true, delaySeconds: 5, order: ["vm-12", "vm-10"] }),
+  "/host/backup": () => ({ format: 1, state: [] }),
   "/host": host,
   "/host/time": () => ({ servers: ["pool.ntp.org"], enabled: true, now: ago(0), synchronized: true, offsetSeconds: 0.0021 }),
   "/host/dns": () => ({ hostName: "tessera-01", domain: "example.org", servers: ["10.0.2.3"], searchDomains: ["example.org"], dhcp: true }),
@@ -311,6 +332,7 @@ const things = {
         cpuPercent: (index * 1.7) % 9,
         threads: 1 + (index % 3),
         restarts: index === 3 ? 1 : 0,
+        lastEnd: index === 3 ? "page fault at 0x10" : "",
       }))
       .concat({ name: "kernel", kind: "kernel", state: "running", memory: 90_000, cpuPercent: 2.1, threads: 2, restarts: 0 }),
     edges: [

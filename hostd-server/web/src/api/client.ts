@@ -19,6 +19,8 @@ export class ApiError extends Error {
 export interface Session {
   user: string;
   csrfToken: string;
+  mustChangePassword: boolean;
+  privileges: string[];
 }
 
 const STORED = "tessera.csrf";
@@ -26,6 +28,19 @@ const STORED = "tessera.csrf";
 let csrf = sessionStorage.getItem(STORED) ?? "";
 /** Who is logged in; null when nobody is, undefined until the host has said. */
 export const user = signal<string | null | undefined>(undefined);
+/** What they may do to the whole host; single things may allow more or less. */
+export const privileges = signal<ReadonlySet<string>>(new Set());
+/** The password was given by somebody else and has to be replaced. */
+export const mustChangePassword = signal(false);
+
+/** A session has begun, or was found again. */
+export function enter(session: Session): void {
+  if (session.csrfToken) setCsrf(session.csrfToken);
+  privileges.value = new Set(session.privileges);
+  mustChangePassword.value = session.mustChangePassword;
+  user.value = session.user;
+}
+
 /** Whether the host answered the last time. */
 export const reachable = signal(true);
 

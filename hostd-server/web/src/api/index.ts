@@ -1,14 +1,12 @@
 /** The host's operations that the pages use, each in one place. */
-import { type Session, get, list, patch, post, put, remove, send, setCsrf, user } from "./client";
+import { type Session, enter, get, list, patch, post, put, remove, send, setCsrf, user } from "./client";
 import type * as Api from "./types";
 
 const id = encodeURIComponent;
 
 export const api = {
   login: async (name: string, password: string) => {
-    const session = await post<Session>("/session", { user: name, password });
-    setCsrf(session.csrfToken);
-    user.value = session.user;
+    enter(await post<Session>("/session", { user: name, password }));
   },
   session: () => get<Session>("/session"),
   logout: async () => {
@@ -20,14 +18,21 @@ export const api = {
 
   host: () => get<Api.Host>("/host"),
   hostPower: (action: "reboot" | "shutdown") => post<Api.Task>(`/host/${action}`),
+  sensors: () => list<Api.Sensor>("/host/sensors"),
+  autostart: () => send<Api.Autostart>("GET", "/host/autostart"),
+  setAutostart: (autostart: Api.Autostart, etag: string | null) => put("/host/autostart", autostart, etag),
+  backup: () => get<unknown>("/host/backup"),
+  restore: (backup: unknown) => post("/host/restore", backup),
   maintenance: (enabled: boolean) => put("/host/maintenance-mode", { enabled }),
   lockdown: (enabled: boolean) => put("/host/lockdown-mode", { enabled }),
 
   vms: () => list<Api.Vm>("/vms"),
   vm: (vm: string) => send<Api.Vm>("GET", `/vms/${id(vm)}`),
-  createVm: (config: Omit<Api.VmConfig, "disks" | "nics"> & { disks: unknown[]; nics: unknown[] }) => post<Api.Task>("/vms", config),
-  editVm: (vm: string, config: Partial<Api.VmConfig>, etag: string | null) => patch<Api.Task>(`/vms/${id(vm)}`, config, etag),
+  createVm: (config: Api.VmCreate) => post<Api.Task>("/vms", config),
+  editVm: (vm: string, config: Api.VmPatch, etag: string | null) => patch<Api.Task>(`/vms/${id(vm)}`, config, etag),
   deleteVm: (vm: string) => remove<Api.Task>(`/vms/${id(vm)}`),
+  registerVm: (path: string) => post<Api.Task>("/vms/register", { path }),
+  unregisterVm: (vm: string) => post(`/vms/${id(vm)}/unregister`),
   cloneVm: (vm: string, name: string) => post<Api.Task>(`/vms/${id(vm)}/clone`, { name }),
   power: (vm: string, action: PowerAction) => post<Api.Task>(`/vms/${id(vm)}/${action}`),
   snapshots: (vm: string) => list<Api.Snapshot>(`/vms/${id(vm)}/snapshots`),
@@ -64,9 +69,12 @@ export const api = {
   counters: (entity: string, counters: string[], period: string) =>
     list<Api.CounterSeries>("/counters", { query: { entity, counters: counters.join(","), period } }),
   graph: () => get<Api.ServerGraph>("/servers"),
+  capabilities: (server: string) => list<Api.Capability>(`/servers/${id(server)}/capabilities`),
   restartServer: (name: string) => post(`/servers/${id(name)}/restart`),
   logs: (source: string) => list<Api.LogLine>("/logs", { query: { source } }, 2000),
 
+  sessions: () => list<Api.SessionInfo>("/sessions"),
+  endSession: (session: string) => remove(`/sessions/${id(session)}`),
   users: () => list<Api.User>("/users"),
   createUser: (made: { name: string; password: string; description: string; role: string }) => post("/users", made),
   editUser: (name: string, change: { description?: string; role?: string; enabled?: boolean; password?: string }) =>

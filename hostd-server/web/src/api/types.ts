@@ -6,10 +6,11 @@ export type PowerState = "poweredOff" | "poweredOn" | "suspended";
 export interface Host {
   id: string;
   name: string;
-  product: { name: string; version: string; build?: string };
+  product: { name: string; version: string; build: string };
   hardware: {
     vendor: string;
     model: string;
+    serial: string;
     cpuModel: string;
     sockets: number;
     cores: number;
@@ -66,6 +67,35 @@ export interface Vm {
   snapshotCount: number;
 }
 
+/** A network card or a disk that a machine is to have: with `id`, one that it has. */
+export interface NicInput {
+  id?: string;
+  network: string;
+  mac?: string;
+  connected?: boolean;
+}
+export interface DiskInput {
+  id?: string;
+  datastore: string;
+  path?: string;
+  size?: number;
+}
+export interface VmCreate extends Omit<VmConfig, "disks" | "nics"> {
+  disks: DiskInput[];
+  nics: NicInput[];
+}
+export type VmPatch = Partial<VmCreate>;
+export interface Autostart {
+  enabled: boolean;
+  delaySeconds: number;
+  order: string[];
+}
+export interface Sensor {
+  name: string;
+  reading: string;
+  health: Health;
+}
+
 export interface Snapshot {
   id: string;
   name: string;
@@ -83,14 +113,17 @@ export interface Datastore {
   kind: string;
   capacity: number;
   free: number;
-  provisioned?: number;
+  provisioned: number;
   device: string;
   accessible: boolean;
+  problem: string;
 }
 export interface DatastoreFile {
   name: string;
+  path: string;
   kind: "folder" | "file" | "disk" | "iso" | "kernel" | "log";
   size: number;
+  allocated: number;
   modified: string;
 }
 export interface StorageDevice {
@@ -155,6 +188,7 @@ export interface Task {
   started: string | null;
   completed: string | null;
   error: { message: string } | null;
+  result: string | null;
 }
 export interface HostEvent {
   id: string;
@@ -166,6 +200,14 @@ export interface HostEvent {
   target: string | null;
 }
 
+export interface SessionInfo {
+  id: string;
+  user: string;
+  address: string;
+  created: string;
+  lastUsed: string;
+  current: boolean;
+}
 export interface User {
   name: string;
   description: string;
@@ -200,7 +242,8 @@ export interface TimeConfig {
   now: string;
   synchronized: boolean;
   offsetSeconds: number | null;
-  timezone?: string;
+  server: string | null;
+  driftPpm: number | null;
 }
 export interface DnsConfig {
   hostName: string;
@@ -247,6 +290,14 @@ export interface ServerNode {
   cpuPercent: number;
   threads: number;
   restarts: number;
+  lastEnd: string;
+}
+export interface Capability {
+  name: string;
+  kind: string;
+  rights: string;
+  object: number;
+  size: number;
 }
 export interface ServerEdge {
   from: string;

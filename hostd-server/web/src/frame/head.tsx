@@ -1,11 +1,11 @@
 /** The bar along the top: whose host this is, how it looks, who is logged in. */
 import { useState } from "preact/hooks";
 import { api } from "../api";
-import { user } from "../api/client";
+import { mustChangePassword, user } from "../api/client";
 import { LANGUAGES, type Language, language, setLanguage, t } from "../i18n";
 import { host } from "../state/inventory";
 import { type Theme, dark, setTheme, theme } from "../state/theme";
-import { Menu, type MenuItem } from "../ui/basic";
+import { Menu, type MenuItem, Notice } from "../ui/basic";
 import { FormDialog, toast } from "../ui/dialog";
 import { TextField } from "../ui/form";
 import { Icon, type IconName } from "../ui/icon";
@@ -71,12 +71,20 @@ export function Head({ navigating, onNavigate }: { navigating: boolean; onNaviga
         <span class="label">{user.value}</span>
         <Icon name="down" small />
       </Menu>
-      {changing && <ChangePassword onClose={() => setChanging(false)} />}
+      {(changing || mustChangePassword.value) && (
+        <ChangePassword
+          forced={mustChangePassword.value}
+          onClose={() => {
+            setChanging(false);
+            mustChangePassword.value = false;
+          }}
+        />
+      )}
     </header>
   );
 }
 
-function ChangePassword({ onClose }: { onClose: () => void }) {
+function ChangePassword({ forced, onClose }: { forced: boolean; onClose: () => void }) {
   const [current, setCurrent] = useState("");
   const [password, setPassword] = useState("");
   const [repeated, setRepeated] = useState("");
@@ -91,6 +99,7 @@ function ChangePassword({ onClose }: { onClose: () => void }) {
         toast("ok", t("password.changed"));
       }}
     >
+      {forced && <Notice tone="warn">{t("password.must")}</Notice>}
       <TextField
         label={t("password.current")}
         type="password"

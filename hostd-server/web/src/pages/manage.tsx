@@ -1,16 +1,17 @@
 /** What the host is set to: time, names, services, autostart, certificate, modes, licences. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import { ApiError } from "../api/client";
-import type { DnsConfig, Licence, Service, TimeConfig } from "../api/types";
+import type { Autostart, DnsConfig, Licence, Service, TimeConfig, Vm } from "../api/types";
 import { dateTime, number } from "../format";
 import { t, tOr } from "../i18n";
 import { path, href } from "../router";
-import { host, refresh, vms } from "../state/inventory";
+import { host, refresh, refreshAll, vms } from "../state/inventory";
 import { useResource } from "../state/resource";
 import { Badge, Button, Card, Empty, Facts, Notice, PageHead, Spinner, Tabs } from "../ui/basic";
 import { FormDialog, ask, attempt, toast } from "../ui/dialog";
 import { CheckField, TextField } from "../ui/form";
+import { saveText } from "../ui/save";
 import { type Column, Table } from "../ui/table";
 import { powerOff } from "./overview";
 
@@ -76,6 +77,8 @@ function Time() {
                 {t(time.synchronized ? "time.synchronized" : "time.notSynchronized")}
               </Badge>,
             ],
+            [t("time.server"), time.server ?? "–"],
+            [t("time.drift"), time.driftPpm == null ? "–" : `${number(time.driftPpm, 2)} ppm`],
             [t("time.offset"), time.offsetSeconds == null ? "–" : `${number(time.offsetSeconds * 1000, 2)} ms`],
             [t("time.browser"), `${number((Date.now() - Date.parse(time.now)) / 1000, 0)} s`],
           ]}
@@ -235,44 +238,146 @@ function Services() {
   );
 }
 
-function Autostart() {
-  const change = (id: string, autostart: boolean) =>
-    void attempt(t("vm.autostart"), async () => {
-      const { etag } = await api.vm(id);
-      await api.editVm(id, { autostart }, etag);
-      await refresh("vm");
-    });
+function AutostartPage() {
+  const { data, error, reload } = useResource(() => api.autostart(), [], { kind: "vm" });
+  if (error && !data) return <Notice tone="danger">{error}</Notice>;
+  if (!data) return <Spinner />;
+  const { enabled, delaySeconds, order } = data.data;
+  const put = (change: Partial<Autostart>) =>
+    void save(() => api.setAutostart({ ...data.data, ...change }, data.etag), reload).then(() => refresh("vm"));
+  const place = (id: string) => (order.includes(id) ? order.indexOf(id) + 1 : null);
+  const move = (id: string, by: number) => {
+    const next = order.filter((one) => one !== id);
+    next.splice(Math.max(0, order.indexOf(id) + by), 0, id);
+    put({ order: next });
+  };
+  const rows = [...vms.value].sort((a, b) => (place(a.id) ?? 1e9) - (place(b.id) ?? 1e9) || a.config.name.localeCompare(b.config.name));
+  const columns: Column<Vm>[] = [
+    { key: "order", name: t("autostart.order"), width: "90px", end: true, cell: (vm) => place(vm.id) ?? "–" },
+    { key: "name", name: t("name"), width: "minmax(150px, 2fr)", cell: (vm) => <a href={href("vms", vm.id)}>{vm.config.name}</a> },
+    { key: "state", name: t("state"), wide: true, cell: (vm) => tOr("power", vm.powerState) },
+    {
+      key: "autostart",
+      name: t("vm.autostart"),
+      width: "120px",
+      cell: (vm) => (
+        <input
+          type="checkbox"
+          aria-label={`${t("vm.autostart")} ${vm.config.name}`}
+          checked={place(vm.id) !== null}
+          onChange={(event) => put({ order: event.currentTarget.checked ? [...order, vm.id] : order.filter((one) => one !== vm.id) })}
+        />
+      ),
+    },
+    {
+      key: "move",
+      name: "",
+      width: "120px",
+      cell: (vm) =>
+        place(vm.id) !== null && (
+          <span class="row tight">
+            <Button
+              icon="up"
+              kind="plain"
+              disabled={place(vm.id) === 1}
+              label={t("autostart.earlier", { name: vm.config.name })}
+              onClick={() => move(vm.id, -1)}
+            />
+            <Button
+              icon="down"
+              kind="plain"
+              disabled={place(vm.id) === order.length}
+              label={t("autostart.later", { name: vm.config.name })}
+              onClick={() => move(vm.id, 1)}
+            />
+          </span>
+        ),
+    },
+  ];
   return (
-    <Card title={t("manage.autostart")} flush>
-      <Table
-        label={t("manage.autostart")}
-        rows={vms.value}
-        rowKey={(vm) => vm.id}
-        initialSort={["name", 1]}
-        empty={<Empty icon="vm" title={t("vm.none")} />}
-        columns={[
-          {
-            key: "name",
-            name: t("name"),
-            width: "minmax(150px, 2fr)",
-            sort: (vm) => vm.config.name,
-            cell: (vm) => <a href={href("vms", vm.id)}>{vm.config.name}</a>,
-          },
-          { key: "state", name: t("state"), sort: (vm) => vm.powerState, cell: (vm) => tOr("power", vm.powerState) },
-          {
-            key: "autostart",
-            name: t("vm.autostart"),
-            cell: (vm) => (
-              <input
-                type="checkbox"
-                aria-label={`${t("vm.autostart")} ${vm.config.name}`}
-                checked={vm.config.autostart}
-                onChange={(event) => change(vm.id, event.currentTarget.checked)}
-              />
-            ),
-          },
-        ]}
-      />
+    <div class="stack">
+      <Card>
+        <div class="fields">
+          <CheckField label={t("autostart.enabled")} value={enabled} onInput={(on) => put({ enabled: on })} />
+          <TextField
+            label={t("autostart.delay")}
+            type="number"
+            value={String(delaySeconds)}
+            onInput={() => undefined}
+            input={{
+              min: 0,
+              max: 3600,
+              onChange: (event) => put({ delaySeconds: Math.min(3600, Math.max(0, event.currentTarget.valueAsNumber || 0)) }),
+            }}
+          />
+        </div>
+      </Card>
+      <Card title={t("manage.autostart")} flush>
+        <Table
+          label={t("manage.autostart")}
+          rows={rows}
+          rowKey={(vm) => vm.id}
+          columns={columns}
+          empty={<Empty icon="vm" title={t("vm.none")} />}
+        />
+      </Card>
+    </div>
+  );
+}
+
+function Backup() {
+  const input = useRef<HTMLInputElement>(null);
+  const restore = async (file: File | undefined) => {
+    if (!file) return;
+    let backup: unknown;
+    try {
+      backup = JSON.parse(await file.text());
+    } catch {
+      return toast("danger", t("backup.bad"), file.name);
+    }
+    ask({
+      title: t("backup.restore"),
+      text: t("backup.restoreAsk", { name: file.name }),
+      submit: t("backup.restore"),
+      danger: true,
+      act: async () => {
+        await api.restore(backup);
+        toast("ok", t("backup.restored"));
+        await refreshAll();
+      },
+    });
+  };
+  return (
+    <Card title={t("backup.title")} class="w6">
+      <div class="stack">
+        <p class="muted">{t("backup.text")}</p>
+        <div class="row">
+          <Button
+            icon="download"
+            onClick={() =>
+              void attempt(t("backup.save"), async () =>
+                saveText(JSON.stringify(await api.backup(), null, 1), `${host.value?.name ?? "host"}-backup.json`),
+              )
+            }
+          >
+            {t("backup.save")}
+          </Button>
+          <Button icon="upload" onClick={() => input.current?.click()}>
+            {t("backup.restore")}
+          </Button>
+          <input
+            ref={input}
+            type="file"
+            accept=".json"
+            hidden
+            aria-label={t("backup.restore")}
+            onChange={(event) => {
+              void restore(event.currentTarget.files?.[0]);
+              event.currentTarget.value = "";
+            }}
+          />
+        </div>
+      </div>
     </Card>
   );
 }
@@ -353,7 +458,12 @@ function System() {
           </div>
         </div>
       </Card>
-      <Card title={t("certificate.title")} actions={<Button onClick={() => setReplacing(true)}>{t("certificate.replace")}</Button>}>
+      <Backup />
+      <Card
+        class="w6"
+        title={t("certificate.title")}
+        actions={<Button onClick={() => setReplacing(true)}>{t("certificate.replace")}</Button>}
+      >
         {error && <Notice tone="danger">{error}</Notice>}
         {data && (
           <Facts
@@ -403,7 +513,7 @@ function Licences() {
   );
 }
 
-const TABS = { system: System, time: Time, dns: Names, services: Services, autostart: Autostart, licences: Licences };
+const TABS = { system: System, time: Time, dns: Names, services: Services, autostart: AutostartPage, licences: Licences };
 
 export function Manage() {
   const tab = path.value[1] ?? "system";

@@ -11,6 +11,7 @@ import { useResource } from "../state/resource";
 import { Badge, Button, Card, Empty, Facts, Notice, PageHead, Spinner, Tabs } from "../ui/basic";
 import { attempt, toast } from "../ui/dialog";
 import { Icon } from "../ui/icon";
+import { saveText } from "../ui/save";
 import { Table } from "../ui/table";
 import { HEALTH_TONES } from "./overview";
 import { Performance } from "./performance";
@@ -33,11 +34,7 @@ function Logs() {
   }, [lines.length]);
   const save = () => {
     const text = lines.map((line) => `${line.time} ${line.source} ${line.level} ${line.message}`).join("\n");
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
-    link.download = `${host.value?.name ?? "host"}-${source}.log`;
-    link.click();
-    URL.revokeObjectURL(link.href);
+    saveText(text, `${host.value?.name ?? "host"}-${source}.log`, "text/plain");
   };
   return (
     <Card
@@ -113,6 +110,7 @@ function Support() {
 
 function Hardware() {
   const it = host.value;
+  const sensors = useResource(() => api.sensors(), [], { seconds: 20 });
   if (!it) return <Spinner />;
   const { hardware } = it;
   return (
@@ -145,6 +143,29 @@ function Hardware() {
           ]}
         />
       </Card>
+      {sensors.data && sensors.data.length > 0 && (
+        <Card title={t("monitor.sensors")} flush>
+          <Table
+            label={t("monitor.sensors")}
+            rows={sensors.data}
+            rowKey={(one) => one.name}
+            columns={[
+              { key: "name", name: t("name"), sort: (one) => one.name, cell: (one) => one.name },
+              { key: "reading", name: t("vm.value"), cell: (one) => one.reading },
+              {
+                key: "health",
+                name: t("state"),
+                sort: (one) => one.health,
+                cell: (one) => (
+                  <Badge tone={HEALTH_TONES[one.health]} dot>
+                    {tOr("health", one.health)}
+                  </Badge>
+                ),
+              },
+            ]}
+          />
+        </Card>
+      )}
     </div>
   );
 }

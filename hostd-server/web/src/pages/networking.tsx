@@ -46,20 +46,20 @@ function SwitchDialog({
     <FormDialog
       title={t(it ? "switch.edit" : "switch.new")}
       submit={t(it ? "save" : "create")}
-      valid={name.trim() !== "" && mtu >= 576 && mtu <= 9216}
+      valid={name.trim() !== "" && mtu >= 1280 && mtu <= 9000}
       onClose={onClose}
       act={async () => {
-        await (it ? api.editSwitch(it.id, { name: name.trim(), mtu, uplinks }) : api.createSwitch(name.trim(), mtu, uplinks));
+        await (it ? api.editSwitch(it.id, { mtu, uplinks }) : api.createSwitch(name.trim(), mtu, uplinks));
         await done();
       }}
     >
-      <TextField label={t("name")} value={name} onInput={setName} />
+      <TextField label={t("name")} value={name} onInput={setName} input={{ disabled: it !== null }} />
       <TextField
         label={t("switch.mtu")}
         type="number"
         value={String(mtu)}
         onInput={(text) => setMtu(whole(text))}
-        input={{ min: 576, max: 9216 }}
+        input={{ min: 1280, max: 9000 }}
       />
       <fieldset>
         <legend>{t("switch.uplinks")}</legend>
@@ -94,12 +94,12 @@ function GroupDialog({
       valid={name.trim() !== "" && vlan <= 4095 && where !== ""}
       onClose={onClose}
       act={async () => {
-        const change = { name: name.trim(), vlan, security };
-        await (it ? api.editPortGroup(it.id, change) : api.createPortGroup({ ...change, switch: where }));
+        const change = { vlan, security };
+        await (it ? api.editPortGroup(it.id, change) : api.createPortGroup({ ...change, name: name.trim(), switch: where }));
         await done();
       }}
     >
-      <TextField label={t("name")} value={name} onInput={setName} />
+      <TextField label={t("name")} value={name} onInput={setName} input={{ disabled: it !== null }} />
       <SelectField
         label={t("switch")}
         value={where}

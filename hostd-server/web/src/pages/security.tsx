@@ -1,7 +1,7 @@
 /** Who may do what: users, roles, permissions on single things, keys for programs. */
 import { useState } from "preact/hooks";
 import { api } from "../api";
-import type { ApiKey, Permission, Role, User } from "../api/types";
+import type { ApiKey, Permission, Role, SessionInfo, User } from "../api/types";
 import { dateTime } from "../format";
 import { t, tOr } from "../i18n";
 import { path } from "../router";
@@ -14,8 +14,14 @@ import { Icon } from "../ui/icon";
 import { type Column, Table } from "../ui/table";
 
 async function load() {
-  const [users, roles, permissions, keys] = await Promise.all([api.users(), api.roles(), api.permissions(), api.apiKeys()]);
-  return { users, roles, permissions, keys };
+  const [users, roles, permissions, keys, sessions] = await Promise.all([
+    api.users(),
+    api.roles(),
+    api.permissions(),
+    api.apiKeys(),
+    api.sessions(),
+  ]);
+  return { users, roles, permissions, keys, sessions };
 }
 type Access = Awaited<ReturnType<typeof load>>;
 type Dialogs =
@@ -44,7 +50,7 @@ function UserDialog({ it, roles, onClose, done }: Common & { it: User | null; ro
     <FormDialog
       title={t(it ? "user.edit" : "user.new")}
       submit={t(it ? "save" : "create")}
-      valid={/^[a-z_][a-z0-9_.-]{0,31}$/i.test(name) && right}
+      valid={/^[a-z_][a-z0-9_.-]{0,31}$/.test(name) && right}
       onClose={onClose}
       act={async () => {
         await (it
@@ -321,6 +327,38 @@ export function Security() {
       ),
     },
   ];
+  const sessionColumns: Column<SessionInfo>[] = [
+    {
+      key: "user",
+      name: t("user"),
+      sort: (one) => one.user,
+      cell: (one) => (
+        <span class="row">
+          <Icon name="user" />
+          {one.user}
+          {one.current && <Badge tone="info">{t("session.this")}</Badge>}
+        </span>
+      ),
+    },
+    { key: "address", name: t("session.address"), sort: (one) => one.address, cell: (one) => one.address },
+    { key: "created", name: t("session.since"), wide: true, sort: (one) => one.created, cell: (one) => dateTime(one.created) },
+    { key: "used", name: t("session.last"), wide: true, sort: (one) => one.lastUsed, cell: (one) => dateTime(one.lastUsed) },
+    {
+      key: "act",
+      name: "",
+      width: "60px",
+      cell: (one) => (
+        <Button
+          icon="logout"
+          kind="plain"
+          danger
+          disabled={one.current}
+          label={`${t("session.end")} ${one.user} ${one.address}`}
+          onClick={() => erase(t("session.end"), one.user, () => api.endSession(one.id))}
+        />
+      ),
+    },
+  ];
   const make: Record<string, [string, Dialogs]> = {
     users: [t("user.new"), { what: "user", it: null }],
     roles: [t("role.new"), { what: "role", it: null }],
@@ -344,7 +382,7 @@ export function Security() {
       <Tabs
         label={t("nav.security")}
         current={tab}
-        items={(["users", "roles", "permissions", "keys"] as const).map((name) => [
+        items={(["users", "roles", "permissions", "keys", "sessions"] as const).map((name) => [
           name,
           t(`security.${name}`),
           name === "users" ? "#/security" : `#/security/${name}`,
@@ -395,6 +433,11 @@ export function Security() {
                   </Empty>
                 }
               />
+            </Card>
+          )}
+          {tab === "sessions" && (
+            <Card title={t("security.sessions")} flush>
+              <Table label={t("security.sessions")} rows={data.sessions} columns={sessionColumns} rowKey={(one) => one.id} rowHeight={44} />
             </Card>
           )}
           {dialog?.what === "user" && <UserDialog it={dialog.it} roles={data.roles} onClose={close} done={reload} />}

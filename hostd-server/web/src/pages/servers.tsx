@@ -1,7 +1,7 @@
 /** The servers of the host and the messages between them, as they are now: who may call whom is what the boot manifest grants, and who does. */
 import { useState } from "preact/hooks";
 import { api } from "../api";
-import type { ServerGraph, ServerNode } from "../api/types";
+import type { Capability, ServerGraph, ServerNode } from "../api/types";
 import { bytes, number } from "../format";
 import { t, tOr } from "../i18n";
 import { useResource } from "../state/resource";
@@ -136,6 +136,33 @@ function Graph({ graph, chosen, onChoose }: { graph: ServerGraph; chosen: string
   );
 }
 
+function Capabilities({ server }: { server: string }) {
+  const { data, error } = useResource(() => api.capabilities(server), [server], { seconds: 10 });
+  const columns: Column<Capability>[] = [
+    { key: "name", name: t("name"), width: "minmax(110px, 1.5fr)", sort: (one) => one.name, cell: (one) => one.name || "–" },
+    { key: "kind", name: t("kind"), sort: (one) => one.kind, cell: (one) => one.kind },
+    { key: "rights", name: t("servers.rights"), cell: (one) => <code>{one.rights}</code> },
+    { key: "object", name: t("servers.object"), end: true, wide: true, sort: (one) => one.object, cell: (one) => one.object },
+    { key: "size", name: t("size"), end: true, wide: true, sort: (one) => one.size, cell: (one) => number(one.size) },
+  ];
+  return (
+    <Card title={t("servers.capabilities", { name: server })} flush>
+      {error && <Notice tone="danger">{error}</Notice>}
+      {data && (
+        <Table
+          label={t("servers.capabilities", { name: server })}
+          rows={data.map((one, index) => ({ ...one, index }))}
+          columns={columns}
+          rowKey={(one) => String((one as { index?: number }).index)}
+          maxHeight="420px"
+          rowHeight={36}
+          foot
+        />
+      )}
+    </Card>
+  );
+}
+
 export function Servers() {
   const { data, error, reload } = useResource(() => api.graph(), [], { seconds: 2 });
   const [chosen, setChosen] = useState<string | null>(null);
@@ -185,6 +212,7 @@ export function Servers() {
                     [t("cpu"), `${number(node.cpuPercent, 1)} %`],
                     [t("servers.threads"), node.threads],
                     [t("servers.restarts"), node.restarts],
+                    ...(node.lastEnd ? [[t("servers.lastEnd"), node.lastEnd] as [string, string]] : []),
                   ]}
                 />
                 {node.kind === "server" && (
@@ -207,6 +235,7 @@ export function Servers() {
               </div>
             </Card>
           )}
+          {node && node.kind !== "kernel" && <Capabilities key={node.name} server={node.name} />}
           <Card title={t("servers.messages")} flush>
             <Table
               label={t("servers.messages")}

@@ -124,6 +124,7 @@ export function Storage() {
                 }
               >
                 <div class="stack">
+                  {one.problem && <Notice tone="danger">{one.problem}</Notice>}
                   <Meter
                     name={t("used")}
                     used={one.capacity - one.free}

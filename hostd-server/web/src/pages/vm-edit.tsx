@@ -2,14 +2,30 @@
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api";
 import { ApiError, message } from "../api/client";
-import type { VmConfig } from "../api/types";
+import type { VmConfig, VmPatch } from "../api/types";
 import { t } from "../i18n";
-import { portGroups, refresh } from "../state/inventory";
+import { datastores, portGroups, refresh } from "../state/inventory";
 import { Button, Notice, Spinner } from "../ui/basic";
 import { Dialog, FormDialog } from "../ui/dialog";
 import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
 
 export const whole = (text: string): number => Math.max(0, Math.round(Number(text) || 0));
+
+/** What is new has no number yet: the host gives it one. */
+const isNew = (id: string): boolean => id.startsWith("new-");
+
+/** The change as the host takes it. */
+export function toPatch({ disks, nics, ...rest }: Partial<VmConfig>): VmPatch {
+  return {
+    ...rest,
+    ...(disks && {
+      disks: disks.map(({ id, datastore, path, size }) => (isNew(id) ? { datastore, size } : { id, datastore, path, size })),
+    }),
+    ...(nics && {
+      nics: nics.map(({ id, network, mac, connected }) => (isNew(id) ? { network, connected } : { id, network, mac, connected })),
+    }),
+  };
+}
 
 export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
   const [read, setRead] = useState<{ config: VmConfig; etag: string | null; on: boolean } | null>(null);
@@ -42,7 +58,7 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
       onClose={onClose}
       act={async () => {
         try {
-          await api.editVm(id, changed, read.etag);
+          await api.editVm(id, toPatch(changed), read.etag);
         } catch (failure) {
           if (failure instanceof ApiError && failure.status === 412) throw new Error(t("error.changedMeanwhile"));
           throw failure;
@@ -58,7 +74,7 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
           type="number"
           value={String(edit.vcpus)}
           onInput={(text) => set({ vcpus: whole(text) })}
-          input={{ min: 1, max: 64 }}
+          input={{ min: 1, max: 4 }}
         />
         <SizeField label={t("memory")} value={edit.memory} onInput={(memory) => set({ memory })} />
         <TextField
@@ -102,6 +118,45 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
         <TextField full label={t("vm.notes")} value={edit.notes} onInput={(notes) => set({ notes })} />
       </div>
       <fieldset>
+        <legend>{t("vm.disks")}</legend>
+        <div class="stack small">
+          {edit.disks.map((disk, index) => {
+            const name = t("vm.diskNumber", { number: index + 1 });
+            const before = read.config.disks.find((one) => one.id === disk.id);
+            return (
+              <div class="row" key={disk.id} style={{ alignItems: "flex-end" }}>
+                <div class="grow">
+                  <SizeField
+                    label={name}
+                    value={disk.size}
+                    error={before && disk.size < before.size ? t("vm.diskShrink") : null}
+                    onInput={(size) => set({ disks: edit.disks.map((one) => (one === disk ? { ...disk, size } : one)) })}
+                  />
+                </div>
+                <Button
+                  icon="trash"
+                  label={t("remove.named", { name })}
+                  onClick={() => set({ disks: edit.disks.filter((one) => one !== disk) })}
+                />
+              </div>
+            );
+          })}
+          <div>
+            <Button
+              icon="plus"
+              disabled={datastores.value.length === 0}
+              onClick={() =>
+                set({
+                  disks: [...edit.disks, { id: `new-${Date.now()}`, datastore: datastores.value[0]!.id, path: "", size: 8 * 1024 ** 3 }],
+                })
+              }
+            >
+              {t("vm.addDisk")}
+            </Button>
+          </div>
+        </div>
+      </fieldset>
+      <fieldset>
         <legend>{t("nav.networking")}</legend>
         <div class="stack small">
           {edit.nics.map((nic, index) => (
@@ -125,9 +180,7 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
             <Button
               icon="plus"
               disabled={portGroups.value.length === 0}
-              onClick={() =>
-                set({ nics: [...edit.nics, { id: `new-${edit.nics.length}`, network: portGroups.value[0]!.id, connected: true }] })
-              }
+              onClick={() => set({ nics: [...edit.nics, { id: `new-${Date.now()}`, network: portGroups.value[0]!.id, connected: true }] })}
             >
               {t("vm.addNic")}
             </Button>

@@ -15,6 +15,7 @@ import { whole } from "./vm-edit";
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
+export const MOST_VCPUS = 4;
 export const GUESTS = ["debian12", "debian11", "ubuntu", "fedora", "rhel", "alpine", "linux", "freebsd", "windows", "other"];
 const STEPS = ["name", "compute", "storage", "network", "options", "summary"] as const;
 
@@ -43,15 +44,15 @@ export interface Draft {
   notes: string;
 }
 
-export const validName = (name: string): boolean => /^[\p{L}\p{N}][\p{L}\p{N} ._-]{0,62}$/u.test(name);
+export const validName = (name: string): boolean => /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name);
 
 /** What is wrong with a step, by field. */
 export function problems(draft: Draft, taken: string[]): Record<(typeof STEPS)[number], Record<string, string>> {
   const found: ReturnType<typeof problems> = { name: {}, compute: {}, storage: {}, network: {}, options: {}, summary: {} };
   if (!validName(draft.name.trim())) found.name.name = t("vm.nameHint");
   else if (taken.includes(draft.name.trim())) found.name.name = t("vm.nameTaken");
-  if (draft.vcpus < 1 || draft.vcpus > 64) found.compute.vcpus = t("vm.vcpusRange");
-  if (draft.memory < 4 * MIB) found.compute.memory = t("vm.memoryLeast");
+  if (draft.vcpus < 1 || draft.vcpus > MOST_VCPUS) found.compute.vcpus = t("vm.vcpusRange");
+  if (draft.memory < 16 * MIB) found.compute.memory = t("vm.memoryLeast");
   for (const disk of draft.disks) {
     if (!disk.datastore) found.storage[`disk${disk.key}`] = t("datastore.none");
     else if (disk.existing === null && disk.size < MIB) found.storage[`disk${disk.key}`] = t("vm.diskLeast");
@@ -150,7 +151,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
           onInput={(name) => set({ name })}
           error={told("name")}
           hint={t("vm.nameHint")}
-          input={{ autofocus: true, maxLength: 63 }}
+          input={{ autofocus: true, maxLength: 64 }}
         />
         <SelectField
           full
@@ -172,7 +173,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
           onInput={(text) => set({ vcpus: whole(text) })}
           error={told("vcpus")}
           hint={host.value ? t("vm.hostHas", { count: host.value.hardware.threads }) : undefined}
-          input={{ min: 1, max: 64 }}
+          input={{ min: 1, max: MOST_VCPUS }}
         />
         <SizeField
           label={t("memory")}
