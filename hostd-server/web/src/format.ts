@@ -44,6 +44,22 @@ export function dateTime(time: Time): string {
   return date ? new Intl.DateTimeFormat(language.value, { dateStyle: "medium", timeStyle: "medium" }).format(date) : "–";
 }
 
+/** For tables: the year is left out where it is this one. */
+export function shortTime(time: Time): string {
+  const date = parseTime(time);
+  if (!date) return "–";
+  const year = date.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+  return new Intl.DateTimeFormat(language.value, {
+    year,
+    month: "short",
+    day: "numeric",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hour12: false,
+  }).format(date);
+}
+
 export function clock(time: Time): string {
   const date = parseTime(time);
   return date ? new Intl.DateTimeFormat(language.value, { timeStyle: "medium" }).format(date) : "–";

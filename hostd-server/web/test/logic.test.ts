@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { ApiError, list, send, setCsrf } from "../src/api/client";
 import type { ServerGraph } from "../src/api/types";
 import { bytes, span } from "../src/format";
-import { language } from "../src/i18n";
+import { language, t } from "../src/i18n";
 import { align, formatUnit } from "../src/pages/performance";
 import { layout } from "../src/pages/servers";
 import { type Draft, problems, validName } from "../src/pages/wizard";
@@ -29,6 +29,12 @@ describe("numbers", () => {
 
   it("of time show the two largest units", () => {
     expect([0, 59, 3600, 3661, 90_061].map(span)).toEqual(["0 sec", "59 sec", "1 hr", "1 hr 1 min", "1 day 1 hr"]);
+  });
+});
+
+describe("messages", () => {
+  it("take their words by number", () => {
+    expect([0, 1, 2].map((count) => t("table.count", { count }))).toEqual(["0 items", "1 item", "2 items"]);
   });
 });
 

@@ -8,7 +8,7 @@ const source = readdirSync("src", { recursive: true, encoding: "utf8" })
   .filter((name) => /\.tsx?$/.test(name) && !name.startsWith("i18n"))
   .map((name) => readFileSync(`src/${name}`, "utf8"))
   .join("\n");
-const parameters = (message: string) => (message.match(/\{\w+\}/g) ?? []).sort();
+const parameters = (message: string) => [...new Set([...message.matchAll(/\{(\w+)/g)].map((match) => match[1]))].sort();
 
 describe("the catalogues", () => {
   it("have the same messages", () => {

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import type { HostEvent, Task } from "../api/types";
-import { clock, dateTime } from "../format";
+import { clock, shortTime } from "../format";
 import { t, tOr } from "../i18n";
 import { events, runningTasks, tasks } from "../state/inventory";
 import { Badge, Button, Progress, type Tone } from "../ui/basic";
@@ -65,7 +65,7 @@ export const taskColumns = (): Column<Task>[] => [
     wide: true,
     width: "minmax(150px, 0.9fr)",
     sort: (task) => task.queued,
-    cell: (task) => dateTime(task.started ?? task.queued),
+    cell: (task) => shortTime(task.started ?? task.queued),
   },
   {
     key: "completed",
@@ -78,7 +78,7 @@ export const taskColumns = (): Column<Task>[] => [
 ];
 
 export const eventColumns = (): Column<HostEvent>[] => [
-  { key: "time", name: t("time"), width: "minmax(150px, 0.7fr)", sort: (event) => event.time, cell: (event) => dateTime(event.time) },
+  { key: "time", name: t("time"), width: "minmax(150px, 0.7fr)", sort: (event) => event.time, cell: (event) => shortTime(event.time) },
   {
     key: "severity",
     name: t("event.severity"),

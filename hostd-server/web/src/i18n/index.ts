@@ -26,10 +26,15 @@ export async function setLanguage(next: Language, keep = true): Promise<void> {
 
 export const startLanguage = (): Promise<void> => setLanguage(preferred(), false);
 
-/** The message in the chosen language; `{name}` in it is replaced by the parameter of that name. */
+/** The message in the chosen language; `{name}` in it is replaced by the parameter of that name, `{name|one|many}` by the word that its number takes. */
 export function t(key: MessageKey, parameters?: Record<string, string | number>): string {
   const message = messages.value[key];
-  return parameters ? message.replace(/\{(\w+)\}/g, (whole, name: string) => String(parameters[name] ?? whole)) : message;
+  if (!parameters) return message;
+  return message.replace(/\{(\w+)(?:\|([^|}]*)\|([^}]*))?\}/g, (whole, name: string, one?: string, many?: string) => {
+    const value = parameters[name];
+    if (one === undefined || many === undefined) return String(value ?? whole);
+    return new Intl.PluralRules(language.value).select(Number(value)) === "one" ? one : many;
+  });
 }
 
 /** The message named `prefix.value` where the catalogue has one; otherwise the value itself, for what a newer host may say. */

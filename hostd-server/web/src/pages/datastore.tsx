@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import type { DatastoreFile } from "../api/types";
 import { clearUploads, fileUrl, upload, uploads } from "../api/upload";
-import { bytes, dateTime, span } from "../format";
+import { bytes, shortTime, span } from "../format";
 import { t, tOr } from "../i18n";
 import { datastores, refresh } from "../state/inventory";
 import { useResource } from "../state/resource";
@@ -151,7 +151,7 @@ export function DatastorePage({ id }: { id: string }) {
       wide: true,
       width: "190px",
       sort: (file) => file.modified,
-      cell: (file) => dateTime(file.modified),
+      cell: (file) => shortTime(file.modified),
     },
   ];
   const crumbs = folder ? folder.split("/") : [];

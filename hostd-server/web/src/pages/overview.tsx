@@ -143,7 +143,10 @@ export function Overview() {
               [t("memory"), bytes(hardware.memory)],
               [t("host.uptime"), span(it.uptimeSeconds)],
               [t("host.time"), dateTime(it.time)],
-              [t("host.addresses"), it.managementAddresses.join(", ") || "–"],
+              [
+                t("host.addresses"),
+                it.managementAddresses.length > 0 ? it.managementAddresses.map((address) => <div key={address}>{address}</div>) : "–",
+              ],
             ]}
           />
         </Card>

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { api } from "../api";
 import type { ApiKey, Permission, Role, SessionInfo, User } from "../api/types";
-import { dateTime } from "../format";
+import { shortTime } from "../format";
 import { t, tOr } from "../i18n";
 import { path } from "../router";
 import { host, vms } from "../state/inventory";
@@ -310,8 +310,8 @@ export function Security() {
       ),
     },
     { key: "user", name: t("user"), cell: (one) => one.user },
-    { key: "created", name: t("key.created"), wide: true, cell: (one) => dateTime(one.created) },
-    { key: "expires", name: t("key.expires"), wide: true, cell: (one) => (one.expires ? dateTime(one.expires) : t("never")) },
+    { key: "created", name: t("key.created"), wide: true, cell: (one) => shortTime(one.created) },
+    { key: "expires", name: t("key.expires"), wide: true, cell: (one) => (one.expires ? shortTime(one.expires) : t("never")) },
     {
       key: "act",
       name: "",
@@ -341,8 +341,8 @@ export function Security() {
       ),
     },
     { key: "address", name: t("session.address"), sort: (one) => one.address, cell: (one) => one.address },
-    { key: "created", name: t("session.since"), wide: true, sort: (one) => one.created, cell: (one) => dateTime(one.created) },
-    { key: "used", name: t("session.last"), wide: true, sort: (one) => one.lastUsed, cell: (one) => dateTime(one.lastUsed) },
+    { key: "created", name: t("session.since"), wide: true, sort: (one) => one.created, cell: (one) => shortTime(one.created) },
+    { key: "used", name: t("session.last"), wide: true, sort: (one) => one.lastUsed, cell: (one) => shortTime(one.lastUsed) },
     {
       key: "act",
       name: "",
