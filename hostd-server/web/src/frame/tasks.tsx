@@ -4,7 +4,7 @@ import { api } from "../api";
 import type { HostEvent, Task } from "../api/types";
 import { clock, shortTime } from "../format";
 import { t, tOr } from "../i18n";
-import { events, runningTasks, tasks } from "../state/inventory";
+import { events, runningTasks, taskName, tasks } from "../state/inventory";
 import { Badge, Button, Progress, type Tone } from "../ui/basic";
 import { attempt } from "../ui/dialog";
 import { Icon } from "../ui/icon";
@@ -18,8 +18,6 @@ export const TASK_TONES: Record<Task["state"], Tone> = {
   cancelled: "warn",
 };
 const EVENT_TONES: Record<HostEvent["severity"], Tone> = { info: "info", warning: "warn", error: "danger" };
-
-export const taskName = (task: Task): string => tOr("task", task.name);
 
 export const taskColumns = (): Column<Task>[] => [
   { key: "name", name: t("task.name"), width: "minmax(130px, 1.4fr)", sort: taskName, cell: taskName },

@@ -4,6 +4,8 @@ import { api } from "../api";
 import { user } from "../api/client";
 import { listen } from "../api/stream";
 import type { Datastore, Host, HostEvent, PortGroup, Task, Vm } from "../api/types";
+import { t, tOr } from "../i18n";
+import { toast } from "../ui/dialog";
 
 export const host = signal<Host | null>(null);
 export const vms = signal<Vm[]>([]);
@@ -21,6 +23,9 @@ export const runningTasks = computed(() => tasks.value.filter((task) => task.sta
 export const vmById = computed(() => new Map(vms.value.map((vm) => [vm.id, vm])));
 
 const RECENT = 100;
+
+export const taskName = (task: Task): string => tOr("task", task.name);
+
 const loaders: Record<string, () => Promise<void>> = {
   host: async () => {
     const now = await api.host();
@@ -39,7 +44,14 @@ const loaders: Record<string, () => Promise<void>> = {
     portGroups.value = await api.portGroups();
   },
   task: async () => {
+    const before = new Map(tasks.value.map((task) => [task.id, task.state]));
     tasks.value = await api.tasks(RECENT);
+    // What this user began and what then went wrong is not left to the panel along the bottom alone.
+    for (const task of tasks.value) {
+      const was = before.get(task.id);
+      if (task.state === "error" && (was === "running" || was === "queued") && task.user === user.value)
+        toast("danger", t("failed", { what: `${taskName(task)} ${task.targetName ?? ""}`.trim() }), task.error?.message);
+    }
   },
   event: async () => {
     events.value = await api.events(RECENT);
