@@ -1,5 +1,24 @@
 // A host for component tests: it answers like one, and keeps nothing.
 const MIB = 1024 * 1024;
+const PRIVILEGES = [
+  "Authorization.Manage",
+  "Datastore.Browse",
+  "Datastore.Config",
+  "Datastore.FileManagement",
+  "Global.CancelTask",
+  "Global.Diagnostics",
+  "Host.Config",
+  "Host.Maintenance",
+  "Host.Power",
+  "Network.Config",
+  "System.Read",
+  "VirtualMachine.Config",
+  "VirtualMachine.Console",
+  "VirtualMachine.Create",
+  "VirtualMachine.Delete",
+  "VirtualMachine.Power",
+  "VirtualMachine.Snapshot",
+];
 const GIB = 1024 * MIB;
 const ago = (seconds) => new Date(Date.now() - seconds * 1000).toISOString();
 
@@ -258,16 +277,16 @@ const lists = (count) => ({
     { entity: "host-1", counter: "vm.exits", unit: "perSecond", interval: 20, samples: samples(21_000, 9000) },
   ],
   "/users": () => [
-    { name: "root", description: "Administrator", role: "administrator", enabled: true },
+    { name: "root", description: "Administrator", role: "admin", enabled: true },
     { name: "viewer", description: "Looks only", role: "readOnly", enabled: true },
   ],
   "/roles": () => [
-    { id: "administrator", name: "administrator", builtIn: true, privileges: ["host.configure", "vm.create", "vm.power"] },
+    { id: "admin", name: "admin", builtIn: true, privileges: ["host.configure", "vm.create", "vm.power"] },
     { id: "readOnly", name: "readOnly", builtIn: true, privileges: ["system.read"] },
     { id: "noAccess", name: "noAccess", builtIn: true, privileges: [] },
     { id: "role-1", name: "operators", builtIn: false, privileges: ["vm.power", "vm.console"] },
   ],
-  "/privileges": () => ["host.configure", "host.power", "vm.create", "vm.power", "vm.console", "datastore.browse", "datastore.write"],
+  "/privileges": () => PRIVILEGES,
   "/sessions": () => [
     { id: "session-1", user: "root", address: "10.0.2.2", created: ago(4000), lastUsed: ago(1), current: true },
     { id: "session-2", user: "viewer", address: "10.0.2.9", created: ago(900), lastUsed: ago(60), current: false },

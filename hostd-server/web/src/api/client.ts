@@ -30,6 +30,8 @@ let csrf = sessionStorage.getItem(STORED) ?? "";
 export const user = signal<string | null | undefined>(undefined);
 /** What they may do to the whole host; single things may allow more or less. */
 export const privileges = signal<ReadonlySet<string>>(new Set());
+/** Whether they may do it to the host. (What they may do to one machine alone, the host says when it is asked.) */
+export const may = (privilege: string): boolean => privileges.value.has(privilege);
 /** The password was given by somebody else and has to be replaced. */
 export const mustChangePassword = signal(false);
 

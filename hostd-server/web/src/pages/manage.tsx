@@ -1,7 +1,7 @@
 /** What the host is set to: time, names, services, autostart, certificate, modes, licences. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
-import { ApiError } from "../api/client";
+import { ApiError, may } from "../api/client";
 import type { Autostart, DnsConfig, Licence, Service, TimeConfig, Vm } from "../api/types";
 import { dateTime, number } from "../format";
 import { t, tOr } from "../i18n";
@@ -61,7 +61,7 @@ function Time() {
             onInput={(servers) => setEdit({ ...edit, servers })}
           />
           <div>
-            <Button submit kind="primary">
+            <Button submit kind="primary" disabled={!may("Host.Config")}>
               {t("save")}
             </Button>
           </div>
@@ -126,7 +126,7 @@ function Names() {
           />
           <TextField label={t("dns.search")} value={edit.search} onInput={(search) => setEdit({ ...edit, search })} />
           <div>
-            <Button submit kind="primary">
+            <Button submit kind="primary" disabled={!may("Host.Config")}>
               {t("save")}
             </Button>
           </div>
@@ -449,10 +449,10 @@ function System() {
         <div class="stack">
           <p class="muted">{t("host.powerText")}</p>
           <div class="row">
-            <Button icon="reset" danger onClick={() => powerOff("reboot")}>
+            <Button icon="reset" danger disabled={!may("Host.Power")} onClick={() => powerOff("reboot")}>
               {t("host.reboot")}
             </Button>
-            <Button icon="power" danger onClick={() => powerOff("shutdown")}>
+            <Button icon="power" danger disabled={!may("Host.Power")} onClick={() => powerOff("shutdown")}>
               {t("host.shutdown")}
             </Button>
           </div>

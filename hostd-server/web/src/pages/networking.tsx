@@ -1,6 +1,7 @@
 /** Networks: port groups, switches with their drawing, physical adapters, the host's own interfaces. */
 import { useState } from "preact/hooks";
 import { api } from "../api";
+import { may } from "../api/client";
 import type { HostInterface, PhysicalNic, PortGroup, VirtualSwitch } from "../api/types";
 import { t } from "../i18n";
 import { path } from "../router";
@@ -314,10 +315,15 @@ export function Networking() {
         sub={data ? t("network.summary", { switches: data.switches.length, groups: data.groups.length }) : undefined}
         actions={
           <>
-            <Button kind="primary" icon="plus" disabled={!data?.switches.length} onClick={() => setAsked({ what: "group", it: null })}>
+            <Button
+              kind="primary"
+              icon="plus"
+              disabled={!data?.switches.length || !may("Network.Config")}
+              onClick={() => setAsked({ what: "group", it: null })}
+            >
               {t("group.new")}
             </Button>
-            <Button icon="plus" disabled={!data} onClick={() => setAsked({ what: "switch", it: null })}>
+            <Button icon="plus" disabled={!data || !may("Network.Config")} onClick={() => setAsked({ what: "switch", it: null })}>
               {t("switch.new")}
             </Button>
           </>

@@ -1,6 +1,7 @@
 /** The host at a glance: its load, what it is made of, what runs on it. */
 import { useState } from "preact/hooks";
 import { api } from "../api";
+import { may } from "../api/client";
 import type { Health } from "../api/types";
 import { bytes, dateTime, mhz, number, span } from "../format";
 import { TASK_TONES } from "../frame/tasks";
@@ -52,7 +53,7 @@ export function Overview() {
         }
         actions={
           <>
-            <Button kind="primary" icon="plus" onClick={() => setMaking(true)}>
+            <Button kind="primary" icon="plus" disabled={!may("VirtualMachine.Create")} onClick={() => setMaking(true)}>
               {t("vm.new")}
             </Button>
             <Button icon="refresh" onClick={() => void Promise.all(["host", "vm", "datastore", "task"].map(refresh))}>
@@ -77,8 +78,8 @@ export function Overview() {
                     }),
                 },
                 "line",
-                { name: t("host.reboot"), icon: "reset", danger: true, act: () => powerOff("reboot") },
-                { name: t("host.shutdown"), icon: "power", danger: true, act: () => powerOff("shutdown") },
+                { name: t("host.reboot"), icon: "reset", danger: true, disabled: !may("Host.Power"), act: () => powerOff("reboot") },
+                { name: t("host.shutdown"), icon: "power", danger: true, disabled: !may("Host.Power"), act: () => powerOff("shutdown") },
               ]}
             >
               <Icon name="more" small />
@@ -188,7 +189,7 @@ export function Overview() {
             ))}
             {vms.value.length === 0 && (
               <Empty icon="vm" title={t("vm.none")}>
-                <Button kind="primary" icon="plus" onClick={() => setMaking(true)}>
+                <Button kind="primary" icon="plus" disabled={!may("VirtualMachine.Create")} onClick={() => setMaking(true)}>
                   {t("vm.new")}
                 </Button>
               </Empty>

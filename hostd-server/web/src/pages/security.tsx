@@ -1,6 +1,7 @@
 /** Who may do what: users, roles, permissions on single things, keys for programs. */
 import { useState } from "preact/hooks";
 import { api } from "../api";
+import { may } from "../api/client";
 import type { ApiKey, Permission, Role, SessionInfo, User } from "../api/types";
 import { shortTime } from "../format";
 import { t, tOr } from "../i18n";
@@ -14,12 +15,14 @@ import { Icon } from "../ui/icon";
 import { type Column, Table } from "../ui/table";
 
 async function load() {
+  // Who may see the accounts may not therefore see the sessions.
+  const none = () => [];
   const [users, roles, permissions, keys, sessions] = await Promise.all([
     api.users(),
     api.roles(),
-    api.permissions(),
-    api.apiKeys(),
-    api.sessions(),
+    api.permissions().catch(none),
+    api.apiKeys().catch(none),
+    api.sessions().catch(none),
   ]);
   return { users, roles, permissions, keys, sessions };
 }
@@ -36,7 +39,8 @@ interface Common {
   done: () => Promise<void>;
 }
 
-const roleName = (role: Role): string => tOr("role", role.name);
+/** Built-in roles have a name in each language, others the one they were given. */
+const roleName = (role: Role): string => (role.builtIn && tOr("role", role.id) !== role.id ? tOr("role", role.id) : role.name);
 
 function UserDialog({ it, roles, onClose, done }: Common & { it: User | null; roles: Role[] }) {
   const [name, setName] = useState(it?.name ?? "");
@@ -373,7 +377,12 @@ export function Security() {
         sub={host.value?.name}
         actions={
           make[tab] && (
-            <Button kind="primary" icon="plus" disabled={!data} onClick={() => setDialog(make[tab]![1])}>
+            <Button
+              kind="primary"
+              icon="plus"
+              disabled={!data || (tab !== "keys" && !may("Authorization.Manage"))}
+              onClick={() => setDialog(make[tab]![1])}
+            >
               {make[tab][0]}
             </Button>
           )

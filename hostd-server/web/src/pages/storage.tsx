@@ -1,6 +1,7 @@
 /** Datastores and the devices below them. */
 import { useState } from "preact/hooks";
 import { api } from "../api";
+import { may } from "../api/client";
 import type { StorageDevice } from "../api/types";
 import { bytes } from "../format";
 import { t, tOr } from "../i18n";
@@ -88,7 +89,7 @@ export function Storage() {
           free: bytes(datastores.value.reduce((sum, one) => sum + one.free, 0)),
         })}
         actions={
-          <Button kind="primary" icon="plus" disabled={!devices.data} onClick={() => setMaking(true)}>
+          <Button kind="primary" icon="plus" disabled={!devices.data || !may("Datastore.Config")} onClick={() => setMaking(true)}>
             {t("datastore.new")}
           </Button>
         }

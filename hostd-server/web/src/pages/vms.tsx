@@ -1,6 +1,7 @@
 /** All machines. */
 import { useMemo, useState } from "preact/hooks";
 import { api } from "../api";
+import { may } from "../api/client";
 import type { Vm } from "../api/types";
 import { bytes, mhz } from "../format";
 import { t, tOr } from "../i18n";
@@ -130,10 +131,10 @@ export function Vms() {
         sub={t("vm.summary", { count: all.length, on: all.filter((vm) => vm.powerState === "poweredOn").length })}
         actions={
           <>
-            <Button kind="primary" icon="plus" onClick={() => setMaking(true)}>
+            <Button kind="primary" icon="plus" disabled={!may("VirtualMachine.Create")} onClick={() => setMaking(true)}>
               {t("vm.new")}
             </Button>
-            <Button icon="folder" onClick={() => setRegistering(true)}>
+            <Button icon="folder" disabled={!may("VirtualMachine.Create")} onClick={() => setRegistering(true)}>
               {t("vm.register")}
             </Button>
           </>
@@ -203,7 +204,7 @@ export function Vms() {
               ) : (
                 <Empty icon="vm" title={t("vm.none")}>
                   <p>{t("vm.noneText")}</p>
-                  <Button kind="primary" icon="plus" onClick={() => setMaking(true)}>
+                  <Button kind="primary" icon="plus" disabled={!may("VirtualMachine.Create")} onClick={() => setMaking(true)}>
                     {t("vm.new")}
                   </Button>
                 </Empty>
