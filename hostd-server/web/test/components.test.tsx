@@ -1,7 +1,7 @@
 import { render } from "preact";
 import { act } from "preact/test-utils";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { user } from "../src/api/client";
+import { enter, user } from "../src/api/client";
 import { Overview } from "../src/pages/overview";
 import { Vms } from "../src/pages/vms";
 import { refreshAll } from "../src/state/inventory";
@@ -69,6 +69,17 @@ describe("pages", () => {
     expect(texts("h1")).toEqual(["tessera-01"]);
     expect([...place.querySelectorAll(".gauge")].map((gauge) => gauge.getAttribute("aria-label"))).toEqual(["CPU", "Memory", "Storage"]);
     expect(place.querySelector('.gauge[aria-label="Storage"]')?.getAttribute("aria-valuenow")).toBe("40");
+  });
+
+  it("offer only what the account may do", async () => {
+    await withHost(2);
+    const made = () => [...place.querySelectorAll("button")].find((one) => one.textContent === "New virtual machine")!;
+    const session = { user: "root", csrfToken: "token", mustChangePassword: false };
+    enter({ ...session, privileges: ["System.Read"] });
+    await draw(<Vms />);
+    expect(made().disabled).toBe(true);
+    await act(() => enter({ ...session, privileges: ["System.Read", "VirtualMachine.Create"] }));
+    expect(made().disabled).toBe(false);
   });
 
   it("filter machines, and offer what can be done with those chosen", async () => {

@@ -326,7 +326,7 @@ const things = {
     token: null,
     expires: ago(-3600),
     mustChangePassword: false,
-    privileges: ["host.configure", "vm.create"],
+    privileges: PRIVILEGES,
   }),
   "/host/autostart": () => ({ enabled: true, delaySeconds: 5, order: ["vm-12", "vm-10"] }),
   "/host/backup": () => ({ format: 1, state: [] }),
