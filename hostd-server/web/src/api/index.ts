@@ -26,7 +26,7 @@ export const api = {
   maintenance: (enabled: boolean) => put("/host/maintenance-mode", { enabled }),
   lockdown: (enabled: boolean) => put("/host/lockdown-mode", { enabled }),
 
-  vms: () => list<Api.Vm>("/vms"),
+  vms: () => list<Api.Vm>("/vms", { query: { limit: 1000 } }),
   vm: (vm: string) => send<Api.Vm>("GET", `/vms/${id(vm)}`),
   createVm: (config: Api.VmCreate) => post<Api.Task>("/vms", config),
   editVm: (vm: string, config: Api.VmPatch, etag: string | null) => patch<Api.Task>(`/vms/${id(vm)}`, config, etag),
@@ -43,9 +43,11 @@ export const api = {
 
   datastores: () => list<Api.Datastore>("/datastores"),
   createDatastore: (name: string, device: string) => post<Api.Task>("/datastores", { name, device }),
+  deleteDatastore: (datastore: string) => remove<Api.Task>(`/datastores/${id(datastore)}`),
   growDatastore: (datastore: string) => post<Api.Task>(`/datastores/${id(datastore)}/grow`),
   devices: () => list<Api.StorageDevice>("/storage/devices"),
-  files: (datastore: string, path: string) => list<Api.DatastoreFile>(`/datastores/${id(datastore)}/files`, { query: { path } }),
+  files: (datastore: string, path: string) =>
+    list<Api.DatastoreFile>(`/datastores/${id(datastore)}/files`, { query: { path, limit: 1000 } }),
   makeFolder: (datastore: string, path: string) => post(`/datastores/${id(datastore)}/folders`, { path }),
   moveFile: (datastore: string, from: string, to: string) => post<Api.Task>(`/datastores/${id(datastore)}/move`, { from, to }),
   copyFile: (datastore: string, from: string, to: string) => post<Api.Task>(`/datastores/${id(datastore)}/copy`, { from, to }),

@@ -2,10 +2,12 @@
 import { Fragment } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { api } from "../api";
+import { may } from "../api/client";
 import type { DatastoreFile } from "../api/types";
 import { clearUploads, fileUrl, upload, uploads } from "../api/upload";
 import { bytes, shortTime, span } from "../format";
 import { t, tOr } from "../i18n";
+import { go } from "../router";
 import { datastores, refresh } from "../state/inventory";
 import { useResource } from "../state/resource";
 import { Button, Card, Empty, Menu, Meter, Notice, PageHead, Progress, Spinner } from "../ui/basic";
@@ -186,9 +188,35 @@ export function DatastorePage({ id }: { id: string }) {
         crumbs={[[t("nav.storage"), "#/storage"]]}
         sub={store ? `${store.kind} · ${store.device}` : undefined}
         actions={
-          <Button icon="plus" onClick={() => void attempt(t("datastore.grow"), () => api.growDatastore(id)).then(done)}>
-            {t("datastore.grow")}
-          </Button>
+          <>
+            <Button
+              icon="plus"
+              disabled={!may("Datastore.Config")}
+              onClick={() => void attempt(t("datastore.grow"), () => api.growDatastore(id)).then(done)}
+            >
+              {t("datastore.grow")}
+            </Button>
+            <Button
+              icon="trash"
+              danger
+              disabled={!may("Datastore.Config")}
+              onClick={() =>
+                ask({
+                  title: t("datastore.delete"),
+                  text: t("datastore.deleteAsk", { name: store?.name ?? id }),
+                  submit: t("delete"),
+                  danger: true,
+                  act: async () => {
+                    await api.deleteDatastore(id);
+                    go("storage");
+                    await Promise.all([refresh("datastore"), refresh("task")]);
+                  },
+                })
+              }
+            >
+              {t("delete")}
+            </Button>
+          </>
         }
       />
       <div class="stack">
