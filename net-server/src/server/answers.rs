@@ -2,7 +2,7 @@
 
 use super::Server;
 use tessera_proto::{
-    Call, Failure, FailureKind, Page, guest_net, interface_of,
+    Call, Failure, FailureKind, Page, guest_net, host_port, interface_of,
     network::{self, Exercise, NicInfo},
 };
 use tessera_rt::start::start_info;
@@ -15,6 +15,7 @@ impl Server {
     pub(super) fn answer(&mut self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
         match interface_of(request) {
             Some(number) if number == guest_net::INTERFACE.number => guest_net::dispatch(self, call, request, reply),
+            Some(number) if number == host_port::INTERFACE.number => host_port::dispatch(self, call, request, reply),
             _ => network::dispatch(self, call, request, reply),
         }
     }

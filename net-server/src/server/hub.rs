@@ -3,6 +3,7 @@
 use super::{
     card::Card,
     guests::{Guests, Nic},
+    host_ports::HostPorts,
 };
 use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
 use tessera_device::platform;
@@ -29,6 +30,7 @@ const BOUNCED: u32 = 1 << 31;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Port {
     Guest(u64),
+    Host(u64),
     Uplink,
 }
 
@@ -49,6 +51,8 @@ pub struct Hub {
     nics: Vec<Rc<Nic>>,
     /// A guest waits for another's buffers, since then (milliseconds).
     waiting: Option<u64>,
+    /// Ports of the host's servers.
+    pub hosts: HostPorts,
 }
 
 impl Hub {
@@ -62,6 +66,7 @@ impl Hub {
             scratch: offload::Scratch::default(),
             nics: Vec::new(),
             waiting: None,
+            hosts: HostPorts::default(),
         })
     }
 
@@ -108,8 +113,13 @@ impl Hub {
                         }
                         Sent::Done
                     }
+                    To::One(Port::Host(client)) => {
+                        self.hosts.give(packet, &mut self.scratch, |port| port == client);
+                        Sent::Done
+                    }
                     To::One(Port::Uplink) => self.out(nic, packet, pair, token, cards),
                     To::All => {
+                        self.hosts.give(packet, &mut self.scratch, |_| true);
                         for other in nics.iter().filter(|other| other.number != nic.number) {
                             let _ = other.device.receive(packet, None);
                         }
@@ -118,9 +128,56 @@ impl Hub {
                 }
             });
         }
+        more |= self.turn_hosts(&nics, cards);
         nics.clear();
         self.nics = nics;
         more
+    }
+
+    /// Takes what the host's servers send. True: there is more.
+    fn turn_hosts(&mut self, nics: &[Rc<Nic>], cards: &mut [Card]) -> bool {
+        let mut hosts = core::mem::take(&mut self.hosts.ports);
+        let mut more = false;
+        for index in 0..hosts.len() {
+            let (before, rest) = hosts.split_at_mut(index);
+            let Some((port, after)) = rest.split_first_mut() else { break };
+            let client = port.client;
+            let mut left = BUDGET;
+            while left > 0 {
+                let taken = port.take(|frame| {
+                    let to = self.learn(Port::Host(client), frame);
+                    for other in before.iter_mut().chain(after.iter_mut()) {
+                        if matches!(to, To::All) || matches!(to, To::One(Port::Host(number)) if number == other.client) {
+                            other.give(frame);
+                        }
+                    }
+                    for nic in nics {
+                        if matches!(to, To::All) || matches!(to, To::One(Port::Guest(number)) if number == nic.number) {
+                            let _ = nic.device.receive(frame, None);
+                        }
+                    }
+                    if matches!(to, To::All | To::One(Port::Uplink))
+                        && let Some(card) = cards.first_mut()
+                    {
+                        // What finds no room is lost, as in any network.
+                        let send = |copy: &dyn Packet, number: u32| card.transmit(0, copy, number | BOUNCED).is_ok();
+                        let _ = self.bounce.copy(frame, send);
+                    }
+                });
+                if !taken {
+                    break;
+                }
+                left -= 1;
+            }
+            more |= left == 0;
+        }
+        self.hosts.ports = hosts;
+        more
+    }
+
+    /// Tells the host's servers of what has come.
+    pub fn settle(&mut self) {
+        self.hosts.ports.iter_mut().for_each(super::host_ports::HostPort::settle);
     }
 
     /// Gives a guest's packet to the card.
@@ -167,6 +224,13 @@ impl Hub {
     /// A packet came from outside.
     pub fn received(&mut self, packet: &dyn Packet, guests: &Guests) {
         let to = self.learn(Port::Uplink, packet);
+        if !matches!(to, To::Nowhere | To::One(Port::Guest(_))) {
+            self.hosts.give(
+                packet,
+                &mut self.scratch,
+                |client| !matches!(to, To::One(Port::Host(number)) if number != client),
+            );
+        }
         guests.each(|nic| {
             if matches!(to, To::All) || matches!(to, To::One(Port::Guest(number)) if number == nic.number) {
                 let _ = nic.device.receive(packet, None);

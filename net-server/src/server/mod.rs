@@ -3,6 +3,7 @@
 mod answers;
 mod card;
 mod guests;
+mod host_ports;
 mod hub;
 
 use alloc::{format, vec::Vec};
@@ -102,6 +103,7 @@ impl Server {
             more |= card.turn(now, &mut self.hub, &self.guests);
             polled |= card.wants_polling();
         }
+        self.hub.settle();
         more |= self.guests.settle();
         if more {
             return time::now();

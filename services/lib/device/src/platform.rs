@@ -17,7 +17,7 @@ use tessera_rt::{
     },
     log,
     manifest::{StartDevice, StartRange, slots},
-    slots as free_slots, time, vm,
+    slots as free_slots, start, time, vm,
 };
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
@@ -233,4 +233,15 @@ pub fn bind(device: &StartDevice, bits: u64) -> Vec<Irq> {
         }
     }
     lines
+}
+
+/// Memory that this server shares with another one by the manifest, mapped here. `None`: it is not granted under that name, or cannot be mapped. To be called once for each name.
+pub fn shared(name: &str) -> Option<DmaBuffer> {
+    let grant = start::find(name).filter(|grant| grant.length > 0)?;
+    let mapping = vm::map(Frame::new(grant.slot), READ_WRITE, 0)
+        .inspect_err(|error| log::error!("{name} cannot be mapped: {}", error.text()))
+        .ok()?;
+    let base = NonNull::new(mapping.as_ptr())?;
+    // SAFETY: mapped for the life of the process, on a page's start, and no Rust object: the other server writes there at any moment. No device is told of it, so its physical address does not matter.
+    Some(unsafe { DmaBuffer::new(base, 0, mapping.length) })
 }

@@ -17,6 +17,12 @@ pub enum CallError {
     RequestTooLarge,
 }
 
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
         Self::Kernel(error)

@@ -15,6 +15,7 @@ mod failure;
 pub mod guest_disk;
 pub mod guest_net;
 pub mod guest_queues;
+pub mod host_port;
 pub mod init;
 pub mod iommu;
 pub mod network;
@@ -49,6 +50,7 @@ pub const INTERFACES: &[&Interface] = &[
     &datastore::INTERFACE,
     &network::INTERFACE,
     &guest_net::INTERFACE,
+    &host_port::INTERFACE,
     &iommu::INTERFACE,
 ];
 

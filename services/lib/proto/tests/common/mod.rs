@@ -6,6 +6,7 @@ use tessera_proto::datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKin
 use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo};
 use tessera_proto::guest_net::{GuestNetEvent, GuestNicInfo};
 use tessera_proto::guest_queues::{GuestQueue, GuestQueues};
+use tessera_proto::host_port::HostPortInfo;
 use tessera_proto::init::Level;
 use tessera_proto::iommu::{AccessKind, DomainInfo, FaultInfo, IommuInfo, IommuKind};
 use tessera_proto::network::{Exercise, Link, NicInfo, NicOffloads, NicState, NicStatistics};
@@ -661,6 +662,20 @@ impl guest_disk::Server for Example {
     }
 }
 
+impl host_port::Server for Example {
+    fn open(&mut self, call: &mut Call, group: &str) -> Result<HostPortInfo, Failure> {
+        self.note(format!("open {group} {:?}", call.cap(0)))?;
+        call.give(64);
+        Ok(HostPortInfo {
+            mac: [6, 0x54, 1, 2, 3, 4],
+            mtu: 1500,
+        })
+    }
+    fn close(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("close")
+    }
+}
+
 impl guest_net::Server for Example {
     fn describe(&mut self, _: &mut Call, nic: u32) -> Result<GuestNicInfo, Failure> {
         self.note(format!("describe {nic}"))?;
@@ -821,6 +836,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(6) => storage::dispatch(server, call, request, reply),
         Some(7) => vm_memory::dispatch(server, call, request, reply),
         Some(8) => guest_disk::dispatch(server, call, request, reply),
+        Some(14) => host_port::dispatch(server, call, request, reply),
         Some(11) => guest_net::dispatch(server, call, request, reply),
         Some(9) => datastore::dispatch(server, call, request, reply),
         Some(10) => network::dispatch(server, call, request, reply),
@@ -959,6 +975,8 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(guest_disk.file(BootFile::Kernel));
     call!(guest_disk.read_file(BootFile::Initramfs, 512, 1024));
     call!(guest_disk.load_file(BootFile::Kernel, 512, 1 << 20, 0x100_0000));
+    call!(host_port.open([25], "Management Network", Slots(55)));
+    call!(host_port.close());
     call!(guest_net.describe(2));
     call!(guest_net.interrupt([24], 2, 8));
     call!(guest_net.attach(2, 1 << 32, 4, queues.clone(), true, Slots(54)));

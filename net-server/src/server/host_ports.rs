@@ -1,0 +1,189 @@
+//! Ports of the host's own servers.
+
+use super::Server;
+use alloc::{format, vec::Vec};
+use tessera_device::{Piece, Segment, platform};
+use tessera_host_port::{FRAME, Rings, SHARE, Side};
+use tessera_net::offload::{self, Scratch};
+use tessera_net::packet::{Offload, Packet};
+use tessera_proto::host_port::{self, HostPortInfo};
+use tessera_proto::{Call, Failure, FailureKind};
+use tessera_rt::{CNode, Notification, abi::Error, slots};
+
+/// The bit of the notification that all ports have.
+pub const BIT: u64 = 1 << 31;
+/// What every port carries.
+const MTU: u16 = 1500;
+
+/// A frame that was copied out of a ring.
+pub struct Frame<'a>(&'a [u8]);
+
+impl Packet for Frame<'_> {
+    fn length(&self) -> u32 {
+        self.0.len() as u32
+    }
+    fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
+        let part = self.0.get(offset as usize..).unwrap_or_default();
+        let count = part.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&part[..count]);
+        bytes[count..].fill(0);
+    }
+    fn segments(&self) -> Option<&[Segment]> {
+        None
+    }
+    fn offload(&self) -> Offload {
+        Offload::default()
+    }
+    fn visit(&self, each: &mut dyn FnMut(Piece<'_>)) {
+        each(Piece::of(self.0));
+    }
+}
+
+/// A server's port.
+pub struct HostPort {
+    /// The server's number.
+    pub client: u64,
+    rings: Rings,
+    /// Tells the server of frames.
+    signal: Option<Notification>,
+    mac: [u8; 6],
+    /// Frames have come of which it was not told.
+    unsaid: bool,
+}
+
+impl HostPort {
+    /// Gives the next frame that it sends to `act`. False: there is none.
+    pub fn take(&mut self, act: impl FnOnce(&Frame<'_>)) -> bool {
+        let mut frame = [0; FRAME];
+        match self.rings.receive(&mut frame) {
+            Some(length) => {
+                act(&Frame(&frame[..length]));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives it a finished frame. What finds no room is lost, as in any network.
+    pub fn give(&mut self, packet: &dyn Packet) {
+        let mut frame = [0; FRAME];
+        let length = packet.length() as usize;
+        if let Some(frame) = frame.get_mut(..length) {
+            packet.copy_out(0, frame);
+            self.unsaid |= self.rings.send(frame);
+        }
+    }
+
+    /// Tells it of what has come.
+    pub fn settle(&mut self) {
+        if core::mem::take(&mut self.unsaid)
+            && let Some(signal) = self.signal
+        {
+            // A server that is gone opens its port again when it is back.
+            let _ = signal.signal();
+        }
+    }
+}
+
+impl Drop for HostPort {
+    fn drop(&mut self) {
+        if let Some(signal) = self.signal.take() {
+            slots::free(signal.slot());
+        }
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct HostPorts {
+    /// The ports.
+    pub ports: Vec<HostPort>,
+    /// What servers ring.
+    doorbell: Option<Notification>,
+}
+
+impl HostPorts {
+    /// Finishes a packet and gives it to the ports that `wanted` says.
+    pub fn give(&mut self, packet: &dyn Packet, scratch: &mut Scratch, wanted: impl Fn(u64) -> bool) {
+        for port in self.ports.iter_mut().filter(|port| wanted(port.client)) {
+            // A packet that makes no sense is lost.
+            let _ = offload::finish(packet, scratch, &mut |frame| {
+                port.give(frame);
+                Ok::<(), ()>(())
+            });
+        }
+    }
+
+    fn doorbell(&mut self) -> Result<Notification, Error> {
+        match self.doorbell {
+            Some(doorbell) => Ok(doorbell),
+            None => Ok(*self.doorbell.insert(platform::signal(BIT)?)),
+        }
+    }
+}
+
+fn kernel(error: Error) -> Failure {
+    Failure::new(FailureKind::Exhausted, format_args!("opening a port: {}", error.text()))
+}
+
+/// An address for a port: locally administered, different for each server and on each host.
+fn address(card: [u8; 6], client: u64) -> [u8; 6] {
+    [0x06, 0x54, card[3], card[4], card[5], client as u8]
+}
+
+impl Server {
+    /// Where a caller's port stands; one that it has not opened yet is made.
+    fn host_port(&mut self, client: u64) -> Result<&mut HostPort, Failure> {
+        let ports = &mut self.hub.hosts.ports;
+        if let Some(place) = ports.iter().position(|port| port.client == client) {
+            return Ok(&mut ports[place]);
+        }
+        let none = || {
+            Failure::new(
+                FailureKind::NotAllowed,
+                "the caller shares no memory for frames with the network server: grant it `frames = { share = \"net + 512 KiB\" }`",
+            )
+        };
+        let memory = platform::shared(&format!("shared.{client}.{SHARE}")).ok_or_else(none)?;
+        let rings = Rings::new(&memory, Side::Switch).ok_or_else(none)?;
+        let card = self.cards.first().map_or([0; 6], |card| card.info().mac);
+        ports.push(HostPort {
+            client,
+            rings,
+            signal: None,
+            mac: address(card, client),
+            unsaid: false,
+        });
+        ports.last_mut().ok_or(FailureKind::Internal.into())
+    }
+}
+
+impl host_port::Server for Server {
+    fn open(&mut self, call: &mut Call, _group: &str) -> Result<HostPortInfo, Failure> {
+        let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
+        let doorbell = self.hub.hosts.doorbell().map_err(kernel)?;
+        let port = self.host_port(call.badge)?;
+        let slot = slots::take().map_err(kernel)?;
+        if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
+            slots::free(slot);
+            return Err(kernel(error));
+        }
+        if let Some(old) = port.signal.replace(Notification::new(slot)) {
+            slots::free(old.slot());
+        }
+        // Frames that came before it asked.
+        port.unsaid = true;
+        call.give(doorbell.slot());
+        Ok(HostPortInfo { mac: port.mac, mtu: MTU })
+    }
+
+    fn close(&mut self, call: &mut Call) -> Result<(), Failure> {
+        let mut ports = self.hub.hosts.ports.iter_mut();
+        if let Some(port) = ports.find(|port| port.client == call.badge)
+            && let Some(signal) = port.signal.take()
+        {
+            slots::free(signal.slot());
+        }
+        Ok(())
+    }
+}
