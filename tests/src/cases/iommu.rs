@@ -44,7 +44,7 @@ pub const CASES: &[Case] = &[
         about: "behind Intel's IOMMU a guest's disk works in its RAM, which is out of reach again when the guest has ended",
         minutes: 3,
         bochs: None,
-        run: |context| super::guest_disk::read_and_write_behind(context, Some(Iommu::Vtd)),
+        run: |context| super::guest_disk::read_and_write_behind(context, Some(Iommu::VtdWide)),
     },
     Case {
         name: "iommu/amd-guest",
@@ -64,7 +64,7 @@ pub const CASES: &[Case] = &[
 
 fn name(iommu: Iommu) -> &'static str {
     match iommu {
-        Iommu::Vtd => "Intel VT-d",
+        Iommu::Vtd | Iommu::VtdWide => "Intel VT-d",
         Iommu::Amd => "AMD-Vi",
     }
 }

@@ -30,8 +30,10 @@ pub enum Firmware {
 /// Whose IOMMU a machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Iommu {
-    /// Intel's VT-d.
+    /// Intel's VT-d, as QEMU has it by default: addresses of 39 bits, tables of 3 levels.
     Vtd,
+    /// The same with addresses of 48 bits, that remembers what it did not find, and could remap interrupts.
+    VtdWide,
     /// AMD-Vi.
     Amd,
 }

@@ -48,6 +48,10 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     // Before all other devices, which it looks after.
     match config.iommu {
         Some(Iommu::Vtd) => command.args(["-device", "intel-iommu"]),
+        Some(Iommu::VtdWide) => {
+            // Remapping wants the interrupt controllers emulated outside of KVM, which is not used here.
+            command.args(["-device", "intel-iommu,aw-bits=48,caching-mode=on,intremap=on"])
+        }
         Some(Iommu::Amd) => command.args(["-device", "amd-iommu"]),
         None => &mut command,
     };
