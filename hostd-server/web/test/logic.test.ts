@@ -1,8 +1,8 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
-import { ApiError, list, send, setCsrf } from "../src/api/client";
+import { ApiError, list, message, send, setCsrf } from "../src/api/client";
 import type { ServerGraph } from "../src/api/types";
 import { bytes, span } from "../src/format";
-import { language, t } from "../src/i18n";
+import { language, setLanguage, t } from "../src/i18n";
 import { align, formatUnit } from "../src/pages/performance";
 import { layout } from "../src/pages/servers";
 import { type Draft, problems, validName } from "../src/pages/wizard";
@@ -175,5 +175,11 @@ describe("the client", () => {
     const failure = await send("DELETE", "/x").catch((one: unknown) => one);
     expect(failure).toBeInstanceOf(ApiError);
     expect(failure).toMatchObject({ status: 409, code: "inUse", message: "The disk is in use.", hint: "Power the machine off first." });
+    expect(message(failure)).toBe("The disk is in use. Power the machine off first.");
+    await setLanguage("zh-CN", false);
+    expect(message(new ApiError(503, "unavailable", "storage does not answer", "Try again."))).toBe(
+      "storage does not answer. 服务暂不可用，请稍后重试。",
+    );
+    await setLanguage("en", false);
   });
 });

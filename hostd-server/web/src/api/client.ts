@@ -1,6 +1,6 @@
 /** How the pages speak to the host: JSON over HTTP, a session in a cookie that scripts cannot read, and a token that proves each write is ours. */
 import { signal } from "@preact/signals";
-import { t } from "../i18n";
+import { t, tOr } from "../i18n";
 
 export const BASE = "/api/v1";
 
@@ -143,6 +143,11 @@ export async function list<T>(path: string, options: Options = {}, most = 10_000
 
 /** What to tell the user about a failure. */
 export function message(failure: unknown): string {
-  if (failure instanceof ApiError) return failure.hint ? `${failure.message} ${failure.hint}` : failure.message;
+  if (failure instanceof ApiError) {
+    // What to do is said in the user's language where the kind of problem is known, else in the host's words.
+    const known = tOr("problem", failure.code);
+    const hint = known === failure.code ? failure.hint : known;
+    return hint ? `${failure.message.replace(/[^.!?。]$/, "$&.")} ${hint}` : failure.message;
+  }
   return failure instanceof Error ? failure.message : String(failure);
 }

@@ -11,6 +11,7 @@ import { Badge, Button, Card, Empty, Facts, Menu, PageHead, Spinner, Tabs } from
 import { Gauge } from "../ui/gauge";
 import { Icon } from "../ui/icon";
 import { Table } from "../ui/table";
+import { HEALTH_TONES } from "./overview";
 import { Performance } from "./performance";
 import { Snapshots } from "./snapshots";
 import { CloneVm, POWER_TONES, TakeSnapshot, can, power, vmItems } from "./vm-actions";
@@ -176,6 +177,7 @@ export function VmPage({ id }: { id: string }) {
             <Badge tone={POWER_TONES[vm.powerState]} dot>
               {tOr("power", vm.powerState)}
             </Badge>
+            {(vm.health === "red" || vm.health === "yellow") && <Badge tone={HEALTH_TONES[vm.health]}>{tOr("health", vm.health)}</Badge>}
             <span>{tOr("os", vm.config.guestOs)}</span>
             <code>{vm.id}</code>
           </>
