@@ -75,7 +75,7 @@ describe("an upload", () => {
   it("that is refused is not tried again, and says why", async () => {
     const { it, done } = await run(["refused"]);
     expect(FakeRequest.sent).toHaveLength(1);
-    expect(it).toMatchObject({ state: "failed", error: "The datastore is full." });
+    expect(it).toMatchObject({ state: "failed", error: "The datastore is full. Make room: remove files, snapshots, or stop machines." });
     expect(done).not.toHaveBeenCalled();
   });
 });
