@@ -1,7 +1,8 @@
 /** The drawing of a switch: what hangs on its port groups at the left, its uplinks at the right. */
+import type { ComponentChildren } from "preact";
 import type { VirtualSwitch } from "../api/types";
 import { t } from "../i18n";
-import { go } from "../router";
+import { href } from "../router";
 import { vmById } from "../state/inventory";
 import type { Networks } from "./networking";
 
@@ -17,6 +18,10 @@ const WIDTH = RIGHT + NIC_BOX + 20;
 const NAMED = 6;
 
 const cut = (text: string, most: number): string => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+/** A machine leads to its page; the host's own interfaces have none. */
+const Linked = ({ to, children }: { to: string | null; children: ComponentChildren }) =>
+  to ? <a href={to}>{children}</a> : <g>{children}</g>;
 
 export function Topology({ of: it, networks }: { of: VirtualSwitch; networks: Networks }) {
   let y = 16;
@@ -41,8 +46,8 @@ export function Topology({ of: it, networks }: { of: VirtualSwitch; networks: Ne
   const nicTop = (height - nics.length * 72) / 2 + 8;
   const summary = `${it.name}: ${groups.map(({ group }) => `${group.name} (${group.vms.length})`).join(", ")}; ${nics.map((nic) => nic.name).join(", ")}`;
   return (
-    <div class="drawing" tabIndex={0} role="group" aria-label={t("network.drawing", { name: it.name })} style={{ padding: "8px 4px" }}>
-      <svg viewBox={`0 0 ${WIDTH} ${height}`} style={{ maxWidth: `${WIDTH}px`, minWidth: "620px" }} role="img" aria-label={summary}>
+    <div class="drawing" tabIndex={0} role="group" aria-label={t("network.drawing", { name: summary })} style={{ padding: "8px 4px" }}>
+      <svg viewBox={`0 0 ${WIDTH} ${height}`} style={{ maxWidth: `${WIDTH}px`, minWidth: "620px" }}>
         <rect class="box switch" x={BUS} y={10} width={26} height={height - 20} rx={6} />
         {groups.map(({ group, lines, more, y: top, height: tall }) => (
           <g key={group.id}>
@@ -61,16 +66,12 @@ export function Topology({ of: it, networks }: { of: VirtualSwitch; networks: Ne
               </text>
             )}
             {lines.map((line, index) => (
-              <g
-                key={`${line.id}${line.name}`}
-                style={line.id ? { cursor: "pointer" } : undefined}
-                onClick={() => line.id && go("vms", line.id)}
-              >
+              <Linked key={`${line.id}${line.name}`} to={line.id ? href("vms", line.id) : null}>
                 <circle cx={LEFT + 20} cy={top + 43 + index * LINE} r={4} fill={line.on ? "var(--ok)" : "var(--border-strong)"} />
                 <text x={LEFT + 32} y={top + 47 + index * LINE}>
                   {cut(line.name, 40)}
                 </text>
-              </g>
+              </Linked>
             ))}
             {more > 0 && (
               <text class="quiet" x={LEFT + 32} y={top + 47 + lines.length * LINE}>
