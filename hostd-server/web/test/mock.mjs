@@ -202,7 +202,7 @@ const lists = (count) => ({
   "/tasks": () => [
     task("task-9", "vm.clone", "web-01", "running", 42),
     task("task-8", "vm.start", "db-02", "success", 100),
-    task("task-7", "snapshot.create", "web-01", "error", 60),
+    task("task-7", "vm.snapshot", "web-01", "error", 60),
     task("task-6", "vm.create", "cache-03", "success", 100),
   ],
   "/events": () => [
@@ -274,7 +274,7 @@ const lists = (count) => ({
     { entity: "host-1", counter: "disk.write", unit: "bytesPerSecond", interval: 20, samples: samples(9 * MIB, 8 * MIB) },
     { entity: "host-1", counter: "net.received", unit: "bytesPerSecond", interval: 20, samples: samples(3 * MIB, 2 * MIB) },
     { entity: "host-1", counter: "net.transmitted", unit: "bytesPerSecond", interval: 20, samples: samples(MIB, MIB) },
-    { entity: "host-1", counter: "vm.exits", unit: "perSecond", interval: 20, samples: samples(21_000, 9000) },
+    { entity: "host-1", counter: "exits", unit: "perSecond", interval: 20, samples: samples(21_000, 9000) },
   ],
   "/users": () => [
     { name: "root", description: "Administrator", role: "admin", enabled: true },
@@ -328,7 +328,7 @@ const things = {
     mustChangePassword: false,
     privileges: PRIVILEGES,
   }),
-  "/host/autostart": () => ({ enabled: true, delaySeconds: 5, order: ["vm-12", "vm-10"] }),
+  "/autostart": () => ({ enabled: true, delaySeconds: 5, order: ["vm-12", "vm-10"] }),
   "/host/backup": () => ({ format: 1, state: [] }),
   "/host": host,
   "/host/time": () => ({ servers: ["pool.ntp.org"], enabled: true, now: ago(0), synchronized: true, offsetSeconds: 0.0021 }),

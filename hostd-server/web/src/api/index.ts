@@ -19,10 +19,10 @@ export const api = {
   host: () => get<Api.Host>("/host"),
   hostPower: (action: "reboot" | "shutdown") => post<Api.Task>(`/host/${action}`),
   sensors: () => list<Api.Sensor>("/host/sensors"),
-  autostart: () => send<Api.Autostart>("GET", "/host/autostart"),
-  setAutostart: (autostart: Api.Autostart, etag: string | null) => put("/host/autostart", autostart, etag),
+  autostart: () => send<Api.Autostart>("GET", "/autostart"),
+  setAutostart: (autostart: Api.Autostart, etag: string | null) => put("/autostart", autostart, etag),
   backup: () => get<unknown>("/host/backup"),
-  restore: (backup: unknown) => post("/host/restore", backup),
+  restore: (backup: unknown) => put("/host/backup", backup),
   maintenance: (enabled: boolean) => put("/host/maintenance-mode", { enabled }),
   lockdown: (enabled: boolean) => put("/host/lockdown-mode", { enabled }),
 
@@ -73,7 +73,7 @@ export const api = {
   graph: () => get<Api.ServerGraph>("/servers"),
   capabilities: (server: string) => list<Api.Capability>(`/servers/${id(server)}/capabilities`),
   restartServer: (name: string) => post(`/servers/${id(name)}/restart`),
-  logs: (source: string) => list<Api.LogLine>("/logs", { query: { source } }, 2000),
+  logs: (source: string) => list<Api.LogLine>("/logs", { query: { source, limit: 1000 } }, 2000),
 
   sessions: () => list<Api.SessionInfo>("/sessions"),
   endSession: (session: string) => remove(`/sessions/${id(session)}`),

@@ -8,13 +8,13 @@ import { useResource } from "../state/resource";
 import { Card, Empty, Notice, Spinner } from "../ui/basic";
 import { Chart } from "../ui/chart";
 
-const PERIODS = ["realtime", "hour", "day", "week"] as const;
+const PERIODS = ["realtime", "day", "week", "month"] as const;
 const GROUPS: [MessageKey, string[]][] = [
   ["chart.cpu", ["cpu.usage"]],
   ["chart.memory", ["mem.usage"]],
   ["chart.disk", ["disk.read", "disk.write"]],
   ["chart.network", ["net.received", "net.transmitted"]],
-  ["chart.exits", ["vm.exits"]],
+  ["chart.exits", ["exits"]],
 ];
 
 export function formatUnit(unit: string): (value: number) => string {

@@ -67,126 +67,130 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
       }}
     >
       {read.on && <Notice>{t("vm.editOn")}</Notice>}
-      <div class="fields">
-        <TextField full label={t("name")} value={edit.name} onInput={(name) => set({ name })} />
-        <TextField
-          label={t("vm.vcpus")}
-          type="number"
-          value={String(edit.vcpus)}
-          onInput={(text) => set({ vcpus: whole(text) })}
-          input={{ min: 1, max: 4 }}
-        />
-        <SizeField label={t("memory")} value={edit.memory} onInput={(memory) => set({ memory })} />
-        <TextField
-          label={t("vm.shares")}
-          hint={t("vm.sharesHint")}
-          type="number"
-          value={String(edit.cpuShares)}
-          onInput={(text) => set({ cpuShares: whole(text) })}
-          input={{ min: 1 }}
-        />
-        <TextField
-          label={t("vm.reservationMhz")}
-          type="number"
-          value={String(edit.cpuReservationMhz)}
-          onInput={(text) => set({ cpuReservationMhz: whole(text) })}
-          input={{ min: 0 }}
-        />
-        <TextField
-          label={t("vm.limitMhz")}
-          hint={t("vm.limitHint")}
-          type="number"
-          value={edit.cpuLimitMhz == null ? "" : String(edit.cpuLimitMhz)}
-          onInput={(text) => set({ cpuLimitMhz: text ? whole(text) : null })}
-          input={{ min: 0 }}
-        />
-        {edit.boot.firmware === "direct" && (
+      <fieldset class="stack" disabled={read.on}>
+        <div class="fields">
+          <TextField full label={t("name")} value={edit.name} onInput={(name) => set({ name })} />
+          <TextField
+            label={t("vm.vcpus")}
+            type="number"
+            value={String(edit.vcpus)}
+            onInput={(text) => set({ vcpus: whole(text) })}
+            input={{ min: 1, max: 4 }}
+          />
+          <SizeField label={t("memory")} value={edit.memory} onInput={(memory) => set({ memory })} />
+          <TextField
+            label={t("vm.shares")}
+            hint={t("vm.sharesHint")}
+            type="number"
+            value={String(edit.cpuShares)}
+            onInput={(text) => set({ cpuShares: whole(text) })}
+            input={{ min: 1 }}
+          />
+          <TextField
+            label={t("vm.reservationMhz")}
+            type="number"
+            value={String(edit.cpuReservationMhz)}
+            onInput={(text) => set({ cpuReservationMhz: whole(text) })}
+            input={{ min: 0 }}
+          />
+          <TextField
+            label={t("vm.limitMhz")}
+            hint={t("vm.limitHint")}
+            type="number"
+            value={edit.cpuLimitMhz == null ? "" : String(edit.cpuLimitMhz)}
+            onInput={(text) => set({ cpuLimitMhz: text ? whole(text) : null })}
+            input={{ min: 0 }}
+          />
+          {edit.boot.firmware === "direct" && (
+            <TextField
+              full
+              label={t("vm.commandLine")}
+              value={edit.boot.commandLine ?? ""}
+              onInput={(commandLine) => set({ boot: { ...edit.boot, commandLine } })}
+            />
+          )}
           <TextField
             full
-            label={t("vm.commandLine")}
-            value={edit.boot.commandLine ?? ""}
-            onInput={(commandLine) => set({ boot: { ...edit.boot, commandLine } })}
+            label={t("vm.cdromIso")}
+            hint={t("vm.cdromHint")}
+            value={edit.cdrom ?? ""}
+            onInput={(text) => set({ cdrom: text || null })}
           />
-        )}
-        <TextField
-          full
-          label={t("vm.cdromIso")}
-          hint={t("vm.cdromHint")}
-          value={edit.cdrom ?? ""}
-          onInput={(text) => set({ cdrom: text || null })}
-        />
-        <TextField full label={t("vm.notes")} value={edit.notes} onInput={(notes) => set({ notes })} />
-      </div>
-      <fieldset>
-        <legend>{t("vm.disks")}</legend>
-        <div class="stack small">
-          {edit.disks.map((disk, index) => {
-            const name = t("vm.diskNumber", { number: index + 1 });
-            const before = read.config.disks.find((one) => one.id === disk.id);
-            return (
-              <div class="row" key={disk.id} style={{ alignItems: "flex-end" }}>
+        </div>
+        <fieldset>
+          <legend>{t("vm.disks")}</legend>
+          <div class="stack small">
+            {edit.disks.map((disk, index) => {
+              const name = t("vm.diskNumber", { number: index + 1 });
+              const before = read.config.disks.find((one) => one.id === disk.id);
+              return (
+                <div class="row" key={disk.id} style={{ alignItems: "flex-end" }}>
+                  <div class="grow">
+                    <SizeField
+                      label={name}
+                      value={disk.size}
+                      error={before && disk.size < before.size ? t("vm.diskShrink") : null}
+                      onInput={(size) => set({ disks: edit.disks.map((one) => (one === disk ? { ...disk, size } : one)) })}
+                    />
+                  </div>
+                  <Button
+                    icon="trash"
+                    label={t("remove.named", { name })}
+                    onClick={() => set({ disks: edit.disks.filter((one) => one !== disk) })}
+                  />
+                </div>
+              );
+            })}
+            <div>
+              <Button
+                icon="plus"
+                disabled={datastores.value.length === 0}
+                onClick={() =>
+                  set({
+                    disks: [...edit.disks, { id: `new-${Date.now()}`, datastore: datastores.value[0]!.id, path: "", size: 8 * 1024 ** 3 }],
+                  })
+                }
+              >
+                {t("vm.addDisk")}
+              </Button>
+            </div>
+          </div>
+        </fieldset>
+        <fieldset>
+          <legend>{t("nav.networking")}</legend>
+          <div class="stack small">
+            {edit.nics.map((nic, index) => (
+              <div class="row" key={nic.id} style={{ alignItems: "flex-end" }}>
                 <div class="grow">
-                  <SizeField
-                    label={name}
-                    value={disk.size}
-                    error={before && disk.size < before.size ? t("vm.diskShrink") : null}
-                    onInput={(size) => set({ disks: edit.disks.map((one) => (one === disk ? { ...disk, size } : one)) })}
+                  <SelectField
+                    label={t("vm.nicNumber", { number: index + 1 })}
+                    value={nic.network}
+                    onInput={(network) => set({ nics: edit.nics.map((one) => (one === nic ? { ...nic, network } : one)) })}
+                    options={portGroups.value.map((group) => [group.id, group.name])}
                   />
                 </div>
                 <Button
                   icon="trash"
-                  label={t("remove.named", { name })}
-                  onClick={() => set({ disks: edit.disks.filter((one) => one !== disk) })}
+                  label={t("remove.named", { name: t("vm.nicNumber", { number: index + 1 }) })}
+                  onClick={() => set({ nics: edit.nics.filter((one) => one !== nic) })}
                 />
               </div>
-            );
-          })}
-          <div>
-            <Button
-              icon="plus"
-              disabled={datastores.value.length === 0}
-              onClick={() =>
-                set({
-                  disks: [...edit.disks, { id: `new-${Date.now()}`, datastore: datastores.value[0]!.id, path: "", size: 8 * 1024 ** 3 }],
-                })
-              }
-            >
-              {t("vm.addDisk")}
-            </Button>
-          </div>
-        </div>
-      </fieldset>
-      <fieldset>
-        <legend>{t("nav.networking")}</legend>
-        <div class="stack small">
-          {edit.nics.map((nic, index) => (
-            <div class="row" key={nic.id} style={{ alignItems: "flex-end" }}>
-              <div class="grow">
-                <SelectField
-                  label={t("vm.nicNumber", { number: index + 1 })}
-                  value={nic.network}
-                  onInput={(network) => set({ nics: edit.nics.map((one) => (one === nic ? { ...nic, network } : one)) })}
-                  options={portGroups.value.map((group) => [group.id, group.name])}
-                />
-              </div>
+            ))}
+            <div>
               <Button
-                icon="trash"
-                label={t("remove.named", { name: t("vm.nicNumber", { number: index + 1 }) })}
-                onClick={() => set({ nics: edit.nics.filter((one) => one !== nic) })}
-              />
+                icon="plus"
+                disabled={portGroups.value.length === 0}
+                onClick={() =>
+                  set({ nics: [...edit.nics, { id: `new-${Date.now()}`, network: portGroups.value[0]!.id, connected: true }] })
+                }
+              >
+                {t("vm.addNic")}
+              </Button>
             </div>
-          ))}
-          <div>
-            <Button
-              icon="plus"
-              disabled={portGroups.value.length === 0}
-              onClick={() => set({ nics: [...edit.nics, { id: `new-${Date.now()}`, network: portGroups.value[0]!.id, connected: true }] })}
-            >
-              {t("vm.addNic")}
-            </Button>
           </div>
-        </div>
+        </fieldset>
       </fieldset>
+      <TextField full label={t("vm.notes")} value={edit.notes} onInput={(notes) => set({ notes })} />
       <CheckField label={t("vm.autostartLabel")} value={edit.autostart} onInput={(autostart) => set({ autostart })} />
     </FormDialog>
   );
