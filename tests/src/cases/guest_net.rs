@@ -1,7 +1,13 @@
 //! Guests' network cards: virtio network devices whose queues the network server serves from the guest's memory.
 
 use super::Case;
-use crate::{Context, Outcome, Result, ensure, linux::succeeds, machine::Config, shell::Host, systems::Guest};
+use crate::{
+    Context, Outcome, Result, ensure,
+    linux::succeeds,
+    machine::Config,
+    shell::Host,
+    systems::{Guest, Probe},
+};
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
@@ -30,6 +36,13 @@ pub const CASES: &[Case] = &[
         minutes: 5,
         bochs: None,
         run: kill_net,
+    },
+    Case {
+        name: "guest-net/host-port",
+        about: "a server of the host reaches the outside through a port of its own, also after the network server was killed",
+        minutes: 2,
+        bochs: None,
+        run: host_port,
     },
     Case {
         name: "guest-net/memory-comes-back",
@@ -257,5 +270,24 @@ fn memory_comes_back(context: &Context) -> Result<Outcome> {
         let after = host.poll_command("mem", |text| text.contains(&before))?;
         ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
     }
+    Ok(Outcome::Passed)
+}
+
+fn host_port(context: &Context) -> Result<Outcome> {
+    let system = context.product()?.without_guests().probe(
+        Probe::new("user", "port 20")
+            .reports()
+            .grant("net = { use = \"net\" }")
+            .grant("frames = { share = \"net + 256 KiB\" }"),
+    );
+    let mut host = context.boot(&system.into(), |config| {
+        add_card(config, "");
+        config.second_port = true;
+    })?;
+    for round in [3, 8] {
+        host.com2()?.expect(&format!("round {round} is done"))?;
+        host.command("kill net")?;
+    }
+    super::isolation::verdicts(&mut host, "port")?;
     Ok(Outcome::Passed)
 }

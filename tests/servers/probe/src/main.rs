@@ -18,6 +18,7 @@
 //! | `stray` | has an NVMe controller write into memory that was not lent for it |
 //! | `disk NAME ROUNDS` | writes and reads a disk over and over, whatever happens to the storage server |
 //! | `stream STORE ROUNDS` | writes and reads a file of a datastore through shared memory |
+//! | `port ROUNDS` | asks a gateway for its address through a port of its own on the switch |
 //!
 //! Results are lines `probe: NAME ok|FAILED detail` and `bench: …`, on the port granted as `report` if there is one, else in the log.
 #![cfg_attr(target_os = "tessera", no_std, no_main)]
@@ -46,6 +47,8 @@ mod guest;
 mod lifecycle;
 #[cfg(target_os = "tessera")]
 mod offend;
+#[cfg(target_os = "tessera")]
+mod port;
 #[cfg(target_os = "tessera")]
 mod refuse;
 #[cfg(target_os = "tessera")]
@@ -86,6 +89,7 @@ fn start() {
         "stray" => stray::run(),
         "disk" => disk::run(word(1), number(2, 100)),
         "stream" => stream::run(word(1), number(2, 100)),
+        "port" => port::run(number(1, 10)),
         "boot-times" => lifecycle::boot_times(word(1)),
         other => line(format_args!("probe: {other} FAILED no such role")),
     }
