@@ -11,6 +11,7 @@ use crate::{
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -77,9 +78,11 @@ fn add_card(config: &mut Config, options: &str) {
 /// Runs a command in a guest; its console is opened and left.
 fn run(host: &mut Host, guest: &str, line: &str) -> Result<String> {
     host.start_command(&format!("vm console {guest}"))?;
-    // The scrollback comes first, with the marks of earlier commands in it.
-    host.serial().send_line("echo be\"\"gin $((40 + 2))")?;
-    host.serial().expect("begin 42")?;
+    // The scrollback comes first, with the ends of earlier commands in it.
+    static RUN: AtomicU32 = AtomicU32::new(0);
+    let number = RUN.fetch_add(1, Ordering::Relaxed);
+    host.serial().send_line(&format!("echo be\"\"gin {number}."))?;
+    host.serial().expect(&format!("begin {number}."))?;
     let text = succeeds(host.serial(), line)?;
     host.leave_console()?;
     Ok(text)
@@ -126,7 +129,7 @@ fn two_guests(context: &Context) -> Result<Outcome> {
             ensure!(text.contains(" 0% packet loss"), "`{line}`: {text}");
         }
         // Through TCP with large segments and checksums that nobody fills in.
-        run(&mut host, "two", "nc -l -p 5000 > /tmp/got &")?;
+        run(&mut host, "two", "nc -l -p 5000 > /tmp/got & true")?;
         let sent = run(
             &mut host,
             "one",
@@ -216,10 +219,10 @@ fn kill_net(context: &Context) -> Result<Outcome> {
     run(
         &mut host,
         "two",
-        "(nc -l -p 5000 | busybox sha256sum > /tmp/sum; echo done >> /tmp/sum) &",
+        "(nc -l -p 5000 | busybox sha256sum > /tmp/sum; echo done >> /tmp/sum) & true",
     )?;
     // Slow enough to last longer than the kills.
-    let send = "(for i in $(seq 400); do dd if=/dev/urandom bs=16k count=1 2>/dev/null | tee -a /tmp/sent; sleep 0.1; done | nc 10.9.0.2 5000; echo done > /tmp/over) &";
+    let send = "(for i in $(seq 400); do dd if=/dev/urandom bs=16k count=1 2>/dev/null | tee -a /tmp/sent; sleep 0.1; done | nc 10.9.0.2 5000; echo done > /tmp/over) & true";
     run(&mut host, "one", &send.replace("tee -a /tmp/sent", "busybox tee -a /tmp/sent"))?;
     for _ in 0..KILLS {
         host.neat_command("kill net")?;
