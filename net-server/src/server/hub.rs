@@ -41,6 +41,12 @@ enum To {
     Nowhere,
 }
 
+/// The guest's card that has an address.
+fn named(nics: &[Rc<Nic>], mac: [u8; 6]) -> Option<u64> {
+    let found = nics.iter().find(|nic| nic.device.mac() == mac);
+    found.map(|nic| nic.number)
+}
+
 /// The switch.
 pub struct Hub {
     table: BTreeMap<[u8; 6], Port>,
@@ -70,7 +76,7 @@ impl Hub {
         })
     }
 
-    fn learn(&mut self, from: Port, packet: &dyn Packet) -> To {
+    fn learn(&mut self, from: Port, packet: &dyn Packet, known: impl FnOnce([u8; 6]) -> Option<u64>) -> To {
         let mut head = [0; 12];
         packet.copy_out(0, &mut head);
         let (mut to, mut source) = ([0; 6], [0; 6]);
@@ -79,10 +85,14 @@ impl Hub {
         if source[0] & 1 == 0 && (self.table.len() < MOST || self.table.contains_key(&source)) {
             self.table.insert(source, from);
         }
-        match self.table.get(&to) {
-            Some(known) if *known == from => To::Nowhere,
-            Some(known) if to[0] & 1 == 0 => To::One(*known),
-            _ => To::All,
+        if to[0] & 1 != 0 {
+            return To::All;
+        }
+        // Where a guest's card is need not be learned, which matters most after a predecessor's death: what is sent everywhere reaches some who answer for others.
+        match self.table.get(&to).copied().or_else(|| known(to).map(Port::Guest)) {
+            Some(known) if known == from => To::Nowhere,
+            Some(known) => To::One(known),
+            None => To::All,
         }
     }
 
@@ -101,7 +111,7 @@ impl Hub {
         for nic in &nics {
             more |= nic.device.transmit(BUDGET, &mut |packet, pair, token| {
                 let from = Port::Guest(nic.number);
-                let to = self.learn(from, packet);
+                let to = self.learn(from, packet, |to| named(&nics, to));
                 match to {
                     To::Nowhere => Sent::Done,
                     To::One(Port::Guest(number)) => {
@@ -145,7 +155,7 @@ impl Hub {
             let mut left = BUDGET;
             while left > 0 {
                 let taken = port.take(|frame| {
-                    let to = self.learn(Port::Host(client), frame);
+                    let to = self.learn(Port::Host(client), frame, |to| named(nics, to));
                     for other in before.iter_mut().chain(after.iter_mut()) {
                         if matches!(to, To::All) || matches!(to, To::One(Port::Host(number)) if number == other.client) {
                             other.give(frame);
@@ -223,7 +233,11 @@ impl Hub {
 
     /// A packet came from outside.
     pub fn received(&mut self, packet: &dyn Packet, guests: &Guests) {
-        let to = self.learn(Port::Uplink, packet);
+        let to = self.learn(Port::Uplink, packet, |to| {
+            let mut found = None;
+            guests.each(|nic| found = found.or((nic.device.mac() == to).then_some(nic.number)));
+            found
+        });
         if !matches!(to, To::Nowhere | To::One(Port::Guest(_))) {
             self.hosts.give(
                 packet,
