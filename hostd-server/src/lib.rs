@@ -5,8 +5,13 @@
 
 extern crate alloc;
 
+pub mod api;
+pub mod auth;
+mod counters;
 pub mod future;
 pub mod host;
 pub mod http;
 pub mod model;
 pub mod platform;
+pub mod state;
+pub mod time;

@@ -1,0 +1,10 @@
+//! Who may do what: accounts, roles, permissions, sessions, keys, and what guessers run into.
+
+mod password;
+mod privilege;
+mod session;
+
+pub(crate) use password::PasswordHash;
+pub(crate) use privilege::{PRIVILEGES, built_in_roles};
+pub use session::Identity;
+pub(crate) use session::{Guesses, SessionRecord, WHOLE_MS, digest, hex};

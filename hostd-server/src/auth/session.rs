@@ -1,0 +1,104 @@
+//! Sessions, and how guessing is slowed down.
+
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use sha2::{Digest, Sha256};
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Account.
+    pub user: String,
+    /// The session, unless it is a key that asks.
+    pub session: Option<String>,
+}
+
+pub(crate) struct SessionRecord {
+    pub(crate) id: String,
+    pub(crate) user: String,
+    pub(crate) csrf: String,
+    pub(crate) address: String,
+    pub(crate) created_ms: u64,
+    pub(crate) used_ms: u64,
+    pub(crate) used_monotonic: u64,
+    pub(crate) begun_monotonic: u64,
+}
+
+/// A session ends when it is not used for half an hour, and after twelve.
+const IDLE_MS: u64 = 30 * 60 * 1000;
+pub(crate) const WHOLE_MS: u64 = 12 * 60 * 60 * 1000;
+
+impl SessionRecord {
+    pub(crate) fn is_over(&self, now: u64) -> bool {
+        now.saturating_sub(self.used_monotonic) > IDLE_MS || now.saturating_sub(self.begun_monotonic) > WHOLE_MS
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+        .collect()
+}
+
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    if text.len() % 2 != 0 || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
+}
+
+/// What is kept of a token: who reads the state cannot use it.
+pub(crate) fn digest(token: &str) -> String {
+    hex(&Sha256::digest(token.as_bytes()))
+}
+
+#[derive(Clone, Copy, Default)]
+struct Guess {
+    failures: u32,
+    last: u64,
+}
+
+/// Failed log-ins by account and address. An address that guesses keeps nobody else out.
+#[derive(Default)]
+pub(crate) struct Guesses(BTreeMap<(String, String), Guess>);
+
+/// After so many failures from one address an account is locked for it.
+const LOCK_AFTER: u32 = 10;
+const LOCK_MS: u64 = 15 * 60 * 1000;
+const MOST: usize = 1024;
+
+impl Guesses {
+    /// Milliseconds until it may be tried again.
+    pub(crate) fn wait(&self, user: &str, address: &str, now: u64) -> u64 {
+        let Some(guess) = self.0.get(&(user.into(), address.into())) else {
+            return 0;
+        };
+        let pause = match guess.failures {
+            0..3 => 0,
+            LOCK_AFTER.. => LOCK_MS,
+            failures => 500 << (failures - 3),
+        };
+        (guess.last + pause).saturating_sub(now)
+    }
+
+    /// Notes a failure; true: this one locked the account.
+    pub(crate) fn failed(&mut self, user: &str, address: &str, now: u64) -> bool {
+        self.0.retain(|_, guess| now.saturating_sub(guess.last) < LOCK_MS);
+        if self.0.len() >= MOST {
+            let oldest = self.0.iter().min_by_key(|(_, guess)| guess.last).map(|(key, _)| key.clone());
+            oldest.map(|key| self.0.remove(&key));
+        }
+        let guess = self.0.entry((user.into(), address.into())).or_default();
+        guess.failures += 1;
+        guess.last = now;
+        guess.failures == LOCK_AFTER
+    }
+
+    pub(crate) fn succeeded(&mut self, user: &str, address: &str) {
+        self.0.remove(&(user.into(), address.into()));
+    }
+}
