@@ -9,6 +9,21 @@ use alloc::{
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+/// Statuses that every operation may answer with.
+const REFUSALS: &[(&str, &str)] = &[
+    ("400", "The request does not fit"),
+    ("401", "Nobody is logged in"),
+    ("403", "It is not allowed"),
+    ("404", "There is no such thing"),
+    ("405", "That cannot be done to this"),
+    ("409", "Something stands in the way"),
+    ("412", "It was changed meanwhile"),
+    ("413", "The body is too large"),
+    ("415", "The body is of another type"),
+    ("429", "Too many attempts"),
+    ("503", "It cannot be done now"),
+];
+
 fn error(description: &str) -> Value {
     json!({ "description": description, "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Problem" } } } })
 }
@@ -76,20 +91,8 @@ pub fn describe() -> String {
                 None => json!({ "description": "Done" }),
             },
         );
-        for (status, text) in [
-            ("400", "The request does not fit"),
-            ("401", "Nobody is logged in"),
-            ("403", "It is not allowed"),
-            ("404", "There is no such thing"),
-            ("405", "That cannot be done to this"),
-            ("409", "Something stands in the way"),
-            ("412", "It was changed meanwhile"),
-            ("413", "The body is too large"),
-            ("415", "The body is of another type"),
-            ("429", "Too many attempts"),
-            ("503", "It cannot be done now"),
-        ] {
-            responses.insert(status.into(), error(text));
+        for (status, _) in REFUSALS {
+            responses.insert((*status).into(), json!({ "$ref": format!("#/components/responses/{status}") }));
         }
         if route.name == "openConsole" || route.name == "followChanges" {
             responses.insert("101".into(), json!({ "description": "A WebSocket follows" }));
@@ -123,6 +126,7 @@ pub fn describe() -> String {
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "responses": REFUSALS.iter().map(|(status, text)| ((*status).to_string(), error(text))).collect::<Map<String, Value>>(),
             "securitySchemes": {
                 "bearer": { "type": "http", "scheme": "bearer", "description": "A session's token, or an API key" },
                 "cookie": { "type": "apiKey", "in": "cookie", "name": super::COOKIE, "description": "A browser's session; writes carry X-CSRF-Token" },

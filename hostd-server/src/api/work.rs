@@ -85,10 +85,7 @@ where
     };
     api.commit(changes).await?;
     api.tell("task", &task.id, "created");
-    let progress = Progress {
-        api: api.clone(),
-        number,
-    };
+    let progress = Progress { api: api.clone(), number };
     let weak = Rc::downgrade(api);
     let future = work(progress);
     api.platform.spawn(Box::pin(async move {
