@@ -14,4 +14,6 @@ pub mod http;
 pub mod model;
 pub mod platform;
 pub mod state;
+pub mod stream;
 pub mod time;
+pub mod tls;
