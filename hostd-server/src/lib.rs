@@ -8,6 +8,7 @@ extern crate alloc;
 pub mod api;
 pub mod auth;
 mod counters;
+pub mod files;
 pub mod future;
 pub mod host;
 pub mod http;
