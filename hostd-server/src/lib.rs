@@ -13,6 +13,7 @@ pub mod future;
 pub mod host;
 pub mod http;
 pub mod model;
+pub mod net;
 pub mod platform;
 pub mod state;
 pub mod stream;

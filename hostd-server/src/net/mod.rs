@@ -1,0 +1,279 @@
+//! TCP/IP of the host's own port on the virtual switch: addresses by DHCP, by hand and by router advertisement, and a bounded pool of connections.
+
+mod stream;
+
+pub use stream::TcpStream;
+
+use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};
+use core::{
+    cell::RefCell,
+    future::poll_fn,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    task::Poll,
+};
+use smoltcp::{
+    iface::{Config, Interface, SocketHandle, SocketSet},
+    phy::{self, DeviceCapabilities, Medium},
+    socket::{dhcpv4, tcp},
+    time::{Duration, Instant},
+    wire::{EthernetAddress, IpCidr, Ipv4Cidr, Ipv6Cidr},
+};
+
+/// Connections at a time, with those that are about to end and those that wait for a first packet.
+const MOST_SOCKETS: usize = 560;
+/// Sockets that listen: so many connections can begin between two turns.
+const BACKLOG: usize = 8;
+/// Bytes of a connection's buffers.
+const RECEIVE: usize = 8 << 10;
+const SEND: usize = 16 << 10;
+/// Nothing of what was sent is acknowledged for so long: the other side is gone.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Milliseconds that the other side has to end a connection that ended here.
+const ENDING_MS: u64 = 10_000;
+
+/// What carries frames: a port of the switch. It never waits.
+pub trait Port {
+    /// Takes the next frame that arrived into `buffer`; its length.
+    fn receive(&mut self, buffer: &mut [u8]) -> Option<usize>;
+    /// Sends a frame. `false`: there is no room now, and it is lost, as frames may be.
+    fn send(&mut self, frame: &[u8]) -> bool;
+    /// Ethernet address.
+    fn mac(&self) -> [u8; 6];
+    /// Largest packet, without the Ethernet header.
+    fn mtu(&self) -> usize;
+}
+
+/// Where IPv4 addresses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv4 {
+    /// DHCP.
+    Dhcp,
+    /// By hand.
+    Static {
+        /// Address.
+        address: Ipv4Addr,
+        /// Bits of the network.
+        prefix: u8,
+        /// Router.
+        gateway: Option<Ipv4Addr>,
+    },
+}
+
+struct Adapter {
+    port: Box<dyn Port>,
+    buffer: Vec<u8>,
+}
+
+struct Received<'a>(&'a [u8]);
+struct Transmit<'a>(&'a mut dyn Port);
+
+impl phy::RxToken for Received<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+impl phy::TxToken for Transmit<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
+        let mut frame = vec![0; length];
+        let result = f(&mut frame);
+        self.0.send(&frame);
+        result
+    }
+}
+
+impl phy::Device for Adapter {
+    type RxToken<'a> = Received<'a>;
+    type TxToken<'a> = Transmit<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Transmit<'_>)> {
+        let length = self.port.receive(&mut self.buffer)?;
+        Some((Received(self.buffer.get(..length)?), Transmit(&mut *self.port)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Transmit<'_>> {
+        Some(Transmit(&mut *self.port))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.port.mtu() + 14;
+        capabilities
+    }
+}
+
+struct Inner {
+    device: Adapter,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    dhcp: Option<SocketHandle>,
+    listening: Vec<SocketHandle>,
+    /// Connections that nobody uses any more, and when they are cut.
+    ending: Vec<(SocketHandle, u64)>,
+    now_ms: u64,
+}
+
+/// The stack. Copies are the same.
+#[derive(Clone)]
+pub struct Stack(Rc<RefCell<Inner>>);
+
+impl Stack {
+    /// A stack on a port. `seed` is a random number that sequence numbers are made of.
+    #[must_use]
+    pub fn new(port: Box<dyn Port>, ipv4: Ipv4, seed: u64, now_ms: u64) -> Self {
+        let mac = EthernetAddress(port.mac());
+        let buffer = vec![0; port.mtu() + 18];
+        let mut device = Adapter { port, buffer };
+        let mut config = Config::new(mac.into());
+        config.random_seed = seed;
+        config.slaac = true;
+        let mut interface = Interface::new(config, &mut device, instant(now_ms));
+        // Router solicitations need it from the first turn on.
+        interface.update_ip_addrs(|addresses| {
+            let _ = addresses.push(IpCidr::Ipv6(link_local(mac)));
+        });
+        let stack = Self(Rc::new(RefCell::new(Inner {
+            device,
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            dhcp: None,
+            listening: Vec::new(),
+            ending: Vec::new(),
+            now_ms,
+        })));
+        stack.set_ipv4(ipv4);
+        stack
+    }
+
+    /// Changes where IPv4 addresses come from.
+    pub fn set_ipv4(&self, ipv4: Ipv4) {
+        let inner = &mut *self.0.borrow_mut();
+        if let Some(dhcp) = inner.dhcp.take() {
+            inner.sockets.remove(dhcp);
+        }
+        match ipv4 {
+            Ipv4::Dhcp => {
+                inner.set_address(None, None);
+                inner.dhcp = Some(inner.sockets.add(dhcpv4::Socket::new()));
+            }
+            Ipv4::Static { address, prefix, gateway } => {
+                inner.set_address(Some(Ipv4Cidr::new(address, prefix.min(32))), gateway);
+            }
+        }
+    }
+
+    /// Addresses with the bits of their networks.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(IpAddr, u8)> {
+        let inner = self.0.borrow();
+        inner
+            .interface
+            .ip_addrs()
+            .iter()
+            .map(|cidr| (IpAddr::from(cidr.address()), cidr.prefix_len()))
+            .collect()
+    }
+
+    /// Does what is to be done: takes frames, sends frames, wakes who waits. Milliseconds until it has to be called again even if nothing
+    /// arrives; `None`: only then.
+    pub fn poll(&self, now_ms: u64) -> Option<u64> {
+        let inner = &mut *self.0.borrow_mut();
+        inner.now_ms = now_ms;
+        let now = instant(now_ms);
+        inner.interface.poll(now, &mut inner.device, &mut inner.sockets);
+        if let Some(handle) = inner.dhcp {
+            match inner.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).poll() {
+                Some(dhcpv4::Event::Configured(lease)) => {
+                    let (address, router) = (lease.address, lease.router);
+                    inner.set_address(Some(address), router);
+                }
+                Some(dhcpv4::Event::Deconfigured) => inner.set_address(None, None),
+                None => {}
+            }
+        }
+        let sockets = &mut inner.sockets;
+        inner.ending.retain(|(handle, deadline)| {
+            let socket = sockets.get_mut::<tcp::Socket<'_>>(*handle);
+            if *deadline <= now_ms {
+                socket.abort();
+            }
+            let over = matches!(socket.state(), tcp::State::Closed | tcp::State::TimeWait);
+            if over {
+                sockets.remove(*handle);
+            }
+            !over
+        });
+        let next = inner.ending.iter().map(|(_, deadline)| deadline.saturating_sub(now_ms)).min();
+        let delay = inner.interface.poll_delay(now, &inner.sockets).map(|delay| delay.total_millis());
+        [next, delay].into_iter().flatten().min()
+    }
+
+    /// The next connection to `port`. One waits at a time.
+    pub async fn accept(&self, port: u16) -> (TcpStream, IpAddr) {
+        poll_fn(|context| {
+            let inner = &mut *self.0.borrow_mut();
+            while inner.listening.len() < BACKLOG && inner.sockets.iter().count() < MOST_SOCKETS {
+                let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(vec![0; RECEIVE]), tcp::SocketBuffer::new(vec![0; SEND]));
+                socket.set_timeout(Some(TIMEOUT));
+                socket.set_nagle_enabled(false);
+                inner.listening.push(inner.sockets.add(socket));
+            }
+            for place in 0..inner.listening.len() {
+                let handle = inner.listening[place];
+                let socket = inner.sockets.get_mut::<tcp::Socket<'_>>(handle);
+                if !socket.is_open() {
+                    // New, or its connection ended before it was one.
+                    let _ = socket.listen(port);
+                }
+                if socket.may_send() {
+                    if let Some(remote) = socket.remote_endpoint() {
+                        inner.listening.swap_remove(place);
+                        // The place is filled at the next turn, which is at once.
+                        context.waker().wake_by_ref();
+                        return Poll::Ready((TcpStream::new(self.0.clone(), handle), remote.addr.into()));
+                    }
+                }
+                socket.register_recv_waker(context.waker());
+                socket.register_send_waker(context.waker());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn set_address(&mut self, address: Option<Ipv4Cidr>, gateway: Option<Ipv4Addr>) {
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.retain(|address| !matches!(address, IpCidr::Ipv4(_)));
+            if let Some(address) = address {
+                let _ = addresses.push(IpCidr::Ipv4(address));
+            }
+        });
+        let routes = self.interface.routes_mut();
+        routes.remove_default_ipv4_route();
+        if let Some(gateway) = gateway {
+            let _ = routes.add_default_ipv4_route(gateway);
+        }
+    }
+
+    fn end(&mut self, handle: SocketHandle) {
+        self.sockets.get_mut::<tcp::Socket<'_>>(handle).close();
+        self.ending.push((handle, self.now_ms + ENDING_MS));
+    }
+}
+
+/// fe80::/64 with the Ethernet address in it (RFC 4291, appendix A).
+fn link_local(mac: EthernetAddress) -> Ipv6Cidr {
+    let [a, b, c, d, e, f] = mac.0.map(u16::from);
+    let address = Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f);
+    Ipv6Cidr::new(address, 64)
+}
+
+fn instant(ms: u64) -> Instant {
+    Instant::from_millis(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests;
