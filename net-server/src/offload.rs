@@ -87,7 +87,8 @@ pub fn sum(bytes: &[u8]) -> u16 {
     fold(words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + last)
 }
 
-const fn fold(mut sum: u64) -> u16 {
+/// A sum as 16 bits.
+pub(crate) const fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
@@ -103,18 +104,19 @@ fn fill_checksum(bytes: &mut [u8], start: usize, field: usize) -> Option<()> {
 }
 
 /// Where the headers of a packet are.
-struct Headers {
+pub(crate) struct Headers {
     /// IP.
-    network: usize,
-    version6: bool,
+    pub network: usize,
+    pub version6: bool,
     /// TCP or UDP.
-    transport: usize,
+    pub transport: usize,
     /// Payload.
-    payload: usize,
-    protocol: u8,
+    pub payload: usize,
+    pub protocol: u8,
 }
 
-fn headers(bytes: &[u8], cut: Segmentation, start: usize) -> Option<Headers> {
+/// The headers of a packet that is to be cut, whose transport header begins at `start`. `None`: it makes no sense.
+pub(crate) fn headers(bytes: &[u8], cut: Segmentation, start: usize) -> Option<Headers> {
     let (mut kind, mut network) = (word(bytes, 12)?, 14);
     if kind == VLAN {
         (kind, network) = (word(bytes, 16)?, 18);

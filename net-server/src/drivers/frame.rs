@@ -22,11 +22,17 @@ pub struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
-    /// A frame that lies in these pieces of `memory`, the first of which holds its header. A tag in it is taken out, unless the card has done so.
-    pub fn new(memory: &'a DmaBuffer, segments: &'a mut Vec<Segment>, length: u32, mut offload: Offload) -> (Self, Option<u16>) {
-        let mut vlan = None;
+    /// A frame that lies in these pieces of `memory`, the first of which holds its header. A tag in it is taken out, unless the card has done so: then it is `vlan`.
+    pub fn new(
+        memory: &'a DmaBuffer,
+        segments: &'a mut Vec<Segment>,
+        length: u32,
+        mut offload: Offload,
+        mut vlan: Option<u16>,
+    ) -> (Self, Option<u16>) {
         let mut length = length;
-        if let Some(first) = segments.first().copied()
+        if vlan.is_none()
+            && let Some(first) = segments.first().copied()
             && first.length >= SHORTEST + TAG
         {
             let place = (first.physical - memory.physical()) as usize + ADDRESSES as usize;
@@ -150,7 +156,7 @@ mod tests {
                 bytes.splice(12..12, [0x81, 0, (tag >> 8) as u8, tag as u8]);
             }
             let (memory, mut segments) = lay_out(&bytes, &cuts);
-            let (frame, vlan) = Received::new(&memory, &mut segments, bytes.len() as u32, Offload::default());
+            let (frame, vlan) = Received::new(&memory, &mut segments, bytes.len() as u32, Offload::default(), None);
             prop_assert_eq!(vlan, tag);
             prop_assert_eq!(frame.length() as usize, plain.len());
             prop_assert_eq!(frame.segments().unwrap().iter().map(|one| one.length).sum::<u32>(), frame.length());

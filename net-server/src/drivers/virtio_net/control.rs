@@ -49,7 +49,7 @@ impl Control {
     pub fn new(configuration: &Configuration, platform: &dyn Platform, number: u16) -> Result<Self, String> {
         Ok(Self {
             ring: Ring::new(configuration, platform, number, QUEUE_SIZE)?,
-            memory: platform.allocate(4096).ok_or(super::NO_MEMORY)?,
+            memory: platform.allocate(4096).ok_or(crate::drivers::NO_MEMORY)?,
             wish: Wish::default(),
             step: STEPS.len(),
             flying: false,

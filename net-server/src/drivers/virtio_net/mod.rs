@@ -4,6 +4,8 @@ mod control;
 mod header;
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use crate::nic::{Capabilities, Filter, Nic, Progress, Refused, SEND_MS, Sink};
 use crate::packet::Packet;
@@ -25,8 +27,6 @@ const MAX_PAIRS: u16 = 4;
 const RESET_MS: u64 = 2000;
 /// Bytes of the configuration that are there in any case (5.1.4): the address and the state.
 const CONFIGURATION: u64 = 8;
-/// What is said where memory is missing.
-const NO_MEMORY: &str = "there is no memory for its queues: raise `device-memory` of the network server in the manifest";
 
 /// Feature bits (5.1.3).
 mod features {

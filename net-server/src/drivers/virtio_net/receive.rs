@@ -43,7 +43,7 @@ impl Receiver {
     pub fn new(configuration: &Configuration, platform: &dyn Platform, number: u16) -> Result<Self, String> {
         let ring = Ring::new(configuration, platform, number, QUEUE_SIZE)?;
         let count = usize::from(ring.size());
-        let buffers = platform.allocate(count * BUFFER as usize).ok_or(super::NO_MEMORY)?;
+        let buffers = platform.allocate(count * BUFFER as usize).ok_or(crate::drivers::NO_MEMORY)?;
         Ok(Self {
             ring,
             buffers,
@@ -104,7 +104,7 @@ impl Receiver {
             Some((offload, _)) => {
                 count.packets += 1;
                 count.bytes += u64::from(length);
-                let (frame, vlan) = Received::new(&self.buffers, &mut self.pieces, length, offload);
+                let (frame, vlan) = Received::new(&self.buffers, &mut self.pieces, length, offload, None);
                 sink.received(&frame, vlan);
             }
             None => count.errors += 1,

@@ -37,7 +37,7 @@ impl Sender {
     pub fn new(configuration: &Configuration, platform: &dyn Platform, number: u16) -> Result<Self, String> {
         let ring = Ring::new(configuration, platform, number, QUEUE_SIZE)?;
         let count = usize::from(ring.size());
-        let slots = platform.allocate(count * SLOT).ok_or(super::NO_MEMORY)?;
+        let slots = platform.allocate(count * SLOT).ok_or(crate::drivers::NO_MEMORY)?;
         Ok(Self {
             ring,
             slots,
