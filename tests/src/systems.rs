@@ -264,6 +264,15 @@ impl System {
         self
     }
 
+    /// The network server may speak for itself.
+    #[must_use]
+    pub fn exercises_nics(mut self) -> Self {
+        self.text = self
+            .text
+            .replacen("name = \"net\"\n", "name = \"net\"\narguments = [\"exercise\"]\n", 1);
+        self
+    }
+
     /// Adds a virtual machine.
     #[must_use]
     pub fn guest(mut self, guest: &Guest) -> Self {

@@ -13,6 +13,7 @@ mod hostile_guest;
 mod iommu;
 mod isolation;
 mod lifecycle;
+mod network;
 mod panic_record;
 mod share;
 mod shell;
@@ -91,6 +92,7 @@ pub fn all() -> Vec<Case> {
         panic_record::CASES,
         storage::CASES,
         iommu::CASES,
+        network::CASES,
     ]
     .concat()
 }

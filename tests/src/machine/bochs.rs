@@ -1,6 +1,6 @@
 //! Bochs with VT-x emulated.
 
-use super::{Config, Firmware, Line, Process, Started, connect, disks};
+use super::{Config, Firmware, Line, Process, Started, connect, disks, nics};
 use crate::{Failure, Result};
 use std::{
     fmt::Write,
@@ -86,6 +86,7 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
         _ => return Err(Failure::new(format!("Bochs boots disk images (.img) and ISOs (.iso), not {boot}"))),
     };
     let disks = disks::bochs(&config.disks)?;
+    let (nics, slots) = nics::bochs(&config.nics)?;
     let display = if program.packaged { "rfb, options=\"timeout=0\"" } else { "nogui" };
     let sync = if clock == Clock::Host { "slowdown" } else { "none" };
     // With the same date every run is the same.
@@ -98,8 +99,8 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
          cpu: model={}, count={}, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault={}, ignore_bad_msrs=0\n\
          clock: sync={sync}, time0={date}\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
-         {drive}{disks}\
-         pci: enabled=1, chipset=i440fx\n\
+         {drive}{disks}{nics}\
+         pci: enabled=1, chipset=i440fx{slots}\n\
          mouse: enabled=0\n\
          speaker: enabled=0\n\
          log: \"{}\"\n\

@@ -4,10 +4,12 @@ pub mod bochs;
 mod connect;
 mod counter;
 mod disks;
+mod nics;
 mod qemu;
 
 pub use counter::Counter;
 pub use disks::{Bus, Disk, Monitor};
+pub use nics::{Model, Nic};
 pub use qemu::ovmf;
 
 use crate::{Failure, Result, serial::Serial};
@@ -99,6 +101,8 @@ pub struct Config {
     pub iommu: Option<Iommu>,
     /// Disks beside the one that it boots from.
     pub disks: Vec<Disk>,
+    /// Network cards.
+    pub nics: Vec<Nic>,
     /// QEMU's monitor can be used.
     pub monitor: bool,
     /// More arguments for QEMU.
@@ -122,6 +126,7 @@ impl Config {
             restarts: false,
             iommu: None,
             disks: Vec::new(),
+            nics: Vec::new(),
             monitor: false,
             extra: Vec::new(),
         }

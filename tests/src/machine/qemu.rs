@@ -88,6 +88,9 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     for (number, disk) in config.disks.iter().enumerate() {
         command.args(disk.qemu(number, config.iommu.is_some(), &mut ports, logs, &file_stem)?);
     }
+    for (number, nic) in config.nics.iter().enumerate() {
+        command.args(nic.qemu(number));
+    }
     let monitor = config.monitor.then(|| {
         let path = std::env::temp_dir().join(format!("tessera-{}-{file_stem}.monitor", std::process::id()));
         let _ = fs::remove_file(&path);
