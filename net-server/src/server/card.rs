@@ -13,6 +13,8 @@ use tessera_rt::{Irq, abi::PAGE_SIZE, log};
 
 /// Packets that one card may bring in a turn.
 const BUDGET: u32 = 64;
+/// Tag of the server's own requests, which nobody else's packets have.
+const OWN: u32 = u32::MAX;
 
 /// A card, and what the loop knows of it.
 pub struct Card {
@@ -32,9 +34,9 @@ struct Nowhere<'a>(&'a mut Option<Requests>, &'a mut Hub, &'a Guests);
 
 impl Sink for Nowhere<'_> {
     fn sent(&mut self, tag: u32) {
-        self.1.sent(tag);
-        if let Some(requests) = self.0 {
-            requests.sent();
+        match self.0 {
+            Some(requests) if tag == OWN => requests.sent(),
+            _ => self.1.sent(tag),
         }
     }
 
@@ -142,7 +144,7 @@ impl Card {
         }
         if let Some(requests) = &mut self.exercise
             && requests.prepare(now)
-            && self.nic.transmit(0, requests, None, 0).is_ok()
+            && self.nic.transmit(0, requests, None, OWN).is_ok()
         {
             requests.given(now);
             self.due = true;
