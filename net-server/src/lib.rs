@@ -11,3 +11,4 @@ pub mod guest;
 pub mod nic;
 pub mod offload;
 pub mod packet;
+pub mod switch;
