@@ -181,7 +181,12 @@ fn runs(host: &mut Host, server: &str) -> Result<()> {
 }
 
 fn memory_comes_back(context: &Context) -> Result<Outcome> {
-    let (mut host, path) = match boot_to_shell(context, None, |guest| guest.vcpus = 2)? {
+    memory_comes_back_behind(context, None)
+}
+
+/// Behind an IOMMU, or none.
+pub(super) fn memory_comes_back_behind(context: &Context, iommu: Option<Iommu>) -> Result<Outcome> {
+    let (mut host, path) = match boot_to_shell(context, iommu, |guest| guest.vcpus = 2)? {
         Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
@@ -211,6 +216,8 @@ fn memory_comes_back(context: &Context) -> Result<Outcome> {
         let after = host.poll_command("mem", |text| text.contains(&before))?;
         ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
     }
+    let faults = host.command("iommu faults")?;
+    ensure!(faults.contains("No device was refused anything"), "{faults}");
     fs::remove_file(path)?;
     Ok(Outcome::Passed)
 }

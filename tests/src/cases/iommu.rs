@@ -54,6 +54,20 @@ pub const CASES: &[Case] = &[
         run: |context| super::guest_disk::read_and_write_behind(context, Some(Iommu::Amd)),
     },
     Case {
+        name: "iommu/vtd-ends",
+        about: "behind Intel's IOMMU servers and machines that end under load, in any order, give all memory back, and no device is late",
+        minutes: 4,
+        bochs: None,
+        run: |context| super::guest_disk::memory_comes_back_behind(context, Some(Iommu::VtdWide)),
+    },
+    Case {
+        name: "iommu/amd-ends",
+        about: "behind AMD's IOMMU servers and machines that end under load, in any order, give all memory back, and no device is late",
+        minutes: 4,
+        bochs: None,
+        run: |context| super::guest_disk::memory_comes_back_behind(context, Some(Iommu::Amd)),
+    },
+    Case {
         name: "iommu/none",
         about: "without an IOMMU the log and the shell say so, and a controller that is pointed at foreign memory changes it",
         minutes: 1,

@@ -57,7 +57,7 @@ impl Case {
         let several = self.name.ends_with("-vcpus")
             || self.name.starts_with("guest-disk/")
             || self.name.starts_with("datastore/")
-            || (self.name.starts_with("iommu/") && self.name.ends_with("-guest"))
+            || (self.name.starts_with("iommu/") && (self.name.ends_with("-guest") || self.name.ends_with("-ends")))
             || self.name.starts_with("guest-net/")
             || self.name == "conformance/2-processors"
             || self.name == "share/spinning-guest";
