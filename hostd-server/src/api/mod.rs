@@ -34,6 +34,9 @@ pub const BASE: &str = "/api/v1";
 pub const DESCRIPTION: &str = include_str!("../../api/openapi.json");
 const COOKIE: &str = "tessera-session";
 
+/// When calls between servers were last counted, and how many there were by caller, callee and interface.
+type Calls = (u64, BTreeMap<(String, String, String), u64>);
+
 /// The API of a host.
 pub struct Api {
     pub(crate) host: Rc<dyn Host>,
@@ -46,7 +49,7 @@ pub struct Api {
     counters: RefCell<Counters>,
     changes: RefCell<stream::Changes>,
     cancelled: RefCell<Vec<u64>>,
-    previous_calls: RefCell<(u64, BTreeMap<(String, String, String), u64>)>,
+    previous_calls: RefCell<Calls>,
 }
 
 /// A request whose asker and path are known.

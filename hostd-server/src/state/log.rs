@@ -9,6 +9,9 @@ use crate::future::LocalFuture;
 use alloc::{boxed::Box, collections::BTreeMap, string::String, vec, vec::Vec};
 use core::cell::{Cell, RefCell};
 
+/// Keys and values.
+type Content = BTreeMap<String, Vec<u8>>;
+
 const MAGIC: &[u8; 8] = b"TSRASTA1";
 const HEADER: u64 = 16;
 const MAX_BATCH: usize = 16 << 20;
@@ -183,7 +186,7 @@ fn decode(mut payload: &[u8]) -> Option<Vec<Change>> {
 }
 
 /// Generation, content, batches and end of a file; `None`: it holds no log.
-fn read(file: &[u8]) -> Option<(u64, BTreeMap<String, Vec<u8>>, u64, u64)> {
+fn read(file: &[u8]) -> Option<(u64, Content, u64, u64)> {
     let mut rest = file;
     if take(&mut rest, 8)? != MAGIC {
         return None;

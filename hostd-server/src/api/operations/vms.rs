@@ -390,7 +390,7 @@ async fn plan_disks(
                 path.to_string(),
                 Some(call.api.host.stat(&store.name, path).await?.size),
             ),
-            (None, None) => (format!("disk-{number}"), format!("{name}/{}.vdisk", format!("disk-{number}")), None),
+            (None, None) => (format!("disk-{number}"), format!("{name}/disk-{number}.vdisk"), None),
         };
         if disks.iter().any(|disk| disk.datastore == store.id && disk.path == path) {
             return Err(ApiError::invalid(format!("The disk {path} is there twice")));
