@@ -8,6 +8,7 @@ import { useResource } from "../state/resource";
 import { Badge, Button, Card, Empty, Facts, Notice, PageHead, Spinner } from "../ui/basic";
 import { ask } from "../ui/dialog";
 import { type Column, Table } from "../ui/table";
+import { Performance } from "./performance";
 
 const BOX = { width: 172, height: 58 };
 const STEP = { x: 214, y: 122 };
@@ -235,7 +236,14 @@ export function Servers() {
               </div>
             </Card>
           )}
-          {node && node.kind !== "kernel" && <Capabilities key={node.name} server={node.name} />}
+          {node && node.kind !== "kernel" && (
+            <>
+              <div>
+                <Performance key={node.name} entity={`server-${node.name}`} />
+              </div>
+              <Capabilities key={node.name} server={node.name} />
+            </>
+          )}
           <Card title={t("servers.messages")} flush>
             <Table
               label={t("servers.messages")}
