@@ -142,7 +142,8 @@ const flows = {
 
   async "see its charts move"({ page }) {
     await page.locator("main").getByRole("link", { name: "Performance" }).click();
-    await page.locator(".chart canvas").first().waitFor();
+    // The host takes a sample each 20 seconds; a line needs two.
+    await page.locator(".chart canvas").first().waitFor({ timeout: 75_000 });
     const value = () => page.locator("main .legend").allTextContents();
     const before = JSON.stringify(await value());
     await until(
