@@ -1,6 +1,5 @@
 /** All machines. */
 import { useMemo, useState } from "preact/hooks";
-import { api } from "../api";
 import { may } from "../api/client";
 import type { Vm } from "../api/types";
 import { bytes, mhz } from "../format";
@@ -8,40 +7,18 @@ import { t, tOr } from "../i18n";
 import { href } from "../router";
 import { refresh, vms, vmsLoaded } from "../state/inventory";
 import { Badge, Button, Card, Empty, Menu, PageHead, Spinner } from "../ui/basic";
-import { FormDialog } from "../ui/dialog";
 import { Icon } from "../ui/icon";
 import { type Column, Table } from "../ui/table";
-import { FilePicker } from "./file-picker";
 import { CloneVm, POWER_TONES, TakeSnapshot, can, openConsole, power, powerItems, removeVms, vmItems } from "./vm-actions";
 import { EditVm } from "./vm-edit";
 import { NewVm } from "./wizard";
 
 type Asked = { what: "clone" | "snapshot" | "edit"; vm: Vm } | null;
 
-function RegisterVm({ onClose }: { onClose: () => void }) {
-  const [path, setPath] = useState("");
-  return (
-    <FormDialog
-      title={t("vm.register")}
-      submit={t("vm.register")}
-      valid={/^\[.+\] .+/.test(path)}
-      onClose={onClose}
-      act={async () => {
-        await api.registerVm(path);
-        await Promise.all([refresh("vm"), refresh("task")]);
-      }}
-    >
-      <p class="muted">{t("vm.registerText")}</p>
-      <FilePicker label={t("vm.registerFile")} kinds={["file"]} value={path} onPick={setPath} />
-    </FormDialog>
-  );
-}
-
 export function Vms() {
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [filter, setFilter] = useState("");
   const [making, setMaking] = useState(false);
-  const [registering, setRegistering] = useState(false);
   const [asked, setAsked] = useState<Asked>(null);
   const all = vms.value;
   const rows = useMemo(() => {
@@ -130,14 +107,9 @@ export function Vms() {
         title={t("nav.vms")}
         sub={t("vm.summary", { count: all.length, on: all.filter((vm) => vm.powerState === "poweredOn").length })}
         actions={
-          <>
-            <Button kind="primary" icon="plus" disabled={!may("VirtualMachine.Create")} onClick={() => setMaking(true)}>
-              {t("vm.new")}
-            </Button>
-            <Button icon="folder" disabled={!may("VirtualMachine.Create")} onClick={() => setRegistering(true)}>
-              {t("vm.register")}
-            </Button>
-          </>
+          <Button kind="primary" icon="plus" disabled={!may("VirtualMachine.Create")} onClick={() => setMaking(true)}>
+            {t("vm.new")}
+          </Button>
         }
       />
       <Card flush>
@@ -213,7 +185,6 @@ export function Vms() {
           />
         )}
       </Card>
-      {registering && <RegisterVm onClose={() => setRegistering(false)} />}
       {making && <NewVm onClose={() => setMaking(false)} />}
       {asked?.what === "clone" && <CloneVm vm={asked.vm} onClose={() => setAsked(null)} />}
       {asked?.what === "snapshot" && <TakeSnapshot vm={asked.vm} onClose={() => setAsked(null)} />}
