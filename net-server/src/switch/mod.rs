@@ -426,7 +426,7 @@ impl Switch {
                 }
                 let limit = group.learn;
                 // What is some port's own is not learned elsewhere.
-                if foreign && !self.own.iter().any(|(own, _)| *own == head.source) {
+                if foreign && self.own.binary_search_by_key(&head.source, |(own, _)| *own).is_err() {
                     self.learned.learn(key(head.source, vlan), from, limit, now);
                 }
                 (vlan, false)

@@ -1,12 +1,15 @@
 //! Addresses that were learned behind ports, in a table of fixed size.
 
 use super::Slot;
+use alloc::vec::Vec;
 
 /// Sets of the table, and places in each.
 const SETS: usize = 512;
 const WAYS: usize = 4;
 /// Nanoseconds after which an address that was not seen is forgotten (IEEE 802.1Q, table 8-6).
 pub const AGE: u64 = 300_000_000_000;
+/// Nanoseconds between two looks for old entries.
+const SWEEP: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -19,6 +22,10 @@ struct Entry {
 #[derive(Debug)]
 pub struct Table {
     entries: [[Option<Entry>; WAYS]; SETS],
+    /// Entries of each port, old ones too.
+    counts: Vec<u32>,
+    /// When old entries are looked for next.
+    sweep: u64,
 }
 
 /// An address and a number of a virtual network in one word.
@@ -44,6 +51,8 @@ impl Table {
     pub const fn new() -> Self {
         Self {
             entries: [[None; WAYS]; SETS],
+            counts: Vec::new(),
+            sweep: 0,
         }
     }
 
@@ -62,7 +71,10 @@ impl Table {
             return true;
         }
         // An address that was another port's moves, as a machine does that was moved.
-        self.count(port, now) < limit && self.put(key, port, now)
+        if self.count(port) >= limit {
+            self.sweep(now);
+        }
+        self.count(port) < limit && self.put(key, port, now)
     }
 
     fn put(&mut self, key: u64, port: Slot, now: u64) -> bool {
@@ -71,22 +83,41 @@ impl Table {
         let free = || place.iter().position(|entry| entry.is_none_or(|entry| !is_fresh(&entry, now)));
         let own = || place.iter().position(|entry| entry.is_some_and(|entry| entry.port == port));
         let Some(way) = same.or_else(free).or_else(own) else { return false };
-        place[way] = Some(Entry { key, port, seen: now });
+        let gone = place[way].replace(Entry { key, port, seen: now });
+        if let Some(gone) = gone {
+            self.counts[usize::from(gone.port)] -= 1;
+        }
+        let place = usize::from(port);
+        if self.counts.len() <= place {
+            self.counts.resize(place + 1, 0);
+        }
+        self.counts[place] += 1;
         true
     }
 
     /// How many addresses are known behind a port.
     #[must_use]
-    pub fn count(&self, port: Slot, now: u64) -> u32 {
-        let own = |entry: &&Entry| entry.port == port && is_fresh(entry, now);
-        self.entries.iter().flatten().flatten().filter(own).count() as u32
+    pub fn count(&self, port: Slot) -> u32 {
+        self.counts.get(usize::from(port)).copied().unwrap_or(0)
+    }
+
+    /// Removes old entries, unless that was just done: a flood must not make it the switch's occupation.
+    fn sweep(&mut self, now: u64) {
+        if now >= self.sweep {
+            self.sweep = now.saturating_add(SWEEP);
+            self.remove(|entry| !is_fresh(entry, now));
+        }
     }
 
     /// Forgets what is behind a port.
     pub fn forget(&mut self, port: Slot) {
-        for entry in self.entries.iter_mut().flatten() {
-            if entry.is_some_and(|known| known.port == port) {
-                *entry = None;
+        self.remove(|entry| entry.port == port);
+    }
+
+    fn remove(&mut self, which: impl Fn(&Entry) -> bool) {
+        for place in self.entries.iter_mut().flatten() {
+            if let Some(gone) = place.take_if(|entry| which(entry)) {
+                self.counts[usize::from(gone.port)] -= 1;
             }
         }
     }

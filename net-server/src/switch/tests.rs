@@ -116,7 +116,7 @@ proptest! {
         for [a, b, c, d, e] in sources {
             send(&mut switch, 2, ports[0], frame([6, a, b, c, d, e], [255; 6], None));
         }
-        prop_assert!(switch.learned.count(ports[0], 2) <= limit);
+        prop_assert!(switch.learned.count(ports[0]) <= limit);
         for (to, port) in [(mac(1), ports[1]), (mac(200), ports[2])] {
             prop_assert_eq!(send(&mut switch, 3, 0, frame(mac(99), to, None)).1, vec![(port, None)]);
         }
