@@ -155,7 +155,7 @@ enum Kind {
         mac: [u8; 6],
         current: [u8; 6],
         mirror: Option<Slot>,
-        shapers: (Option<Shaper>, Option<Shaper>),
+        shapers: Box<(Option<Shaper>, Option<Shaper>)>,
     },
 }
 
@@ -505,9 +505,9 @@ impl Switch {
     }
 }
 
-fn shapers(group: &Group, now: u64) -> (Option<Shaper>, Option<Shaper>) {
+fn shapers(group: &Group, now: u64) -> Box<(Option<Shaper>, Option<Shaper>)> {
     let make = |limits: Option<Limits>| limits.map(|limits| Shaper::new(limits, now));
-    (make(group.shape.0), make(group.shape.1))
+    Box::new((make(group.shape.0), make(group.shape.1)))
 }
 
 fn blocked(kind: &Kind) -> bool {
@@ -524,10 +524,8 @@ fn add(outputs: &mut Outputs, port: Slot) {
 
 /// Counts a frame that a port is given; false: it is beyond the port's rate.
 fn give(port: &mut Port, now: u64, head: &Head) -> bool {
-    if let Kind::Port {
-        shapers: (_, Some(shaper)),
-        ..
-    } = &mut port.kind
+    if let Kind::Port { shapers, .. } = &mut port.kind
+        && let Some(shaper) = &mut shapers.1
         && shaper.pass(now, head.length).is_err()
     {
         port.counters.drops[Drop::Shaped as usize] += 1;
