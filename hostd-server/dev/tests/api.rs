@@ -405,3 +405,44 @@ impl Host {
         .to_string()
     }
 }
+
+#[test]
+fn uploads_go_on_where_they_broke_off() {
+    with_host(async |host| {
+        let root = host.log_in("root", "correct horse").await;
+        let store = host.as_user(&root, Method::Get, "/datastores", None).await.json["items"][0]["id"]
+            .as_str()
+            .unwrap()
+            .to_string();
+        let put = async |range: Option<&str>, bytes: &[u8]| {
+            let mut headers = vec![("authorization".to_string(), format!("Bearer {root}"))];
+            headers.extend(range.map(|range| ("content-range".to_string(), range.to_string())));
+            let path = format!("/api/v1/datastores/{store}/files/iso/new.iso");
+            let request = Request {
+                method: Method::Put,
+                path,
+                query: String::new(),
+                headers,
+                peer: String::new(),
+                secure: true,
+                body: Body::Bytes(bytes.to_vec()),
+            };
+            host.api.answer(request).await.status
+        };
+        assert_eq!(put(None, b"first").await, 200);
+        assert_eq!(put(Some("bytes 9-10/11"), b"xy").await, 409, "a hole");
+        assert_eq!(put(Some("bytes 5-10/11"), b"second").await, 200);
+        let listed = host
+            .as_user(&root, Method::Get, &format!("/datastores/{store}/files?path=iso"), None)
+            .await
+            .json;
+        assert!(
+            listed["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|one| one["name"] == "new.iso" && one["size"] == 11),
+            "{listed}"
+        );
+    });
+}

@@ -313,7 +313,7 @@ async fn remove(call: Call, query: PathQuery, (): ()) -> Result<()> {
 }
 
 fn path_of(call: &Call) -> Result<FilePath> {
-    FilePath::parse(call.parameter("path*")).map_err(ApiError::invalid)
+    FilePath::parse(call.parameter("path")).map_err(ApiError::invalid)
 }
 
 /// First and last byte of `bytes=A-B`, `bytes=A-` or `bytes=-N` (RFC 9110, 14.2). `None`: not one range, which is answered with all.
