@@ -78,7 +78,10 @@ function Graph({ graph, chosen, onChoose }: { graph: ServerGraph; chosen: string
     );
   return (
     <div class="drawing" tabIndex={0} role="group" aria-label={t("servers.drawing")}>
-      <svg viewBox={`0 0 ${width} ${height}`} style={{ minWidth: `${Math.min(width, 720)}px`, maxHeight: "560px" }}>
+      <svg
+        viewBox={`0 0 ${width} ${height}`}
+        style={{ minWidth: `${Math.min(width, 720)}px`, maxWidth: `${width * 1.15}px`, maxHeight: "560px", margin: "0 auto" }}
+      >
         <g aria-hidden="true">
           {[...pairs.entries()].map(([key, { from, to, rate }]) => {
             const level = Math.abs(from.y - to.y) < 1;

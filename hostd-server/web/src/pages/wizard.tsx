@@ -76,6 +76,8 @@ export function NewVm({ onClose }: { onClose: () => void }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<string | null>(null);
   const store = datastores.value[0]?.id ?? "";
+  // Guests do not belong where the host itself is managed, if there is another network.
+  const group = portGroups.value.find((one) => one.hostInterfaces.length === 0) ?? portGroups.value[0];
   const [draft, setDraft] = useState<Draft>(() => ({
     name: "",
     guestOs: "debian12",
@@ -85,7 +87,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
     cpuReservationMhz: 0,
     disks: store ? [{ key: 1, size: 8 * GIB, datastore: store, existing: null }] : [],
     cdrom: "",
-    nics: portGroups.value[0] ? [{ key: 1, network: portGroups.value[0].id }] : [],
+    nics: group ? [{ key: 1, network: group.id }] : [],
     firmware: "direct",
     kernel: "",
     initramfs: "",
