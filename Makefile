@@ -16,6 +16,11 @@ SMP ?= 2
 MEM ?= 2G
 # Further image-builder options, such as SET='--set vm.debian.vcpus=2'.
 SET ?=
+# The first password of root, if the host is not to make one by itself.
+ADMIN_PASSWORD ?=
+ifneq ($(ADMIN_PASSWORD),)
+SET += --set 'server.hostd.arguments=["password=$(ADMIN_PASSWORD)"]'
+endif
 ONLY ?=
 GRAPH ?= docs/capabilities.svg
 
@@ -50,7 +55,7 @@ SERVER_TARGET = services/targets/x86_64-tessera.json
 VMM_TARGET = services/targets/x86_64-tessera-nosimd.json
 PROGRAM_PACKAGES = -p tessera-kernel $(SERVER_PACKAGES) -p tessera-vmm
 GUEST_PACKAGES = -p tessera-bare-guest -p tessera-format-guests -p tessera-conformance
-SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-storage -p tessera-net -p tessera-vmx -p tessera-probe
+SERVER_PACKAGES = -p tessera-init -p tessera-shell -p tessera-hostd -p tessera-storage -p tessera-net -p tessera-vmx -p tessera-probe
 # What runs on the developer's machine, and what has logic that is tested there.
 FREESTANDING_ONLY = $(GUEST_PACKAGES:-p=--exclude)
 
@@ -105,7 +110,7 @@ programs: kernel servers vmm $(PROGRAMS)/NOTICE.txt
 	@copy() { if [ -f "$$1" ]; then install -C -m 644 "$$1" $(PROGRAMS)/$$2; fi; }; \
 		copy $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/tessera-kernel kernel; \
 		copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera-nosimd/release/tessera-vmm vmm; \
-		for name in init shell storage net vmx probe; do copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $$name; done
+		for name in init shell hostd storage net vmx probe; do copy $(FREESTANDING_TARGET_DIR)/x86_64-tessera/release/tessera-$$name $$name; done
 
 # Licences of what the programs are linked from; they change when a dependency does.
 $(PROGRAMS)/NOTICE.txt: Cargo.lock | tools
@@ -150,6 +155,10 @@ QEMU_FIRMWARE_uefi = -drive if=pflash,format=raw,unit=0,readonly=on,file=$(OVMF)
 	-drive if=pflash,format=raw,unit=1,snapshot=on,file=$(OVMF)/OVMF_VARS_4M.fd
 
 # The escape character of the serial line is Ctrl-A, so Ctrl-C and Ctrl-] reach the shell and the guests.
+# The host's port 443 is port 8443 of this machine.
+HTTPS ?= 8443
+QEMU_NETWORK = -netdev user,id=uplink,hostfwd=tcp:127.0.0.1:$(HTTPS)-:443 -device virtio-net-pci,netdev=uplink
+
 QEMU_CONSOLE = -chardev stdio,id=console,mux=on,signal=off -serial chardev:console -mon chardev=console,mode=readline
 
 HOW_TO_QUIT = To quit: Ctrl-A$(comma) then x (Ctrl-A twice sends one). Back from a guest's console: Ctrl-]
@@ -159,7 +168,8 @@ run: setup image ## Build everything and boot it, with the debug shell on this t
 
 run-qemu:
 	$(call say,Booting in QEMU with AMD-V ($(FIRMWARE)$(comma) $(SMP) processors$(comma) $(MEM)). $(HOW_TO_QUIT))
-	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_CONSOLE)
+	$(call say,The Host Client: https://127.0.0.1:$(HTTPS) (a certificate of the host's own making). Log in as root; $(if $(ADMIN_PASSWORD),with the ADMIN_PASSWORD you gave,the command log in the debug shell shows the password))
+	@exec $(QEMU) $(QEMU_FIRMWARE_$(FIRMWARE)) $(QEMU_DISK) $(QEMU_NETWORK) $(QEMU_CONSOLE)
 
 # Keys and their meaning are the same as in QEMU.
 run-bochs:

@@ -164,11 +164,38 @@ impl Guest {
 
 impl System {
     /// The delivered system. Paths of its files are made absolute, since the description is copied.
-    pub fn product(root: &Path) -> std::io::Result<Self> {
+    pub fn delivered(root: &Path) -> std::io::Result<Self> {
         let text = fs::read_to_string(root.join("system.toml"))?;
         Ok(Self {
             text: text.replace("\"build/", &format!("\"{}/build/", root.display())),
         })
+    }
+
+    /// The same without management, which costs emulators time at each boot.
+    pub fn product(root: &Path) -> std::io::Result<Self> {
+        Ok(Self::delivered(root)?.without_server("hostd"))
+    }
+
+    /// Without a server that does nothing for others.
+    fn without_server(self, name: &str) -> Self {
+        let heading = format!("\n[[server]]\nname = \"{name}\"\n");
+        let Some(begin) = self.text.find(&heading) else { return self };
+        let rest = &self.text[begin + 1..];
+        let end = rest[2..]
+            .match_indices("\n[")
+            .map(|(place, _)| place + 3)
+            .find(|place| rest[*place..].starts_with("[[") || rest[*place..].starts_with("[files"))
+            .unwrap_or(rest.len());
+        let mut text = self.text[..=begin].to_owned();
+        text.push_str(&rest[end..]);
+        // Files that only it had.
+        let text = text
+            .lines()
+            .filter(|line| !line.starts_with("web-pack = "))
+            .collect::<Vec<_>>()
+            .join("\n")
+            + "\n";
+        Self { text }
     }
 
     /// Without virtual machines and without files.

@@ -175,6 +175,7 @@ impl Take for Bytes {
 
 /// What a handler gives.
 pub(super) trait Answer: 'static {
+    #[cfg(feature = "description")]
     const STATUS: u16;
     fn response(self) -> Response;
     #[cfg(feature = "description")]
@@ -189,6 +190,7 @@ fn json(status: u16, value: &impl Serialize) -> Response {
 }
 
 impl<T: Serialize + Described + 'static> Answer for Json<T> {
+    #[cfg(feature = "description")]
     const STATUS: u16 = 200;
     fn response(self) -> Response {
         json(200, &self.0)
@@ -203,6 +205,7 @@ impl<T: Serialize + Described + 'static> Answer for Json<T> {
 pub(super) struct Tagged<T>(pub(super) T, pub(super) u64);
 
 impl<T: Serialize + Described + 'static> Answer for Tagged<T> {
+    #[cfg(feature = "description")]
     const STATUS: u16 = 200;
     fn response(self) -> Response {
         json(200, &self.0).with("etag", format!("\"{}\"", self.1))
@@ -217,6 +220,7 @@ impl<T: Serialize + Described + 'static> Answer for Tagged<T> {
 pub(super) struct Created<T>(pub(super) T);
 
 impl<T: Serialize + Described + 'static> Answer for Created<T> {
+    #[cfg(feature = "description")]
     const STATUS: u16 = 201;
     fn response(self) -> Response {
         json(201, &self.0)
@@ -231,6 +235,7 @@ impl<T: Serialize + Described + 'static> Answer for Created<T> {
 pub(super) struct Accepted(pub(super) model::Task);
 
 impl Answer for Accepted {
+    #[cfg(feature = "description")]
     const STATUS: u16 = 202;
     fn response(self) -> Response {
         json(202, &self.0)
@@ -242,6 +247,7 @@ impl Answer for Accepted {
 }
 
 impl Answer for () {
+    #[cfg(feature = "description")]
     const STATUS: u16 = 204;
     fn response(self) -> Response {
         Response::new(204).with("cache-control", "no-store")
@@ -256,6 +262,7 @@ impl Answer for () {
 pub(super) struct Raw(pub(super) Response);
 
 impl Answer for Raw {
+    #[cfg(feature = "description")]
     const STATUS: u16 = 200;
     fn response(self) -> Response {
         self.0

@@ -376,7 +376,7 @@ mod tests {
                 let value = vec![number as u8; (number as usize * 977) % 9000];
                 let changes = vec![
                     Change::Put(format!("a/{}", number % 7), value.clone()),
-                    if number % 5 == 0 {
+                    if number.is_multiple_of(5) {
                         Change::Remove(format!("b/{}", number % 7))
                     } else {
                         Change::Put(format!("b/{}", number % 7), value)

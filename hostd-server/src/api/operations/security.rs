@@ -206,6 +206,7 @@ async fn log_in(call: Call, _: NoQuery, Json(login): Json<Login>) -> Result<Logg
 struct LoggedIn(Session, Option<String>);
 
 impl crate::api::route::Answer for LoggedIn {
+    #[cfg(feature = "description")]
     const STATUS: u16 = 200;
     fn response(self) -> Response {
         let response = Response::new(200)

@@ -1018,6 +1018,7 @@ enum Changes {
 }
 
 impl crate::api::route::Answer for Changes {
+    #[cfg(feature = "description")]
     const STATUS: u16 = 200;
     fn response(self) -> Response {
         match self {

@@ -55,6 +55,7 @@ mod refuse;
 mod relay;
 #[cfg(target_os = "tessera")]
 mod report;
+#[cfg(target_os = "tessera")]
 mod stray;
 #[cfg(target_os = "tessera")]
 mod stream;
