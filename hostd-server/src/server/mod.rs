@@ -15,7 +15,7 @@ use tessera_hostd::{
     api::Api,
     files::Pack,
     http::{Request, Response, Service, serve},
-    net::{Ipv4, Stack},
+    net::{Ipv4, Port, Stack},
     platform::Platform,
     state::MemoryStore,
     tls::TlsStream,
@@ -83,7 +83,8 @@ pub fn run() {
         log::warn!("the processor has no random numbers: keys are made of the clock's jitter");
     }
     let machine = Rc::new(Machine::new());
-    let config = match tessera_crypto::server_config(&identity(&machine)) {
+    let identity = identity(&machine);
+    let config = match tessera_crypto::server_config(&identity) {
         Ok(config) => config,
         Err(error) => {
             log::error!("TLS: {error}");
@@ -98,7 +99,8 @@ pub fn run() {
         }
     };
     let stack = Stack::new(Box::new(port.clone()), Ipv4::Dhcp, random::number(), machine.monotonic_ms());
-    start_api(&machine, &stack, config);
+    let host = Servers::new(machine.clone(), stack.clone(), port.mac(), identity);
+    start_api(&machine, &stack, config, Rc::new(host));
     start::ready();
     let mut addresses = alloc::vec::Vec::new();
     loop {
@@ -125,11 +127,10 @@ pub fn run() {
 }
 
 /// Begins everything that waits for others.
-fn start_api(machine: &Rc<Machine>, stack: &Stack, config: Arc<ServerConfig>) {
+fn start_api(machine: &Rc<Machine>, stack: &Stack, config: Arc<ServerConfig>, host: Rc<Servers>) {
     let (own, stack) = (machine.clone(), stack.clone());
     machine.spawn(Box::pin(async move {
         let platform: Rc<dyn Platform> = own.clone();
-        let host = Rc::new(Servers::new(platform.clone()));
         let words = &start_info().arguments;
         let password = words.iter().find_map(|word| word.strip_prefix(PASSWORD));
         log::warn!("there is no disk for the host's own settings: nothing of them will be kept");
