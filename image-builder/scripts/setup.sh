@@ -38,6 +38,7 @@ need xz-utils have xz
 # The Host Client is built by Node.js, and tested in a browser that shows Chinese too.
 need nodejs have node
 need npm have npm
+need curl have curl
 need chromium have chromium
 need fonts-noto-cjk test -e /usr/share/fonts/opentype/noto
 # The Debian disk of guests, which tests/guests/debian/build.sh builds as root.

@@ -176,6 +176,14 @@ impl System {
         Ok(Self::delivered(root)?.without_server("hostd"))
     }
 
+    /// With a password for `root` that is known.
+    #[must_use]
+    pub fn first_password(mut self, password: &str) -> Self {
+        let arguments = format!("name = \"hostd\"\narguments = [\"password={password}\"]\n");
+        self.text = self.text.replacen("name = \"hostd\"\n", &arguments, 1);
+        self
+    }
+
     /// Without a server that does nothing for others.
     fn without_server(self, name: &str) -> Self {
         let heading = format!("\n[[server]]\nname = \"{name}\"\n");

@@ -24,6 +24,8 @@ use tessera_rt::{
 const PAGE: u64 = PAGE_SIZE as u64;
 /// init itself, where servers are numbered.
 const INIT: u64 = 0;
+/// Its endpoint.
+const INIT_ENDPOINT: &str = "init";
 
 /// A client.
 pub fn client() -> Client<Connection> {
@@ -122,7 +124,8 @@ pub fn usage() -> Result<Usage, HostError> {
         usage.vms.push(VmUsage {
             name: vm.name.clone(),
             cpu_us: own.map(|server| ticks_to_us(server.cpu_ticks)).sum(),
-            memory: vm.memory + vm.overhead_pages * PAGE,
+            // All of it is there from the start.
+            memory: vm.memory,
             disk: disks.fold((0, 0), |(read, written), disk| (read + disk.reads.1, written + disk.writes.1)),
             network: (0, 0),
             exits: super::machines::exits(&vm.name, vm.vcpus),
@@ -169,7 +172,7 @@ pub fn endpoints() -> Result<Vec<EndpointFacts>, HostError> {
                 .any(|capability| capability.kind == ObjectKind::Endpoint as u8 && send(capability.rights) && capability.name == name)
         };
         for endpoint in &endpoints {
-            if endpoint.provider != server.name && uses(&endpoint.name) {
+            if endpoint.name != INIT_ENDPOINT && endpoint.provider != server.name && uses(&endpoint.name) {
                 facts.push(EndpointFacts {
                     interface: endpoint.name.clone(),
                     from: server.name.clone(),
@@ -180,12 +183,12 @@ pub fn endpoints() -> Result<Vec<EndpointFacts>, HostError> {
         }
         // Everybody speaks with init.
         facts.push(EndpointFacts {
-            interface: "init".into(),
+            interface: INIT_ENDPOINT.into(),
             from: server.name.clone(),
             to: "init".into(),
             calls: endpoints
                 .iter()
-                .find(|endpoint| endpoint.name == "init")
+                .find(|endpoint| endpoint.name == INIT_ENDPOINT)
                 .map_or(0, |endpoint| endpoint.calls),
         });
     }

@@ -13,6 +13,7 @@ mod hostile_guest;
 mod iommu;
 mod isolation;
 mod lifecycle;
+mod management;
 mod network;
 mod panic_record;
 mod share;
@@ -92,6 +93,7 @@ pub fn all() -> Vec<Case> {
         panic_record::CASES,
         storage::CASES,
         iommu::CASES,
+        management::CASES,
         network::CASES,
     ]
     .concat()
