@@ -12,3 +12,4 @@ pub mod nic;
 pub mod offload;
 pub mod packet;
 pub mod switch;
+pub mod tag;

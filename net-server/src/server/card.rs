@@ -1,12 +1,13 @@
 //! A network card in the loop.
 
-use super::{guests::Guests, hub::Hub};
+use super::hub::Hub;
 use alloc::{boxed::Box, string::String, vec::Vec};
 use tessera_device::platform;
 use tessera_net::{
     exercise::Requests,
     nic::{Filter, Nic, Refused, Sink},
     packet::Packet,
+    switch::Slot,
 };
 use tessera_proto::network::{Exercise, NicInfo, NicState};
 use tessera_rt::{Irq, abi::PAGE_SIZE, log};
@@ -27,22 +28,30 @@ pub struct Card {
     /// There may be something to do; its interrupts are off.
     due: bool,
     exercise: Option<Requests>,
+    /// Its place in the switch.
+    uplink: Option<Slot>,
 }
 
-/// Where packets go that nobody else wants.
-struct Nowhere<'a>(&'a mut Option<Requests>, &'a mut Hub, &'a Guests);
+/// Where packets go.
+struct Inside<'a> {
+    exercise: &'a mut Option<Requests>,
+    hub: &'a mut Hub,
+    uplink: Option<Slot>,
+}
 
-impl Sink for Nowhere<'_> {
+impl Sink for Inside<'_> {
     fn sent(&mut self, tag: u32) {
-        match self.0 {
+        match self.exercise {
             Some(requests) if tag == OWN => requests.sent(),
-            _ => self.1.sent(tag),
+            _ => self.hub.sent(tag),
         }
     }
 
-    fn received(&mut self, packet: &dyn Packet, _vlan: Option<u16>) {
-        self.1.received(packet, self.2);
-        if let Some(requests) = self.0 {
+    fn received(&mut self, packet: &dyn Packet, vlan: Option<u16>) {
+        if let Some(uplink) = self.uplink {
+            self.hub.received(uplink, packet, vlan);
+        }
+        if let Some(requests) = self.exercise {
             requests.received(packet);
         }
     }
@@ -64,6 +73,7 @@ impl Card {
             interrupts: 0,
             due: true,
             exercise: None,
+            uplink: None,
         }
     }
 
@@ -123,24 +133,37 @@ impl Card {
         !self.nic.has_interrupts() && self.nic.state() == NicState::Ready
     }
 
-    /// Gives it a packet.
-    pub fn transmit(&mut self, queue: u16, packet: &dyn Packet, tag: u32) -> Result<(), Refused> {
+    /// It is an uplink of the switch, at this place.
+    pub const fn connect(&mut self, uplink: Slot) {
+        self.uplink = Some(uplink);
+    }
+
+    /// Whether packets get out through it.
+    pub fn is_up(&self) -> bool {
+        self.nic.state() == NicState::Ready && self.nic.link().up
+    }
+
+    /// Gives it a packet, with a VLAN tag to put in if there is one.
+    pub fn transmit(&mut self, queue: u16, packet: &dyn Packet, vlan: Option<u16>, tag: u32) -> Result<(), Refused> {
         self.due = true;
-        self.nic.transmit(queue, packet, None, tag)
+        self.nic.transmit(queue, packet, vlan, tag)
     }
 
     /// Looks after it.
-    pub fn watch(&mut self, now: u64, hub: &mut Hub, guests: &Guests) {
-        self.nic.watch(now, &mut Nowhere(&mut self.exercise, hub, guests));
+    pub fn watch(&mut self, now: u64, hub: &mut Hub) {
+        let Self { nic, exercise, uplink, .. } = self;
+        let uplink = *uplink;
+        nic.watch(now, &mut Inside { exercise, hub, uplink });
         self.due = true;
     }
 
     /// Does what is due. Answers whether there is more.
-    pub fn turn(&mut self, now: u64, hub: &mut Hub, guests: &Guests) -> bool {
+    pub fn turn(&mut self, now: u64, hub: &mut Hub) -> bool {
         let mut more = false;
         if self.due || self.wants_polling() {
-            let budget = BUDGET;
-            more = self.nic.poll(budget, &mut Nowhere(&mut self.exercise, hub, guests)).more;
+            let Self { nic, exercise, uplink, .. } = self;
+            let uplink = *uplink;
+            more = nic.poll(BUDGET, &mut Inside { exercise, hub, uplink }).more;
         }
         if let Some(requests) = &mut self.exercise
             && requests.prepare(now)

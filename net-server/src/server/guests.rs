@@ -1,7 +1,7 @@
 //! Virtual machines whose network cards are served: their RAM, borrowed from init, their devices, and what their monitors ask.
 #![allow(unsafe_code)]
 
-use super::Server;
+use super::{Server, hub::nanoseconds};
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
@@ -176,12 +176,6 @@ impl Guests {
         Ok(machine)
     }
 
-    fn open(&mut self, machine: &Machine, number: u32) -> Result<Rc<Nic>, Failure> {
-        let nic = machine.open(number, self.made)?;
-        self.made = self.made.max(nic.number + 1);
-        Ok(nic)
-    }
-
     /// Calls `act` for each card.
     pub fn each(&self, mut act: impl FnMut(&Rc<Nic>)) {
         for machine in self.machines.borrow().iter() {
@@ -276,10 +270,29 @@ fn attachment(features: u64, pairs: u16, queues: &GuestQueues) -> Result<Attachm
     Ok(attachment)
 }
 
+impl Server {
+    /// A machine's card; connected to the switch when it is new.
+    fn open_nic(&mut self, machine: &Machine, number: u32) -> Result<Rc<Nic>, Failure> {
+        let nic = machine.open(number, self.guests.made)?;
+        if nic.number < self.guests.made {
+            return Ok(nic);
+        }
+        self.guests.made += 1;
+        if let Some(config) = machine.config.nics.get(number as usize) {
+            let connected = self.hub.vswitch.connect_guest(&nic, config.mac, &config.port_group, nanoseconds());
+            if let Err(failure) = connected {
+                // The guest runs all the same: its card reaches nobody.
+                log::error!("{}, network card {number} stays unconnected: {failure}", machine.config.name);
+            }
+        }
+        Ok(nic)
+    }
+}
+
 impl guest_net::Server for Server {
     fn describe(&mut self, call: &mut Call, nic: u32) -> Result<GuestNicInfo, Failure> {
         let machine = self.guests.machine(call)?;
-        let opened = self.guests.open(&machine, nic)?;
+        let opened = self.open_nic(&machine, nic)?;
         Ok(GuestNicInfo {
             mac: opened.device.mac(),
             mtu: MTU,
@@ -292,7 +305,7 @@ impl guest_net::Server for Server {
     fn interrupt(&mut self, call: &mut Call, nic: u32, queue: u16) -> Result<(), Failure> {
         let machine = self.guests.machine(call)?;
         // After this server's start the first to be told is this.
-        let opened = self.guests.open(&machine, nic)?;
+        let opened = self.open_nic(&machine, nic)?;
         let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
         let slot = slots::take().map_err(kernel)?;
         if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
@@ -306,7 +319,7 @@ impl guest_net::Server for Server {
 
     fn attach(&mut self, call: &mut Call, nic: u32, features: u64, pairs: u16, queues: GuestQueues, resume: bool) -> Result<(), Failure> {
         let machine = self.guests.machine(call)?;
-        let opened = self.guests.open(&machine, nic)?;
+        let opened = self.open_nic(&machine, nic)?;
         if opened.device.is_attached() {
             // The monitor heard late of the death of this server's predecessor.
             if !resume {

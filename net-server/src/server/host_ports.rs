@@ -1,11 +1,14 @@
 //! Ports of the host's own servers.
 
-use super::Server;
+use super::{
+    Server,
+    hub::{Hub, nanoseconds},
+};
 use alloc::{format, vec::Vec};
 use tessera_device::{Piece, Segment, platform};
 use tessera_host_port::{FRAME, Rings, SHARE, Side};
-use tessera_net::offload::{self, Scratch};
 use tessera_net::packet::{Offload, Packet};
+use tessera_net::switch::Slot;
 use tessera_proto::host_port::{self, HostPortInfo};
 use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::{CNode, Notification, abi::Error, slots};
@@ -16,7 +19,7 @@ pub const BIT: u64 = 1 << 31;
 const MTU: u16 = 1500;
 
 /// A frame that was copied out of a ring.
-pub struct Frame<'a>(&'a [u8]);
+pub struct Frame<'a>(pub &'a [u8]);
 
 impl Packet for Frame<'_> {
     fn length(&self) -> u32 {
@@ -39,6 +42,20 @@ impl Packet for Frame<'_> {
     }
 }
 
+/// Memory with a frame that was taken out of a ring.
+#[derive(Default)]
+pub struct Taken {
+    memory: Vec<u8>,
+    length: Option<usize>,
+}
+
+impl Taken {
+    /// The frame.
+    pub fn bytes(&self) -> &[u8] {
+        self.length.and_then(|length| self.memory.get(..length)).unwrap_or_default()
+    }
+}
+
 /// A server's port.
 pub struct HostPort {
     /// The server's number.
@@ -47,21 +64,36 @@ pub struct HostPort {
     /// Tells the server of frames.
     signal: Option<Notification>,
     mac: [u8; 6],
+    /// Its place in the switch.
+    slot: Option<Slot>,
+    /// Where frames are taken to; with one in it that was not to go yet.
+    taken: Taken,
     /// Frames have come of which it was not told.
     unsaid: bool,
 }
 
 impl HostPort {
-    /// Gives the next frame that it sends to `act`. False: there is none.
-    pub fn take(&mut self, act: impl FnOnce(&Frame<'_>)) -> bool {
-        let mut frame = [0; FRAME];
-        match self.rings.receive(&mut frame) {
-            Some(length) => {
-                act(&Frame(&frame[..length]));
-                true
-            }
-            None => false,
+    /// Takes the next frame that it sends. It comes back with [`Self::put_back`]. `None`: there is none.
+    pub fn take(&mut self) -> Option<Taken> {
+        let mut taken = core::mem::take(&mut self.taken);
+        if taken.length.is_none() {
+            // Only the first time there is something to do.
+            taken.memory.resize(FRAME, 0);
+            taken.length = self.rings.receive(&mut taken.memory);
         }
+        if taken.length.is_none() {
+            self.taken = taken;
+            return None;
+        }
+        Some(taken)
+    }
+
+    /// The memory of a frame comes back; `later`: with it still in it.
+    pub fn put_back(&mut self, mut taken: Taken, later: bool) {
+        if !later {
+            taken.length = None;
+        }
+        self.taken = taken;
     }
 
     /// Gives it a finished frame. What finds no room is lost, as in any network.
@@ -103,17 +135,6 @@ pub struct HostPorts {
 }
 
 impl HostPorts {
-    /// Finishes a packet and gives it to the ports that `wanted` says.
-    pub fn give(&mut self, packet: &dyn Packet, scratch: &mut Scratch, wanted: impl Fn(u64) -> bool) {
-        for port in self.ports.iter_mut().filter(|port| wanted(port.client)) {
-            // A packet that makes no sense is lost.
-            let _ = offload::finish(packet, scratch, &mut |frame| {
-                port.give(frame);
-                Ok::<(), ()>(())
-            });
-        }
-    }
-
     fn doorbell(&mut self) -> Result<Notification, Error> {
         match self.doorbell {
             Some(doorbell) => Ok(doorbell),
@@ -133,10 +154,10 @@ fn address(card: [u8; 6], client: u64) -> [u8; 6] {
 
 impl Server {
     /// Where a caller's port stands; one that it has not opened yet is made.
-    fn host_port(&mut self, client: u64) -> Result<&mut HostPort, Failure> {
+    fn host_port(&mut self, client: u64) -> Result<usize, Failure> {
         let ports = &mut self.hub.hosts.ports;
         if let Some(place) = ports.iter().position(|port| port.client == client) {
-            return Ok(&mut ports[place]);
+            return Ok(place);
         }
         let none = || {
             Failure::new(
@@ -152,17 +173,25 @@ impl Server {
             rings,
             signal: None,
             mac: address(card, client),
+            slot: None,
+            taken: Taken::default(),
             unsaid: false,
         });
-        ports.last_mut().ok_or(FailureKind::Internal.into())
+        Ok(ports.len() - 1)
     }
 }
 
 impl host_port::Server for Server {
-    fn open(&mut self, call: &mut Call, _group: &str) -> Result<HostPortInfo, Failure> {
+    fn open(&mut self, call: &mut Call, group: &str) -> Result<HostPortInfo, Failure> {
         let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
         let doorbell = self.hub.hosts.doorbell().map_err(kernel)?;
-        let port = self.host_port(call.badge)?;
+        let place = self.host_port(call.badge)?;
+        let Hub { hosts, vswitch, .. } = &mut self.hub;
+        let port = &mut hosts.ports[place];
+        match port.slot {
+            Some(slot) => vswitch.regroup(slot, group, nanoseconds())?,
+            None => port.slot = Some(vswitch.connect_host(place, port.mac, group, nanoseconds())?),
+        }
         let slot = slots::take().map_err(kernel)?;
         if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
             slots::free(slot);
@@ -178,11 +207,14 @@ impl host_port::Server for Server {
     }
 
     fn close(&mut self, call: &mut Call) -> Result<(), Failure> {
-        let mut ports = self.hub.hosts.ports.iter_mut();
-        if let Some(port) = ports.find(|port| port.client == call.badge)
-            && let Some(signal) = port.signal.take()
-        {
-            slots::free(signal.slot());
+        let Hub { hosts, vswitch, .. } = &mut self.hub;
+        if let Some(port) = hosts.ports.iter_mut().find(|port| port.client == call.badge) {
+            if let Some(slot) = port.slot.take() {
+                vswitch.disconnect(slot);
+            }
+            if let Some(signal) = port.signal.take() {
+                slots::free(signal.slot());
+            }
         }
         Ok(())
     }

@@ -1,224 +1,269 @@
-//! Carries packets between guests and the first network card: a switch that learns.
+//! Carries packets between guests, the host's servers and network cards, as the switch decides.
 
 use super::{
     card::Card,
-    guests::{Guests, Nic},
-    host_ports::HostPorts,
+    guests::Nic,
+    host_ports::{Frame, HostPorts},
+    vswitch::{End, VSwitch},
 };
-use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
+use alloc::{rc::Rc, vec::Vec};
 use tessera_device::platform;
 use tessera_net::{
     bounce::{Bounce, FRAME},
-    guest::{Dropped, GuestPacket, Sent, Token},
+    guest::{Dropped, Sent, Token},
     nic::Refused,
     offload,
-    packet::Packet,
+    packet::{Offload, Packet},
+    switch::{Head, Output, Outputs, Slot, Verdict},
+    tag::{Tagged, retag},
 };
+use tessera_rt::time;
 
 /// Packets of one queue in a turn.
 const BUDGET: u32 = 64;
-/// Most addresses.
-const MOST: usize = 1024;
 /// Frames for what the card cannot send by itself.
 const FRAMES: usize = 128;
-/// Milliseconds that a guest without buffers may keep others waiting.
-const PATIENCE_MS: u64 = 10;
+/// Nanoseconds that a guest without buffers may keep others waiting.
+const PATIENCE: u64 = 10_000_000;
 /// In a tag: it is the number of a frame of our own.
 const BOUNCED: u32 = 1 << 31;
 
-/// Where an address was seen.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Port {
-    Guest(u64),
-    Host(u64),
-    Uplink,
+/// A packet on its way.
+struct Packed<'a> {
+    packet: &'a dyn Packet,
+    head: Head,
+    /// The pair of queues that it came from.
+    pair: u8,
+    /// Whose memory it lies in, where that may be kept until a card is done with it.
+    owner: Option<(&'a Rc<Nic>, Token)>,
 }
 
-/// Where a packet goes.
-enum To {
-    One(Port),
-    All,
-    Nowhere,
-}
-
-/// The guest's card that has an address.
-fn named(nics: &[Rc<Nic>], mac: [u8; 6]) -> Option<u64> {
-    let found = nics.iter().find(|nic| nic.device.mac() == mac);
-    found.map(|nic| nic.number)
-}
-
-/// The switch.
+/// The data plane.
 pub struct Hub {
-    table: BTreeMap<[u8; 6], Port>,
+    /// The switch.
+    pub vswitch: VSwitch,
+    outputs: Outputs,
     held: Vec<Option<(Rc<Nic>, Token)>>,
     free: Vec<u32>,
     bounce: Bounce,
     scratch: offload::Scratch,
-    nics: Vec<Rc<Nic>>,
-    /// A guest waits for another's buffers, since then (milliseconds).
-    waiting: Option<u64>,
+    /// Nanoseconds, at the turn's begin.
+    now: u64,
+    /// A guest waits for another's buffers.
+    waiting: bool,
+    /// Somebody has to wait for its rate until then.
+    due: Option<u64>,
     /// Ports of the host's servers.
     pub hosts: HostPorts,
 }
 
+/// Now.
+pub fn nanoseconds() -> u64 {
+    time::from_ticks(time::now(), 1_000_000_000, time::hz())
+}
+
 impl Hub {
-    /// Knows nobody. `None`: there is no memory.
-    pub fn new() -> Option<Self> {
+    /// A switch with all cards as uplinks. `None`: there is no memory.
+    pub fn new(cards: &mut [Card]) -> Option<Self> {
         Some(Self {
-            table: BTreeMap::new(),
+            vswitch: VSwitch::new(cards),
+            outputs: Outputs::new(),
             held: Vec::new(),
             free: Vec::new(),
             bounce: Bounce::new(&platform::allocate(FRAMES * FRAME)?),
             scratch: offload::Scratch::default(),
-            nics: Vec::new(),
-            waiting: None,
+            now: nanoseconds(),
+            waiting: false,
+            due: None,
             hosts: HostPorts::default(),
         })
     }
 
-    fn learn(&mut self, from: Port, packet: &dyn Packet, known: impl FnOnce([u8; 6]) -> Option<u64>) -> To {
-        let mut head = [0; 12];
-        packet.copy_out(0, &mut head);
-        let (mut to, mut source) = ([0; 6], [0; 6]);
-        to.copy_from_slice(&head[..6]);
-        source.copy_from_slice(&head[6..]);
-        if source[0] & 1 == 0 && (self.table.len() < MOST || self.table.contains_key(&source)) {
-            self.table.insert(source, from);
-        }
-        if to[0] & 1 != 0 {
-            return To::All;
-        }
-        // Where a guest's card is need not be learned, which matters most after a predecessor's death: what is sent everywhere reaches some who answer for others.
-        match self.table.get(&to).copied().or_else(|| known(to).map(Port::Guest)) {
-            Some(known) if known == from => To::Nowhere,
-            Some(known) => To::One(known),
-            None => To::All,
-        }
+    /// Nanoseconds until somebody who waits has to be asked again. `None`: nobody waits.
+    pub fn wait(&self) -> Option<u64> {
+        let patience = self.waiting.then_some(PATIENCE / 10);
+        let rate = self.due.map(|due| due.saturating_sub(self.now));
+        patience.into_iter().chain(rate).min()
     }
 
-    /// Whether some guest waits for another's buffers.
-    pub const fn is_waiting(&self) -> bool {
-        self.waiting.is_some()
-    }
-
-    /// Takes what guests send. True: there is more.
-    pub fn turn(&mut self, guests: &Guests, cards: &mut [Card], now: u64) -> bool {
-        let mut nics = core::mem::take(&mut self.nics);
-        nics.clear();
-        guests.each(|nic| nics.push(nic.clone()));
+    /// Takes what guests and the host's servers send. True: there is more.
+    pub fn turn(&mut self, cards: &mut [Card]) -> bool {
+        self.now = nanoseconds();
+        self.waiting = false;
+        self.due = None;
+        self.vswitch.follow(cards);
         let mut more = false;
-        let since = self.waiting.take();
-        for nic in &nics {
-            more |= nic.device.transmit(BUDGET, &mut |packet, pair, token| {
-                let from = Port::Guest(nic.number);
-                let to = self.learn(from, packet, |to| named(&nics, to));
-                match to {
-                    To::Nowhere => Sent::Done,
-                    To::One(Port::Guest(number)) => {
-                        let found = nics.iter().find(|other| other.number == number);
-                        let outcome = found.map(|other| other.device.receive(packet, None));
-                        if outcome == Some(Err(Dropped::NoBuffers)) && since.is_none_or(|since| now - since < PATIENCE_MS) {
-                            self.waiting = since.or(Some(now));
+        for from in self.vswitch.slots() {
+            match self.vswitch.end(from) {
+                Some(End::Guest { nic, .. }) => {
+                    let Some(nic) = nic.upgrade() else { continue };
+                    more |= nic.device.transmit(BUDGET, &mut |packet, pair, token| {
+                        let owner = Some((&nic, token));
+                        self.forward(from, packet, None, (pair, owner), cards)
+                    });
+                }
+                Some(End::Host { place }) => {
+                    let place = *place;
+                    more |= self.turn_host(from, place, cards);
+                }
+                Some(End::Uplink { .. }) | None => {}
+            }
+        }
+        more
+    }
+
+    /// Takes what one of the host's servers sends. True: there is more.
+    fn turn_host(&mut self, from: Slot, place: usize, cards: &mut [Card]) -> bool {
+        for _ in 0..BUDGET {
+            let Some(port) = self.hosts.ports.get_mut(place) else {
+                return false;
+            };
+            let Some(taken) = port.take() else { return false };
+            let sent = self.forward(from, &Frame(taken.bytes()), None, (0, None), cards);
+            if let Some(port) = self.hosts.ports.get_mut(place) {
+                port.put_back(taken, sent == Sent::Later);
+            }
+            if sent == Sent::Later {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Has the switch decide, and gives a packet to those who are to get it.
+    fn forward(
+        &mut self,
+        from: Slot,
+        packet: &dyn Packet,
+        vlan: Option<u16>,
+        (pair, owner): (u8, Option<(&Rc<Nic>, Token)>),
+        cards: &mut [Card],
+    ) -> Sent {
+        let Some(head) = Head::read(packet, vlan) else { return Sent::Done };
+        let mut outputs = core::mem::take(&mut self.outputs);
+        let sent = match self.vswitch.switch.forward(self.now, from, &head, &mut outputs) {
+            Verdict::Dropped(_) => Sent::Done,
+            Verdict::Wait(until) => {
+                self.due = Some(self.due.map_or(until, |due| due.min(until)));
+                Sent::Later
+            }
+            Verdict::Forward => {
+                let packed = Packed { packet, head, pair, owner };
+                let sent = self.give_all(&outputs, &packed, cards);
+                if sent == Sent::Later {
+                    self.vswitch.switch.take_back(from, &head, &outputs);
+                }
+                sent
+            }
+        };
+        self.outputs = outputs;
+        sent
+    }
+
+    fn give_all(&mut self, outputs: &[Output], packed: &Packed<'_>, cards: &mut [Card]) -> Sent {
+        let mut sent = Sent::Done;
+        for (place, output) in outputs.iter().enumerate() {
+            // Only the first may say that it is to wait: it is the one that the packet is for, and nobody has got it yet.
+            match self.give(*output, packed, place == 0, cards) {
+                Sent::Later if place == 0 => return Sent::Later,
+                Sent::Held => sent = Sent::Held,
+                Sent::Later | Sent::Done => {}
+            }
+        }
+        sent
+    }
+
+    fn give(&mut self, output: Output, packed: &Packed<'_>, first: bool, cards: &mut [Card]) -> Sent {
+        let &Packed { packet, head, .. } = packed;
+        let tags = (head.tag, head.inside);
+        match self.vswitch.end_mut(output.port) {
+            Some(End::Guest { nic, starved, .. }) => {
+                let Some(nic) = nic.upgrade() else { return Sent::Done };
+                // What makes no sense is lost, as in any network.
+                let outcome = retag(packet, tags, output.tag, |packet, vlan| nic.device.receive(packet, vlan));
+                match outcome {
+                    Some(Err(Dropped::NoBuffers)) if first && !head.is_group() => {
+                        let since = *starved.get_or_insert(self.now);
+                        if self.now.saturating_sub(since) < PATIENCE {
+                            self.waiting = true;
                             return Sent::Later;
                         }
-                        Sent::Done
                     }
-                    To::One(Port::Host(client)) => {
-                        self.hosts.give(packet, &mut self.scratch, |port| port == client);
-                        Sent::Done
-                    }
-                    To::One(Port::Uplink) => self.out(nic, packet, pair, token, cards),
-                    To::All => {
-                        self.hosts.give(packet, &mut self.scratch, |_| true);
-                        for other in nics.iter().filter(|other| other.number != nic.number) {
-                            let _ = other.device.receive(packet, None);
-                        }
-                        self.out(nic, packet, pair, token, cards)
-                    }
+                    Some(Ok(())) => *starved = None,
+                    _ => {}
                 }
-            });
+                Sent::Done
+            }
+            Some(End::Host { place }) => {
+                if let Some(port) = self.hosts.ports.get_mut(*place) {
+                    let scratch = &mut self.scratch;
+                    retag(packet, tags, output.tag, |packet, vlan| {
+                        offload::finish(packet, scratch, &mut |frame| {
+                            match vlan {
+                                Some(tag) => port.give(&Tagged(frame, tag)),
+                                None => port.give(frame),
+                            }
+                            Ok::<(), ()>(())
+                        })
+                    });
+                }
+                Sent::Done
+            }
+            Some(End::Uplink { place, .. }) => match cards.get_mut(*place) {
+                Some(card) => self.out(output.tag, packed, card),
+                None => Sent::Done,
+            },
+            None => Sent::Done,
         }
-        more |= self.turn_hosts(&nics, cards);
-        nics.clear();
-        self.nics = nics;
-        more
     }
 
-    /// Takes what the host's servers send. True: there is more.
-    fn turn_hosts(&mut self, nics: &[Rc<Nic>], cards: &mut [Card]) -> bool {
-        let mut hosts = core::mem::take(&mut self.hosts.ports);
-        let mut more = false;
-        for index in 0..hosts.len() {
-            let (before, rest) = hosts.split_at_mut(index);
-            let Some((port, after)) = rest.split_first_mut() else { break };
-            let client = port.client;
-            let mut left = BUDGET;
-            while left > 0 {
-                let taken = port.take(|frame| {
-                    let to = self.learn(Port::Host(client), frame, |to| named(nics, to));
-                    for other in before.iter_mut().chain(after.iter_mut()) {
-                        if matches!(to, To::All) || matches!(to, To::One(Port::Host(number)) if number == other.client) {
-                            other.give(frame);
-                        }
-                    }
-                    for nic in nics {
-                        if matches!(to, To::All) || matches!(to, To::One(Port::Guest(number)) if number == nic.number) {
-                            let _ = nic.device.receive(frame, None);
-                        }
-                    }
-                    if matches!(to, To::All | To::One(Port::Uplink))
-                        && let Some(card) = cards.first_mut()
-                    {
-                        // What finds no room is lost, as in any network.
-                        let send = |copy: &dyn Packet, number: u32| card.transmit(0, copy, number | BOUNCED).is_ok();
-                        let _ = self.bounce.copy(frame, send);
-                    }
-                });
-                if !taken {
-                    break;
-                }
-                left -= 1;
+    /// Gives a packet to a card.
+    fn out(&mut self, tag: Option<u16>, packed: &Packed<'_>, card: &mut Card) -> Sent {
+        let Packed { packet, head, pair, owner } = *packed;
+        let pair = pair.into();
+        let unchanged = !head.inside || head.tag == tag;
+        if unchanged && let Some((nic, token)) = owner {
+            let number = self.free.pop().unwrap_or_else(|| {
+                self.held.push(None);
+                self.held.len() as u32 - 1
+            });
+            let beside = if head.inside { None } else { tag };
+            let outcome = card.transmit(pair, packet, beside, number);
+            if outcome.is_ok() {
+                self.held[number as usize] = Some((nic.clone(), token));
+                return Sent::Held;
             }
-            more |= left == 0;
+            self.free.push(number);
+            match outcome {
+                Err(Refused::Full) => return Sent::Later,
+                Err(Refused::Unfit) => {}
+                _ => return Sent::Done,
+            }
         }
-        self.hosts.ports = hosts;
-        more
+        let Self { bounce, scratch, .. } = self;
+        retag(packet, (head.tag, head.inside), tag, |packet, vlan| {
+            let mut send = |frame: &dyn Packet| {
+                let sent = bounce.copy(frame, |copy, number| card.transmit(pair, copy, vlan, number | BOUNCED).is_ok());
+                if sent { Ok(()) } else { Err(()) }
+            };
+            // What finds no room is lost, as in any network.
+            let Offload {
+                checksum: None,
+                segmentation: None,
+                ..
+            } = packet.offload()
+            else {
+                let _ = offload::finish(packet, scratch, &mut send);
+                return;
+            };
+            let _ = send(packet);
+        });
+        Sent::Done
     }
 
     /// Tells the host's servers of what has come.
     pub fn settle(&mut self) {
         self.hosts.ports.iter_mut().for_each(super::host_ports::HostPort::settle);
-    }
-
-    /// Gives a guest's packet to the card.
-    fn out(&mut self, nic: &Rc<Nic>, packet: &GuestPacket<'_>, pair: u8, token: Token, cards: &mut [Card]) -> Sent {
-        let Some(card) = cards.first_mut() else { return Sent::Done };
-        let tag = self.free.pop().unwrap_or_else(|| {
-            self.held.push(None);
-            self.held.len() as u32 - 1
-        });
-        match card.transmit(pair.into(), packet, tag) {
-            Ok(()) => {
-                self.held[tag as usize] = Some((nic.clone(), token));
-                return Sent::Held;
-            }
-            Err(Refused::Full) => {
-                self.free.push(tag);
-                return Sent::Later;
-            }
-            Err(Refused::Unfit) => {
-                let bounce = &mut self.bounce;
-                let mut send = |frame: &dyn Packet| {
-                    let sent = bounce.copy(frame, |copy, number| card.transmit(pair.into(), copy, number | BOUNCED).is_ok());
-                    if sent { Ok(()) } else { Err(()) }
-                };
-                // What finds no room is lost, as in any network.
-                let _ = offload::finish(packet, &mut self.scratch, &mut send);
-            }
-            Err(_) => {}
-        }
-        self.free.push(tag);
-        Sent::Done
     }
 
     /// A card is done with a packet.
@@ -232,23 +277,8 @@ impl Hub {
     }
 
     /// A packet came from outside.
-    pub fn received(&mut self, packet: &dyn Packet, guests: &Guests) {
-        let to = self.learn(Port::Uplink, packet, |to| {
-            let mut found = None;
-            guests.each(|nic| found = found.or((nic.device.mac() == to).then_some(nic.number)));
-            found
-        });
-        if !matches!(to, To::Nowhere | To::One(Port::Guest(_))) {
-            self.hosts.give(
-                packet,
-                &mut self.scratch,
-                |client| !matches!(to, To::One(Port::Host(number)) if number != client),
-            );
-        }
-        guests.each(|nic| {
-            if matches!(to, To::All) || matches!(to, To::One(Port::Guest(number)) if number == nic.number) {
-                let _ = nic.device.receive(packet, None);
-            }
-        });
+    pub fn received(&mut self, uplink: Slot, packet: &dyn Packet, vlan: Option<u16>) {
+        // Nothing goes from an uplink to an uplink.
+        self.forward(uplink, packet, vlan, (0, None), &mut []);
     }
 }

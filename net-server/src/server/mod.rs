@@ -5,6 +5,7 @@ mod card;
 mod guests;
 mod host_ports;
 mod hub;
+mod vswitch;
 
 use alloc::{format, vec::Vec};
 use card::Card;
@@ -55,11 +56,11 @@ fn find_cards() -> Vec<Card> {
 
 /// The program.
 pub fn run() {
-    let cards = find_cards();
+    let mut cards = find_cards();
     for card in &cards {
         card.announce();
     }
-    let Some(hub) = Hub::new() else {
+    let Some(hub) = Hub::new(&mut cards) else {
         exit(
             1,
             "there is no memory for packets: raise `memory` of the network server in the manifest",
@@ -94,13 +95,13 @@ impl Server {
         if watch {
             self.watched = now;
         }
-        let mut more = self.hub.turn(&self.guests, &mut self.cards, now);
+        let mut more = self.hub.turn(&mut self.cards);
         let mut polled = false;
         for card in &mut self.cards {
             if watch {
-                card.watch(now, &mut self.hub, &self.guests);
+                card.watch(now, &mut self.hub);
             }
-            more |= card.turn(now, &mut self.hub, &self.guests);
+            more |= card.turn(now, &mut self.hub);
             polled |= card.wants_polling();
         }
         self.hub.settle();
@@ -108,7 +109,8 @@ impl Server {
         if more {
             return time::now();
         }
-        time::after(time::milliseconds(if polled || self.hub.is_waiting() { 1 } else { WATCH_MS }))
+        let rest = time::milliseconds(if polled { 1 } else { WATCH_MS });
+        time::after(self.hub.wait().map_or(rest, |wait| rest.min(time::nanoseconds(wait))))
     }
 }
 

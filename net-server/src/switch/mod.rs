@@ -171,7 +171,7 @@ pub struct Switch {
     ports: Vec<Option<Port>>,
     /// Ports' own addresses, sorted, with their places.
     own: Vec<([u8; 6], Slot)>,
-    learned: Box<Table>,
+    learned: Table,
 }
 
 /// The network of a frame from a port of this group; `None`: the group does not carry it.
@@ -196,7 +196,7 @@ impl Switch {
         Self {
             ports: Vec::new(),
             own: Vec::new(),
-            learned: Box::new(Table::new()),
+            learned: Table::new(),
         }
     }
 
@@ -389,6 +389,27 @@ impl Switch {
                 .is_some_and(|port| give(port, now, head))
         });
         verdict
+    }
+
+    /// A frame that was to be forwarded stays with its sender, since who was to get it has no room yet: as if it had never been offered.
+    pub fn take_back(&mut self, from: Slot, head: &Head, outputs: &[Output]) {
+        let length = u64::from(head.length);
+        let group = u64::from(head.is_group());
+        let senders = core::iter::once((from, true));
+        for (slot, sender) in senders.chain(outputs.iter().map(|output| (output.port, false))) {
+            let Some(Some(port)) = self.ports.get_mut(usize::from(slot)) else {
+                continue;
+            };
+            let counters = &mut port.counters;
+            let place = if sender { &mut counters.received } else { &mut counters.sent };
+            *place = (place.0.saturating_sub(1), place.1.saturating_sub(length));
+            counters.group = counters.group.saturating_sub(group);
+            if let Kind::Port { shapers, .. } = &mut port.kind
+                && let Some(shaper) = if sender { &mut shapers.0 } else { &mut shapers.1 }
+            {
+                shaper.put_back(head.length);
+            }
+        }
     }
 
     fn decide(&mut self, now: u64, from: Slot, head: &Head, outputs: &mut Outputs) -> Verdict {

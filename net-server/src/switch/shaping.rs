@@ -93,6 +93,14 @@ impl Shaper {
         self.short.level -= taken;
         Ok(())
     }
+
+    /// A packet of `bytes` that was let pass did not go after all.
+    pub fn put_back(&mut self, bytes: u32) {
+        let bits = i128::from(bytes) * 8 * SECOND as i128;
+        for bucket in [&mut self.long, &mut self.short] {
+            bucket.level = (bucket.level + bits).min(bucket.depth as i128);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Addresses that were learned behind ports, in a table of fixed size.
 
 use super::Slot;
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 /// Sets of the table, and places in each.
 const SETS: usize = 512;
@@ -21,7 +21,8 @@ struct Entry {
 /// The table.
 #[derive(Debug)]
 pub struct Table {
-    entries: [[Option<Entry>; WAYS]; SETS],
+    /// On the heap from the beginning: a server's stack has no room for it.
+    entries: Vec<[Option<Entry>; WAYS]>,
     /// Entries of each port, old ones too.
     counts: Vec<u32>,
     /// When old entries are looked for next.
@@ -48,9 +49,9 @@ const fn is_fresh(entry: &Entry, now: u64) -> bool {
 impl Table {
     /// Nothing is known.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
-            entries: [[None; WAYS]; SETS],
+            entries: vec![[None; WAYS]; SETS],
             counts: Vec::new(),
             sweep: 0,
         }

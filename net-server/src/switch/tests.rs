@@ -219,3 +219,30 @@ fn beyond_its_rate_a_port_waits_and_is_not_given_more() {
     assert_eq!(switch.counters(ports[0]).unwrap().drops[Drop::Shaped as usize], 1);
     assert_eq!(switch.counters(ports[0]).unwrap().received, (1, 100));
 }
+
+#[test]
+fn what_is_taken_back_was_never_offered() {
+    let limits = Limits {
+        average: 8_000,
+        peak: 8_000_000,
+        burst: 150,
+    };
+    let mut shaped = group(0, Policy::default());
+    shaped.shape = (Some(limits), Some(limits));
+    let (mut switch, ports) = switch(&[shaped.clone(), shaped]);
+    let head = frame(mac(0), mac(1), None);
+    let mut outputs = Outputs::new();
+    for _ in 0..1000 {
+        assert_eq!(switch.forward(0, ports[0], &head, &mut outputs), Verdict::Forward);
+        assert_eq!(outputs.len(), 1);
+        switch.take_back(ports[0], &head, &outputs);
+    }
+    for port in &ports {
+        assert_eq!(switch.counters(*port), Some(&Counters::default()));
+    }
+    // Then the rate holds.
+    let passed = (0..1000)
+        .filter(|_| switch.forward(0, ports[0], &head, &mut outputs) == Verdict::Forward)
+        .count();
+    assert!((1..20).contains(&passed), "{passed} passed");
+}
