@@ -1,92 +1,142 @@
-//! A machine's serial console.
+//! The serial console of a machine, served by its VMX.
 
-use super::{error, machines};
-use alloc::rc::Rc;
+use super::{Answer, failed, machines};
+use alloc::{boxed::Box, rc::Rc, vec::Vec};
 use core::task::{Context, Poll};
-use tessera_hostd::{
-    future::LocalFuture,
-    host::{Console, HostError},
-    platform::Platform,
-};
+use tessera_hostd::{future::LocalFuture, host::Console, platform::Platform};
 use tessera_proto::{
+    CallError,
     vm_console::{Client, MAX_DATA},
     vm_manager::VmService,
 };
-use tessera_rt::{Connection, Endpoint, slots, time};
+use tessera_rt::{Connection, abi::Error};
 
-/// Milliseconds between two looks.
-const LOOK_MS: u64 = 30;
-/// Milliseconds that the console's server has to answer.
-const PATIENCE_MS: u64 = 1000;
+/// How long a VMX may take to answer; it is not trusted to.
+const PATIENCE: u64 = 1000;
+/// How often to look for what the guest printed, in milliseconds.
+const INTERVAL: u64 = 20;
+/// How often to try again in a row while the VMX is started again.
+const TRIES: u32 = 100;
 
-/// An open console.
-pub struct Serial {
+/// Waits until it is time to look again.
+struct Pause {
     platform: Rc<dyn Platform>,
-    slot: u32,
-    cursor: u64,
-    pause: Option<LocalFuture<'static, ()>>,
+    sleep: Option<LocalFuture<'static, ()>>,
+    failures: u32,
 }
 
-impl Serial {
-    /// Opens a machine's console.
-    pub fn open(platform: Rc<dyn Platform>, name: &str) -> Result<Self, HostError> {
-        let slot = machines::connect(name, VmService::Console).map_err(|failure| error(name, failure))?;
-        Ok(Self {
+impl Pause {
+    fn new(platform: Rc<dyn Platform>) -> Self {
+        Self {
             platform,
-            slot,
-            cursor: 0,
-            pause: None,
-        })
-    }
-
-    fn client(&self) -> Client<Connection> {
-        Client(Connection::with_timeout(Endpoint::new(self.slot), time::milliseconds(PATIENCE_MS)))
-    }
-
-    /// Looks again after a pause.
-    fn wait(&mut self, context: &mut Context<'_>) {
-        loop {
-            let pause = self.pause.get_or_insert_with(|| self.platform.sleep(LOOK_MS));
-            if pause.as_mut().poll(context).is_pending() {
-                return;
-            }
-            self.pause = None;
+            sleep: None,
+            failures: 0,
         }
     }
-}
 
-impl Drop for Serial {
-    fn drop(&mut self) {
-        slots::free(self.slot);
+    /// Whether a pause goes on.
+    fn lasts(&mut self, context: &mut Context<'_>) -> bool {
+        let lasts = self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_pending());
+        if !lasts {
+            self.sleep = None;
+        }
+        lasts
+    }
+
+    /// Begins one; the task is woken at its end.
+    fn begin(&mut self, context: &mut Context<'_>) {
+        self.sleep = Some(self.platform.sleep(INTERVAL));
+        if !self.lasts(context) {
+            // It was over at once: look again in the next round.
+            context.waker().wake_by_ref();
+        }
+    }
+
+    /// Whether to try again after a call failed.
+    fn again(&mut self, error: &CallError) -> bool {
+        self.failures += 1;
+        matches!(error, CallError::Kernel(Error::ServerDied)) && self.failures < TRIES
     }
 }
 
-impl Console for Serial {
+struct View {
+    client: Client<Connection>,
+    /// Frees the slot at the end.
+    _slot: machines::Slot,
+    cursor: u64,
+    /// What was read and not yet handed on, from `taken` on.
+    data: Vec<u8>,
+    taken: usize,
+    reading: Pause,
+    writing: Pause,
+}
+
+/// Opens a machine's console.
+pub fn open(name: &str, platform: Rc<dyn Platform>) -> Answer<Box<dyn Console>> {
+    let slot = machines::connect(name, VmService::Console, machines::CONNECT_PATIENCE)?;
+    let mut view = View {
+        client: Client(slot.connection(PATIENCE)),
+        _slot: slot,
+        cursor: 0,
+        data: Vec::new(),
+        taken: 0,
+        reading: Pause::new(platform.clone()),
+        writing: Pause::new(platform),
+    };
+    // A console that does not answer is told of now, not as one that is empty.
+    let chunk = view.client.read(0).map_err(|error| failed("The console cannot be read", &error))?;
+    (view.cursor, view.data) = (chunk.next, chunk.data);
+    Ok(Box::new(view))
+}
+
+impl Console for View {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<usize> {
-        // A console that is gone ends.
-        let Ok(chunk) = self.client().read(self.cursor) else {
-            return Poll::Ready(0);
-        };
-        if chunk.data.is_empty() {
-            self.wait(context);
-            return Poll::Pending;
+        if self.taken == self.data.len() {
+            if self.reading.lasts(context) {
+                return Poll::Pending;
+            }
+            match self.client.read(self.cursor) {
+                Ok(chunk) => {
+                    self.reading.failures = 0;
+                    // A VMX that was started again counts anew.
+                    (self.cursor, self.data, self.taken) = (chunk.next, chunk.data, 0);
+                }
+                Err(error) if self.reading.again(&error) => {}
+                Err(_) => return Poll::Ready(0),
+            }
+            if self.data.len() == self.taken {
+                self.reading.begin(context);
+                return Poll::Pending;
+            }
         }
-        let count = chunk.data.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&chunk.data[..count]);
-        self.cursor = chunk.next - (chunk.data.len() - count) as u64;
+        let rest = self.data.get(self.taken..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        self.taken += count;
         Poll::Ready(count)
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<usize> {
-        let part = &bytes[..bytes.len().min(MAX_DATA)];
-        match self.client().write(part) {
-            Ok(0) if !part.is_empty() => {
-                // The guest does not read.
-                self.wait(context);
-                Poll::Pending
-            }
-            Ok(taken) => Poll::Ready(taken as usize),
-            Err(_) => Poll::Ready(0),
+        if bytes.is_empty() {
+            return Poll::Ready(0);
         }
+        if self.writing.lasts(context) {
+            return Poll::Pending;
+        }
+        let part = bytes.get(..MAX_DATA).unwrap_or(bytes);
+        match self.client.write(part) {
+            Ok(0) => {}
+            Ok(taken) => {
+                self.writing.failures = 0;
+                return Poll::Ready((taken as usize).min(part.len()));
+            }
+            Err(error) if self.writing.again(&error) => {}
+            Err(_) => return Poll::Ready(0),
+        }
+        // The guest does not read what was typed.
+        self.writing.begin(context);
+        Poll::Pending
     }
 }

@@ -1,251 +1,295 @@
-//! init: the machine, its servers, the log.
+//! init and the kernel: the machine, servers, their capabilities, the log, power.
 
-use super::{LIST, error, ticks_to_us};
+use super::{Answer, LIST, failed, server};
 use alloc::{
+    collections::VecDeque,
     format,
     string::{String, ToString},
     vec::Vec,
 };
-use core::arch::x86_64::__cpuid;
-use tessera_hostd::host::{CapabilityFacts, EndpointFacts, HostError, HostFacts, LogFacts, ServerFacts, ServerUsage, Usage, VmUsage};
+use tessera_hostd::host::{
+    CapabilityFacts, EndpointFacts, Failure, HostError, HostFacts, HostPower, LogFacts, ServerFacts, ServerUsage, Usage,
+};
 use tessera_proto::{
-    collect, storage,
-    supervisor::{Client, ServerState},
+    collect,
+    init::Level,
+    supervisor::{CapabilityInfo, Client, ServerInfo, ServerState, SystemInfo},
 };
 use tessera_rt::{
-    Connection,
+    Connection, ResetKind, Trace,
     abi::{
         PAGE_SIZE,
+        boot::Features,
         object::{ObjectKind, Rights},
     },
-    start, time,
+    grant, time,
 };
 
-const PAGE: u64 = PAGE_SIZE as u64;
-/// init itself, where servers are numbered.
+/// How long init may take: it answers at once, but may have others before.
+const PATIENCE: u64 = 10_000;
+/// Most messages that the log is read with.
+const LOG_CHUNKS: usize = 4096;
+/// init's number among the servers.
 const INIT: u64 = 0;
-/// Its endpoint.
-const INIT_ENDPOINT: &str = "init";
 
-/// A client.
-pub fn client() -> Client<Connection> {
-    Client(start::connect("supervisor"))
+fn client() -> Answer<Client<Connection>> {
+    Ok(Client(server("supervisor", PATIENCE)?))
 }
 
-/// The processor's own name (CPUID leaves 0x8000_0002 to 4).
+fn all_servers(client: &mut Client<Connection>) -> Answer<Vec<ServerInfo>> {
+    collect(LIST, |first| client.servers(first)).map_err(|error| failed("The servers cannot be listed", &error))
+}
+
+fn all_capabilities(client: &mut Client<Connection>, server: &ServerInfo) -> Answer<Vec<CapabilityInfo>> {
+    collect(LIST, |first| client.capabilities(server.id, first))
+        .map_err(|error| failed(&format!("The capabilities of {} cannot be listed", server.name), &error))
+}
+
+/// Ticks of the TSC in microseconds.
+pub fn microseconds(ticks: u64) -> u64 {
+    time::from_ticks(ticks, 1_000_000, time::hz())
+}
+
+/// The processor's clock rate in MHz.
+pub fn cpu_mhz() -> u32 {
+    u32::try_from(time::hz() / 1_000_000).unwrap_or(u32::MAX)
+}
+
+/// Maker or model of the processor: registers of `cpuid`, byte by byte (Intel SDM volume 2, CPUID, leaves 0x8000_0002 to 0x8000_0004).
 fn cpu_model() -> String {
-    if __cpuid(0x8000_0000).eax < 0x8000_0004 {
+    let ask = core::arch::x86_64::__cpuid;
+    if ask(0x8000_0000).eax < 0x8000_0004 {
         return String::new();
     }
-    let leaves = (0x8000_0002..=0x8000_0004).map(__cpuid);
-    let bytes: Vec<u8> = leaves
-        .flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx])
-        .flat_map(u32::to_le_bytes)
-        .take_while(|byte| *byte != 0)
-        .collect();
-    String::from_utf8_lossy(&bytes).trim().to_string()
+    let words = (0x8000_0002..=0x8000_0004)
+        .map(ask)
+        .flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+    let text: Vec<u8> = words.flat_map(u32::to_le_bytes).take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&text).trim().into()
 }
 
-/// What tells that virtual machines can run (Intel SDM, CPUID leaf 1; AMD APM, leaf 0x8000_0001).
-fn virtualization() -> &'static str {
-    if __cpuid(1).ecx & 1 << 5 != 0 {
-        "VT-x"
-    } else if __cpuid(0x8000_0000).eax >= 0x8000_0001 && __cpuid(0x8000_0001).ecx & 1 << 2 != 0 {
-        "AMD-V"
-    } else {
-        ""
+fn rights(bits: u8) -> String {
+    let letters = [
+        (Rights::READ, 'r'),
+        (Rights::WRITE, 'w'),
+        (Rights::EXECUTE, 'x'),
+        (Rights::SEND, 's'),
+        (Rights::RECEIVE, 'v'),
+        (Rights::GRANT, 'g'),
+    ];
+    let bits = Rights::from_bits_truncate(bits);
+    letters
+        .iter()
+        .filter(|(right, _)| bits.contains(*right))
+        .map(|(_, letter)| *letter)
+        .collect()
+}
+
+fn capability(info: CapabilityInfo) -> CapabilityFacts {
+    CapabilityFacts {
+        name: info.name,
+        kind: ObjectKind::from_u8(info.kind).map_or("unknown", ObjectKind::name).into(),
+        rights: rights(info.rights),
+        object: info.object,
+        size: info.size,
     }
 }
 
-/// The machine.
-pub fn facts() -> Result<HostFacts, HostError> {
-    let system = client().system().map_err(|failure| error("the host", failure))?;
-    let (name, version) = system.product.rsplit_once(' ').unwrap_or((&system.product, ""));
-    Ok(HostFacts {
-        version: version.into(),
-        build: format!("{name}, kernel interface {}", system.abi_version),
-        vendor: String::new(),
-        model: String::new(),
-        serial: String::new(),
-        cpu_model: cpu_model(),
-        sockets: 1,
-        cores: system.cpus,
-        threads: system.cpus,
-        cpu_mhz: (system.tsc_hz / 1_000_000) as u32,
-        virtualization: virtualization().into(),
-        memory: system.ram_bytes,
-        sensors: Vec::new(),
-    })
-}
-
-/// What is used now.
-pub fn usage() -> Result<Usage, HostError> {
-    let failed = |failure| error("the host", failure);
-    let mut client = client();
-    let memory = client.memory().map_err(failed)?;
-    let system = client.system().map_err(failed)?;
-    let servers = collect(LIST, |first| client.servers(first)).map_err(failed)?;
-    let mut usage = Usage {
-        memory: memory.total.saturating_sub(memory.free) * PAGE,
-        uptime_ms: time::from_ticks(time::now().saturating_sub(system.boot_tsc), 1000, system.tsc_hz),
-        ..Usage::default()
-    };
-    for server in &servers {
-        let cpu_us = ticks_to_us(server.cpu_ticks);
-        usage.cpu_us += cpu_us;
-        usage.servers.push(ServerUsage {
-            name: server.name.clone(),
-            cpu_us,
-            memory: server.pages * PAGE,
-        });
-    }
-    // What stands below is told when the servers that know it answer.
-    if let Ok(mut client) = super::stores::disks() {
-        let disks = collect(LIST, |first| client.disks(first)).unwrap_or_default();
-        for disk in disks {
-            usage.disk.0 += disk.statistics.read_bytes;
-            usage.disk.1 += disk.statistics.written_bytes;
-        }
-    }
-    if let Ok(nics) = super::network::nics() {
-        for nic in nics {
-            usage.network.0 += nic.statistics.received_bytes;
-            usage.network.1 += nic.statistics.sent_bytes;
-        }
-    }
-    let of_guests: Vec<storage::GuestDiskStatistics> = super::stores::disks()
-        .ok()
-        .and_then(|mut client| collect(LIST, |first| client.guest_disks(first)).ok())
-        .unwrap_or_default();
-    let machines = super::machines::list().unwrap_or_default();
-    for vm in machines.iter().filter(|vm| vm.state == tessera_proto::vm_manager::VmState::Running) {
-        let own = servers.iter().filter(|server| server.vm.as_deref() == Some(vm.name.as_str()));
-        let disks = of_guests.iter().filter(|disk| disk.vm == vm.name);
-        usage.vms.push(VmUsage {
-            name: vm.name.clone(),
-            cpu_us: own.map(|server| ticks_to_us(server.cpu_ticks)).sum(),
-            // All of it is there from the start.
-            memory: vm.memory,
-            disk: disks.fold((0, 0), |(read, written), disk| (read + disk.reads.1, written + disk.writes.1)),
-            network: (0, 0),
-            exits: super::machines::exits(&vm.name, vm.vcpus),
-            uptime_ms: time::from_ticks(time::now().saturating_sub(vm.started_tsc), 1000, time::hz()),
-        });
-    }
-    Ok(usage)
-}
-
-/// The servers.
-pub fn servers() -> Result<Vec<ServerFacts>, HostError> {
-    let mut client = client();
-    let servers = collect(LIST, |first| client.servers(first)).map_err(|failure| error("the servers", failure))?;
-    let fact = |server: tessera_proto::supervisor::ServerInfo| ServerFacts {
-        name: server.name,
-        state: match server.state {
+fn server_facts(info: ServerInfo) -> ServerFacts {
+    ServerFacts {
+        name: info.name,
+        state: match info.state {
             ServerState::Starting => "starting",
             ServerState::Running => "running",
             ServerState::Waiting => "waiting",
             ServerState::Ended => "ended",
         }
         .into(),
-        vm: server.vm,
-        restarts: server.restarts,
-        threads: server.threads,
-        memory: server.pages * PAGE,
-        last_end: server.last_end,
-    };
-    Ok(servers.into_iter().map(fact).collect())
+        vm: info.vm,
+        restarts: info.restarts,
+        threads: info.threads,
+        memory: info.pages.saturating_mul(PAGE_SIZE as u64),
+        last_end: info.last_end,
+    }
 }
 
-/// Who calls whom.
-pub fn endpoints() -> Result<Vec<EndpointFacts>, HostError> {
-    let failed = |failure| error("the endpoints", failure);
-    let mut client = client();
-    let endpoints = collect(LIST, |first| client.endpoints(first)).map_err(failed)?;
-    let servers = collect(LIST, |first| client.servers(first)).map_err(failed)?;
-    let mut facts = Vec::new();
-    for server in servers.iter().filter(|server| server.id != INIT && server.threads > 0) {
-        let held = collect(LIST, |first| client.capabilities(server.id, first)).unwrap_or_default();
-        let send = |rights: u8| Rights::from_bits_truncate(rights).contains(Rights::SEND);
-        let uses = |name: &str| {
-            held.iter()
-                .any(|capability| capability.kind == ObjectKind::Endpoint as u8 && send(capability.rights) && capability.name == name)
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+fn is_endpoint(info: &CapabilityInfo, right: Rights) -> bool {
+    info.kind == ObjectKind::Endpoint as u8 && Rights::from_bits_truncate(info.rights).contains(right)
+}
+
+/// Processor time of everything in ticks. Without the kernel's own counters, what the present threads have used.
+fn busy_ticks(system: &SystemInfo, servers: &[ServerInfo]) -> u64 {
+    let of_processors = grant("trace").and_then(|slot| {
+        let mut busy = 0u64;
+        for cpu in 0..system.cpus {
+            let status = Trace::new(slot).cpu(cpu).ok().flatten()?;
+            let passed = status.tsc.saturating_sub(system.boot_tsc);
+            busy = busy.saturating_add(passed.saturating_sub(status.idle));
+        }
+        Some(busy)
+    });
+    of_processors.unwrap_or_else(|| servers.iter().map(|server| server.cpu_ticks).fold(0, u64::saturating_add))
+}
+
+/// init.
+pub struct Init;
+
+impl Init {
+    pub fn facts(self) -> Answer<HostFacts> {
+        let system = client()?
+            .system()
+            .map_err(|error| failed("init does not tell what the machine is", &error))?;
+        let features = Features::from_bits_truncate(system.features);
+        let virtualization = if features.contains(Features::SVM) {
+            "AMD-V"
+        } else if features.contains(Features::VMX) {
+            "VT-x"
+        } else {
+            ""
         };
-        for endpoint in &endpoints {
-            if endpoint.name != INIT_ENDPOINT && endpoint.provider != server.name && uses(&endpoint.name) {
-                facts.push(EndpointFacts {
-                    interface: endpoint.name.clone(),
-                    from: server.name.clone(),
-                    to: endpoint.provider.clone(),
-                    calls: endpoint.calls,
+        Ok(HostFacts {
+            version: system.product.rsplit(' ').next().unwrap_or_default().into(),
+            build: format!("kernel interface {}", system.abi_version),
+            cpu_model: cpu_model(),
+            sockets: 1,
+            cores: system.cpus,
+            threads: system.cpus,
+            cpu_mhz: cpu_mhz(),
+            virtualization: virtualization.into(),
+            memory: system.ram_bytes,
+            // Maker, model and serial number stand in tables of the firmware that nobody reads yet.
+            ..HostFacts::default()
+        })
+    }
+
+    /// What is used, as far as init knows, and the servers, for what others know of them.
+    pub fn usage(self) -> Answer<(Usage, Vec<ServerInfo>)> {
+        let mut client = client()?;
+        let trouble = |error| failed("init does not tell what is used", &error);
+        let (system, memory) = (client.system().map_err(trouble)?, client.memory().map_err(trouble)?);
+        let servers = all_servers(&mut client)?;
+        let of_server = |server: &ServerInfo| ServerUsage {
+            name: server.name.clone(),
+            cpu_us: microseconds(server.cpu_ticks),
+            memory: server.pages.saturating_mul(PAGE_SIZE as u64),
+        };
+        let usage = Usage {
+            memory: memory.total.saturating_sub(memory.free).saturating_mul(PAGE_SIZE as u64),
+            cpu_us: microseconds(busy_ticks(&system, &servers)),
+            uptime_ms: time::from_ticks(time::now().saturating_sub(system.boot_tsc), 1000, time::hz()),
+            servers: servers.iter().map(of_server).collect(),
+            ..Usage::default()
+        };
+        Ok((usage, servers))
+    }
+
+    pub fn power(self, action: HostPower) -> Answer<()> {
+        let kind = match action {
+            HostPower::Reboot => ResetKind::Restart,
+            HostPower::Shutdown => ResetKind::PowerOff,
+        };
+        let Some(slot) = grant("trace") else {
+            let text = "The manifest does not grant `trace` to hostd, which ends the host: use `reboot` or `poweroff` in the debug shell";
+            return Err(HostError::new(Failure::Unsupported, text));
+        };
+        Trace::new(slot)
+            .reset(kind)
+            .map_err(|error| HostError::new(Failure::Failed, format!("The host could not be ended: {}", error.text())))
+    }
+
+    pub fn servers(self) -> Answer<Vec<ServerFacts>> {
+        Ok(all_servers(&mut client()?)?.into_iter().map(server_facts).collect())
+    }
+
+    /// Who calls whom, by the capabilities that they hold.
+    pub fn endpoints(self) -> Answer<Vec<EndpointFacts>> {
+        let mut client = client()?;
+        let servers = all_servers(&mut client)?;
+        let endpoints = collect(LIST, |first| client.endpoints(first)).map_err(|error| failed("The endpoints cannot be listed", &error))?;
+        // A server that ends meanwhile calls nobody. init itself holds a copy of everything and calls nobody.
+        let held: Vec<(&ServerInfo, Vec<CapabilityInfo>)> = servers
+            .iter()
+            .filter(|server| server.id != INIT)
+            .map(|server| (server, all_capabilities(&mut client, server).unwrap_or_default()))
+            .collect();
+        let mut found = Vec::new();
+        for (caller, capabilities) in &held {
+            // What init did not grant, such as a connection to a machine's servers, has no name and is no arrangement of the system.
+            let uses = capabilities
+                .iter()
+                .filter(|info| !info.name.is_empty() && is_endpoint(info, Rights::SEND));
+            for used in uses {
+                let serves = |info: &&CapabilityInfo| info.object == used.object && is_endpoint(info, Rights::RECEIVE);
+                let provider = held
+                    .iter()
+                    .find_map(|(server, others)| others.iter().find(serves).map(|own| (*server, own)));
+                let calls = provider.and_then(|(server, own)| {
+                    let known = |name: &str| endpoints.iter().find(|info| info.provider == server.name && info.name == name);
+                    known(&own.name).or_else(|| known(&used.name)).map(|info| info.calls)
+                });
+                found.push(EndpointFacts {
+                    interface: used.name.clone(),
+                    from: caller.name.clone(),
+                    to: provider.map_or_else(|| "init".to_string(), |(server, _)| server.name.clone()),
+                    calls: calls.unwrap_or(0),
                 });
             }
         }
-        // Everybody speaks with init.
-        facts.push(EndpointFacts {
-            interface: INIT_ENDPOINT.into(),
-            from: server.name.clone(),
-            to: "init".into(),
-            calls: endpoints
-                .iter()
-                .find(|endpoint| endpoint.name == INIT_ENDPOINT)
-                .map_or(0, |endpoint| endpoint.calls),
-        });
+        Ok(found)
     }
-    Ok(facts)
-}
 
-/// What a server holds.
-pub fn capabilities(server: &str) -> Result<Vec<CapabilityFacts>, HostError> {
-    let mut client = client();
-    let failed = |failure| error(server, failure);
-    let servers = collect(LIST, |first| client.servers(first)).map_err(failed)?;
-    let found = servers
-        .iter()
-        .find(|known| known.name == server)
-        .ok_or_else(|| super::not_found("server", server))?;
-    let held = collect(LIST, |first| client.capabilities(found.id, first)).map_err(failed)?;
-    let fact = |capability: tessera_proto::supervisor::CapabilityInfo| CapabilityFacts {
-        name: capability.name,
-        kind: ObjectKind::from_u8(capability.kind).map_or_else(|| capability.kind.to_string(), |kind| format!("{kind:?}")),
-        rights: rights(capability.rights),
-        object: capability.object,
-        size: capability.size,
-    };
-    Ok(held.into_iter().map(fact).collect())
-}
+    pub fn capabilities(self, name: &str) -> Answer<Vec<CapabilityFacts>> {
+        let mut client = client()?;
+        let servers = all_servers(&mut client)?;
+        let Some(server) = servers.iter().find(|server| server.name == name) else {
+            return Err(HostError::new(Failure::NotFound, format!("There is no server {name}")));
+        };
+        Ok(all_capabilities(&mut client, server)?.into_iter().map(capability).collect())
+    }
 
-fn rights(bits: u8) -> String {
-    let names = Rights::from_bits_truncate(bits).iter_names();
-    names.map(|(name, _)| name.to_lowercase()).collect::<Vec<_>>().join(" ")
-}
+    pub fn restart(self, name: &str) -> Answer<()> {
+        client()?
+            .restart(name)
+            .map_err(|error| failed(&format!("{name} was not started again"), &error))
+    }
 
-/// Starts a server anew.
-pub fn restart(server: &str) -> Result<(), HostError> {
-    client().restart(server).map_err(|failure| error(server, failure))
-}
-
-/// The newest lines of the log.
-pub fn log(source: &str, most: usize) -> Result<Vec<LogFacts>, HostError> {
-    let mut client = client();
-    let mut lines = Vec::new();
-    let mut cursor = 0;
-    loop {
-        let chunk = client.log(cursor).map_err(|failure| error("the log", failure))?;
-        let end = chunk.next == cursor || chunk.lines.is_empty();
-        cursor = chunk.next;
-        lines.extend(chunk.lines.into_iter().filter(|line| source.is_empty() || line.server == source));
-        let excess = lines.len().saturating_sub(most);
-        lines.drain(..excess);
-        if end {
-            break;
+    /// The newest lines. init knows when it received them by the TSC; `unix_ms` is now.
+    pub fn log(self, source: &str, most: usize, unix_ms: u64) -> Answer<Vec<LogFacts>> {
+        let mut client = client()?;
+        let (mut lines, mut cursor) = (VecDeque::new(), 0);
+        let present = time::now();
+        for _ in 0..LOG_CHUNKS {
+            let chunk = client.log(cursor).map_err(|error| failed("The log cannot be read", &error))?;
+            if chunk.next == cursor {
+                break;
+            }
+            cursor = chunk.next;
+            for line in chunk.lines {
+                if most == 0 || (!source.is_empty() && line.server != source) {
+                    continue;
+                }
+                if lines.len() >= most {
+                    lines.pop_front();
+                }
+                let ago = time::from_ticks(present.saturating_sub(line.tsc), 1000, time::hz());
+                lines.push_back(LogFacts {
+                    unix_ms: unix_ms.saturating_sub(ago),
+                    source: line.server,
+                    level: level(line.level).into(),
+                    message: line.text,
+                });
+            }
         }
+        Ok(lines.into())
     }
-    let fact = |line: tessera_proto::supervisor::LogLine| LogFacts {
-        unix_ms: time::wall_clock(line.tsc).map_or(0, |seconds| seconds * 1000),
-        source: line.server,
-        level: format!("{}", line.level),
-        message: line.text,
-    };
-    Ok(lines.into_iter().map(fact).collect())
 }

@@ -1,154 +1,253 @@
-//! Virtual machines: init, and their monitors.
+//! Virtual machines: init makes, starts and ends them, each one's VMM looks into it.
 
-use super::{LIST, error, mhz_to_budget, unsupported};
-use alloc::vec::Vec;
-use tessera_hostd::host::{Failure, HostError, NicSpec, Place, VmFacts, VmPower, VmRun, VmSpec};
+use super::{
+    Answer, LIST, failed,
+    init::{cpu_mhz, microseconds},
+    server,
+};
+use alloc::{format, string::String, vec::Vec};
+use tessera_hostd::host::{DiskSpec, Failure, HostError, Place, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
 use tessera_proto::{
-    CallError, Slots, collect, vm_control,
-    vm_manager::{Client, FilePlace, VmConfig, VmService, VmState, VmSummary},
+    CallError, Slots, collect,
+    storage::GuestDiskStatistics,
+    supervisor::ServerInfo,
+    vm_control::{self, RunState},
+    vm_manager::{Client, FilePlace, VmConfig, VmService, VmState},
     vm_memory::{DiskConfig, DiskPlace, NicConfig},
 };
-use tessera_rt::{Connection, Endpoint, slots, start, time};
+use tessera_rt::{Connection, Endpoint, slots, time};
 
-/// Milliseconds that a monitor has to answer.
-const PATIENCE_MS: u64 = 1000;
-/// Period of processor budgets.
+/// How long a start may take: a kernel and an initial RAM disk are read from a datastore.
+const START_PATIENCE: u64 = 120_000;
+/// How long init may take for anything else.
+const PATIENCE: u64 = 10_000;
+/// How long to wait for a machine that is starting until it can be connected to.
+pub const CONNECT_PATIENCE: u64 = 10_000;
+/// How long a machine's own server may take to do something; it is not trusted to.
+const CONTROL_PATIENCE: u64 = 3000;
+/// How long it may take when all machines are asked how they are.
+const GLANCE_PATIENCE: u64 = 200;
+/// Period of the vCPUs' budgets in microseconds.
 const PERIOD_US: u64 = 10_000;
+/// Shares of the API for one unit of the kernel's weight: 1000 and 100 are normal.
+const SHARES_OF_WEIGHT: u32 = 10;
 
-fn client() -> Client<Connection> {
-    Client(start::connect("vm_manager"))
-}
+/// A slot of the capability table that is given back at the end.
+pub struct Slot(u32);
 
-/// All machines.
-pub fn list() -> Result<Vec<VmSummary>, CallError> {
-    let mut client = client();
-    collect(LIST, |first| client.list(first))
-}
-
-/// Connects to a service of a machine. The slot is the caller's.
-pub fn connect(name: &str, service: VmService) -> Result<u32, CallError> {
-    let slot = slots::take()?;
-    match client().connect(name, service, Slots(slot)) {
-        Ok(()) => Ok(slot),
-        Err(failure) => {
-            slots::free(slot);
-            Err(failure)
-        }
+impl Drop for Slot {
+    fn drop(&mut self) {
+        slots::free(self.0);
     }
 }
 
-/// Asks a machine's monitor something.
-fn control<T>(name: &str, ask: impl FnOnce(&mut vm_control::Client<Connection>) -> Result<T, CallError>) -> Result<T, CallError> {
-    let slot = connect(name, VmService::Control)?;
-    let connection = Connection::with_timeout(Endpoint::new(slot), time::milliseconds(PATIENCE_MS));
-    let answer = ask(&mut vm_control::Client(connection));
-    slots::free(slot);
-    answer
+impl Slot {
+    /// A connection to what is in it, good as long as the slot. Calls take at most `patience` milliseconds.
+    pub fn connection(&self, patience: u64) -> Connection {
+        Connection::with_timeout(Endpoint::new(self.0), time::milliseconds(patience))
+    }
 }
 
-/// How often a machine's processors left the guest.
-pub fn exits(name: &str, vcpus: u32) -> u64 {
-    let count =
-        |vcpu| control(name, |monitor| monitor.exits(vcpu)).map_or(0, |exits| exits.exits.iter().map(|exit| exit.count).sum::<u64>());
-    (0..vcpus).map(count).sum()
+fn manager(patience: u64) -> Answer<Client<Connection>> {
+    Ok(Client(server("vm_manager", patience)?))
 }
 
-/// What the machines are doing.
-pub fn facts() -> Result<Vec<VmFacts>, HostError> {
-    let machines = list().map_err(|failure| error("the virtual machines", failure))?;
-    let fact = |vm: VmSummary| {
-        let mut run = match vm.state {
-            VmState::Stopped => VmRun::Off,
-            VmState::Running => VmRun::On,
-            VmState::Failed => VmRun::Failed,
-        };
-        let mut reason = vm.reason;
-        // A monitor outlives its guest's failure, so that it can be looked at.
-        if run == VmRun::On
-            && let Ok(info) = control(&vm.name, |monitor| monitor.info())
-            && info.state == vm_control::RunState::Failed
-        {
-            run = VmRun::Failed;
-            reason = info.report.lines().next().unwrap_or_default().into();
-        }
-        VmFacts {
-            name: vm.name,
-            run,
-            reason,
-            addresses: Vec::new(),
-        }
-    };
-    Ok(machines.into_iter().map(fact).collect())
+/// Connects to a service of a running machine; waits at most `patience` milliseconds for one that is starting.
+pub fn connect(name: &str, service: VmService, patience: u64) -> Answer<Slot> {
+    let slot = slots::take().map_err(|error| failed("hostd has no place for another connection", &CallError::Kernel(error)))?;
+    let slot = Slot(slot);
+    manager(patience)?
+        .connect(name, service, Slots(slot.0))
+        .map_err(|error| failed(&format!("{name} cannot be connected to"), &error))?;
+    Ok(slot)
 }
 
-fn place(place: &Place) -> FilePlace {
+/// Has a machine's VMM do something.
+fn control(name: &str, what: &str, order: impl FnOnce(&mut vm_control::Client<Connection>) -> Result<(), CallError>) -> Answer<()> {
+    let slot = connect(name, VmService::Control, CONNECT_PATIENCE)?;
+    order(&mut vm_control::Client(slot.connection(CONTROL_PATIENCE))).map_err(|error| failed(&format!("{name} was not {what}"), &error))
+}
+
+fn file_place(place: &Place) -> FilePlace {
     match place.clone() {
         Place::Image(name) => FilePlace::Image { name },
         Place::Store(store, path) => FilePlace::Store { store, path },
     }
 }
 
-fn config(spec: &VmSpec) -> Result<VmConfig, HostError> {
-    let Some(kernel) = &spec.kernel else {
-        return Err(unsupported(
-            "a virtual machine boots from a kernel here, firmware is not there yet: name a kernel",
-        ));
-    };
-    if spec.cdrom.is_some() {
-        return Err(unsupported("virtual machines have no CD-ROM drive yet: give it the file as a disk"));
-    }
-    let disk = |disk: &tessera_hostd::host::DiskSpec| DiskConfig {
+fn disk_config(disk: &DiskSpec, read_only: bool) -> DiskConfig {
+    DiskConfig {
         place: DiskPlace::Store {
             store: disk.store.clone(),
             disk: disk.path.clone(),
         },
-        read_only: disk.read_only,
-        serial: Default::default(),
+        read_only: disk.read_only || read_only,
+        serial: String::new(),
+    }
+}
+
+/// Time of each vCPU in a period, in microseconds, so that all together use at most `limit` MHz; 0: as much as there is.
+fn budget(limit: Option<u32>, vcpus: u32, mhz: u32) -> u64 {
+    let Some(limit) = limit else { return 0 };
+    let all = u64::from(mhz.max(1)) * u64::from(vcpus.max(1));
+    let budget = (PERIOD_US * u64::from(limit) / all).max(1);
+    if budget >= PERIOD_US { 0 } else { budget }
+}
+
+fn config(spec: &VmSpec) -> Answer<VmConfig> {
+    let unsupported = |text: String| Err(HostError::new(Failure::Unsupported, text));
+    let Some(kernel) = &spec.kernel else {
+        let text = format!(
+            "{} has no kernel: this host has no firmware for guests that could boot from a disk, so name a kernel",
+            spec.name
+        );
+        return unsupported(text);
     };
-    let nic = |nic: &NicSpec| NicConfig {
-        port_group: nic.network.clone(),
-        mac: nic.mac,
-    };
+    if spec.reservation_mhz > 0 {
+        let text = format!(
+            "{} asks for a reservation of processor time, which this host does not have: set it to 0",
+            spec.name
+        );
+        return unsupported(text);
+    }
+    let disks = spec.disks.iter().map(|disk| disk_config(disk, false));
+    // There is no drive: the guest sees a CD as one more disk.
+    let cdrom = spec.cdrom.iter().map(|disk| disk_config(disk, true));
     Ok(VmConfig {
         name: spec.name.clone(),
         memory: spec.memory,
         vcpus: spec.vcpus,
-        weight: spec.shares.clamp(1, 10_000),
-        budget_us: spec.limit_mhz.map_or(0, |limit| mhz_to_budget(limit, spec.vcpus, PERIOD_US)),
+        weight: (spec.shares / SHARES_OF_WEIGHT).clamp(1, 10_000),
+        budget_us: budget(spec.limit_mhz, spec.vcpus, cpu_mhz()),
         period_us: PERIOD_US,
-        kernel: place(kernel),
-        initramfs: spec.initramfs.as_ref().map(place),
+        kernel: file_place(kernel),
+        initramfs: spec.initramfs.as_ref().map(file_place),
         command_line: spec.command_line.clone(),
-        disks: spec.disks.iter().map(disk).collect(),
-        nics: spec.nics.iter().filter(|nic| nic.connected).map(nic).collect(),
+        disks: disks.chain(cdrom).collect(),
+        // A card has its link up as long as it is there.
+        nics: spec
+            .nics
+            .iter()
+            .filter(|nic| nic.connected)
+            .map(|nic| NicConfig {
+                port_group: nic.network.clone(),
+                mac: nic.mac,
+            })
+            .collect(),
     })
 }
 
-/// Makes a machine, or makes one up anew.
-pub fn define(old_name: Option<&str>, spec: &VmSpec) -> Result<(), HostError> {
-    let config = config(spec)?;
-    let done = match old_name {
-        Some(old) => client().configure(old, config),
-        None => client().create(config),
-    };
-    done.map_err(|failure| error(&spec.name, failure))
-}
+/// The machines.
+pub struct Machines;
 
-/// Forgets one.
-pub fn forget(name: &str) -> Result<(), HostError> {
-    client().remove(name).map_err(|failure| error(name, failure))
-}
+impl Machines {
+    pub fn list(self) -> Answer<Vec<VmFacts>> {
+        let mut manager = manager(PATIENCE)?;
+        let all = collect(LIST, |first| manager.list(first)).map_err(|error| failed("The machines cannot be listed", &error))?;
+        let facts = |vm: tessera_proto::vm_manager::VmSummary| {
+            let (run, reason) = match vm.state {
+                VmState::Stopped => (VmRun::Off, vm.reason),
+                VmState::Failed => (VmRun::Failed, vm.reason),
+                VmState::Running => inside(&vm.name).unwrap_or((VmRun::On, String::new())),
+            };
+            VmFacts {
+                name: vm.name,
+                run,
+                reason,
+                addresses: Vec::new(),
+            }
+        };
+        Ok(all.into_iter().map(facts).collect())
+    }
 
-/// Does something to one's power.
-pub fn power(name: &str, action: VmPower) -> Result<(), HostError> {
-    let done = match action {
-        VmPower::Start => client().start(name),
-        VmPower::Stop => client().stop(name),
-        VmPower::Shutdown => control(name, |monitor| monitor.power_button()),
-        VmPower::Reset => control(name, |monitor| monitor.reset()),
-        VmPower::Suspend | VmPower::Resume => {
-            return Err(HostError::new(Failure::Unsupported, "virtual machines cannot be suspended yet"));
+    /// What running machines use. `servers` and `disks` tell of those that they consist of.
+    pub fn usage(self, servers: &[ServerInfo], disks: &[GuestDiskStatistics]) -> Answer<Vec<VmUsage>> {
+        let mut manager = manager(PATIENCE)?;
+        let all = collect(LIST, |first| manager.list(first)).map_err(|error| failed("The machines cannot be listed", &error))?;
+        let running = all.into_iter().filter(|vm| vm.state == VmState::Running);
+        let usage = |vm: tessera_proto::vm_manager::VmSummary| {
+            let own = servers.iter().filter(|server| server.vm.as_deref() == Some(vm.name.as_str()));
+            let cpu_ticks = own.map(|server| server.cpu_ticks).fold(0, u64::saturating_add);
+            let own = disks.iter().filter(|disk| disk.vm == vm.name);
+            let disk = own.fold((0u64, 0u64), |(read, written), disk| {
+                (read.saturating_add(disk.reads.1), written.saturating_add(disk.writes.1))
+            });
+            VmUsage {
+                cpu_us: microseconds(cpu_ticks),
+                // All of its RAM is the guest's from the start.
+                memory: vm.memory,
+                disk,
+                exits: exits(&vm.name, vm.vcpus).unwrap_or(0),
+                uptime_ms: time::from_ticks(time::now().saturating_sub(vm.started_tsc), 1000, time::hz()),
+                // The network server does not tell of guests' cards.
+                network: (0, 0),
+                name: vm.name,
+            }
+        };
+        Ok(running.map(usage).collect())
+    }
+
+    pub fn define(self, old_name: Option<&str>, spec: &VmSpec) -> Answer<()> {
+        let config = config(spec)?;
+        let mut manager = manager(PATIENCE)?;
+        if old_name != Some(spec.name.as_str()) && manager.config(&spec.name).is_ok() {
+            return Err(HostError::new(Failure::Exists, format!("There is a machine {} already", spec.name)));
         }
+        match old_name {
+            Some(old) => manager.configure(old, config),
+            None => manager.create(config),
+        }
+        .map_err(|error| failed(&format!("{} cannot be made as it is wanted", spec.name), &error))
+    }
+
+    pub fn forget(self, name: &str) -> Answer<()> {
+        manager(PATIENCE)?
+            .remove(name)
+            .map_err(|error| failed(&format!("{name} was not removed"), &error))
+    }
+
+    pub fn power(self, name: &str, action: VmPower) -> Answer<()> {
+        match action {
+            VmPower::Start => manager(START_PATIENCE)?
+                .start(name)
+                .map_err(|error| failed(&format!("{name} did not start"), &error)),
+            VmPower::Stop => manager(PATIENCE)?
+                .stop(name)
+                .map_err(|error| failed(&format!("{name} was not stopped"), &error)),
+            VmPower::Shutdown => control(name, "asked to shut down", |vmm| vmm.power_button()),
+            VmPower::Reset => control(name, "reset", |vmm| vmm.reset()),
+            VmPower::Suspend | VmPower::Resume => {
+                let text = format!("{name} cannot be suspended: this host does not keep the memory of machines that do not run");
+                Err(HostError::new(Failure::Unsupported, text))
+            }
+        }
+    }
+}
+
+/// How a running machine is from the inside; `None`: its VMM does not tell now.
+fn inside(name: &str) -> Option<(VmRun, String)> {
+    let slot = connect(name, VmService::Control, GLANCE_PATIENCE).ok()?;
+    let info = vm_control::Client(slot.connection(GLANCE_PATIENCE)).info().ok()?;
+    let run = match info.state {
+        RunState::Loading | RunState::Running => VmRun::On,
+        RunState::Failed => VmRun::Failed,
+        RunState::PoweredOff => VmRun::Off,
     };
-    done.map_err(|failure| error(name, failure))
+    Some((run, info.report))
+}
+
+/// Exits of a machine's processors.
+fn exits(name: &str, vcpus: u32) -> Option<u64> {
+    let slot = connect(name, VmService::Control, GLANCE_PATIENCE).ok()?;
+    let mut vmm = vm_control::Client(slot.connection(GLANCE_PATIENCE));
+    let mut all = 0u64;
+    for vcpu in 0..vcpus {
+        let counted = vmm.exits(vcpu).ok()?;
+        all = counted
+            .exits
+            .iter()
+            .map(|one| one.count)
+            .fold(all.saturating_add(counted.in_kernel), u64::saturating_add);
+    }
+    Some(all)
 }

@@ -1,4 +1,6 @@
-//! What hostd asks of other servers, by messages. Each of them answers at once or soon, so nothing here waits but for the answer.
+//! The host on the running system: [`Host`] by messages to the other servers. One file for each server that is asked.
+//!
+//! Calls wait for their answer; each has a time after which hostd goes on without it.
 
 mod console;
 mod init;
@@ -7,10 +9,14 @@ mod network;
 mod stores;
 
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
-use core::{cell::RefCell, future::ready, net::IpAddr};
-use stores::Buffer;
+use core::net::IpAddr;
+use init::Init;
+use machines::Machines;
+use network::Network;
+use stores::Stores;
 use tessera_crypto::Identity;
 use tessera_hostd::{
+    future::LocalFuture,
     host::{
         CapabilityFacts, CertificateFacts, Console, DeviceFacts, DnsSpec, EndpointFacts, EntryFacts, Failure, FileSink, Host, HostError,
         HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortGroupSpec, Reply, ServerFacts, StoreFacts, SwitchSpec, TimeFacts,
@@ -21,254 +27,263 @@ use tessera_hostd::{
     platform::Platform,
 };
 use tessera_proto::{CallError, FailureKind};
-use tessera_rt::{abi::Error, log, time};
+use tessera_rt::{Connection, Endpoint, abi::Error, grant, log, time};
 
-/// Most items of a list that are asked for.
+/// More items than any list of the system has.
 const LIST: usize = 4096;
+
+/// What became of something that was asked.
+type Answer<T> = Result<T, HostError>;
+
+/// An answer that is there already.
+fn now<'a, T: 'a>(answer: Answer<T>) -> LocalFuture<'a, Answer<T>> {
+    Box::pin(core::future::ready(answer))
+}
+
+/// The server behind a grant, for calls that take at most `patience` milliseconds.
+fn server(name: &str, patience: u64) -> Answer<Connection> {
+    grant(name)
+        .map(|slot| Connection::with_timeout(Endpoint::new(slot), time::milliseconds(patience)))
+        .ok_or_else(|| {
+            let text = format!("The manifest does not grant `{name}` to hostd: add it to system.toml");
+            HostError::new(Failure::Unsupported, text)
+        })
+}
+
+/// A failed call, and what was to be done by it.
+fn failed(what: &str, error: &CallError) -> HostError {
+    let failure = match error {
+        CallError::Kernel(Error::TimedOut | Error::ServerDied) => Failure::Unavailable,
+        CallError::Kernel(Error::NoMemory) => Failure::NoSpace,
+        CallError::Failed(failure) => match failure.kind {
+            FailureKind::BadRequest => Failure::Invalid,
+            FailureKind::NotFound => Failure::NotFound,
+            FailureKind::BadState => Failure::Busy,
+            FailureKind::Exhausted => Failure::NoSpace,
+            FailureKind::UnknownOperation | FailureKind::Unsupported | FailureKind::NotAllowed => Failure::Unsupported,
+            FailureKind::TooLarge | FailureKind::Internal => Failure::Failed,
+        },
+        CallError::RequestTooLarge => Failure::Invalid,
+        CallError::Kernel(_) | CallError::BadReply => Failure::Failed,
+    };
+    HostError::new(failure, format!("{what}: {error}"))
+}
+
+/// Something that this system has no means for.
+fn cannot<'a, T: 'a>(what: &str) -> LocalFuture<'a, Answer<T>> {
+    now(Err(HostError::new(Failure::Unsupported, what)))
+}
 
 /// The other servers, and what of the host hostd has itself.
 pub struct Servers {
     platform: Rc<dyn Platform>,
-    buffer: RefCell<Option<Buffer>>,
+    stores: Stores,
     stack: Stack,
     mac: [u8; 6],
     identity: Identity,
 }
 
 impl Servers {
-    /// Speaks with them.
+    /// The host that the manifest's grants lead to, with hostd's own network and certificate. To be made once: memory that is shared with others is mapped.
     pub fn new(platform: Rc<dyn Platform>, stack: Stack, mac: [u8; 6], identity: Identity) -> Self {
         Self {
+            stores: Stores::new(platform.clone()),
             platform,
-            buffer: RefCell::default(),
             stack,
             mac,
             identity,
         }
     }
-
-    fn buffer(&self) -> Buffer {
-        self.buffer.borrow_mut().get_or_insert_with(Buffer::map).clone()
-    }
-}
-
-/// What a server's refusal means here.
-fn error(what: &str, error: CallError) -> HostError {
-    match error {
-        CallError::Failed(refused) => {
-            let failure = match refused.kind {
-                FailureKind::NotFound => Failure::NotFound,
-                FailureKind::BadState if refused.detail.contains("already") => Failure::Exists,
-                FailureKind::BadState => Failure::Busy,
-                FailureKind::Exhausted => Failure::NoSpace,
-                FailureKind::BadRequest | FailureKind::TooLarge => Failure::Invalid,
-                FailureKind::Unsupported | FailureKind::UnknownOperation | FailureKind::NotAllowed => Failure::Unsupported,
-                FailureKind::Internal => Failure::Failed,
-            };
-            let detail = if refused.detail.is_empty() {
-                format!("{refused}")
-            } else {
-                refused.detail
-            };
-            HostError::new(failure, format!("{what}: {detail}"))
-        }
-        CallError::Kernel(Error::TimedOut | Error::ServerDied) => {
-            HostError::new(Failure::Unavailable, format!("{what}: the server that knows does not answer now"))
-        }
-        other => HostError::new(Failure::Failed, format!("{what}: {other}")),
-    }
-}
-
-fn not_found(what: &str, name: &str) -> HostError {
-    HostError::new(Failure::NotFound, format!("there is no {what} `{name}`"))
-}
-
-fn unsupported(text: &str) -> HostError {
-    HostError::new(Failure::Unsupported, text)
-}
-
-fn ticks_to_us(ticks: u64) -> u64 {
-    time::from_ticks(ticks, 1_000_000, time::hz())
-}
-
-/// Microseconds in each period that make up a limit in MHz, shared by the vCPUs. 0 would be no limit.
-fn mhz_to_budget(limit: u32, vcpus: u32, period_us: u64) -> u64 {
-    let mhz = (time::hz() / 1_000_000).max(1);
-    (u64::from(limit) * period_us / mhz / u64::from(vcpus.max(1))).clamp(1, period_us)
-}
-
-fn now<'a, T: 'a>(result: Result<T, HostError>) -> Reply<'a, T> {
-    Box::pin(ready(result))
-}
-
-fn missing<'a, T: 'a>(what: &str) -> Reply<'a, T> {
-    now(Err(unsupported(what)))
 }
 
 impl Host for Servers {
     fn facts(&self) -> Reply<'_, HostFacts> {
-        now(init::facts())
+        now(Init.facts().map(|facts| HostFacts {
+            // A host whose drives do not answer still has facts.
+            sensors: self.stores.sensors().unwrap_or_default(),
+            ..facts
+        }))
     }
 
     fn usage(&self) -> Reply<'_, Usage> {
-        now(init::usage())
+        now(Init.usage().map(|(usage, servers)| {
+            // What does not answer now has used nothing, as far as anyone can tell.
+            let guest_disks = self.stores.guest_disks().unwrap_or_default();
+            Usage {
+                vms: Machines.usage(&servers, &guest_disks).unwrap_or_default(),
+                disk: self.stores.transferred().unwrap_or_default(),
+                network: Network.transferred().unwrap_or_default(),
+                ..usage
+            }
+        }))
     }
 
-    fn host_power(&self, _: HostPower) -> Reply<'_, ()> {
-        missing("the host is switched off and started again from its debug shell only: `poweroff`, `reboot`")
+    fn host_power(&self, action: HostPower) -> Reply<'_, ()> {
+        now(Init.power(action))
     }
 
     fn servers(&self) -> Reply<'_, Vec<ServerFacts>> {
-        now(init::servers())
+        now(Init.servers())
     }
 
     fn endpoints(&self) -> Reply<'_, Vec<EndpointFacts>> {
-        now(init::endpoints())
+        now(Init.endpoints())
     }
 
     fn capabilities<'a>(&'a self, server: &'a str) -> Reply<'a, Vec<CapabilityFacts>> {
-        now(init::capabilities(server))
+        now(Init.capabilities(server))
     }
 
     fn restart_server<'a>(&'a self, server: &'a str) -> Reply<'a, ()> {
-        now(init::restart(server))
+        now(Init.restart(server))
     }
 
     fn log<'a>(&'a self, source: &'a str, most: usize) -> Reply<'a, Vec<LogFacts>> {
-        now(init::log(source, most))
+        now(Init.log(source, most, self.platform.unix_ms()))
     }
 
     fn licences(&self) -> Reply<'_, Vec<(String, String, String)>> {
-        missing("the image's NOTICE file has the licences; it cannot be read from here yet")
+        cannot("The host does not have the list of licences with it: it is NOTICE.txt on the image's boot partition")
     }
 
     fn vms(&self) -> Reply<'_, Vec<VmFacts>> {
-        now(machines::facts())
+        now(Machines.list())
     }
 
     fn define_vm<'a>(&'a self, old_name: Option<&'a str>, spec: &'a VmSpec) -> Reply<'a, ()> {
-        now(machines::define(old_name, spec))
+        now(Machines.define(old_name, spec))
     }
 
     fn forget_vm<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
-        now(machines::forget(name))
+        now(Machines.forget(name))
     }
 
     fn vm_power<'a>(&'a self, name: &'a str, action: VmPower) -> Reply<'a, ()> {
-        now(machines::power(name, action))
+        now(Machines.power(name, action))
     }
 
     fn vm_console<'a>(&'a self, name: &'a str) -> Reply<'a, Box<dyn Console>> {
-        let opened = console::Serial::open(self.platform.clone(), name);
-        now(opened.map(|console| Box::new(console) as Box<dyn Console>))
+        now(console::open(name, self.platform.clone()))
     }
 
-    fn save_vm<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Reply<'a, ()> {
-        missing("a virtual machine's memory cannot be kept yet")
+    fn save_vm<'a>(&'a self, name: &'a str, _store: &'a str, _path: &'a str) -> Reply<'a, ()> {
+        cannot(&format!("{name} cannot be saved: this host does not keep the memory of machines"))
     }
 
-    fn restore_vm<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Reply<'a, ()> {
-        missing("a virtual machine's memory cannot be kept yet")
+    fn restore_vm<'a>(&'a self, name: &'a str, _store: &'a str, _path: &'a str) -> Reply<'a, ()> {
+        cannot(&format!(
+            "{name} cannot go on from a file: this host does not keep the memory of machines"
+        ))
     }
 
     fn devices(&self) -> Reply<'_, Vec<DeviceFacts>> {
-        now(stores::devices())
+        now(self.stores.devices())
     }
 
     fn stores(&self) -> Reply<'_, Vec<StoreFacts>> {
-        now(stores::stores())
+        now(self.stores.list())
     }
 
     fn create_store<'a>(&'a self, device: &'a str, name: &'a str) -> Reply<'a, ()> {
-        now(stores::create(device, name))
+        now(self.stores.create_store(device, name))
     }
 
-    fn grow_store<'a>(&'a self, _: &'a str) -> Reply<'a, ()> {
-        missing("a datastore grows by `image-builder datastore resize` only, while the host does not use it")
+    fn grow_store<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        cannot(&format!(
+            "Datastore {name} cannot be made larger: make another one on a larger drive"
+        ))
     }
 
-    fn remove_store<'a>(&'a self, _: &'a str) -> Reply<'a, ()> {
-        missing("a datastore cannot be removed while the host runs yet")
+    fn remove_store<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        cannot(&format!(
+            "Datastore {name} cannot be removed while the host runs: take its drive away"
+        ))
     }
 
     fn browse<'a>(&'a self, store: &'a str, folder: &'a str) -> Reply<'a, Vec<EntryFacts>> {
-        now(stores::browse(store, folder))
+        now(self.stores.browse(store, folder))
     }
 
     fn stat<'a>(&'a self, store: &'a str, path: &'a str) -> Reply<'a, EntryFacts> {
-        now(stores::stat(store, path))
+        now(self.stores.stat(store, path))
     }
 
     fn create_folder<'a>(&'a self, store: &'a str, path: &'a str) -> Reply<'a, ()> {
-        now(stores::act(path, |client| client.create_folder(store, path)))
+        now(self.stores.make(store, path, |stores| stores.create_folder(store, path)))
     }
 
     fn rename<'a>(&'a self, store: &'a str, from: &'a str, to: &'a str) -> Reply<'a, ()> {
-        now(stores::act(from, |client| client.rename(store, from, to)))
+        now(self.stores.make(store, to, |stores| stores.rename(store, from, to)))
     }
 
     fn remove<'a>(&'a self, store: &'a str, path: &'a str) -> Reply<'a, ()> {
-        now(stores::act(path, |client| client.remove(store, path)))
+        now(self.stores.change(store, path, |stores| stores.remove(store, path)))
     }
 
     fn read_file<'a>(&'a self, store: &'a str, path: &'a str, offset: u64, length: Option<u64>) -> Reply<'a, Box<dyn BodySource>> {
-        now(stores::read(&self.buffer(), store, path, offset, length))
+        now(self.stores.read_file(store, path, offset, length))
     }
 
     fn write_file<'a>(&'a self, store: &'a str, path: &'a str, offset: u64) -> Reply<'a, Box<dyn FileSink>> {
-        now(stores::write(&self.buffer(), store, path, offset))
+        now(self.stores.write_file(store, path, offset))
     }
 
     fn create_disk<'a>(&'a self, store: &'a str, path: &'a str, size: u64, thick: bool) -> Reply<'a, ()> {
-        now(stores::create_disk(store, path, size, thick))
+        now(self.stores.create_disk(store, path, size, thick))
     }
 
     fn grow_disk<'a>(&'a self, store: &'a str, path: &'a str, size: u64) -> Reply<'a, ()> {
-        now(stores::act(path, |client| client.grow_disk(store, path, size)))
+        now(self.stores.change(store, path, |stores| stores.grow_disk(store, path, size)))
     }
 
     fn snapshot_disk<'a>(&'a self, store: &'a str, path: &'a str, snapshot: &'a str) -> Reply<'a, ()> {
-        now(stores::act(path, |client| client.create_snapshot(store, path, snapshot)))
+        now(self
+            .stores
+            .change(store, path, |stores| stores.create_snapshot(store, path, snapshot)))
     }
 
     fn remove_snapshot<'a>(&'a self, store: &'a str, path: &'a str, snapshot: &'a str) -> Reply<'a, ()> {
-        now(stores::act(path, |client| client.remove_snapshot(store, path, snapshot)))
+        now(self
+            .stores
+            .change(store, path, |stores| stores.remove_snapshot(store, path, snapshot)))
     }
 
     fn revert_disk<'a>(&'a self, store: &'a str, path: &'a str, snapshot: &'a str) -> Reply<'a, ()> {
-        now(stores::act(path, |client| client.revert(store, path, snapshot)))
+        now(self.stores.change(store, path, |stores| stores.revert(store, path, snapshot)))
     }
 
     fn clone_disk<'a>(&'a self, store: &'a str, path: &'a str, snapshot: &'a str, to: &'a str) -> Reply<'a, ()> {
-        now(stores::act(path, |client| client.clone_snapshot(store, path, snapshot, to)))
+        now(self
+            .stores
+            .make(store, to, |stores| stores.clone_snapshot(store, path, snapshot, to)))
     }
 
     fn nics(&self) -> Reply<'_, Vec<NicFacts>> {
-        now(network::facts())
+        now(Network.nics())
     }
 
     fn switches(&self) -> Reply<'_, Vec<SwitchSpec>> {
-        now(network::switches())
+        now(Network.switches())
     }
 
-    fn set_switch<'a>(&'a self, _: &'a str, _: &'a SwitchSpec) -> Reply<'a, ()> {
-        missing("virtual switches cannot be changed while the host runs yet")
+    fn set_switch<'a>(&'a self, _name: &'a str, _spec: &'a SwitchSpec) -> Reply<'a, ()> {
+        cannot(network::FIXED)
     }
 
-    fn remove_switch<'a>(&'a self, _: &'a str) -> Reply<'a, ()> {
-        missing("virtual switches cannot be changed while the host runs yet")
+    fn remove_switch<'a>(&'a self, _name: &'a str) -> Reply<'a, ()> {
+        cannot(network::FIXED)
     }
 
     fn port_groups(&self) -> Reply<'_, Vec<PortGroupSpec>> {
         now(Ok(network::port_groups()))
     }
 
-    fn set_port_group<'a>(&'a self, _: &'a str, _: &'a PortGroupSpec) -> Reply<'a, ()> {
-        missing("port groups cannot be changed while the host runs yet")
+    fn set_port_group<'a>(&'a self, _name: &'a str, _spec: &'a PortGroupSpec) -> Reply<'a, ()> {
+        cannot(network::FIXED)
     }
 
-    fn remove_port_group<'a>(&'a self, _: &'a str) -> Reply<'a, ()> {
-        missing("port groups cannot be changed while the host runs yet")
+    fn remove_port_group<'a>(&'a self, _name: &'a str) -> Reply<'a, ()> {
+        cannot(network::FIXED)
     }
 
     fn interfaces(&self) -> Reply<'_, Vec<InterfaceSpec>> {
@@ -279,23 +294,29 @@ impl Host for Servers {
                 IpAddr::V6(address) => ipv6.push(address),
             }
         }
-        now(Ok([network::interface(self.mac, ipv4, ipv6)].into()))
+        now(Ok([network::interface(self.mac, ipv4, &ipv6)].into()))
     }
 
-    fn set_interface<'a>(&'a self, _: &'a InterfaceSpec) -> Reply<'a, ()> {
-        missing("the host's addresses come by DHCP; they cannot be set by hand yet")
+    fn set_interface<'a>(&'a self, spec: &'a InterfaceSpec) -> Reply<'a, ()> {
+        cannot(&format!("{} cannot be changed: its addresses come by DHCP", spec.name))
     }
 
-    fn set_dns<'a>(&'a self, _: &'a DnsSpec) -> Reply<'a, ()> {
-        missing("the host resolves no names yet")
+    fn set_dns<'a>(&'a self, _spec: &'a DnsSpec) -> Reply<'a, ()> {
+        cannot("This host does not resolve names, so it has no use for name servers")
     }
 
-    fn resolve<'a>(&'a self, _: &'a str) -> Reply<'a, Vec<String>> {
-        missing("the host resolves no names yet")
+    fn resolve<'a>(&'a self, name: &'a str) -> Reply<'a, Vec<String>> {
+        cannot(&format!(
+            "{name} cannot be looked up: this host does not resolve names; give an address"
+        ))
     }
 
-    fn set_time_servers<'a>(&'a self, _: &'a [String]) -> Reply<'a, ()> {
-        missing("the host's clock follows no time servers yet")
+    fn set_time_servers<'a>(&'a self, servers: &'a [String]) -> Reply<'a, ()> {
+        if servers.is_empty() {
+            // Its clock runs free already.
+            return now(Ok(()));
+        }
+        cannot("This host's clock cannot follow time servers: it is the machine's")
     }
 
     fn time(&self) -> Reply<'_, TimeFacts> {
@@ -314,8 +335,8 @@ impl Host for Servers {
         }))
     }
 
-    fn set_certificate<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, ()> {
-        missing("the host's certificate cannot be replaced yet")
+    fn set_certificate<'a>(&'a self, _chain: &'a str, _key: &'a str) -> Reply<'a, ()> {
+        cannot("The host makes its certificate itself and cannot take another one")
     }
 
     fn announce(&self, line: &str) {

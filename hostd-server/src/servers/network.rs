@@ -1,74 +1,101 @@
-//! The network server.
+//! The network server: network cards. Its switch cannot be asked or changed by messages, so what it has is told as it is built in.
 
-use super::{LIST, error};
-use alloc::{format, vec, vec::Vec};
-use tessera_hostd::host::{HostError, InterfaceSpec, NicFacts, PortGroupSpec, SwitchSpec};
-use tessera_proto::{
-    CallError, collect,
-    network::{Client, NicInfo},
+use super::{Answer, LIST, failed, server};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec,
+    vec::Vec,
 };
-use tessera_rt::{Connection, Endpoint, require, time};
+use core::net::{Ipv4Addr, Ipv6Addr};
+use tessera_hostd::host::{InterfaceSpec, NicFacts, PortGroupSpec, SwitchSpec};
+use tessera_proto::{
+    collect,
+    network::{Client, NicInfo, NicState},
+};
 
-const PATIENCE_MS: u64 = 2000;
-/// The one switch and its port groups.
+/// How long it may take: a card that is slow to start, with others before it.
+const PATIENCE: u64 = 30_000;
+/// The switch that there is.
 const SWITCH: &str = "vSwitch0";
-const GROUPS: [&str; 2] = ["VM Network", "Management Network"];
+/// Why it cannot be changed.
+pub const FIXED: &str = "Switches and port groups of this host cannot be changed while it runs";
 
-/// The cards.
-pub fn nics() -> Result<Vec<NicInfo>, CallError> {
-    let endpoint = Endpoint::new(require("net"));
-    let mut client = Client(Connection::with_timeout(endpoint, time::milliseconds(PATIENCE_MS)));
-    collect(LIST, |first| client.nics(first))
-}
+/// The port group of the host's own interface.
+const MANAGEMENT: &str = "Management Network";
 
-fn address([a, b, c, d, e, f]: [u8; 6]) -> alloc::string::String {
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
-}
-
-/// What is told of the cards.
-pub fn facts() -> Result<Vec<NicFacts>, HostError> {
-    let nics = nics().map_err(|failure| error("the network cards", failure))?;
-    let fact = |nic: NicInfo| NicFacts {
-        name: nic.name,
-        driver: nic.driver,
-        mac: address(nic.mac),
-        link_up: nic.link.up,
-        speed_mbps: nic.link.speed,
-    };
-    Ok(nics.into_iter().map(fact).collect())
-}
-
-/// The switches.
-pub fn switches() -> Result<Vec<SwitchSpec>, HostError> {
-    let nics = nics().map_err(|failure| error("the network cards", failure))?;
-    Ok(vec![SwitchSpec {
-        name: SWITCH.into(),
-        mtu: 9000,
-        uplinks: nics.into_iter().map(|nic| nic.name).collect(),
-    }])
-}
-
-/// The port groups.
-pub fn port_groups() -> Vec<PortGroupSpec> {
-    let group = |name: &str| PortGroupSpec {
+fn port_group(name: &str) -> PortGroupSpec {
+    PortGroupSpec {
         name: name.into(),
         switch: SWITCH.into(),
         ..PortGroupSpec::default()
-    };
-    GROUPS.map(group).into()
+    }
+}
+
+/// Port groups.
+pub fn port_groups() -> Vec<PortGroupSpec> {
+    vec![port_group("VM Network"), port_group(MANAGEMENT)]
+}
+
+/// An address as people write it.
+fn mac(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 /// The host's own interface, with the addresses that it has.
-pub fn interface(mac: [u8; 6], ipv4: Option<(core::net::Ipv4Addr, u8)>, ipv6: Vec<core::net::Ipv6Addr>) -> InterfaceSpec {
-    let mask = |prefix: u8| core::net::Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0));
+pub fn interface(address: [u8; 6], ipv4: Option<(Ipv4Addr, u8)>, ipv6: &[Ipv6Addr]) -> InterfaceSpec {
+    let mask = |prefix: u8| Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0));
     InterfaceSpec {
         name: "vmk0".into(),
-        port_group: GROUPS[1].into(),
-        mac: address(mac),
+        port_group: MANAGEMENT.into(),
+        mac: mac(address),
         dhcp: true,
-        ipv4: ipv4.map(|(address, _)| format!("{address}")),
-        netmask: ipv4.map(|(_, prefix)| format!("{}", mask(prefix))),
+        ipv4: ipv4.map(|(address, _)| address.to_string()),
+        netmask: ipv4.map(|(_, prefix)| mask(prefix).to_string()),
         gateway: None,
-        ipv6: ipv6.iter().map(|address| format!("{address}")).collect(),
+        ipv6: ipv6.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The network server.
+pub struct Network;
+
+impl Network {
+    fn cards(self) -> Answer<Vec<NicInfo>> {
+        let mut client = Client(server("net", PATIENCE)?);
+        collect(LIST, |first| client.nics(first)).map_err(|error| failed("The network cards cannot be listed", &error))
+    }
+
+    pub fn nics(self) -> Answer<Vec<NicFacts>> {
+        let facts = |card: NicInfo| NicFacts {
+            name: card.name,
+            driver: card.driver,
+            mac: mac(card.mac),
+            link_up: card.link.up && card.state == NicState::Ready,
+            speed_mbps: card.link.speed,
+        };
+        Ok(self.cards()?.into_iter().map(facts).collect())
+    }
+
+    /// Bytes received and sent by all cards.
+    pub fn transferred(self) -> Answer<(u64, u64)> {
+        let sum = |(received, sent): (u64, u64), card: &NicInfo| {
+            let counted = &card.statistics;
+            (
+                received.saturating_add(counted.received_bytes),
+                sent.saturating_add(counted.sent_bytes),
+            )
+        };
+        Ok(self.cards()?.iter().fold((0, 0), sum))
+    }
+
+    pub fn switches(self) -> Answer<Vec<SwitchSpec>> {
+        let cards = self.cards()?;
+        Ok(vec![SwitchSpec {
+            name: SWITCH.into(),
+            mtu: cards.iter().map(|card| card.mtu).min().unwrap_or(1500),
+            uplinks: cards.into_iter().map(|card| card.name).collect(),
+        }])
     }
 }
