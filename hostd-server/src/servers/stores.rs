@@ -219,21 +219,20 @@ impl Writer {
 
     /// Writes again what is kept, all in one life of the server.
     fn rewrite(&mut self) -> Result<(), CallError> {
-        let (mut done, mut life) = (0, None);
-        let mut again = 0;
-        while let Some(rest) = self.kept.get(done..).filter(|rest| !rest.is_empty()) {
-            let (count, of) = self.files.write(&self.store, &self.path, self.safe + done as u64, rest)?;
-            done += count;
-            if life.is_some_and(|life| life != of) && again < REWRITES {
-                // It was started again in between.
-                (done, again) = (0, again + 1);
-                life = None;
-                continue;
+        for _ in 0..REWRITES {
+            let (mut done, mut life, mut whole) = (0, None, true);
+            while let Some(rest) = self.kept.get(done..).filter(|rest| !rest.is_empty()) {
+                let (count, of) = self.files.write(&self.store, &self.path, self.safe + done as u64, rest)?;
+                done += count;
+                whole &= *life.get_or_insert(of) == of;
             }
-            life = Some(of);
+            if whole {
+                self.life = life;
+                return Ok(());
+            }
         }
-        self.life = life;
-        Ok(())
+        // It is started again and again.
+        Err(CallError::Kernel(Error::ServerDied))
     }
 
     fn sync(&mut self) -> Result<(), CallError> {
@@ -263,13 +262,9 @@ impl Writer {
         let bytes = bytes.get(..room).unwrap_or(bytes);
         let at = self.safe + self.kept.len() as u64;
         let (count, life) = self.files.write(&self.store, &self.path, at, bytes)?;
-        let lost = self.life.is_some_and(|before| before != life);
         self.kept.extend_from_slice(bytes.get(..count).unwrap_or(bytes));
-        if lost {
-            self.rewrite()?;
-        } else {
-            self.life = Some(life);
-        }
+        // The first one counts: if the server was started again since, `sync` says so, and all is written again.
+        self.life.get_or_insert(life);
         Ok(count)
     }
 }
