@@ -29,6 +29,8 @@ const CONTROL_PATIENCE: u64 = 3000;
 const GLANCE_PATIENCE: u64 = 200;
 /// Period of the vCPUs' budgets in microseconds.
 const PERIOD_US: u64 = 10_000;
+/// Least time of a vCPU in a period: with less it would hardly do anything between two switches.
+const LEAST_US: u64 = 100;
 /// Shares of the API for one unit of the kernel's weight: 1000 and 100 are normal.
 const SHARES_OF_WEIGHT: u32 = 10;
 
@@ -86,11 +88,11 @@ fn disk_config(disk: &DiskSpec, read_only: bool) -> DiskConfig {
     }
 }
 
-/// Time of each vCPU in a period, in microseconds, so that all together use at most `limit` MHz; 0: as much as there is.
+/// Time of each vCPU in a period, in microseconds, so that all together use at most `limit` MHz; 0: as much as there is, which no limit and one of 0 mean.
 fn budget(limit: Option<u32>, vcpus: u32, mhz: u32) -> u64 {
-    let Some(limit) = limit else { return 0 };
+    let Some(limit) = limit.filter(|limit| *limit > 0) else { return 0 };
     let all = u64::from(mhz.max(1)) * u64::from(vcpus.max(1));
-    let budget = (PERIOD_US * u64::from(limit) / all).max(1);
+    let budget = (PERIOD_US * u64::from(limit) / all).max(LEAST_US);
     if budget >= PERIOD_US { 0 } else { budget }
 }
 
