@@ -226,12 +226,14 @@ impl Running {
     ) -> Result<[u32; N], Failure> {
         let arrangement = arrange(items);
         let mut made = [0; N];
+        // Others may be there from before.
+        let first = blocks.len();
         for pages in &arrangement.blocks {
             blocks.push(machine.take(pages.ilog2()).ok_or(Failure::from(FailureKind::Exhausted))?);
         }
         for placement in &arrangement.placements {
             let slot = take_slot(slots)?;
-            Untyped::new(blocks[placement.block].slot)
+            Untyped::new(blocks[first + placement.block].slot)
                 .retype(items[placement.item].kind, placement.size, CNode::OWN, slot, 1)
                 .map_err(trouble("making what its servers share"))?;
             made[placement.item] = slot;
