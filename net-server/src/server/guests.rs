@@ -42,6 +42,8 @@ pub struct Nic {
     pub device: Device,
     /// No other card has had the same.
     pub number: u64,
+    /// It is connected to a switch: its link is up.
+    connected: Cell<bool>,
     doorbell: Notification,
     bit: u64,
 }
@@ -102,6 +104,7 @@ impl Machine {
         let bit = 1 << (u64::from(FIRST_BIT) + made % u64::from(BITS));
         let nic = Rc::new(Nic {
             number: made,
+            connected: Cell::new(false),
             device: Device::new(self.loan.ram(), config.mac, MTU, records, memory),
             doorbell: platform::signal(bit).map_err(kernel)?,
             bit,
@@ -213,7 +216,7 @@ impl Guests {
                 if news.announced {
                     machine.tell(GuestNetEvent::Status {
                         nic: number,
-                        link: true,
+                        link: nic.connected.get(),
                         announce: false,
                     });
                 }
@@ -280,6 +283,7 @@ impl Server {
         self.guests.made += 1;
         if let Some(config) = machine.config.nics.get(number as usize) {
             let connected = self.hub.vswitch.connect_guest(&nic, config.mac, &config.port_group, nanoseconds());
+            nic.connected.set(connected.is_ok());
             if let Err(failure) = connected {
                 // The guest runs all the same: its card reaches nobody.
                 log::error!("{}, network card {number} stays unconnected: {failure}", machine.config.name);
@@ -296,7 +300,7 @@ impl guest_net::Server for Server {
         Ok(GuestNicInfo {
             mac: opened.device.mac(),
             mtu: MTU,
-            link: true,
+            link: opened.connected.get(),
             speed: SPEED,
             pairs: MAX_PAIRS as u16,
         })
