@@ -286,6 +286,7 @@ impl Server {
             nic.connected.set(connected.is_ok());
             if let Err(failure) = connected {
                 // The guest runs all the same: its card reaches nobody.
+                self.hub.unconnected.push(Rc::downgrade(&nic));
                 log::error!("{}, network card {number} stays unconnected: {failure}", machine.config.name);
             }
         }

@@ -6,7 +6,10 @@ use super::{
     host_ports::{Frame, HostPorts},
     vswitch::{End, VSwitch},
 };
-use alloc::{rc::Rc, vec::Vec};
+use alloc::{
+    rc::{Rc, Weak},
+    vec::Vec,
+};
 use tessera_device::platform;
 use tessera_net::{
     bounce::{Bounce, FRAME},
@@ -53,6 +56,8 @@ pub struct Hub {
     waiting: bool,
     /// Somebody has to wait for its rate until then.
     due: Option<u64>,
+    /// Guests' cards without a port: what they send is lost, but what their drivers ask for is still done.
+    pub unconnected: Vec<Weak<Nic>>,
     /// Ports of the host's servers.
     pub hosts: HostPorts,
 }
@@ -75,6 +80,7 @@ impl Hub {
             now: nanoseconds(),
             waiting: false,
             due: None,
+            unconnected: Vec::new(),
             hosts: HostPorts::default(),
         })
     }
@@ -93,6 +99,11 @@ impl Hub {
         self.due = None;
         self.vswitch.follow(cards);
         let mut more = false;
+        self.unconnected.retain(|nic| {
+            let Some(nic) = nic.upgrade() else { return false };
+            more |= nic.device.transmit(BUDGET, &mut |_, _, _| Sent::Done);
+            true
+        });
         for from in self.vswitch.slots() {
             match self.vswitch.end(from) {
                 Some(End::Guest { nic, .. }) => {
