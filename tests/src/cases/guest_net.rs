@@ -46,6 +46,13 @@ pub const CASES: &[Case] = &[
         run: host_port,
     },
     Case {
+        name: "guest-net/no-group",
+        about: "a guest's card whose port group does not exist has no link, and the log says which port groups there are",
+        minutes: 2,
+        bochs: None,
+        run: no_group,
+    },
+    Case {
         name: "guest-net/memory-comes-back",
         about: "ending the network server and the machine in any order gives all memory back to the page",
         minutes: 4,
@@ -281,6 +288,27 @@ fn memory_comes_back(context: &Context) -> Result<Outcome> {
         let after = host.poll_command("mem", |text| text.contains(&before))?;
         ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
     }
+    Ok(Outcome::Passed)
+}
+
+fn no_group(context: &Context) -> Result<Outcome> {
+    if let Err(missing) = context.guest_file("cloud/modules/virtio_net.ko") {
+        return Outcome::skip(missing);
+    }
+    let mut guest = guest("one");
+    guest.nics = vec!["{ port-group = \"Nowhere\" }".into()];
+    let system = context.product()?.without_machines().guest(&guest);
+    let mut host = context.boot(&system.into(), |config| add_card(config, ""))?;
+    host.console("one", "Type commands")?;
+    let script = "ip link set eth0 up; sleep 1; echo link $(cat /sys/class/net/eth0/carrier).";
+    let carrier = succeeds(host.serial(), script)?;
+    ensure!(carrier.contains("link 0."), "the card has a link: {carrier}");
+    host.leave_console()?;
+    host.poll_command("log", |text| {
+        // Lines are broken where the terminal ends.
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.contains("no port group `Nowhere`") && text.contains("VM Network") && text.contains("Management Network")
+    })?;
     Ok(Outcome::Passed)
 }
 
