@@ -31,6 +31,8 @@ const PATIENCE: u64 = 10_000;
 const LOG_CHUNKS: usize = 4096;
 /// init's number among the servers.
 const INIT: u64 = 0;
+/// Its endpoint.
+const INIT_ENDPOINT: &str = "init";
 
 fn client() -> Answer<Client<Connection>> {
     Ok(Client(server("supervisor", PATIENCE)?))
@@ -233,15 +235,18 @@ impl Init {
                 let provider = held
                     .iter()
                     .find_map(|(server, others)| others.iter().find(serves).map(|own| (*server, own)));
-                let calls = provider.and_then(|(server, own)| {
-                    let known = |name: &str| endpoints.iter().find(|info| info.provider == server.name && info.name == name);
-                    known(&own.name).or_else(|| known(&used.name)).map(|info| info.calls)
-                });
+                let calls = match provider {
+                    Some((server, own)) => {
+                        let known = |name: &str| endpoints.iter().find(|info| info.provider == server.name && info.name == name);
+                        known(&own.name).or_else(|| known(&used.name))
+                    }
+                    None => endpoints.iter().find(|info| info.name == INIT_ENDPOINT),
+                };
                 found.push(EndpointFacts {
                     interface: used.name.clone(),
                     from: caller.name.clone(),
                     to: provider.map_or_else(|| "init".to_string(), |(server, _)| server.name.clone()),
-                    calls: calls.unwrap_or(0),
+                    calls: calls.map_or(0, |info| info.calls),
                 });
             }
         }
