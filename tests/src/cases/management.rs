@@ -155,10 +155,18 @@ fn machine(host: &mut crate::shell::Host, client: &Client, kernel: &Path, initra
         let length = std::fs::metadata(file)?.len();
         ensure!(answer["size"] == length, "{name} of {length} bytes was uploaded as {answer}");
     }
+    let groups = client.get("/api/v1/networks/port-groups", &[])?;
+    let groups = groups["items"].as_array().cloned().unwrap_or_default();
+    let group = groups
+        .iter()
+        .find(|group| group["name"] == "VM Network")
+        .cloned()
+        .unwrap_or_default();
     let machine = json!({
         "name": "web", "vcpus": 1, "memory": 256u64 << 20,
         "boot": { "firmware": "direct", "kernel": "[main] boot/vmlinuz", "initramfs": "[main] boot/initramfs", "commandLine": "console=ttyS0" },
         "disks": [{ "datastore": store, "size": 64u64 << 20 }],
+        "nics": [{ "network": group["id"] }],
     });
     client.done(&client.post("/api/v1/vms", &machine)?)?;
     let id = client.get("/api/v1/vms", &[])?["items"][0]["id"]
