@@ -193,9 +193,11 @@ fn add_modules(archive: &mut Archive, from: &Path, modules: &[&str]) -> Result<(
 }
 
 /// The RAM disk of guests without a disk: busybox, the `init` and test scripts of `scripts`, and the kernel's drivers of network cards out of `modules`.
-pub fn build(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Vec<u8>> {
+pub fn build(busybox: &Path, scripts: &Path, modules: Option<&Path>) -> Result<Vec<u8>> {
     let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
-    add_modules(&mut archive, modules, &NET_MODULES)?;
+    if let Some(modules) = modules {
+        add_modules(&mut archive, modules, &NET_MODULES)?;
+    }
     archive.directory("tests");
     let mut tests: Vec<_> = fs::read_dir(scripts.join("tests"))?
         .filter_map(|e| e.ok().map(|e| e.path()))

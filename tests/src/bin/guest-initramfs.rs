@@ -8,8 +8,8 @@ use std::{
 };
 use tessera_tests::{Failure, Result, initramfs};
 
-/// Makes deterministic initial RAM disks from busybox and the scripts of tests/guests: `initramfs.cpio` for guests without a disk, `initramfs-disk.cpio` for those that
-/// run from one.
+/// Makes deterministic initial RAM disks from busybox and the scripts of tests/guests: `initramfs.cpio` for guests without devices, `initramfs-net.cpio` for those with
+/// network cards, `initramfs-disk.cpio` for those that run from a disk.
 #[derive(Parser)]
 struct Arguments {
     /// Folder to write them to; it has the kernel's modules in `cloud/modules`.
@@ -34,7 +34,12 @@ fn make(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(output)?;
     write(
         &output.join("initramfs.cpio"),
-        &initramfs::build(busybox, &scripts.join("initramfs"), &output.join("cloud/modules"))?,
+        &initramfs::build(busybox, &scripts.join("initramfs"), None)?,
+    )?;
+    let modules = output.join("cloud/modules");
+    write(
+        &output.join("initramfs-net.cpio"),
+        &initramfs::build(busybox, &scripts.join("initramfs"), Some(&modules))?,
     )?;
     let disk = initramfs::build_for_disk(busybox, &scripts.join("initramfs-disk"), &output.join("cloud/modules"))?;
     write(&output.join("initramfs-disk.cpio"), &disk)

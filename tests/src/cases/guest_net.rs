@@ -2,11 +2,11 @@
 
 use super::Case;
 use crate::{
-    Context, Outcome, Result, ensure,
+    Context, Failure, Outcome, Result, ensure,
     linux::succeeds,
     machine::Config,
     shell::Host,
-    systems::{Guest, Probe},
+    systems::{Guest, Probe, System},
 };
 use std::{
     io::{Read, Write},
@@ -66,9 +66,19 @@ const LENGTH: usize = 4 << 20;
 /// Times that the network server is killed.
 const KILLS: usize = 10;
 
+/// The description's file with the RAM disk that has the drivers.
+const RAM_DISK: &str = "debian-net-initramfs";
+
+/// The delivered system without its machines, with that RAM disk.
+fn system(context: &Context) -> Result<System> {
+    let path = context.guest_file("initramfs-net.cpio").map_err(Failure::new)?;
+    Ok(context.product()?.without_machines().file(RAM_DISK, &path))
+}
+
 /// A guest of the RAM disk with a network card.
 fn guest(name: &str) -> Guest {
     let mut guest = Guest::debian(name, "");
+    guest.initramfs = Some(RAM_DISK);
     guest.nics = vec!["{ port-group = \"VM Network\" }".into()];
     guest
 }
@@ -100,7 +110,7 @@ fn pair(context: &Context, vcpus: u32, card: bool) -> Result<Result<Host, String
     if let Err(missing) = context.guest_file("cloud/modules/virtio_net.ko") {
         return Ok(Err(missing));
     }
-    let mut system = context.product()?.without_machines();
+    let mut system = system(context)?;
     for name in ["one", "two"] {
         let mut guest = guest(name);
         // Several processors in both are more than QEMU 7.2 does reliably.
@@ -177,7 +187,7 @@ fn outside(context: &Context) -> Result<Outcome> {
     if let Err(missing) = context.guest_file("cloud/modules/virtio_net.ko") {
         return Outcome::skip(missing);
     }
-    let system = context.product()?.without_machines().guest(&guest("one"));
+    let system = system(context)?.guest(&guest("one"));
     let port = free_port()?;
     let mut host = context.boot(&system.into(), |config| {
         add_card(config, &format!(",hostfwd=tcp:127.0.0.1:{port}-:80"))
@@ -298,7 +308,7 @@ fn no_group(context: &Context) -> Result<Outcome> {
     }
     let mut guest = guest("one");
     guest.nics = vec!["{ port-group = \"Nowhere\" }".into()];
-    let system = context.product()?.without_machines().guest(&guest);
+    let system = system(context)?.guest(&guest);
     let mut host = context.boot(&system.into(), |config| add_card(config, ""))?;
     host.console("one", "Type commands")?;
     let script = "ip link set eth0 up; sleep 1; echo link $(cat /sys/class/net/eth0/carrier).";
