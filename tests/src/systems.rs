@@ -240,6 +240,13 @@ impl System {
         self
     }
 
+    /// The network server gets no network cards: nobody drives them.
+    #[must_use]
+    pub fn without_cards(mut self) -> Self {
+        self.text = self.text.replacen("cards = { pci = \"network\" }\n", "", 1);
+        self
+    }
+
     /// Adds a file under a name.
     #[must_use]
     pub fn file(mut self, name: &str, path: &Path) -> Self {

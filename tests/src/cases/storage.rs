@@ -344,7 +344,7 @@ fn kill(context: &Context) -> Result<Outcome> {
 
 fn must_never(context: &Context) -> Result<Outcome> {
     let disks = disks(context)?;
-    let system = context.product()?.without_guests();
+    let system = context.product()?.without_guests().without_cards();
     let mut host = context.boot(&system.into(), |config| {
         config.disks = disks.iter().map(|(_, disk)| disk.clone()).collect();
         config.extra.extend(["-device".into(), "e1000e,mac=52:54:00:12:34:56".into()]);
