@@ -15,7 +15,7 @@
 use crate::buddy::Block;
 use crate::machine::Machine;
 use crate::manage::{disk_config, file_place, nic_config};
-use crate::process::trouble;
+use crate::process::{keep_notification, trouble};
 use crate::root::Root;
 use alloc::format;
 use alloc::vec::Vec;
@@ -266,7 +266,6 @@ impl vm_memory::Server for Root {
 
     fn borrow_memory(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
         let caller = self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
-        let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
         let gone = || Failure::new(FailureKind::NotFound, "this virtual machine has ended");
         let mut all = self.all_lendable();
         let lent = all.find(|(lent, ending)| lent.number == machine && !ending).map(|(lent, _)| lent);
@@ -276,14 +275,11 @@ impl vm_memory::Server for Root {
         if !held {
             self.open(caller, &ranges)?;
         }
-        let slot = slots::take().map_err(trouble("init has no slot left"))?;
-        if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
-            slots::free(slot);
+        let slot = keep_notification(call).inspect_err(|_| {
             if !held {
                 self.close(caller, &ranges);
             }
-            return Err(trouble("keeping the notification")(error));
-        }
+        })?;
         if let Some((lent, _)) = self.all_lendable().find(|(lent, _)| lent.number == machine) {
             lent.lend(caller, slot);
         }

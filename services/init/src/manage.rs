@@ -3,7 +3,7 @@
 //! init keeps what the manifest has, and what it is told here until the host restarts; whoever tells it keeps it for longer.
 
 use crate::policy;
-use crate::process::trouble;
+use crate::process::keep_notification;
 use crate::root::{Root, add_servers};
 use crate::vm::{Connect, Entry};
 use alloc::format;
@@ -13,7 +13,7 @@ use tessera_proto::init::Level;
 use tessera_proto::vm_manager::{self, FilePlace, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, NicConfig};
 use tessera_proto::{Call, Failure, FailureKind, Page};
-use tessera_rt::{CNode, Notification, slots};
+use tessera_rt::{Notification, slots};
 
 /// Most virtual machines.
 const MOST: usize = 512;
@@ -300,16 +300,10 @@ impl vm_manager::Server for Root {
 
     fn follow(&mut self, call: &mut Call) -> Result<(), Failure> {
         let caller = self.caller(call)?;
-        let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
-        if let Some(slot) = self.servers[caller].machine_follower.take() {
-            slots::free(slot);
+        let slot = keep_notification(call)?;
+        if let Some(old) = self.servers[caller].machine_follower.replace(slot) {
+            slots::free(old);
         }
-        let slot = slots::take().map_err(trouble("init has no slot left"))?;
-        if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
-            slots::free(slot);
-            return Err(trouble("keeping the notification")(error));
-        }
-        self.servers[caller].machine_follower = Some(slot);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use tessera_abi::boot::slot;
 use tessera_abi::object::{ObjectKind, Rights, thread};
 use tessera_abi::{Error, PAGE_SIZE, layout};
 use tessera_manifest::{FAULT_BADGE, Program, Server, StartDevice, StartGrant, StartInfo, StartVm, slots as fixed};
-use tessera_proto::{Failure, FailureKind};
+use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::{
     AddressSpace, CNode, Endpoint, Frame, IoPorts, Notification, SchedContext, Thread, ThreadConfig, Untyped, slots, start_info,
 };
@@ -475,6 +475,20 @@ fn fill(frame: Frame, memory: &Memory<'_>, pages: u64) -> Result<(), Error> {
         }
         Content::Bundle(..) => Ok(()),
     }
+}
+
+/// Keeps the Notification that came along with a request. The slot is the caller's to free.
+///
+/// # Errors
+/// None came along, or no slot is left.
+pub fn keep_notification(call: &Call) -> Result<u32, Failure> {
+    let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
+    let slot = slots::take().map_err(trouble("init has no slot left"))?;
+    if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
+        slots::free(slot);
+        return Err(trouble("keeping the notification")(error));
+    }
+    Ok(slot)
 }
 
 /// Page tables that the process will need.

@@ -1,7 +1,7 @@
 //! What init answers.
 
 use crate::loan::Lendable;
-use crate::process::trouble;
+use crate::process::{keep_notification, trouble};
 use crate::root::{End, Record, Root};
 
 use crate::window::boot_info;
@@ -411,16 +411,10 @@ impl supervisor::Server for Root {
 
     fn follow_log(&mut self, call: &mut Call) -> Result<(), Failure> {
         let caller = self.caller(call)?;
-        let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
-        if let Some(slot) = self.servers[caller].follower.take() {
-            slots::free(slot);
+        let slot = keep_notification(call)?;
+        if let Some(old) = self.servers[caller].follower.replace(slot) {
+            slots::free(old);
         }
-        let slot = slots::take().map_err(trouble("init has no slot left"))?;
-        if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
-            slots::free(slot);
-            return Err(trouble("keeping the notification")(error));
-        }
-        self.servers[caller].follower = Some(slot);
         Ok(())
     }
 
