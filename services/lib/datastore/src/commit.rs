@@ -19,7 +19,7 @@ use crate::layout::{
 use crate::log::{self, Place};
 use crate::pointer::{Block, Pointer, pointer, set_pointer};
 use crate::space::Run;
-use crate::state::{Need, State, Stop};
+use crate::state::{Blocks, Need, State, Stop};
 use crate::store::Store;
 use crate::sync::Held;
 
@@ -34,7 +34,7 @@ struct Plan {
 
 /// What a commit writes.
 struct Work {
-    blocks: Vec<(u64, Rc<Block>)>,
+    blocks: Blocks,
     superblock: Vec<u8>,
     generation: u64,
 }
@@ -201,6 +201,9 @@ impl State {
         self.dirty.clear();
         self.structural = false;
         self.unlogged.clear();
+        blocks.sort_unstable_by_key(|(block, _)| *block);
+        let blocks: Blocks = blocks.into();
+        self.in_flight = Some(blocks.clone());
         Ok(Work {
             blocks,
             superblock: self.superblock.encode(),
@@ -239,6 +242,7 @@ impl<D: BlockDevice> Store<D> {
         written?;
         {
             let mut state = self.state.borrow_mut();
+            state.in_flight = None;
             state.lift_floors(generation);
             state.cache.trim();
             state.space.trim();
@@ -248,9 +252,8 @@ impl<D: BlockDevice> Store<D> {
         Ok(())
     }
 
-    async fn write_commit(&self, mut work: Work) -> Result<(), Error> {
+    async fn write_commit(&self, work: Work) -> Result<(), Error> {
         let doing = "writing metadata";
-        work.blocks.sort_unstable_by_key(|(block, _)| *block);
         let mut rest = &work.blocks[..];
         let mut buffer = Vec::new();
         while let Some((first, _)) = rest.first() {

@@ -122,6 +122,9 @@ impl Object {
     }
 }
 
+/// Blocks with their places on the device, in order.
+pub type Blocks = Rc<[(u64, Rc<Block>)]>;
+
 /// The state of a mounted datastore.
 pub struct State {
     /// The superblock of the last commit; size and label as of now.
@@ -144,6 +147,8 @@ pub struct State {
     pub space: Space,
     /// Requests.
     pub tickets: Tickets,
+    /// Blocks that a commit is writing, in order. What leads to them is in memory already, so others may ask for them before the device has them.
+    pub in_flight: Option<Blocks>,
     /// Changes since the log was written last.
     pub unlogged: Vec<Entry>,
     /// Number of the next pending write.
@@ -170,12 +175,20 @@ impl State {
             structural: false,
             cache: Cache::new(cache.max(64)),
             tickets: Tickets::default(),
+            in_flight: None,
             unlogged: Vec::new(),
             next_pending: 0,
             held_floors: Vec::new(),
             failed: false,
             read_only: false,
         }
+    }
+
+    /// A block that a commit is writing.
+    pub fn in_flight(&self, block: u64) -> Option<Rc<Block>> {
+        let blocks = self.in_flight.as_ref()?;
+        let place = blocks.binary_search_by_key(&block, |(block, _)| *block).ok()?;
+        Some(blocks[place].1.clone())
     }
 
     /// Puts an object in its place, with its name.

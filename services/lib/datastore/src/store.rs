@@ -145,11 +145,20 @@ impl<D: BlockDevice> Store<D> {
         Ok(node)
     }
 
+    /// A block of metadata, which may still be on its way to the device.
+    async fn read_metadata(&self, block: u64, doing: &'static str) -> Result<Rc<Block>, Error> {
+        let in_flight = self.state.borrow().in_flight(block);
+        match in_flight {
+            Some(node) => Ok(node),
+            None => self.read_block(block, doing).await,
+        }
+    }
+
     /// Reads into memory what an operation needs.
     pub(crate) async fn load(&self, need: Need, trim: bool) -> Result<(), Error> {
         match need {
             Need::Node(key, from) => {
-                let node = self.read_block(from.block, "reading metadata").await?;
+                let node = self.read_metadata(from.block, "reading metadata").await?;
                 let mut state = self.state.borrow_mut();
                 if trim {
                     state.cache.trim();
@@ -165,7 +174,7 @@ impl<D: BlockDevice> Store<D> {
                     return Ok(());
                 };
                 let block = bitmap_block(u64::from(group), slot);
-                let bitmap = self.read_block(block, "reading a bitmap").await?;
+                let bitmap = self.read_metadata(block, "reading a bitmap").await?;
                 let mut state = self.state.borrow_mut();
                 if state.space.descriptor(u64::from(group)) != Some(descriptor) {
                     return Ok(());

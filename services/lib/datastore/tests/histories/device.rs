@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::task::Poll;
 use tessera_block::{BlockDevice, Geometry, IoError};
 
 /// Bytes of a sector.
@@ -50,9 +52,21 @@ pub struct CutDevice {
     /// What a power cut leaves for certain.
     durable: RefCell<Vec<u8>>,
     /// Sectors written since the last flush, in order, with their content.
-    unflushed: RefCell<Vec<(u64, Vec<u8>)>>,
+    unflushed: RefCell<Vec<Write>>,
+    /// Sectors written so far.
+    written: Cell<u64>,
     /// Writes, flushes and discards until the power goes.
     left: Cell<Option<u64>>,
+    /// How long requests take, while several tasks are at work.
+    delays: RefCell<Option<Random>>,
+}
+
+/// A sector that was written.
+struct Write {
+    /// Its number among all that were.
+    number: u64,
+    sector: u64,
+    data: Vec<u8>,
 }
 
 impl CutDevice {
@@ -61,8 +75,38 @@ impl CutDevice {
             current: RefCell::new(vec![0; bytes]),
             durable: RefCell::new(vec![0; bytes]),
             unflushed: RefCell::default(),
+            written: Cell::new(0),
             left: Cell::new(None),
+            delays: RefCell::new(None),
         }
+    }
+
+    /// From now on requests take a while, each another, so that tasks overtake each other; or they do not.
+    pub fn set_delays(&self, random: Option<Random>) {
+        self.delays.replace(random);
+    }
+
+    /// Waits for up to a few turns of the task.
+    pub async fn delay(&self) {
+        let mut turns = self.delays.borrow_mut().as_mut().map_or(0, |random| random.below(4));
+        poll_fn(|context| {
+            if turns == 0 {
+                return Poll::Ready(());
+            }
+            turns -= 1;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn note(&self, sector: u64, data: &[u8]) {
+        let number = self.written.replace(self.written.get() + 1);
+        self.unflushed.borrow_mut().push(Write {
+            number,
+            sector,
+            data: data.to_vec(),
+        });
     }
 
     /// The power goes after that many requests.
@@ -88,15 +132,15 @@ impl CutDevice {
         let mut put = |sector: u64, data: &[u8]| durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(data);
         match mode {
             Cut::Drop => {}
-            Cut::Keep => writes.iter().for_each(|(sector, data)| put(*sector, data)),
+            Cut::Keep => writes.iter().for_each(|write| put(write.sector, &write.data)),
             Cut::Prefix => {
                 let count = random.below(writes.len() as u64 + 1) as usize;
-                writes[..count].iter().for_each(|(sector, data)| put(*sector, data));
+                writes[..count].iter().for_each(|write| put(write.sector, &write.data));
             }
             Cut::Any => {
                 let mut versions: BTreeMap<u64, Vec<&Vec<u8>>> = BTreeMap::new();
-                for (sector, data) in &writes {
-                    versions.entry(*sector).or_default().push(data);
+                for write in &writes {
+                    versions.entry(write.sector).or_default().push(&write.data);
                 }
                 let keep = [10, 50, 90][random.below(3) as usize];
                 for (sector, versions) in versions {
@@ -107,7 +151,7 @@ impl CutDevice {
             }
         }
         let mut current = self.current.borrow_mut();
-        for (sector, _) in &writes {
+        for Write { sector, .. } in &writes {
             let range = *sector as usize * SECTOR..(*sector as usize + 1) * SECTOR;
             current[range.clone()].copy_from_slice(&durable[range]);
         }
@@ -141,40 +185,51 @@ impl BlockDevice for CutDevice {
 
     async fn read(&self, sector: u64, buffer: &mut [u8]) -> Result<(), IoError> {
         self.geometry().check_buffer(sector, buffer.len())?;
+        self.delay().await;
         if self.is_dead() {
             return Err(IoError::Gone);
         }
         buffer.copy_from_slice(&self.current.borrow()[sector as usize * SECTOR..][..buffer.len()]);
+        self.delay().await;
         Ok(())
     }
 
     async fn write(&self, sector: u64, data: &[u8]) -> Result<(), IoError> {
         self.geometry().check_write(sector, data.len())?;
+        self.delay().await;
         let last = self.count()?;
         self.current.borrow_mut()[sector as usize * SECTOR..][..data.len()].copy_from_slice(data);
-        let mut unflushed = self.unflushed.borrow_mut();
-        unflushed.extend(
-            data.chunks(SECTOR)
-                .enumerate()
-                .map(|(step, part)| (sector + step as u64, part.to_vec())),
-        );
+        for (sector, part) in (sector..).zip(data.chunks(SECTOR)) {
+            self.note(sector, part);
+        }
+        self.delay().await;
         if last { Err(IoError::Gone) } else { Ok(()) }
     }
 
     async fn flush(&self) -> Result<(), IoError> {
+        // What is written while it flushes is none of its business.
+        let end = self.written.get();
+        self.delay().await;
         // Power that goes during a flush may leave anything of it.
         if self.count()? {
             return Err(IoError::Gone);
         }
-        let mut durable = self.durable.borrow_mut();
-        for (sector, data) in self.unflushed.take() {
-            durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
+        let (flushed, rest) = self.unflushed.take().into_iter().partition(|write| write.number < end);
+        self.unflushed.replace(rest);
+        let flushed: Vec<Write> = flushed;
+        {
+            let mut durable = self.durable.borrow_mut();
+            for Write { sector, data, .. } in flushed {
+                durable[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&data);
+            }
         }
+        self.delay().await;
         Ok(())
     }
 
     async fn discard(&self, sector: u64, count: u64) -> Result<(), IoError> {
         self.geometry().check(sector, count)?;
+        self.delay().await;
         if self.count()? {
             return Err(IoError::Gone);
         }
@@ -182,8 +237,9 @@ impl BlockDevice for CutDevice {
         let garbage = [0xdb; SECTOR];
         for sector in sector..sector + count {
             self.current.borrow_mut()[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&garbage);
-            self.unflushed.borrow_mut().push((sector, garbage.to_vec()));
+            self.note(sector, &garbage);
         }
+        self.delay().await;
         Ok(())
     }
 }

@@ -10,13 +10,13 @@ use tessera_datastore::{CheckOptions, DiskOptions, Error, FormatOptions, Kind, M
 
 /// Bytes of the device: little more than the least, so that it gets full now and then.
 const BYTES: usize = 7 << 20;
-const MAX_DISK: u64 = 3 << 19;
+pub const MAX_DISK: u64 = 3 << 19;
 
 /// A change id or a snapshot, and what the disk held then.
 type Question = (Option<u64>, Option<u32>, Rc<BTreeMap<u64, u64>>);
 
 /// A write whose data is on its way.
-struct Open {
+pub struct Open {
     ticket: Ticket,
     disk: String,
     first: u64,
@@ -25,20 +25,20 @@ struct Open {
 }
 
 pub struct History {
-    random: Random,
+    pub random: Random,
     /// None only while it is being mounted.
-    store: Option<Store<CutDevice>>,
+    pub store: Option<Store<CutDevice>>,
     /// What the names may stand for after a power cut: as of the last flush, and what was done since.
-    candidates: Vec<Names>,
-    names: Names,
-    open: Vec<Open>,
-    stamp: u64,
+    pub candidates: Vec<Names>,
+    pub names: Names,
+    pub open: Vec<Open>,
+    pub stamp: u64,
     pub cuts: u64,
     pub operations: u64,
-    trace: Vec<String>,
+    pub trace: Vec<String>,
 }
 
-fn fill(stamp: u64, first: u64, count: u64) -> Vec<u8> {
+pub fn fill(stamp: u64, first: u64, count: u64) -> Vec<u8> {
     let mut data = Vec::with_capacity(count as usize * SECTOR);
     for sector in first..first + count {
         for _ in 0..SECTOR / 16 {
@@ -50,7 +50,7 @@ fn fill(stamp: u64, first: u64, count: u64) -> Vec<u8> {
 }
 
 /// The stamp of a sector's content; none for what nobody wrote there.
-fn stamp_of(data: &[u8], sector: u64) -> Option<u64> {
+pub fn stamp_of(data: &[u8], sector: u64) -> Option<u64> {
     let words = data.as_chunks::<8>().0;
     let stamp = u64::from_le_bytes(words[0]);
     if stamp == ZERO {
@@ -89,22 +89,22 @@ impl History {
         }
     }
 
-    fn store(&self) -> &Store<CutDevice> {
+    pub fn store(&self) -> &Store<CutDevice> {
         self.store.as_ref().unwrap()
     }
 
-    fn is_dead(&self) -> bool {
+    pub fn is_dead(&self) -> bool {
         self.store().device().is_dead()
     }
 
     #[track_caller]
-    fn fail(&self, what: &str) -> ! {
+    pub fn fail(&self, what: &str) -> ! {
         panic!("{what}\nhistory:\n  {}", self.trace.join("\n  "));
     }
 
     /// A result of an operation: whether it was done. What a full datastore or a power cut refuses is not.
     #[track_caller]
-    fn done<T>(&self, result: Result<T, Error>) -> Option<T> {
+    pub fn done<T>(&self, result: Result<T, Error>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(Error::NoSpace { .. }) if !self.is_dead() => None,
@@ -119,7 +119,7 @@ impl History {
     }
 
     /// Everything so far is certain.
-    fn flushed(&mut self) {
+    pub fn flushed(&mut self) {
         self.candidates = vec![self.names.clone()];
         for (name, disk) in &self.names.disks {
             let content = &mut *disk.content.borrow_mut();
@@ -143,12 +143,12 @@ impl History {
         }
     }
 
-    fn any_disk(&mut self) -> Option<(String, Disk)> {
+    pub fn any_disk(&mut self) -> Option<(String, Disk)> {
         let place = self.random.below(self.names.disks.len() as u64) as usize;
         self.names.disks.iter().nth(place).map(|(name, disk)| (name.clone(), disk.clone()))
     }
 
-    fn any_range(&mut self, disk: &Disk) -> (u64, u64) {
+    pub fn any_range(&mut self, disk: &Disk) -> (u64, u64) {
         let sectors = disk.size / SECTOR as u64;
         let most = match self.random.below(4) {
             0 => 3,
@@ -172,7 +172,7 @@ impl History {
             .any(|open| open.disk == name && open.first / 8 * 8 < end && start < (open.first + open.count).next_multiple_of(8))
     }
 
-    fn close(&mut self, which: impl Fn(&Open) -> bool) {
+    pub fn close(&mut self, which: impl Fn(&Open) -> bool) {
         let (closing, rest) = core::mem::take(&mut self.open).into_iter().partition(which);
         self.open = rest;
         for open in closing {
@@ -203,6 +203,9 @@ impl History {
     }
 
     fn step(&mut self) {
+        if self.random.chance(10) {
+            return self.together();
+        }
         match self.random.below(100) {
             0..30 => self.write(),
             30..40 => self.write_by_extents(),
@@ -280,7 +283,7 @@ impl History {
         }
     }
 
-    fn settle(&self, disk: &Disk, first: u64, count: u64) {
+    pub fn settle(&self, disk: &Disk, first: u64, count: u64) {
         let mut data = vec![0; count as usize * SECTOR];
         self.done(block_on(self.store().read(disk.id, first * SECTOR as u64, &mut data)));
         let mut content = disk.content.borrow_mut();
@@ -449,6 +452,7 @@ impl History {
                 name: snapshot_name.clone(),
                 size: disk.size,
                 stamps: stamps.clone(),
+                instead: BTreeMap::new(),
                 change_id,
             };
             names.disks.get_mut(&name).unwrap().snapshots.push(snapshot);
@@ -614,7 +618,7 @@ impl History {
     }
 
     /// Compares a disk with what it should hold; after a power cut, with what it may hold.
-    fn compare(&self, name: &str, disk: &Disk, after_cut: bool) -> Result<(), String> {
+    pub fn compare(&self, name: &str, disk: &Disk, after_cut: bool) -> Result<(), String> {
         let content = disk.content.borrow();
         self.each_sector(disk.id, disk.size, |sector, stamp| {
             let good = match stamp {
@@ -635,7 +639,7 @@ impl History {
         for snapshot in &disk.snapshots {
             self.each_sector(snapshot.id, snapshot.size, |sector, stamp| {
                 let wanted = snapshot.stamps.get(&sector).copied().unwrap_or(ZERO);
-                if stamp == Some(wanted) {
+                if stamp == Some(wanted) || stamp.is_some() && stamp.as_ref() == snapshot.instead.get(&sector) {
                     Ok(())
                 } else {
                     Err(format!("sector {sector} of {} holds {stamp:?}, not {wanted}", snapshot.name))
@@ -646,7 +650,7 @@ impl History {
     }
 
     /// Reads an object from start to end.
-    fn each_sector(&self, id: u32, size: u64, mut each: impl FnMut(u64, Option<u64>) -> Result<(), String>) -> Result<(), String> {
+    pub fn each_sector(&self, id: u32, size: u64, mut each: impl FnMut(u64, Option<u64>) -> Result<(), String>) -> Result<(), String> {
         let mut buffer = [0; 128 << 10];
         let mut at = 0;
         while at < size {
@@ -771,6 +775,7 @@ impl History {
         };
         // What is there now is certain.
         for disk in names.disks.values_mut() {
+            self.look_at_snapshots(disk);
             let mut stamps = BTreeMap::new();
             let read = self.each_sector(disk.id, disk.size, |sector, stamp| {
                 stamps.extend(stamp.filter(|stamp| *stamp != ZERO).map(|stamp| (sector, stamp)));

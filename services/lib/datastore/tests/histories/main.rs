@@ -3,6 +3,7 @@
 mod device;
 mod history;
 mod model;
+mod together;
 
 use history::History;
 

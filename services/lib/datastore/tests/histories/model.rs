@@ -67,6 +67,8 @@ pub struct Snapshot {
     pub name: String,
     pub size: u64,
     pub stamps: Rc<BTreeMap<u64, u64>>,
+    /// What sectors may hold instead that were written while it was taken, until a look tells.
+    pub instead: BTreeMap<u64, u64>,
     pub change_id: u64,
 }
 
