@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-storage-long system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -217,6 +217,11 @@ unit: web-unit ## Run the tests that need no machine
 test-power-cuts: ## Cut the power in 100,000 random histories of a datastore (HISTORIES=NUMBER, FIRST=SEED)
 	$(call say,Cutting the power)
 	@$(HOST_CARGO) test --release -q -p tessera-datastore --test histories -- --ignored --nocapture
+
+test-storage-long: image ## Kill the storage server 100 times under load, and cut the power of the whole machine 20 times
+	$(call say,Running the long tests of storage)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@TESSERA_LONG=1 TESSERA_WATCHDOG_FACTOR=10 $(HOST_BIN)/system-tests --machine qemu datastore/power-cuts guest-disk/kill-storage
 
 system-tests: image ## Boot the system in emulated machines and speak to it (ONLY=NAME for a part, ONLY='--machine bochs' for one emulator)
 	$(call say,Running the whole-system tests)

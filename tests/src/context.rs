@@ -23,6 +23,8 @@ pub struct Environment {
     pub images: Images,
     /// Watchdogs are multiplied by this (`TESSERA_WATCHDOG_FACTOR`), for slow or busy machines.
     pub patience: u32,
+    /// Tests that repeat something do it often (`TESSERA_LONG`).
+    pub long: bool,
 }
 
 impl Environment {
@@ -43,6 +45,7 @@ impl Environment {
             logs,
             images,
             patience,
+            long: std::env::var_os("TESSERA_LONG").is_some(),
         })
     }
 }

@@ -16,6 +16,7 @@ mod lifecycle;
 mod management;
 mod network;
 mod panic_record;
+mod power_cuts;
 mod share;
 mod shell;
 mod storage;
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Case> {
         guest_disk::CASES,
         guest_net::CASES,
         datastore::CASES,
+        power_cuts::CASES,
         format::CASES,
         conformance::CASES,
         share::CASES,

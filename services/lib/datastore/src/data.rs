@@ -160,6 +160,7 @@ impl<D: BlockDevice> Store<D> {
         let mut whole = Vec::new();
         let mut content = data;
         if offset != start || end != offset + data.len() as u64 {
+            self.let_writes_in_place_end(object).await;
             whole = vec![0; (end - start) as usize];
             // The blocks are locked, so their edges stay what they are.
             for (block, partial) in [(start, offset != start), (end - BLOCK as u64, end != offset + data.len() as u64)] {

@@ -37,6 +37,8 @@ pub struct Ticket {
     epoch: u64,
     write: bool,
     pending: Option<u64>,
+    /// The epoch among the object's writes in place.
+    in_place: Option<u64>,
 }
 
 /// The answer of a look-up in memory.
@@ -132,9 +134,13 @@ impl State {
     }
 
     fn begin(&mut self, object: u32, write: bool, pending: Option<u64>) -> Ticket {
+        let mut in_place = None;
         if write {
             if let Ok(object) = self.object_mut(object) {
                 object.writing += 1;
+                if pending.is_none() {
+                    in_place = Some(object.in_place.begin());
+                }
             }
         }
         Ticket {
@@ -142,6 +148,7 @@ impl State {
             epoch: self.tickets.begin(),
             write,
             pending,
+            in_place,
         }
     }
 
@@ -317,6 +324,21 @@ impl<D: BlockDevice> Store<D> {
             .map_err(Error::io("copying a block"))
     }
 
+    /// Waits for the writes in place that are under way: they may be writing parts of blocks that the caller has locked and is about to write anew as a whole.
+    pub(crate) async fn let_writes_in_place_end(&self, object: u32) {
+        let Ok(ended) = self.state.borrow_mut().object_mut(object).map(|object| object.in_place.advance()) else {
+            return;
+        };
+        self.event
+            .until(|| {
+                let state = self.state.borrow();
+                state
+                    .object(object)
+                    .map_or(Some(()), |object| object.in_place.ended(ended).then_some(()))
+            })
+            .await;
+    }
+
     /// A request came to its end. `done` says whether its data is where it should be: after a write, new blocks belong to the object then, durably from the next
     /// [`Store::flush`] on; otherwise the object keeps what it had.
     pub fn finish(&self, ticket: Ticket, done: bool) {
@@ -334,6 +356,10 @@ impl<D: BlockDevice> Store<D> {
         if let Ok(object) = state.object_mut(ticket.object) {
             object.writing = object.writing.saturating_sub(1);
             waited_for |= object.frozen;
+            if let Some(epoch) = ticket.in_place {
+                waited_for |= object.in_place.is_waited_for();
+                object.in_place.end(epoch);
+            }
             let place = object.pending.iter().position(|pending| Some(pending.id) == ticket.pending);
             pending = place.map(|place| object.pending.swap_remove(place));
         }

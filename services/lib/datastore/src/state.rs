@@ -79,6 +79,8 @@ pub struct Object {
     pub record: Record,
     /// Writes under way.
     pub writing: u32,
+    /// Those of them that write in place and keep nobody away from their blocks.
+    pub in_place: Tickets,
     /// Whether new writes have to wait: a snapshot is being taken, or it is being removed.
     pub frozen: bool,
     /// Writes under way that change the tree.
@@ -95,6 +97,7 @@ impl Object {
         Self {
             record,
             writing: 0,
+            in_place: Tickets::default(),
             frozen: false,
             pending: Vec::new(),
             hint: 0,

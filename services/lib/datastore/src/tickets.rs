@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 
 /// Requests under way, counted by the epoch in which they began. Beginning and ending are a few instructions each.
+#[derive(Debug)]
 pub struct Tickets {
     first: u64,
     counts: VecDeque<u32>,
@@ -50,6 +51,11 @@ impl Tickets {
         self.counts.push_back(0);
         self.end(u64::MAX);
         ended
+    }
+
+    /// Whether somebody may wait for requests of an earlier epoch.
+    pub fn is_waited_for(&self) -> bool {
+        self.counts.len() > 1
     }
 
     /// Whether every request of that epoch and earlier ones has ended.
