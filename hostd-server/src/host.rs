@@ -590,6 +590,8 @@ pub trait Host {
     fn certificate(&self) -> Reply<'_, CertificateFacts>;
     /// Replaces certificate chain and key, both PEM.
     fn set_certificate<'a>(&'a self, chain: &'a str, key: &'a str) -> Reply<'a, ()>;
+    /// Makes a new certificate of the host's own with this host name and the present addresses.
+    fn renew_certificate<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
     /// Writes to the host's own console.
     fn announce(&self, line: &str);
 }

@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     smol::block_on(executor.run(async {
         let host = Rc::new(Simulated::new(Duration::from_millis(options.delay)));
         let machine = Rc::new(Machine::new(executor.clone()));
-        let api = Api::start(host, machine, Rc::new(MemoryStore), Some(&options.password))
+        let api = Api::start(host, machine, Rc::new(MemoryStore::default()), Some(&options.password))
             .await
             .map_err(|error| format!("{error:?}"))?;
         let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], options.port))?;

@@ -7,7 +7,10 @@ use std::{
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
-use tessera_hostd::{future::LocalFuture, platform::Platform};
+use tessera_hostd::{
+    future::LocalFuture,
+    platform::{Outcome, Platform, Work},
+};
 
 /// Tasks run on one thread.
 pub struct Machine {
@@ -44,6 +47,9 @@ impl Platform for Machine {
         Box::pin(async move {
             smol::Timer::after(Duration::from_millis(ms)).await;
         })
+    }
+    fn offload(&self, work: Work) -> LocalFuture<'static, Option<Outcome>> {
+        Box::pin(async move { Some(smol::unblock(work).await) })
     }
     fn spawn(&self, future: LocalFuture<'static, ()>) {
         self.executor.spawn(future).detach();

@@ -796,6 +796,9 @@ impl Host for Simulated {
     fn set_certificate<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, ()> {
         now(fail(Failure::Unsupported, "A simulated host has no certificate"))
     }
+    fn renew_certificate<'a>(&'a self, _: &'a str) -> Reply<'a, ()> {
+        now(fail(Failure::Unsupported, "A simulated host has no certificate"))
+    }
     fn announce(&self, line: &str) {
         println!("{line}");
     }

@@ -97,7 +97,7 @@ fn with_host(test: impl AsyncFnOnce(Host)) {
         let api = Api::start(
             host,
             Rc::new(Machine::new(executor.clone())),
-            Rc::new(MemoryStore),
+            Rc::new(MemoryStore::default()),
             Some("correct horse"),
         )
         .await

@@ -69,6 +69,17 @@ pub(crate) struct Settings {
     pub(crate) policies: BTreeMap<String, crate::model::ServicePolicy>,
 }
 
+impl Settings {
+    /// The host's name with its domain.
+    pub(crate) fn full_name(&self) -> String {
+        if self.domain.is_empty() {
+            self.host_name.clone()
+        } else {
+            format!("{}.{}", self.host_name, self.domain)
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -175,6 +186,35 @@ impl Data {
             );
         }
         data
+    }
+
+    /// Makes a record what it is in the state, after a change of it was not kept. How tasks ended and what happened stays known until a restart.
+    pub(super) fn put_back(&mut self, key: &str, kept: Option<&[u8]>) {
+        fn put_back<K: Ord, T: DeserializeOwned>(records: &mut BTreeMap<K, T>, key: K, kept: Option<&[u8]>) {
+            match kept.and_then(|kept| serde_json::from_slice(kept).ok()) {
+                Some(record) => records.insert(key, record),
+                None => records.remove(&key),
+            };
+        }
+        let Some((kind, name)) = key.split_once('/') else {
+            if key == "settings" {
+                self.settings = kept.and_then(|kept| serde_json::from_slice(kept).ok()).unwrap_or_default();
+            }
+            return;
+        };
+        let name = String::from(name);
+        match kind {
+            "user" => put_back(&mut self.users, name, kept),
+            "role" => put_back(&mut self.roles, name, kept),
+            "permission" => put_back(&mut self.permissions, name, kept),
+            "key" => put_back(&mut self.keys, name, kept),
+            "vm" => put_back(&mut self.vms, name, kept),
+            "id" => put_back(&mut self.ids, name, kept),
+            "task" if kept.is_none() => {
+                name.parse().ok().and_then(|number: u64| self.tasks.remove(&number));
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn number(&mut self) -> u64 {

@@ -24,7 +24,7 @@ use crate::{
     platform::Platform,
     state::{Change, StateError, StateStore},
 };
-use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::cell::RefCell;
 use data::Data;
 
@@ -49,6 +49,8 @@ pub struct Api {
     counters: RefCell<Counters>,
     changes: RefCell<stream::Changes>,
     cancelled: RefCell<Vec<u64>>,
+    /// Log-ins that are being looked at, by address.
+    logging_in: RefCell<BTreeMap<String, u32>>,
     previous_calls: RefCell<Calls>,
 }
 
@@ -144,11 +146,12 @@ impl Api {
             counters: RefCell::default(),
             changes: RefCell::default(),
             cancelled: RefCell::default(),
+            logging_in: RefCell::default(),
             previous_calls: RefCell::default(),
         });
         if api.data.borrow().users.is_empty() {
             let made = password.map_or_else(|| api.random_text(8), Into::into);
-            let hash = api.hash(&made);
+            let hash = PasswordHash::new(&made, api.salt());
             let change = api.data.borrow_mut().add_root(hash, password.is_none());
             api.commit(change).await?;
             if password.is_none() {
@@ -158,7 +161,7 @@ impl Api {
         work::resume(&api).await;
         let weak = Rc::downgrade(&api);
         let platform = api.platform.clone();
-        api.platform.spawn(alloc::boxed::Box::pin(async move {
+        api.platform.spawn(Box::pin(async move {
             // The API may end while this sleeps.
             while let Some(api) = weak.upgrade() {
                 api.sample().await;
@@ -185,14 +188,41 @@ impl Api {
         hex(&random)
     }
 
-    fn hash(&self, password: &str) -> PasswordHash {
+    fn salt(&self) -> [u8; 16] {
         let mut salt = [0; 16];
         self.platform.random(&mut salt);
-        PasswordHash::new(password, salt)
+        salt
     }
 
+    /// What is kept of a password.
+    async fn hash(&self, password: &str) -> Result<PasswordHash, ApiError> {
+        let (password, salt) = (String::from(password), self.salt());
+        self.offload(move || PasswordHash::new(&password, salt)).await
+    }
+
+    /// Has something computed that takes long, while other requests are answered.
+    async fn offload<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+        let outcome = self.platform.offload(Box::new(move || Box::new(work()))).await;
+        outcome
+            .and_then(|outcome| outcome.downcast().ok())
+            .map(|outcome| *outcome)
+            .ok_or_else(|| {
+                let message = "Too many log-ins and changes of passwords are waiting already";
+                ApiError::new(503, "busy", message, "Try again in a moment.")
+            })
+    }
+
+    /// Keeps changes that were made in memory; takes them back there if they cannot be kept.
     pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), StateError> {
-        self.store.commit(changes).await
+        let keys: Vec<String> = changes.iter().map(|change| change.key().into()).collect();
+        let kept = self.store.commit(changes).await;
+        if kept.is_err() {
+            let mut data = self.data.borrow_mut();
+            for key in keys {
+                data.put_back(&key, self.store.get(&key).as_deref());
+            }
+        }
+        kept
     }
 
     async fn sample(&self) {

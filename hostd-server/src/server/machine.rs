@@ -1,5 +1,6 @@
 //! Time and tasks.
 
+use super::worker::Worker;
 use alloc::{boxed::Box, rc::Rc, vec::Vec};
 use core::{
     cell::RefCell,
@@ -7,8 +8,16 @@ use core::{
     task::{Poll, Waker},
 };
 use tessera_device::Executor;
-use tessera_hostd::{future::LocalFuture, platform::Platform};
-use tessera_rt::time;
+use tessera_hostd::{
+    future::LocalFuture,
+    platform::{Outcome, Platform, Work},
+};
+use tessera_rt::{abi::Error, time};
+
+/// Computations that may wait: hashes of passwords, each some tenths of a second.
+const MOST_COMPUTATIONS: usize = 16;
+/// Calls that may wait.
+const MOST_CALLS: usize = 64;
 
 /// Who sleeps, and until when (milliseconds).
 type Sleepers = Rc<RefCell<Vec<(u64, Waker)>>>;
@@ -17,6 +26,8 @@ type Sleepers = Rc<RefCell<Vec<(u64, Waker)>>>;
 pub struct Machine {
     executor: Executor,
     sleepers: Sleepers,
+    computations: Worker,
+    calls: Rc<Worker>,
 }
 
 fn now() -> u64 {
@@ -25,11 +36,22 @@ fn now() -> u64 {
 
 impl Machine {
     /// Nothing runs.
-    pub fn new() -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// `NoMemory`: there is no room for threads.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self {
             executor: Executor::new(),
             sleepers: Sleepers::default(),
-        }
+            // As urgent as guests' processors: whoever guesses passwords takes no time from anybody but by the share of one thread.
+            computations: Worker::start(MOST_COMPUTATIONS, 2)?,
+            calls: Rc::new(Worker::start(MOST_CALLS, 0)?),
+        })
+    }
+
+    /// For calls to other servers that take long.
+    pub fn calls(&self) -> Rc<Worker> {
+        self.calls.clone()
     }
 
     /// Runs what is due. True: there is more.
@@ -46,6 +68,8 @@ impl Machine {
         for waker in due {
             waker.wake();
         }
+        self.computations.turn();
+        self.calls.turn();
         self.executor.run();
         self.executor.has_work()
     }
@@ -89,6 +113,10 @@ impl Platform for Machine {
             }
             Poll::Pending
         }))
+    }
+
+    fn offload(&self, work: Work) -> LocalFuture<'static, Option<Outcome>> {
+        self.computations.run(work)
     }
 
     fn spawn(&self, future: LocalFuture<'static, ()>) {

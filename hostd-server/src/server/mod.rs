@@ -4,32 +4,36 @@ mod machine;
 mod network;
 mod pages;
 mod random;
+pub mod tls;
+pub mod worker;
 
-use crate::servers::Servers;
-use alloc::{boxed::Box, rc::Rc, string::ToString, sync::Arc};
-use core::net::IpAddr;
+use crate::servers::{
+    Servers, Stores,
+    state::{self, Found, StoreFile},
+};
+use alloc::{boxed::Box, rc::Rc, string::ToString};
 use machine::Machine;
 use network::SwitchPort;
-use tessera_crypto::{Identity, rustls::ServerConfig};
 use tessera_hostd::{
     api::Api,
     files::Pack,
     http::{Request, Response, Service, serve},
     net::{Ipv4, Port, Stack},
     platform::Platform,
-    state::MemoryStore,
+    state::{Keeper, StateStore},
     tls::TlsStream,
 };
 use tessera_rt::{Notification, exit, log, start, start::start_info, time};
+use tls::Tls;
 
 /// The port of HTTPS.
 const HTTPS: u16 = 443;
 /// Where what is asked of the API begins.
 const API: &str = "/api/";
-/// Days that a certificate of the host's own making is good.
-const DAYS: u32 = 3650;
 /// What the manifest's argument with the first password begins with.
 const PASSWORD: &str = "password=";
+/// Milliseconds between two looks for a datastore that can take the state.
+const LOOK_MS: u64 = 2000;
 /// Milliseconds of the longest pause.
 const PAUSE_MS: u64 = 20;
 
@@ -48,10 +52,10 @@ fn service(api: Rc<Api>, pages: Option<Pack>) -> Service {
 }
 
 /// Accepts connections for ever.
-async fn listen(machine: Rc<Machine>, stack: Stack, config: Arc<ServerConfig>, service: Service) {
+async fn listen(machine: Rc<Machine>, stack: Stack, tls: Rc<Tls>, service: Service) {
     loop {
         let (socket, peer) = stack.accept(HTTPS).await;
-        match TlsStream::new(socket, config.clone()) {
+        match TlsStream::new(socket, tls.config()) {
             Ok(stream) => {
                 let platform: Rc<dyn Platform> = machine.clone();
                 let connection = serve(platform, Box::new(stream), peer.to_string(), true, service.clone());
@@ -62,33 +66,16 @@ async fn listen(machine: Rc<Machine>, stack: Stack, config: Arc<ServerConfig>, s
     }
 }
 
-fn identity(machine: &Machine) -> Identity {
-    let now = machine.unix_ms() / 1000;
-    let made = Identity::self_signed("tessera", &["tessera", "localhost"], &[IpAddr::from([127, 0, 0, 1])], now, DAYS);
-    match made {
-        Ok(identity) => {
-            log::info!("certificate with the fingerprint {}", identity.describe().fingerprint);
-            identity
-        }
-        Err(error) => {
-            log::error!("the host's certificate: {error}");
-            exit(1, "no certificate can be made")
-        }
-    }
-}
-
 /// The program.
 pub fn run() {
     if !random::seed() {
         log::warn!("the processor has no random numbers: keys are made of the clock's jitter");
     }
-    let machine = Rc::new(Machine::new());
-    let identity = identity(&machine);
-    let config = match tessera_crypto::server_config(&identity) {
-        Ok(config) => config,
+    let machine = match Machine::new() {
+        Ok(machine) => Rc::new(machine),
         Err(error) => {
-            log::error!("TLS: {error}");
-            exit(1, "TLS cannot be set up")
+            log::error!("hostd's threads cannot be started: {}", error.text());
+            exit(1, "there is no room for threads: raise `memory` of hostd in the manifest")
         }
     };
     let port = match SwitchPort::open() {
@@ -99,8 +86,7 @@ pub fn run() {
         }
     };
     let stack = Stack::new(Box::new(port.clone()), Ipv4::Dhcp, random::number(), machine.monotonic_ms());
-    let host = Servers::new(machine.clone(), stack.clone(), port.mac(), identity);
-    start_api(&machine, &stack, config, Rc::new(host));
+    start_api(&machine, &stack, port.mac());
     start::ready();
     let mut addresses = alloc::vec::Vec::new();
     loop {
@@ -126,18 +112,94 @@ pub fn run() {
     }
 }
 
+/// Opens the state where it is, or where there is room for it.
+async fn open_state(stores: &Stores, platform: &Rc<dyn Platform>) -> Keeper<StoreFile> {
+    let (name, known) = match state::find(stores, platform, true).await {
+        Found::There(name) => (name, true),
+        Found::Room(name) => (name, false),
+        Found::Nowhere => {
+            log::warn!("there is no datastore for the host's own settings: nothing of them will be kept");
+            return Keeper::new(None);
+        }
+    };
+    match state::open(stores, platform, &name).await {
+        Ok(files) => {
+            log::info!("the host's settings are kept in datastore {name}");
+            Keeper::new(Some(files))
+        }
+        Err(error) if known => {
+            // Whoever goes on without it would begin another state.
+            log::error!("the state in datastore {name} cannot be opened: {error:?}");
+            exit(1, "there is no state")
+        }
+        Err(error) => {
+            log::error!("datastore {name} does not take the host's settings ({error:?}): nothing of them will be kept");
+            Keeper::new(None)
+        }
+    }
+}
+
+/// While nothing is kept: looks for a datastore, and moves the state there.
+async fn look_for_a_store(stores: Rc<Stores>, platform: Rc<dyn Platform>, keeper: Rc<Keeper<StoreFile>>) {
+    while !keeper.persistent() {
+        platform.sleep(LOOK_MS).await;
+        // A disk that nobody can use now is named in the list of datastores; here it would be so every few seconds.
+        if !stores.list().is_ok_and(|all| all.iter().any(|store| store.problem.is_empty())) {
+            continue;
+        }
+        let name = match state::find(&stores, &platform, false).await {
+            Found::There(name) => {
+                log::warn!("datastore {name} with the host's settings appeared: starting again with them");
+                exit(1, "the state appeared")
+            }
+            Found::Room(name) => name,
+            Found::Nowhere => continue,
+        };
+        let moved = match state::open(&stores, &platform, &name).await {
+            Ok(files) => keeper.adopt(files).await,
+            Err(error) => Err(error),
+        };
+        match moved {
+            Ok(()) => log::info!("the host's settings are kept in datastore {name} from now on"),
+            Err(error) => log::error!("datastore {name} does not take the host's settings: {error:?}"),
+        }
+    }
+}
+
 /// Begins everything that waits for others.
-fn start_api(machine: &Rc<Machine>, stack: &Stack, config: Arc<ServerConfig>, host: Rc<Servers>) {
+fn start_api(machine: &Rc<Machine>, stack: &Stack, mac: [u8; 6]) {
     let (own, stack) = (machine.clone(), stack.clone());
     machine.spawn(Box::pin(async move {
         let platform: Rc<dyn Platform> = own.clone();
         let words = &start_info().arguments;
         let password = words.iter().find_map(|word| word.strip_prefix(PASSWORD));
-        log::warn!("there is no disk for the host's own settings: nothing of them will be kept");
-        match Api::start(host, platform, Rc::new(MemoryStore), password).await {
+        let stores = Rc::new(Stores::new(platform.clone()));
+        let keeper = Rc::new(open_state(&stores, &platform).await);
+        if let Err(error) = keeper.load().await {
+            log::error!("the state cannot be read: {error:?}");
+            exit(1, "there is no state");
+        }
+        let tls = match Tls::open(&*keeper, platform.unix_ms() / 1000).await {
+            Ok(tls) => Rc::new(tls),
+            Err(error) => {
+                log::error!("{}", error.message);
+                exit(1, "TLS cannot be set up")
+            }
+        };
+        let host = Servers::new(
+            platform.clone(),
+            own.calls(),
+            stores.clone(),
+            keeper.clone(),
+            stack.clone(),
+            mac,
+            tls.clone(),
+        );
+        own.spawn(Box::pin(look_for_a_store(stores, platform.clone(), keeper.clone())));
+        match Api::start(Rc::new(host), platform, keeper, password).await {
             Ok(api) => {
                 log::info!("the Host Client and the API are served at port {HTTPS}");
-                listen(own, stack, config, service(api, pages::open())).await;
+                listen(own, stack, tls, service(api, pages::open())).await;
             }
             Err(error) => {
                 log::error!("the state cannot be read: {error:?}");

@@ -6,14 +6,19 @@ mod console;
 mod init;
 mod machines;
 mod network;
+pub mod state;
 mod stores;
 
+use crate::server::{
+    tls::{self, Tls},
+    worker::Worker,
+};
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
 use core::net::IpAddr;
 use init::Init;
 use machines::Machines;
 use network::Network;
-use stores::Stores;
+pub use stores::Stores;
 use tessera_crypto::Identity;
 use tessera_hostd::{
     future::LocalFuture,
@@ -25,6 +30,7 @@ use tessera_hostd::{
     http::BodySource,
     net::Stack,
     platform::Platform,
+    state::StateStore,
 };
 use tessera_proto::{CallError, FailureKind};
 use tessera_rt::{Connection, Endpoint, abi::Error, grant, log, time};
@@ -77,21 +83,33 @@ fn cannot<'a, T: 'a>(what: &str) -> LocalFuture<'a, Answer<T>> {
 /// The other servers, and what of the host hostd has itself.
 pub struct Servers {
     platform: Rc<dyn Platform>,
-    stores: Stores,
+    calls: Rc<Worker>,
+    stores: Rc<Stores>,
+    store: Rc<dyn StateStore>,
     stack: Stack,
     mac: [u8; 6],
-    identity: Identity,
+    tls: Rc<Tls>,
 }
 
 impl Servers {
-    /// The host that the manifest's grants lead to, with hostd's own network and certificate. To be made once: memory that is shared with others is mapped.
-    pub fn new(platform: Rc<dyn Platform>, stack: Stack, mac: [u8; 6], identity: Identity) -> Self {
+    /// The host that the manifest's grants lead to, with hostd's own network, state and certificate.
+    pub fn new(
+        platform: Rc<dyn Platform>,
+        calls: Rc<Worker>,
+        stores: Rc<Stores>,
+        store: Rc<dyn StateStore>,
+        stack: Stack,
+        mac: [u8; 6],
+        tls: Rc<Tls>,
+    ) -> Self {
         Self {
-            stores: Stores::new(platform.clone()),
             platform,
+            calls,
+            stores,
+            store,
             stack,
             mac,
-            identity,
+            tls,
         }
     }
 }
@@ -159,7 +177,13 @@ impl Host for Servers {
     }
 
     fn vm_power<'a>(&'a self, name: &'a str, action: VmPower) -> Reply<'a, ()> {
-        now(Machines.power(name, action))
+        // Its memory is cleared and its files are read meanwhile.
+        let name = String::from(name);
+        let order = self.calls.run(move || Machines.power(&name, action));
+        Box::pin(async move {
+            let busy = || HostError::new(Failure::Unavailable, "Too many machines are being started or stopped");
+            order.await.unwrap_or_else(|| Err(busy()))
+        })
     }
 
     fn vm_console<'a>(&'a self, name: &'a str) -> Reply<'a, Box<dyn Console>> {
@@ -324,7 +348,7 @@ impl Host for Servers {
     }
 
     fn certificate(&self) -> Reply<'_, CertificateFacts> {
-        let known = self.identity.describe();
+        let known = self.tls.identity().describe();
         now(Ok(CertificateFacts {
             self_signed: known.subject == known.issuer,
             subject: known.subject,
@@ -335,8 +359,26 @@ impl Host for Servers {
         }))
     }
 
-    fn set_certificate<'a>(&'a self, _chain: &'a str, _key: &'a str) -> Reply<'a, ()> {
-        cannot("The host makes its certificate itself and cannot take another one")
+    fn set_certificate<'a>(&'a self, chain: &'a str, key: &'a str) -> Reply<'a, ()> {
+        Box::pin(async move {
+            let invalid =
+                |error: &dyn core::fmt::Display| HostError::new(Failure::Invalid, format!("The certificate is not taken: {error}"));
+            let identity = Identity::from_pem(chain, key).map_err(|error| invalid(&error))?;
+            let now = self.platform.unix_ms() / 1000;
+            if identity.describe().not_after <= now {
+                return Err(invalid(&"it has expired"));
+            }
+            self.tls.take(identity, &*self.store).await
+        })
+    }
+
+    fn renew_certificate<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        Box::pin(async move {
+            let addresses: Vec<IpAddr> = self.stack.addresses().into_iter().map(|(address, _)| address).collect();
+            let identity = tls::self_signed(name, &addresses, self.platform.unix_ms() / 1000);
+            let identity = identity.map_err(|error| HostError::new(Failure::Failed, format!("A certificate cannot be made: {error}")))?;
+            self.tls.take(identity, &*self.store).await
+        })
     }
 
     fn announce(&self, line: &str) {

@@ -47,11 +47,11 @@ fn drives() -> Answer<storage::Client<Connection>> {
 }
 
 /// The server ended before it answered, and is being started again.
-const fn is_passing(error: &CallError) -> bool {
+pub const fn is_passing(error: &CallError) -> bool {
     matches!(error, CallError::Kernel(Error::ServerDied))
 }
 
-fn is_bad_state(error: &CallError) -> bool {
+pub fn is_bad_state(error: &CallError) -> bool {
     matches!(error, CallError::Failed(failure) if failure.kind == FailureKind::BadState)
 }
 
@@ -65,7 +65,11 @@ pub struct Files {
 }
 
 impl Files {
-    fn connect() -> Result<Client<Connection>, CallError> {
+    /// The storage server.
+    ///
+    /// # Errors
+    /// The manifest does not grant it.
+    pub fn connect() -> Result<Client<Connection>, CallError> {
         client().map_err(|_| no_grant())
     }
 
@@ -434,7 +438,11 @@ impl Stores {
         let mut client = client()?;
         let all = collect(LIST, |first| client.browse(store, folder, first))
             .map_err(|error| failed(&format!("[{store}] {folder} cannot be listed"), &error))?;
-        Ok(all.into_iter().map(entry_facts).collect())
+        // hostd's own is nobody's to see.
+        let all = all
+            .into_iter()
+            .filter(|info| !folder.is_empty() || info.name != super::state::FOLDER);
+        Ok(all.map(entry_facts).collect())
     }
 
     pub fn stat(&self, store: &str, path: &str) -> Answer<EntryFacts> {

@@ -4,13 +4,10 @@
 //! File: `TSRASTA1`, generation (u64), then batches: length (u32), CRC-32C of generation, number and payload (u32), payload. Numbers are little-endian. The first batch of a
 //! file is everything there was when it was begun. Payload: per change a tag (0 put, 1 remove), key length (u16), key, and for a put value length (u32), value.
 
-use super::{Change, StateError, StateStore};
+use super::{Change, Content, StateError, StateStore, apply};
 use crate::future::LocalFuture;
 use alloc::{boxed::Box, collections::BTreeMap, string::String, vec, vec::Vec};
 use core::cell::{Cell, RefCell};
-
-/// Keys and values.
-type Content = BTreeMap<String, Vec<u8>>;
 
 const MAGIC: &[u8; 8] = b"TSRASTA1";
 const HEADER: u64 = 16;
@@ -34,6 +31,8 @@ pub struct LogStore<F> {
     /// What is kept, and what is to be kept by the time the lock is free.
     content: RefCell<BTreeMap<String, Vec<u8>>>,
     busy: Cell<bool>,
+    /// Failures so far: what was asked before one fails with it.
+    epoch: Cell<u64>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -55,7 +54,55 @@ impl<F: StateFile> LogStore<F> {
             place: Cell::default(),
             content: RefCell::default(),
             busy: Cell::new(false),
+            epoch: Cell::new(0),
         }
+    }
+
+    /// To be taken when a change is made, for [`Self::commit_in`].
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// Begins with this, whatever was there.
+    pub(super) async fn begin_with(&self, content: Content) -> Result<(), StateError> {
+        let _lock = self.lock().await;
+        self.content.replace(content);
+        self.begin_other().await
+    }
+
+    /// Commits what was changed in `epoch`.
+    pub(super) async fn commit_in(&self, epoch: u64, changes: Vec<Change>) -> Result<(), StateError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let _lock = self.lock().await;
+        if epoch != self.epoch.get() {
+            return Err(StateError::Device);
+        }
+        let written = self.append(&changes).await;
+        match written {
+            Ok(()) => apply(&mut self.content.borrow_mut(), changes),
+            Err(_) => self.epoch.set(epoch + 1),
+        }
+        written
+    }
+
+    async fn append(&self, changes: &[Change]) -> Result<(), StateError> {
+        let held: usize = self.content.borrow().iter().map(|(key, value)| key.len() + value.len() + 7).sum();
+        let place = self.place.get();
+        if place.broken || place.batches == 0 || place.end > 65536 + 4 * held as u64 {
+            self.begin_other().await?;
+        }
+        let mut place = self.place.get();
+        let batch = encode(place.generation, place.batches, changes)?;
+        let length = batch.len() as u64;
+        self.place.set(Place { broken: true, ..place });
+        self.files[place.file].write(place.end, batch).await?;
+        self.files[place.file].sync().await?;
+        place.end += length;
+        place.batches += 1;
+        self.place.set(place);
+        Ok(())
     }
 
     async fn lock(&self) -> Lock<'_> {
@@ -109,19 +156,6 @@ struct Lock<'a>(&'a Cell<bool>);
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
         self.0.set(false);
-    }
-}
-
-fn apply(content: &mut BTreeMap<String, Vec<u8>>, changes: Vec<Change>) {
-    for change in changes {
-        match change {
-            Change::Put(key, value) => {
-                content.insert(key, value);
-            }
-            Change::Remove(key) => {
-                content.remove(&key);
-            }
-        }
     }
 }
 
@@ -219,9 +253,12 @@ impl<F: StateFile> StateStore for LogStore<F> {
         true
     }
 
-    fn load(&self) -> LocalFuture<'_, Result<BTreeMap<String, Vec<u8>>, StateError>> {
+    fn load(&self) -> LocalFuture<'_, Result<Content, StateError>> {
         Box::pin(async {
             let _lock = self.lock().await;
+            if self.place.get().batches > 0 {
+                return Ok(self.content.borrow().clone());
+            }
             let mut best: Option<(Place, BTreeMap<String, Vec<u8>>)> = None;
             for (file, bytes) in [self.files[0].read().await?, self.files[1].read().await?].iter().enumerate() {
                 if let Some((generation, content, batches, end)) = read(bytes) {
@@ -254,53 +291,44 @@ impl<F: StateFile> StateStore for LogStore<F> {
     }
 
     fn commit(&self, changes: Vec<Change>) -> LocalFuture<'_, Result<(), StateError>> {
-        Box::pin(async move {
-            if changes.is_empty() {
-                return Ok(());
-            }
-            let _lock = self.lock().await;
-            let held: usize = self.content.borrow().iter().map(|(key, value)| key.len() + value.len() + 7).sum();
-            let place = self.place.get();
-            if place.broken || place.batches == 0 || place.end > 65536 + 4 * held as u64 {
-                self.begin_other().await?;
-            }
-            let mut place = self.place.get();
-            let batch = encode(place.generation, place.batches, &changes)?;
-            let length = batch.len() as u64;
-            self.place.set(Place { broken: true, ..place });
-            self.files[place.file].write(place.end, batch).await?;
-            self.files[place.file].sync().await?;
-            place.end += length;
-            place.batches += 1;
-            self.place.set(place);
-            apply(&mut self.content.borrow_mut(), changes);
-            Ok(())
-        })
+        let epoch = self.epoch();
+        Box::pin(self.commit_in(epoch, changes))
+    }
+
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.content.borrow().get(key).cloned()
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
-    use alloc::{format, rc::Rc};
+    use alloc::rc::Rc;
     use core::{future::Future, pin::pin, task::Context};
-    use proptest::prelude::*;
 
     /// A disk whose power fails after some writes: what was not flushed is there in part, and each block of 512 bytes is old or new.
-    struct Disk {
-        safe: [Vec<u8>; 2],
+    pub(in crate::state) struct Disk {
+        pub(super) safe: [Vec<u8>; 2],
         pending: Vec<(usize, u64, Vec<u8>)>,
-        left: u32,
+        pub(super) left: u32,
         seed: u64,
     }
-    struct File(Rc<RefCell<Disk>>, usize);
+    pub(in crate::state) struct File(pub(in crate::state) Rc<RefCell<Disk>>, pub(in crate::state) usize);
 
     impl Disk {
+        pub(in crate::state) fn new(left: u32, seed: u64) -> Rc<RefCell<Self>> {
+            Rc::new(RefCell::new(Self {
+                safe: Default::default(),
+                pending: Vec::new(),
+                left,
+                seed,
+            }))
+        }
         fn chance(&mut self) -> bool {
             self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             self.seed >> 63 == 1
         }
-        fn settle(&mut self, cut: bool) {
+        pub(super) fn settle(&mut self, cut: bool) {
             for (file, offset, bytes) in core::mem::take(&mut self.pending) {
                 for (index, block) in bytes.chunks(512).enumerate() {
                     if cut && self.chance() {
@@ -345,7 +373,7 @@ mod tests {
         }
     }
 
-    fn now<T>(future: impl Future<Output = T>) -> T {
+    pub(in crate::state) fn now<T>(future: impl Future<Output = T>) -> T {
         let mut context = Context::from_waker(core::task::Waker::noop());
         let mut future = pin!(future);
         loop {
@@ -354,14 +382,19 @@ mod tests {
             }
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{Disk, File, now},
+        *,
+    };
+    use alloc::format;
+    use proptest::prelude::*;
 
     fn cut_after(writes: u32, seed: u64) {
-        let disk = Rc::new(RefCell::new(Disk {
-            safe: Default::default(),
-            pending: Vec::new(),
-            left: u32::MAX,
-            seed,
-        }));
+        let disk = Disk::new(u32::MAX, seed);
         let open = || LogStore::new([File(disk.clone(), 0), File(disk.clone(), 1)]);
         let mut acknowledged: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         for round in 0..3_u64 {
@@ -406,6 +439,22 @@ mod tests {
         for writes in 1..150 {
             cut_after(writes, u64::from(writes) * 7919);
         }
+    }
+
+    #[test]
+    fn what_was_asked_before_a_failure_fails_with_it() {
+        let disk = Disk::new(u32::MAX, 1);
+        let store = LogStore::new([File(disk.clone(), 0), File(disk.clone(), 1)]);
+        now(store.load()).unwrap();
+        disk.borrow_mut().left = 0;
+        let put = |key: &str, value| vec![Change::Put(key.into(), vec![value])];
+        let (first, second) = (store.commit(put("a", 1)), store.commit(put("a", 2)));
+        assert!(now(first).is_err());
+        disk.borrow_mut().left = u32::MAX;
+        assert!(now(second).is_err(), "it was made from a change that is not kept");
+        assert_eq!(store.get("a"), None);
+        now(store.commit(put("a", 3))).unwrap();
+        assert_eq!(store.get("a"), Some(vec![3]));
     }
 
     proptest! {

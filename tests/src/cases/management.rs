@@ -25,19 +25,28 @@ pub const CASES: &[Case] = &[Case {
 }];
 
 /// The first password of the test's host.
-const PASSWORD: &str = "test-of-the-host";
+pub(super) const PASSWORD: &str = "test-of-the-host";
 /// Seconds of one request.
 const PATIENCE: &str = "120";
 
 /// Speaks with the host by curl, which is not ours.
-struct Client {
+pub(super) struct Client {
     base: String,
-    token: String,
+    /// What it says who it is with; empty: nobody.
+    pub(super) token: String,
 }
 
 impl Client {
+    /// Nobody yet, for the host whose port 443 is forwarded to `port`.
+    pub(super) fn new(port: u16) -> Self {
+        Self {
+            base: format!("https://127.0.0.1:{port}"),
+            token: String::new(),
+        }
+    }
+
     /// Status and body.
-    fn ask(&self, path: &str, arguments: &[&str]) -> Result<(u16, String)> {
+    pub(super) fn ask(&self, path: &str, arguments: &[&str]) -> Result<(u16, String)> {
         let mut command = Command::new("curl");
         // The certificate is of the host's own making.
         command.args(["--silent", "--show-error", "--insecure", "--compressed", "--max-time", PATIENCE]);
@@ -60,7 +69,7 @@ impl Client {
     }
 
     /// What is answered in JSON to a request that has to succeed.
-    fn get(&self, path: &str, arguments: &[&str]) -> Result<Value> {
+    pub(super) fn get(&self, path: &str, arguments: &[&str]) -> Result<Value> {
         let (status, body) = self.ask(path, arguments)?;
         ensure!((200..300).contains(&status), "{path} is answered with {status}: {body}");
         if body.is_empty() {
@@ -69,11 +78,11 @@ impl Client {
         serde_json::from_str(&body).map_err(|e| Failure::new(format!("{path} is answered with {body}: {e}")))
     }
 
-    fn post(&self, path: &str, body: &Value) -> Result<Value> {
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value> {
         self.get(path, &["--data", &body.to_string()])
     }
 
-    fn log_in(&mut self, password: &str) -> Result<u16> {
+    pub(super) fn log_in(&mut self, password: &str) -> Result<u16> {
         self.token.clear();
         let body = json!({ "user": "root", "password": password, "bearer": true }).to_string();
         let (status, answer) = self.ask("/api/v1/session", &["--data", &body])?;
@@ -85,7 +94,7 @@ impl Client {
     }
 
     /// Waits for a task's end, which has to be a good one.
-    fn done(&self, task: &Value) -> Result<()> {
+    pub(super) fn done(&self, task: &Value) -> Result<()> {
         let id = task["id"].as_str().unwrap_or_default();
         loop {
             let task = self.get(&format!("/api/v1/tasks/{id}"), &[])?;
@@ -121,10 +130,7 @@ fn first_steps(context: &Context) -> Result<Outcome> {
     })?;
     let served = |text: &str| text.contains("served at port 443") && text.contains("management address 10.0.2.15");
     host.poll_command("log", served)?;
-    let mut client = Client {
-        base: format!("https://127.0.0.1:{port}"),
-        token: String::new(),
-    };
+    let mut client = Client::new(port);
     let (status, page) = client.ask("/", &[])?;
     ensure!(status == 200 && page.contains("<title>"), "the first page is {status}: {page}");
     let description = client.get("/api/openapi.json", &[])?;

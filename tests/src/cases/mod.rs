@@ -14,6 +14,7 @@ mod iommu;
 mod isolation;
 mod lifecycle;
 mod management;
+mod management_state;
 mod network;
 mod panic_record;
 mod power_cuts;
@@ -96,6 +97,7 @@ pub fn all() -> Vec<Case> {
         storage::CASES,
         iommu::CASES,
         management::CASES,
+        management_state::CASES,
         network::CASES,
     ]
     .concat()

@@ -3,7 +3,7 @@
 use super::{ListQuery, NoQuery, page, route};
 use crate::{
     api::{
-        ApiError, COOKIE, Call, Needs,
+        Api, ApiError, COOKIE, Call, Needs,
         data::{KeyRecord, UserRecord, put},
         not_logged_in,
         route::{Created, Json, Route},
@@ -127,6 +127,37 @@ pub(super) fn routes(all: &mut Vec<Route>) {
     ]);
 }
 
+/// Log-ins of one address that are looked at at a time: one that guesses leaves room for others.
+const MOST_AT_ONCE: u32 = 2;
+
+/// A place among them.
+struct Place<'a>(&'a Api, &'a str);
+
+impl<'a> Place<'a> {
+    fn take(api: &'a Api, peer: &'a str) -> Result<Self> {
+        let mut all = api.logging_in.borrow_mut();
+        let count = all.entry(peer.into()).or_default();
+        if *count >= MOST_AT_ONCE {
+            let message = format!("{count} log-ins from {peer} are being looked at already");
+            return Err(ApiError::new(429, "tooManyAttempts", message, "Wait; others are not kept out."));
+        }
+        *count += 1;
+        Ok(Self(api, peer))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut all = self.0.logging_in.borrow_mut();
+        match all.get_mut(self.1) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                all.remove(self.1);
+            }
+        }
+    }
+}
+
 async fn log_in(call: Call, _: NoQuery, Json(login): Json<Login>) -> Result<LoggedIn> {
     let api = &call.api;
     let (name, now) = (login.user.to_string(), api.platform.monotonic_ms());
@@ -139,14 +170,18 @@ async fn log_in(call: Call, _: NoQuery, Json(login): Json<Login>) -> Result<Logg
         );
         return Err(ApiError::new(429, "tooManyAttempts", message, "Wait; others are not kept out."));
     }
+    let place = Place::take(api, &call.peer)?;
     let record = api.data.borrow().users.get(&name).cloned();
-    let good = match &record {
-        Some(user) => user.password.matches(&login.password) && user.enabled,
+    let password = login.password.into_string();
+    let looked_at = api.offload(move || match record {
+        Some(user) => user.password.matches(&password) && user.enabled,
         None => {
-            PasswordHash::waste(&login.password);
+            PasswordHash::waste(&password);
             false
         }
-    };
+    });
+    let good = looked_at.await?;
+    drop(place);
     if !good || !api.let_in(&name) {
         let locked = !good && api.guesses.borrow_mut().failed(&name, &call.peer, now);
         let (severity, text) = if locked {
@@ -262,8 +297,9 @@ async fn log_out(call: Call, _: NoQuery, (): ()) -> Result<()> {
 async fn change_password(call: Call, _: NoQuery, Json(change): Json<PasswordChange>) -> Result<()> {
     let api = &call.api;
     let name = call.user();
-    let mut user = api.data.borrow().users.get(&name).cloned().ok_or_else(not_logged_in)?;
-    if !user.password.matches(&change.current) {
+    let find = || api.data.borrow().users.get(&name).cloned().ok_or_else(not_logged_in);
+    let (known, current) = (find()?.password, change.current.into_string());
+    if !api.offload(move || known.matches(&current)).await? {
         return Err(ApiError::new(
             403,
             "wrongPassword",
@@ -271,7 +307,9 @@ async fn change_password(call: Call, _: NoQuery, Json(change): Json<PasswordChan
             "Enter the password that you logged in with.",
         ));
     }
-    user.password = api.hash(&change.password);
+    let password = api.hash(&change.password).await?;
+    let mut user = find()?;
+    user.password = password;
     user.must_change = false;
     let own = call.who.as_ref().and_then(|who| who.session.clone());
     keep_user(&call, user).await?;
@@ -357,16 +395,23 @@ async fn create_user(call: Call, _: NoQuery, Json(made): Json<UserCreate>) -> Re
     let api = &call.api;
     let name = made.name.to_string();
     let role = made.role.map_or_else(|| "readOnly".into(), |role| role.into_string());
-    check_role(&call, &role)?;
-    if api.data.borrow().users.contains_key(&name) {
-        return Err(ApiError::conflict(format!("There is an account {name} already")));
-    }
+    let check = || {
+        check_role(&call, &role)?;
+        if api.data.borrow().users.contains_key(&name) {
+            return Err(ApiError::conflict(format!("There is an account {name} already")));
+        }
+        Ok(())
+    };
+    check()?;
+    let password = api.hash(&made.password).await?;
+    // Others were heard meanwhile.
+    check()?;
     let user = UserRecord {
         name: name.clone(),
         description: made.description.map_or_else(String::new, |text| text.into_string()),
         enabled: true,
         must_change: false,
-        password: api.hash(&made.password),
+        password,
     };
     let grant = api.data.borrow_mut().grant(&name, "host-1", &role, true);
     let changes = vec![put(format!("user/{name}"), &user), grant];
@@ -400,6 +445,11 @@ fn check_not_last(call: &Call, name: &str) -> Result<()> {
 
 async fn edit_user(call: Call, _: NoQuery, Json(change): Json<UserPatch>) -> Result<Json<User>> {
     let api = &call.api;
+    user_record(&call)?;
+    let password = match &change.password {
+        Some(password) => Some(api.hash(password).await?),
+        None => None,
+    };
     let mut user = user_record(&call)?;
     let mut changes = Vec::new();
     if change.enabled == Some(false) || change.role.as_ref().is_some_and(|role| &**role != "admin") {
@@ -412,8 +462,8 @@ async fn edit_user(call: Call, _: NoQuery, Json(change): Json<UserPatch>) -> Res
         user.description = text.into_string();
     }
     user.enabled = change.enabled.unwrap_or(user.enabled);
-    if let Some(password) = &change.password {
-        user.password = api.hash(password);
+    if let Some(password) = password {
+        user.password = password;
         api.sessions.borrow_mut().retain(|_, session| session.user != user.name);
     }
     if let Some(role) = change.role {

@@ -145,6 +145,14 @@ pub(super) fn routes(all: &mut Vec<Route>) {
             set_certificate,
         ),
         route(
+            Method::Post,
+            "/host/certificate/renew",
+            CONFIG,
+            "renewCertificate",
+            "Make a new certificate of the host's own, for its present name and addresses",
+            renew_certificate,
+        ),
+        route(
             Method::Get,
             "/host/backup",
             Needs::Privilege("Authorization.Manage"),
@@ -548,14 +556,19 @@ async fn set_certificate(call: Call, query: NoQuery, Json(request): Json<Certifi
         return Err(ApiError::conflict("Certificate and key are not PEM text"));
     }
     call.api.host.set_certificate(&request.certificate, &request.key).await?;
+    replaced(call, query).await
+}
+
+async fn renew_certificate(call: Call, query: NoQuery, (): ()) -> Result<Json<Certificate>> {
+    let name = call.api.data.borrow().settings.full_name();
+    call.api.host.renew_certificate(&name).await?;
+    replaced(call, query).await
+}
+
+async fn replaced(call: Call, query: NoQuery) -> Result<Json<Certificate>> {
+    let (user, text) = (call.user(), "The certificate was replaced".into());
     call.api
-        .event(
-            Severity::Warning,
-            "host.certificate",
-            "The certificate was replaced".into(),
-            Some(&call.user()),
-            Some("host-1"),
-        )
+        .event(Severity::Warning, "host.certificate", text, Some(&user), Some("host-1"))
         .await;
     certificate(call, query, ()).await
 }

@@ -1,0 +1,122 @@
+//! What cannot be kept is not there.
+
+use serde_json::{Value, json};
+use smol::LocalExecutor;
+use std::{cell::Cell, rc::Rc, time::Duration};
+use tessera_hostd::{
+    api::Api,
+    future::LocalFuture,
+    http::{Body, Method, Request},
+    state::{Change, Content, MemoryStore, StateError, StateStore},
+};
+use tessera_hostd_dev::{platform::Machine, simulated::Simulated};
+
+/// A disk that may fail.
+#[derive(Default)]
+struct Disk {
+    kept: MemoryStore,
+    fails: Cell<bool>,
+}
+
+impl StateStore for Disk {
+    fn persistent(&self) -> bool {
+        true
+    }
+    fn load(&self) -> LocalFuture<'_, Result<Content, StateError>> {
+        self.kept.load()
+    }
+    fn commit(&self, changes: Vec<Change>) -> LocalFuture<'_, Result<(), StateError>> {
+        if self.fails.get() {
+            return Box::pin(async { Err(StateError::Device) });
+        }
+        self.kept.commit(changes)
+    }
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.kept.get(key)
+    }
+}
+
+async fn ask(api: &Rc<Api>, token: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    let mut headers = vec![("content-type".into(), "application/json".into())];
+    if !token.is_empty() {
+        headers.push(("authorization".into(), format!("Bearer {token}")));
+    }
+    let request = Request {
+        method,
+        path: format!("/api/v1{path}"),
+        query: String::new(),
+        headers,
+        peer: "192.0.2.1".into(),
+        secure: true,
+        body: body.map_or(Body::Empty, |body| Body::Bytes(body.to_string().into_bytes())),
+    };
+    let answer = api.answer(request).await;
+    let body = match answer.body {
+        Body::Bytes(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        _ => Value::Null,
+    };
+    (answer.status, body)
+}
+
+async fn start(executor: &Rc<LocalExecutor<'static>>, disk: &Rc<Disk>) -> (Rc<Api>, String) {
+    let host = Rc::new(Simulated::new(Duration::from_millis(1)));
+    let machine = Rc::new(Machine::new(executor.clone()));
+    let api = Api::start(host, machine, disk.clone(), Some("correct horse")).await.unwrap();
+    let body = json!({ "user": "root", "password": "correct horse", "bearer": true });
+    let (_, answer) = ask(&api, "", Method::Post, "/session", Some(body)).await;
+    (api, answer["token"].as_str().unwrap().into())
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let items = list["items"].as_array().unwrap();
+    items.iter().filter_map(|item| item["name"].as_str()).collect()
+}
+
+#[test]
+fn a_change_that_is_not_kept_is_taken_back() {
+    let executor = Rc::new(LocalExecutor::new());
+    smol::block_on(executor.run(async {
+        let disk = Rc::new(Disk::default());
+        let (api, token) = start(&executor, &disk).await;
+        let ask = async |method, path: &str, body| ask(&api, &token, method, path, body).await;
+        let role = |name: &str| Some(json!({ "name": name, "privileges": ["System.Read"] }));
+        let dns = |name: &str| Some(json!({ "hostName": name, "domain": "", "servers": [], "searchDomains": [], "dhcp": true }));
+        assert_eq!(ask(Method::Post, "/roles", role("kept")).await.0, 201);
+        assert_eq!(ask(Method::Put, "/host/dns", dns("kept")).await.0, 200);
+        let user = json!({ "name": "alice", "password": "a good password" });
+        let machine = json!({ "name": "one", "vcpus": 1, "memory": 67_108_864, "boot": { "firmware": "direct", "kernel": "[datastore1] kernels/vmlinuz" } });
+        disk.fails.set(true);
+        assert_eq!(ask(Method::Post, "/roles", role("lost")).await.0, 503);
+        assert_eq!(ask(Method::Put, "/host/dns", dns("lost")).await.0, 503);
+        assert_eq!(ask(Method::Post, "/users", Some(user)).await.0, 503);
+        assert_eq!(ask(Method::Delete, "/roles/readOnly", None).await.0, 409);
+        assert_eq!(ask(Method::Post, "/vms", Some(machine)).await.0, 503);
+        for (path, there, gone) in [("/roles", "kept", "lost"), ("/users", "root", "alice")] {
+            let list = ask(Method::Get, path, None).await.1;
+            assert!(names(&list).contains(&there) && !names(&list).contains(&gone), "{path}: {list}");
+        }
+        assert_eq!(ask(Method::Get, "/host/dns", None).await.1["hostName"], "kept");
+        assert_eq!(ask(Method::Get, "/tasks", None).await.1["items"], json!([]));
+        disk.fails.set(false);
+        assert_eq!(ask(Method::Post, "/roles", role("later")).await.0, 201);
+    }));
+}
+
+#[test]
+fn what_is_kept_is_there_after_a_restart() {
+    let executor = Rc::new(LocalExecutor::new());
+    smol::block_on(executor.run(async {
+        let disk = Rc::new(Disk::default());
+        let (api, token) = start(&executor, &disk).await;
+        let role = json!({ "name": "kept", "privileges": ["System.Read"] });
+        assert_eq!(ask(&api, &token, Method::Post, "/roles", Some(role)).await.0, 201);
+        let events = ask(&api, &token, Method::Get, "/events", None).await.1;
+        drop(api);
+        let (api, token) = start(&executor, &disk).await;
+        let roles = ask(&api, &token, Method::Get, "/roles", None).await.1;
+        assert!(names(&roles).contains(&"kept"), "{roles}");
+        let again = ask(&api, &token, Method::Get, "/events", None).await.1;
+        let (before, after) = (events["items"].as_array().unwrap(), again["items"].as_array().unwrap());
+        assert!(before.iter().all(|event| after.contains(event)), "events are forgotten");
+    }));
+}
