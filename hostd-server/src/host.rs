@@ -486,6 +486,9 @@ pub struct CertificateFacts {
     pub self_signed: bool,
 }
 
+/// How the line begins that shows the first password on the host's console, and nowhere else.
+pub const FIRST_PASSWORD: &str = "Log in as root with the password ";
+
 /// Everything that hostd asks of the host.
 pub trait Host {
     /// The machine.
@@ -510,6 +513,8 @@ pub trait Host {
 
     /// Machines that the host knows.
     fn vms(&self) -> Reply<'_, Vec<VmFacts>>;
+    /// How a machine that the host knows is made up.
+    fn vm_spec<'a>(&'a self, name: &'a str) -> Reply<'a, VmSpec>;
     /// Makes a machine known, or makes a stopped one up anew. It is stopped.
     fn define_vm<'a>(&'a self, old_name: Option<&'a str>, spec: &'a VmSpec) -> Reply<'a, ()>;
     /// Forgets a stopped machine.

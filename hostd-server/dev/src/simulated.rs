@@ -441,6 +441,13 @@ impl Host for Simulated {
         });
         now(Ok(all.collect()))
     }
+    fn vm_spec<'a>(&'a self, name: &'a str) -> Reply<'a, VmSpec> {
+        let machines = self.machines.borrow();
+        now(machines
+            .get(name)
+            .map(|machine| machine.spec.clone())
+            .ok_or_else(|| missing("machine", name)))
+    }
     fn define_vm<'a>(&'a self, old_name: Option<&'a str>, spec: &'a VmSpec) -> Reply<'a, ()> {
         let mut machines = self.machines.borrow_mut();
         if old_name != Some(&spec.name) && machines.contains_key(&spec.name) {

@@ -59,7 +59,11 @@ async fn ask(api: &Rc<Api>, token: &str, method: Method, path: &str, body: Optio
 }
 
 async fn start(executor: &Rc<LocalExecutor<'static>>, disk: &Rc<Disk>) -> (Rc<Api>, String) {
-    let host = Rc::new(Simulated::new(Duration::from_millis(1)));
+    start_slow(executor, disk, 1).await
+}
+
+async fn start_slow(executor: &Rc<LocalExecutor<'static>>, disk: &Rc<Disk>, ms: u64) -> (Rc<Api>, String) {
+    let host = Rc::new(Simulated::new(Duration::from_millis(ms)));
     let machine = Rc::new(Machine::new(executor.clone()));
     let api = Api::start(host, machine, disk.clone(), Some("correct horse")).await.unwrap();
     let body = json!({ "user": "root", "password": "correct horse", "bearer": true });
@@ -118,5 +122,59 @@ fn what_is_kept_is_there_after_a_restart() {
         let again = ask(&api, &token, Method::Get, "/events", None).await.1;
         let (before, after) = (events["items"].as_array().unwrap(), again["items"].as_array().unwrap());
         assert!(before.iter().all(|event| after.contains(event)), "events are forgotten");
+    }));
+}
+
+#[test]
+fn interrupted_tasks_are_taken_up_again() {
+    let executor = Rc::new(LocalExecutor::new());
+    smol::block_on(executor.run(async {
+        let disk = Rc::new(Disk::default());
+        let (api, token) = start_slow(&executor, &disk, 300).await;
+        let machine = |name: &str| {
+            let boot = json!({ "firmware": "direct", "kernel": "[datastore1] kernels/vmlinuz" });
+            Some(json!({ "name": name, "vcpus": 1, "memory": 67_108_864, "boot": boot }))
+        };
+        assert_eq!(ask(&api, &token, Method::Post, "/vms", machine("first")).await.0, 202);
+        while ask(&api, &token, Method::Get, "/vms", None).await.1["items"] == json!([]) {
+            smol::Timer::after(Duration::from_millis(5)).await;
+        }
+        let id = ask(&api, &token, Method::Get, "/vms", None).await.1["items"][0]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(ask(&api, &token, Method::Post, &format!("/vms/{id}/start"), None).await.0, 202);
+        let store = ask(&api, &token, Method::Get, "/datastores", None).await.1["items"][0]["id"].clone();
+        let mut second = machine("second").unwrap();
+        second["disks"] = json!([{ "datastore": store, "size": 1 << 30 }]);
+        assert_eq!(ask(&api, &token, Method::Post, "/vms", Some(second)).await.0, 202);
+        // What is kept now is what hostd finds that is started again.
+        let kept = Rc::new(Disk::default());
+        let content = disk.load().await.unwrap();
+        let changes = content.into_iter().map(|(key, value)| Change::Put(key, value)).collect();
+        kept.commit(changes).await.unwrap();
+        let (api, token) = start(&executor, &kept).await;
+        let mut last = Value::Null;
+        for _ in 0..500 {
+            last = ask(&api, &token, Method::Get, "/tasks", None).await.1;
+            if last["items"].as_array().unwrap().iter().all(|task| !task["completed"].is_null()) {
+                break;
+            }
+            smol::Timer::after(Duration::from_millis(5)).await;
+        }
+        let tasks = last["items"].as_array().unwrap();
+        assert!(tasks.len() == 3 && tasks.iter().all(|task| task["state"] == "success"), "{last}");
+        let machines = ask(&api, &token, Method::Get, "/vms", None).await.1;
+        let states: Vec<_> = machines["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|vm| (vm["config"]["name"].as_str().unwrap(), vm["powerState"].as_str().unwrap()))
+            .collect();
+        assert_eq!(states, [("first", "poweredOn"), ("second", "poweredOff")]);
+        assert!(
+            kept.kept.load().await.unwrap().keys().all(|key| !key.starts_with("work/")),
+            "what tasks needed is left behind"
+        );
     }));
 }

@@ -8,6 +8,7 @@ use crate::{
 };
 use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct UserRecord {
@@ -46,6 +47,9 @@ pub(crate) struct VmRecord {
     pub(crate) config: VmConfig,
     pub(crate) snapshots: Vec<SnapshotRecord>,
     pub(crate) current: Option<String>,
+    /// The host has it of itself: it is not kept, and not to be changed.
+    #[serde(skip)]
+    pub(crate) fixed: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -111,6 +115,8 @@ pub(crate) struct Data {
     pub(crate) keys: BTreeMap<String, KeyRecord>,
     pub(crate) vms: BTreeMap<String, VmRecord>,
     pub(crate) tasks: BTreeMap<u64, Task>,
+    /// What tasks need to be taken up again after a restart.
+    pub(crate) work: BTreeMap<u64, Value>,
     pub(crate) events: BTreeMap<u64, Event>,
     pub(crate) settings: Settings,
     /// Identifiers of what the host names: `datastore/NAME` to `datastore-3`.
@@ -147,6 +153,10 @@ impl Data {
             keys: all(state, "key/"),
             vms: all(state, "vm/"),
             tasks: all::<Task>(state, "task/")
+                .into_iter()
+                .filter_map(|(key, value)| Some((key.parse().ok()?, value)))
+                .collect(),
+            work: all::<Value>(state, "work/")
                 .into_iter()
                 .filter_map(|(key, value)| Some((key.parse().ok()?, value)))
                 .collect(),
@@ -212,6 +222,9 @@ impl Data {
             "id" => put_back(&mut self.ids, name, kept),
             "task" if kept.is_none() => {
                 name.parse().ok().and_then(|number: u64| self.tasks.remove(&number));
+            }
+            "work" if kept.is_none() => {
+                name.parse().ok().and_then(|number: u64| self.work.remove(&number));
             }
             _ => {}
         }
@@ -317,6 +330,16 @@ impl Data {
         change
     }
 
+    pub(crate) fn keep_work(&mut self, task: u64, work: Value) -> Change {
+        let change = put(format!("work/{}", padded(task)), &work);
+        self.work.insert(task, work);
+        change
+    }
+
+    pub(crate) fn forget_work(&mut self, task: u64) -> Option<Change> {
+        self.work.remove(&task).map(|_| Change::Remove(format!("work/{}", padded(task))))
+    }
+
     pub(crate) fn keep_settings(&mut self) -> Vec<Change> {
         self.settings.version += 1;
         vec![put("settings".into(), &self.settings)]
@@ -360,7 +383,7 @@ impl Data {
         add(&mut all, "role/", self.roles.clone().into_iter().filter(|(_, role)| !role.built_in));
         add(&mut all, "permission/", self.permissions.clone().into_iter());
         add(&mut all, "key/", self.keys.clone().into_iter());
-        add(&mut all, "vm/", self.vms.clone().into_iter());
+        add(&mut all, "vm/", self.vms.clone().into_iter().filter(|(_, vm)| !vm.fixed));
         add(&mut all, "id/", self.ids.clone().into_iter());
         add(&mut all, "settings", core::iter::once((String::new(), self.settings.clone())));
         all
@@ -383,6 +406,7 @@ impl Data {
         new.settings.version = self.settings.version + 1;
         new.tasks = core::mem::take(&mut self.tasks);
         new.events = core::mem::take(&mut self.events);
+        new.work = core::mem::take(&mut self.work);
         *self = new;
         Ok(changes)
     }

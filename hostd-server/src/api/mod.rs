@@ -27,6 +27,7 @@ use crate::{
 use alloc::{boxed::Box, collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::cell::RefCell;
 use data::Data;
+use sha2::Digest as _;
 
 /// Where the API's paths begin.
 pub const BASE: &str = "/api/v1";
@@ -49,6 +50,8 @@ pub struct Api {
     counters: RefCell<Counters>,
     changes: RefCell<stream::Changes>,
     cancelled: RefCell<Vec<u64>>,
+    /// What numbers of objects are made of, see [`Self::object_number`].
+    secret: [u8; 16],
     /// Log-ins that are being looked at, by address.
     logging_in: RefCell<BTreeMap<String, u32>>,
     previous_calls: RefCell<Calls>,
@@ -135,6 +138,8 @@ impl Api {
         password: Option<&str>,
     ) -> Result<Rc<Self>, StateError> {
         let data = Data::read(&store.load().await?);
+        let mut secret = [0; 16];
+        platform.random(&mut secret);
         let api = Rc::new(Self {
             host,
             platform,
@@ -147,6 +152,7 @@ impl Api {
             changes: RefCell::default(),
             cancelled: RefCell::default(),
             logging_in: RefCell::default(),
+            secret,
             previous_calls: RefCell::default(),
         });
         if api.data.borrow().users.is_empty() {
@@ -155,7 +161,7 @@ impl Api {
             let change = api.data.borrow_mut().add_root(hash, password.is_none());
             api.commit(change).await?;
             if password.is_none() {
-                api.host.announce(&format!("Log in as root with the password {made}"));
+                api.host.announce(&format!("{}{made}", crate::host::FIRST_PASSWORD));
             }
         }
         work::resume(&api).await;
@@ -164,6 +170,7 @@ impl Api {
         api.platform.spawn(Box::pin(async move {
             // The API may end while this sleeps.
             while let Some(api) = weak.upgrade() {
+                operations::vms::find_fixed(&api).await;
                 api.sample().await;
                 drop(api);
                 platform.sleep(20_000).await;
@@ -180,6 +187,16 @@ impl Api {
 
     pub(crate) fn now(&self) -> u64 {
         self.platform.unix_ms()
+    }
+
+    /// A number that is the same for the same object, tells nothing of where the kernel has it, and fits into a number of JSON.
+    pub(crate) fn object_number(&self, object: u64) -> u64 {
+        let mut hash = sha2::Sha256::new();
+        hash.update(self.secret);
+        hash.update(object.to_le_bytes());
+        let hash: [u8; 32] = hash.finalize().into();
+        let [a, b, c, d, e, f, ..] = hash;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 
     fn random_text(&self, bytes: usize) -> String {

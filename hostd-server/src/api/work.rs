@@ -7,6 +7,7 @@ use crate::{
 };
 use alloc::{boxed::Box, format, rc::Rc, string::String};
 use core::future::Future;
+use serde_json::Value;
 
 /// Tasks that may wait or run at once.
 const MOST_RUNNING: usize = 64;
@@ -51,6 +52,21 @@ pub(super) async fn begin<F>(
 where
     F: Future<Output = Result<Option<String>, ApiError>> + 'static,
 {
+    begin_kept(call, name, target, cancelable, None, work).await
+}
+
+/// The same, with what it takes to go on after a restart.
+pub(super) async fn begin_kept<F>(
+    call: &Call,
+    name: &str,
+    target: Option<(&str, &str)>,
+    cancelable: bool,
+    kept: Option<Value>,
+    work: impl FnOnce(Progress) -> F + 'static,
+) -> Result<super::route::Accepted, ApiError>
+where
+    F: Future<Output = Result<Option<String>, ApiError>> + 'static,
+{
     let api = &call.api;
     let running = api.data.borrow().tasks.values().filter(|task| task.completed.is_none()).count();
     if running >= MOST_RUNNING {
@@ -80,21 +96,27 @@ where
             error: None,
             result: None,
         };
-        let changes = data.keep_task(number, task.clone());
+        let mut changes = data.keep_task(number, task.clone());
+        if let Some(kept) = kept {
+            changes.push(data.keep_work(number, kept));
+        }
         (task, changes, number)
     };
     api.commit(changes).await?;
     api.tell("task", &task.id, "created");
-    let progress = Progress { api: api.clone(), number };
+    run(api, number, work(Progress { api: api.clone(), number }));
+    Ok(super::route::Accepted(task))
+}
+
+/// Works on a task until it ends.
+fn run(api: &Rc<Api>, number: u64, work: impl Future<Output = Result<Option<String>, ApiError>> + 'static) {
     let weak = Rc::downgrade(api);
-    let future = work(progress);
     api.platform.spawn(Box::pin(async move {
-        let outcome = future.await;
+        let outcome = work.await;
         if let Some(api) = weak.upgrade() {
             end(&api, number, outcome).await;
         }
     }));
-    Ok(super::route::Accepted(task))
 }
 
 async fn end(api: &Rc<Api>, number: u64, outcome: Result<Option<String>, ApiError>) {
@@ -119,14 +141,29 @@ async fn end(api: &Rc<Api>, number: u64, outcome: Result<Option<String>, ApiErro
         .target_name
         .as_ref()
         .map_or(message.clone(), |name| format!("{name}: {message}"));
-    let changes = api.data.borrow_mut().keep_task(number, task);
+    let mut changes = api.data.borrow_mut().keep_task(number, task);
+    changes.extend(api.data.borrow_mut().forget_work(number));
     // Whoever waits hears of the end even if it could not be kept; after a restart the task counts as interrupted.
     let _ = api.commit(changes).await;
     api.tell("task", &format!("task-{number}"), "updated");
     api.event(severity, &kind, message, Some(&user), target.as_deref()).await;
 }
 
-/// After a restart: makes the host's machines what the inventory says, and ends tasks that nobody works on any more.
+/// A machine whose change of name was interrupted after it was kept is known to the host under its old name too.
+async fn forget_old_name(api: &Rc<Api>, number: u64) {
+    let Some(task) = api.data.borrow().tasks.get(&number).cloned() else {
+        return;
+    };
+    let Some(name) = task.target_name.filter(|_| task.name == "vm.edit") else {
+        return;
+    };
+    if !api.data.borrow().vms.values().any(|vm| vm.config.name == name && !vm.fixed) {
+        // If it runs it stays until it is stopped.
+        let _ = api.host.forget_vm(&name).await;
+    }
+}
+
+/// After a restart: makes the host's machines what the inventory says, goes on with the tasks that can be taken up again, and ends the others.
 pub(super) async fn resume(api: &Rc<Api>) {
     let open: alloc::vec::Vec<u64> = api
         .data
@@ -139,6 +176,16 @@ pub(super) async fn resume(api: &Rc<Api>) {
     super::operations::vms::take_in(api).await;
     super::operations::system::apply_settings(api).await;
     for number in open {
+        forget_old_name(api, number).await;
+        let (task, kept) = {
+            let data = api.data.borrow();
+            (data.tasks.get(&number).cloned(), data.work.get(&number).cloned())
+        };
+        let progress = Progress { api: api.clone(), number };
+        if let Some(work) = task.and_then(|task| super::operations::vms::again(progress, &task, kept)) {
+            run(api, number, work);
+            continue;
+        }
         end(
             api,
             number,

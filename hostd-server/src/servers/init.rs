@@ -8,7 +8,7 @@ use alloc::{
     vec::Vec,
 };
 use tessera_hostd::host::{
-    CapabilityFacts, EndpointFacts, Failure, HostError, HostFacts, HostPower, LogFacts, ServerFacts, ServerUsage, Usage,
+    CapabilityFacts, EndpointFacts, FIRST_PASSWORD, Failure, HostError, HostFacts, HostPower, LogFacts, ServerFacts, ServerUsage, Usage,
 };
 use tessera_proto::{
     collect,
@@ -280,7 +280,8 @@ impl Init {
             }
             cursor = chunk.next;
             for line in chunk.lines {
-                if most == 0 || (!source.is_empty() && line.server != source) {
+                // The first password is for whoever stands at the console.
+                if most == 0 || (!source.is_empty() && line.server != source) || line.text.contains(FIRST_PASSWORD) {
                     continue;
                 }
                 if lines.len() >= most {

@@ -6,7 +6,7 @@ use super::{
     server,
 };
 use alloc::{format, string::String, vec::Vec};
-use tessera_hostd::host::{DiskSpec, Failure, HostError, Place, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
+use tessera_hostd::host::{DiskSpec, Failure, HostError, NicSpec, Place, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
 use tessera_proto::{
     CallError, Slots, collect,
     storage::GuestDiskStatistics,
@@ -187,6 +187,50 @@ impl Machines {
             }
         };
         Ok(running.map(usage).collect())
+    }
+
+    /// How a machine is made up.
+    pub fn spec(self, name: &str) -> Answer<VmSpec> {
+        let config = manager(PATIENCE)?
+            .config(name)
+            .map_err(|error| failed(&format!("{name} cannot be looked at"), &error))?;
+        let place = |file: FilePlace| match file {
+            FilePlace::Image { name } => Place::Image(name),
+            FilePlace::Store { store, path } => Place::Store(store, path),
+        };
+        let disk = |disk: DiskConfig| {
+            let (store, path) = match disk.place {
+                DiskPlace::Device { device, partition: 0 } => (String::new(), device),
+                DiskPlace::Device { device, partition } => (String::new(), format!("{device}:{partition}")),
+                DiskPlace::Store { store, disk } => (store, disk),
+            };
+            DiskSpec {
+                store,
+                path,
+                read_only: disk.read_only,
+            }
+        };
+        let nic = |nic: NicConfig| NicSpec {
+            network: nic.port_group,
+            mac: nic.mac,
+            connected: true,
+        };
+        let all = u64::from(cpu_mhz()) * u64::from(config.vcpus);
+        let limit = |budget: u64| u32::try_from(all * budget / config.period_us.max(1)).unwrap_or(u32::MAX);
+        Ok(VmSpec {
+            name: config.name,
+            memory: config.memory,
+            vcpus: config.vcpus,
+            shares: config.weight.saturating_mul(SHARES_OF_WEIGHT),
+            reservation_mhz: 0,
+            limit_mhz: Some(config.budget_us).filter(|budget| *budget > 0).map(limit),
+            kernel: Some(place(config.kernel)),
+            initramfs: config.initramfs.map(place),
+            command_line: config.command_line,
+            disks: config.disks.into_iter().map(disk).collect(),
+            nics: config.nics.into_iter().map(nic).collect(),
+            cdrom: None,
+        })
     }
 
     pub fn define(self, old_name: Option<&str>, spec: &VmSpec) -> Answer<()> {

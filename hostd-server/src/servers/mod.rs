@@ -168,6 +168,10 @@ impl Host for Servers {
         now(Machines.list())
     }
 
+    fn vm_spec<'a>(&'a self, name: &'a str) -> Reply<'a, VmSpec> {
+        now(Machines.spec(name))
+    }
+
     fn define_vm<'a>(&'a self, old_name: Option<&'a str>, spec: &'a VmSpec) -> Reply<'a, ()> {
         now(Machines.define(old_name, spec))
     }

@@ -772,7 +772,7 @@ async fn capabilities(call: Call, query: ListQuery, (): ()) -> Result<Json<Page<
         name: one.name,
         kind: one.kind,
         rights: one.rights,
-        object: one.object,
+        object: call.api.object_number(one.object),
         size: one.size,
     });
     Ok(page(shown.collect(), &query))

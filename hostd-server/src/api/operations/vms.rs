@@ -8,7 +8,7 @@ use crate::{
         route::{Accepted, Json, Raw, Route, Tagged},
         work,
     },
-    host::{Console, DiskSpec, NicSpec, Place, Usage, VmFacts, VmPower, VmRun, VmSpec},
+    host::{Console, DiskSpec, Failure, NicSpec, Place, Usage, VmFacts, VmPower, VmRun, VmSpec},
     http::{Message, Method, Response, WebSocket},
     model::{
         Autostart, Boot, CloneRequest, DiskInput, Firmware, Health, NicInput, Page, PowerState, Snapshot, SnapshotCreate, Vm, VmConfig,
@@ -198,6 +198,18 @@ fn record(call: &Call) -> Result<VmRecord> {
         .ok_or_else(|| ApiError::not_found(format!("There is no machine {}", id.escape_default())))
 }
 
+/// One that is hostd's to change.
+fn own_record(call: &Call) -> Result<VmRecord> {
+    let record = record(call)?;
+    if record.fixed {
+        let name = &record.config.name;
+        return Err(ApiError::conflict(format!(
+            "{name} comes with the image: it can be started and stopped, not changed"
+        )));
+    }
+    Ok(record)
+}
+
 fn shown(api: &Api, record: &VmRecord, facts: &[VmFacts], usage: &Usage, mhz: f64) -> Vm {
     let fact = facts.iter().find(|fact| fact.name == record.config.name);
     let run = fact.map_or(VmRun::Off, |fact| fact.run);
@@ -301,23 +313,123 @@ fn spec(api: &Api, config: &VmConfig) -> VmSpec {
     }
 }
 
-/// At the start: makes known to the host what is in the inventory and not known to it, and starts what is to start.
+/// Takes machines into the inventory that the host has of itself, such as those of the image's description, and leaves out those that it has no more.
+pub(in crate::api) async fn find_fixed(api: &Rc<Api>) {
+    let Ok(known) = api.host.vms().await else { return };
+    let named = |name: &str| api.data.borrow().vms.values().any(|vm| vm.config.name == name);
+    for fact in known.iter().filter(|fact| !named(&fact.name)) {
+        let Ok(spec) = api.host.vm_spec(&fact.name).await else { continue };
+        let mut changes = Vec::new();
+        let id = {
+            let mut data = api.data.borrow_mut();
+            let id = data.id("vm", &spec.name, &mut changes);
+            let nics = spec.nics.iter().zip(1..).map(|(nic, number)| VmNic {
+                id: format!("nic-{number}"),
+                network: data.id("network", &nic.network, &mut changes),
+                mac: crate::model::text::show_mac(nic.mac),
+                connected: nic.connected,
+            });
+            let nics = nics.collect();
+            let record = VmRecord {
+                id: id.clone(),
+                version: 1,
+                config: fixed_config(spec, nics),
+                snapshots: Vec::new(),
+                current: None,
+                fixed: true,
+            };
+            data.vms.insert(id.clone(), record);
+            id
+        };
+        // An identifier that cannot be kept is another one after a restart.
+        let _ = api.commit(changes).await;
+        api.tell("vm", &id, "created");
+    }
+    let gone: Vec<String> = {
+        let data = api.data.borrow();
+        let gone = data
+            .vms
+            .values()
+            .filter(|vm| vm.fixed && !known.iter().any(|fact| fact.name == vm.config.name));
+        gone.map(|vm| vm.id.clone()).collect()
+    };
+    for id in gone {
+        api.data.borrow_mut().vms.remove(&id);
+        api.tell("vm", &id, "removed");
+    }
+}
+
+fn fixed_config(spec: VmSpec, nics: Vec<VmNic>) -> VmConfig {
+    let file = |place: Place| {
+        let text = match place {
+            Place::Image(name) => format!("[image] {name}"),
+            Place::Store(store, path) => format!("[{store}] {path}"),
+        };
+        StoragePath::parse(&text).ok()
+    };
+    VmConfig {
+        name: spec.name,
+        guest_os: "other".into(),
+        vcpus: spec.vcpus,
+        memory: spec.memory,
+        cpu_shares: spec.shares,
+        cpu_reservation_mhz: spec.reservation_mhz,
+        cpu_limit_mhz: spec.limit_mhz,
+        disks: spec
+            .disks
+            .into_iter()
+            .zip(1..)
+            .map(|(disk, number)| VmDisk {
+                id: format!("disk-{number}"),
+                datastore: disk.store,
+                path: disk.path,
+                size: 0,
+                read_only: disk.read_only,
+            })
+            .collect(),
+        nics,
+        cdrom: None,
+        boot: Boot {
+            firmware: if spec.kernel.is_some() { Firmware::Direct } else { Firmware::Bios },
+            kernel: spec.kernel.and_then(file),
+            initramfs: spec.initramfs.and_then(file),
+            command_line: crate::model::text::CommandLine::parse(&spec.command_line).ok(),
+        },
+        autostart: false,
+        notes: "Comes with the image and cannot be changed here.".into(),
+    }
+}
+
+/// At the start: makes the host's machines what the inventory says, and starts what is to start if it is not known to the host, which then was started itself.
 pub(in crate::api) async fn take_in(api: &Rc<Api>) {
     let Ok(known) = api.host.vms().await else { return };
+    let own = |vm: &&VmRecord| !vm.fixed;
     let configs: Vec<(String, VmConfig)> = api
         .data
         .borrow()
         .vms
         .values()
+        .filter(own)
         .map(|vm| (vm.id.clone(), vm.config.clone()))
         .collect();
     let mut fresh = Vec::new();
     for (id, config) in configs {
-        if !known.iter().any(|vm| vm.name == config.name) && api.host.define_vm(None, &spec(api, &config)).await.is_ok() && config.autostart
-        {
-            fresh.push((id, config.name));
+        let fact = known.iter().find(|vm| vm.name == config.name);
+        let old = fact.map(|fact| fact.name.as_str());
+        if fact.is_some_and(|fact| !matches!(fact.run, VmRun::Off | VmRun::Failed)) {
+            continue;
+        }
+        match api.host.define_vm(old, &spec(api, &config)).await {
+            Ok(()) if old.is_none() && config.autostart => fresh.push((id, config.name)),
+            Ok(()) => {}
+            Err(error) => {
+                let message = format!("{} cannot be made as the inventory has it: {}", config.name, error.message);
+                api.event(crate::model::Severity::Error, "vm.invalid", message, None, Some(&id))
+                    .await;
+            }
         }
     }
+    find_fixed(api).await;
     let settings = api.data.borrow().settings.clone();
     if !settings.autostart || settings.maintenance {
         return;
@@ -497,18 +609,24 @@ async fn make_disks(progress: &work::Progress, folder: &str, work: Vec<(String, 
     Ok(())
 }
 
-/// Makes the host know a machine and keeps it.
+/// Keeps a machine and makes the host know it. In that order: what is kept is made known after a restart, what is not would be nobody's.
 async fn add(progress: &work::Progress, id: String, config: VmConfig) -> Result<Option<String>> {
     let api = &progress.api;
-    api.host.define_vm(None, &spec(api, &config)).await?;
+    let spec = spec(api, &config);
     let change = api.data.borrow_mut().keep_vm(VmRecord {
         id: id.clone(),
         version: 0,
         config,
         snapshots: Vec::new(),
         current: None,
+        fixed: false,
     });
     api.commit(vec![change]).await?;
+    if let Err(error) = api.host.define_vm(None, &spec).await {
+        api.data.borrow_mut().vms.remove(&id);
+        api.commit(vec![Change::Remove(format!("vm/{id}"))]).await?;
+        return Err(error.into());
+    }
     api.tell("vm", &id, "created");
     Ok(Some(id))
 }
@@ -538,11 +656,13 @@ async fn create(call: Call, _: NoQuery, Json(made): Json<VmCreate>) -> Result<Ac
         name: made.name.into_string(),
     };
     let id = format!("vm-{}", call.api.data.borrow_mut().number());
-    work::begin(
+    let kept = serde_json::json!({ "id": id, "config": config, "disks": work });
+    work::begin_kept(
         &call,
         "vm.create",
         Some((&id.clone(), &config.name.clone())),
         false,
+        Some(kept),
         move |progress| async move {
             make_disks(&progress, &config.name, work).await?;
             add(&progress, id, config).await
@@ -570,7 +690,7 @@ async fn need_off(call: &Call, record: &VmRecord) -> Result<()> {
 }
 
 async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) -> Result<Accepted> {
-    let old = record(&call)?;
+    let old = own_record(&call)?;
     call.check_version(old.version)?;
     // Notes and autostart are hostd's alone and can be changed at any time.
     let own_only = VmPatch {
@@ -627,12 +747,16 @@ async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) -> Result<Acc
         move |progress| async move {
             let api = &progress.api;
             make_disks(&progress, &old.config.name, work).await?;
-            if !own_only {
-                api.host.define_vm(Some(&old.config.name), &spec(api, &config)).await?;
-            }
-            let id = old.id.clone();
-            let change = api.data.borrow_mut().keep_vm(VmRecord { config, ..old });
+            let (id, spec) = (old.id.clone(), spec(api, &config));
+            let change = api.data.borrow_mut().keep_vm(VmRecord { config, ..old.clone() });
             api.commit(vec![change]).await?;
+            if !own_only {
+                if let Err(error) = api.host.define_vm(Some(&old.config.name), &spec).await {
+                    let change = api.data.borrow_mut().keep_vm(old);
+                    api.commit(vec![change]).await?;
+                    return Err(error.into());
+                }
+            }
             api.tell("vm", &id, "updated");
             Ok(Some(id))
         },
@@ -643,7 +767,7 @@ async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) -> Result<Acc
 async fn leave(progress: &work::Progress, record: &VmRecord) -> Result<()> {
     let api = &progress.api;
     match api.host.forget_vm(&record.config.name).await {
-        Err(error) if error.failure != crate::host::Failure::NotFound => return Err(error.into()),
+        Err(error) if error.failure != Failure::NotFound => return Err(error.into()),
         _ => {}
     }
     let mut changes = vec![Change::Remove(format!("vm/{}", record.id))];
@@ -664,34 +788,112 @@ async fn leave(progress: &work::Progress, record: &VmRecord) -> Result<()> {
 }
 
 async fn delete(call: Call, _: NoQuery, (): ()) -> Result<Accepted> {
-    let record = record(&call)?;
+    let record = own_record(&call)?;
     call.check_version(record.version)?;
     need_off(&call, &record).await?;
-    work::begin(
-        &call,
-        "vm.delete",
-        Some((&record.id.clone(), &record.config.name.clone())),
-        false,
-        move |progress| async move {
-            // Out of the inventory first: what a power cut leaves is a file too many, never a machine without its disk.
-            leave(&progress, &record).await?;
-            let own = format!("{}/", record.config.name);
-            let spec = spec(&progress.api, &record.config);
-            for disk in spec.disks.iter().filter(|disk| disk.path.starts_with(&own)) {
-                progress.api.host.remove(&disk.store, &disk.path).await?;
-            }
-            if let Some(disk) = spec.disks.first() {
-                // Something else may be in the folder.
-                let _ = progress.api.host.remove(&disk.store, &record.config.name).await;
-            }
-            Ok(None)
-        },
-    )
+    let kept = serde_json::to_value(&record).ok();
+    let (id, name) = (record.id.clone(), record.config.name.clone());
+    work::begin_kept(&call, "vm.delete", Some((&id, &name)), false, kept, move |progress| {
+        remove(progress, record, false)
+    })
     .await
 }
 
+/// Removes a machine with its disks; `again`: some of it may have been done already.
+async fn remove(progress: work::Progress, record: VmRecord, again: bool) -> Result<Option<String>> {
+    // Out of the inventory first: what a power cut leaves is a file too many, never a machine without its disk.
+    leave(&progress, &record).await?;
+    let own = format!("{}/", record.config.name);
+    let spec = spec(&progress.api, &record.config);
+    for disk in spec.disks.iter().filter(|disk| disk.path.starts_with(&own)) {
+        match progress.api.host.remove(&disk.store, &disk.path).await {
+            Err(error) if again && error.failure == Failure::NotFound => {}
+            removed => removed?,
+        }
+    }
+    if let Some(disk) = spec.disks.first() {
+        // Something else may be in the folder.
+        let _ = progress.api.host.remove(&disk.store, &record.config.name).await;
+    }
+    Ok(None)
+}
+
+type Work = crate::future::LocalFuture<'static, Result<Option<String>>>;
+
+/// What a machine that is to be made needs besides its configuration.
+#[derive(serde::Deserialize)]
+struct KeptCreation {
+    id: String,
+    config: VmConfig,
+    disks: Vec<(String, String, u64, bool, bool)>,
+}
+
+/// Goes on with a task that was interrupted by a restart. `None`: it cannot be told how much of it was done, or it cannot be done twice.
+pub(in crate::api) fn again(progress: work::Progress, task: &crate::model::Task, kept: Option<serde_json::Value>) -> Option<Work> {
+    let target = task.target.clone()?;
+    match (task.name.as_str(), kept) {
+        // The host was started again since.
+        ("host.reboot" | "host.shutdown", _) => Some(Box::pin(async { Ok(None) })),
+        ("vm.start", _) => Some(Box::pin(power_again(progress, target, VmPower::Start))),
+        ("vm.stop", _) => Some(Box::pin(power_again(progress, target, VmPower::Stop))),
+        ("vm.unregister", _) => {
+            let record = progress.api.data.borrow().vms.get(&target).cloned();
+            Some(Box::pin(async move {
+                if let Some(record) = record.filter(|record| !record.fixed) {
+                    leave(&progress, &record).await?;
+                }
+                Ok(None)
+            }))
+        }
+        ("vm.delete", Some(kept)) => {
+            let record = serde_json::from_value(kept).ok()?;
+            Some(Box::pin(remove(progress, record, true)))
+        }
+        ("vm.create", Some(kept)) => {
+            let kept: KeptCreation = serde_json::from_value(kept).ok()?;
+            Some(Box::pin(create_again(progress, kept)))
+        }
+        _ => None,
+    }
+}
+
+async fn power_again(progress: work::Progress, id: String, action: VmPower) -> Result<Option<String>> {
+    let api = &progress.api;
+    let record = api.data.borrow().vms.get(&id).cloned();
+    let record = record.ok_or_else(|| ApiError::not_found("The machine is not there any more"))?;
+    let name = &record.config.name;
+    let off = api
+        .host
+        .vms()
+        .await?
+        .iter()
+        .find(|vm| vm.name == *name)
+        .is_none_or(|vm| matches!(vm.run, VmRun::Off | VmRun::Failed));
+    if off == (action == VmPower::Start) {
+        api.host.vm_power(name, action).await?;
+    }
+    api.tell("vm", &id, "updated");
+    Ok(None)
+}
+
+async fn create_again(progress: work::Progress, kept: KeptCreation) -> Result<Option<String>> {
+    let api = &progress.api;
+    if api.data.borrow().vms.contains_key(&kept.id) {
+        // It was kept, and made known to the host with all others.
+        return Ok(Some(kept.id));
+    }
+    let mut left = Vec::new();
+    for disk in kept.disks {
+        if !disk.4 || api.host.stat(&disk.0, &disk.1).await.is_err() {
+            left.push(disk);
+        }
+    }
+    make_disks(&progress, &kept.config.name, left).await?;
+    add(&progress, kept.id, kept.config).await
+}
+
 async fn unregister(call: Call, _: NoQuery, (): ()) -> Result<Accepted> {
-    let record = record(&call)?;
+    let record = own_record(&call)?;
     need_off(&call, &record).await?;
     work::begin(
         &call,
@@ -707,7 +909,7 @@ async fn unregister(call: Call, _: NoQuery, (): ()) -> Result<Accepted> {
 }
 
 async fn clone(call: Call, _: NoQuery, Json(request): Json<CloneRequest>) -> Result<Accepted> {
-    let record = record(&call)?;
+    let record = own_record(&call)?;
     call.need("VirtualMachine.Create", "host-1")?;
     check_name(&call, &request.name, None)?;
     let id = format!("vm-{}", call.api.data.borrow_mut().number());
@@ -873,7 +1075,7 @@ async fn snapshots(call: Call, query: ListQuery, (): ()) -> Result<Json<Page<Sna
 }
 
 async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<SnapshotCreate>) -> Result<Accepted> {
-    let record = record(&call)?;
+    let record = own_record(&call)?;
     if record.snapshots.len() >= 32 {
         return Err(ApiError::conflict(format!("{} has 32 snapshots already", record.config.name)));
     }
@@ -942,7 +1144,7 @@ fn snapshot(call: &Call, record: &VmRecord) -> Result<SnapshotRecord> {
 }
 
 async fn delete_snapshot(call: Call, _: NoQuery, (): ()) -> Result<Accepted> {
-    let record = record(&call)?;
+    let record = own_record(&call)?;
     let one = snapshot(&call, &record)?;
     work::begin(
         &call,
@@ -982,7 +1184,7 @@ async fn delete_snapshot(call: Call, _: NoQuery, (): ()) -> Result<Accepted> {
 }
 
 async fn revert(call: Call, _: NoQuery, (): ()) -> Result<Accepted> {
-    let record = record(&call)?;
+    let record = own_record(&call)?;
     let one = snapshot(&call, &record)?;
     let running = run_of(&call, &record.config.name).await?;
     work::begin(
