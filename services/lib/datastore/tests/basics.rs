@@ -1,6 +1,9 @@
 //! What a datastore does when nothing goes wrong.
 
-use tessera_block::{MemoryDevice, block_on};
+use core::future::Future;
+use core::pin::pin;
+use core::task::{Context, Waker};
+use tessera_block::{BlockDevice, MemoryDevice, block_on};
 use tessera_datastore::{DiskOptions, Error, Extent, FormatOptions, Kind, MountOptions, Store, Translated};
 
 fn device() -> MemoryDevice {
@@ -189,4 +192,32 @@ fn a_snapshot_writes_as_little_of_a_large_disk_as_of_a_small_one() {
         written[1].writes <= written[0].writes + 1 && written[1].reads <= written[0].reads + 2,
         "{written:?}"
     );
+}
+
+#[test]
+fn a_part_of_a_block_is_not_written_over_a_write_to_another_part_of_it() {
+    let store = format(device());
+    let options = DiskOptions {
+        size: 16 << 20,
+        ..DiskOptions::default()
+    };
+    let disk = store.create_disk("d", &options).unwrap();
+    block_on(store.write(disk, 0, &[1; 4096])).unwrap();
+    // As a guest does: where its data goes is asked first, and the data follows.
+    let mut extents = Vec::new();
+    let Translated::Ready(ticket) = store.translate_write(disk, 0, 512, &mut extents).unwrap() else {
+        panic!("the block is there");
+    };
+    {
+        let mut zeroing = pin!(store.write_zeroes(disk, 512, 512));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(zeroing.as_mut().poll(&mut context).is_pending());
+        block_on(store.device().write(extents[0].sector.unwrap(), &[2; 512])).unwrap();
+        store.finish(ticket, true);
+        block_on(zeroing).unwrap();
+    }
+    let mut block = [0; 4096];
+    block_on(store.read(disk, 0, &mut block)).unwrap();
+    let found: Vec<u8> = block.iter().step_by(512).copied().collect();
+    assert_eq!(found, [2, 0, 1, 1, 1, 1, 1, 1]);
 }
