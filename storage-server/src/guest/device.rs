@@ -1,5 +1,6 @@
 //! One guest's disk.
 
+use super::pace::Pace;
 use super::request::{self, Action, ID, SECTOR, Scratch, Status};
 use super::{Backing, MAX_SEGMENTS, Ram};
 use crate::controller::{Operation, Request};
@@ -65,6 +66,7 @@ struct Served {
     record: &'static Record,
     /// Something was returned since the driver was last asked whether it wants an interrupt.
     returned: bool,
+    pace: Pace,
 }
 
 #[derive(Default)]
@@ -92,6 +94,8 @@ pub struct Device {
     broken: RefCell<Option<String>>,
     /// There may be more in a queue than was taken.
     more: Cell<bool>,
+    /// For how long interrupts and looks into queues may be put off while others are in flight, in ticks.
+    patience: Cell<u64>,
     this: Weak<Self>,
 }
 
@@ -116,8 +120,14 @@ impl Device {
             signals: RefCell::default(),
             broken: RefCell::default(),
             more: Cell::new(false),
+            patience: Cell::new(0),
             this: this.clone(),
         })
+    }
+
+    /// Has the device disturb its guest less while many requests are in flight, each time for this long at most, in ticks; 0, as at first, for never.
+    pub fn set_patience(&self, ticks: u64) {
+        self.patience.set(ticks);
     }
 
     /// Sectors of 512 bytes.
@@ -172,6 +182,7 @@ impl Device {
                     record,
                     // The driver may not have been told of the last ones.
                     returned: resume,
+                    pace: Pace::default(),
                 });
             }
             state.queues = queues;
@@ -233,7 +244,12 @@ impl Device {
                     served.queue.disable_notifications(&*self.ram);
                 }
                 match served.queue.pop(&*self.ram, served.record) {
-                    Ok(None) if served.queue.enable_notifications(&*self.ram) => continue,
+                    Ok(None)
+                        if served.pace.listens(self.patience.get(), served.queue.in_flight())
+                            && served.queue.enable_notifications(&*self.ram) =>
+                    {
+                        continue;
+                    }
                     other => other,
                 }
             };
@@ -372,6 +388,7 @@ impl Device {
             }
             let Some(served) = &mut state.queues[pending.queue] else { return };
             served.returned = true;
+            served.pace.ended();
             served
                 .queue
                 .push(&*self.ram, served.record, pending.head, written.saturating_add(1))
@@ -381,23 +398,47 @@ impl Device {
         }
     }
 
-    /// Interrupts the guest for what was returned, as far as its driver wants it. Called once after several.
-    pub fn settle(&self) {
+    /// Interrupts the guest for what was returned, as far as its driver wants it, and looks for more where the driver was told not to notify. Called once after several
+    /// requests, and before the server waits. When it wants to be called again at the latest, if it does; times are in ticks.
+    pub fn settle(&self, now: u64) -> Option<u64> {
+        let patience = self.patience.get();
+        let mut next: Option<u64> = None;
         for number in 0..MAX_QUEUES {
-            let mut state = self.state.borrow_mut();
-            let State { queues, statistics, .. } = &mut *state;
-            let Some(served) = queues[number].as_mut().filter(|served| served.returned) else {
-                continue;
+            let look = {
+                let mut state = self.state.borrow_mut();
+                state.queues[number].as_mut().is_some_and(|served| served.pace.is_time_to_look(now))
             };
-            served.returned = false;
-            if served.queue.needs_interrupt(&*self.ram) {
-                statistics.interrupts += 1;
-                drop(state);
-                if let Some(signal) = &self.signals.borrow()[number] {
-                    signal.signal();
+            if look {
+                self.take(number);
+            }
+            let mut state = self.state.borrow_mut();
+            let State {
+                queues,
+                statistics,
+                closed,
+                ..
+            } = &mut *state;
+            let Some(served) = &mut queues[number] else { continue };
+            // Of a queue that is not served any more nothing is put off.
+            let patience = if *closed { 0 } else { patience };
+            let interrupts = served.returned
+                && served
+                    .pace
+                    .interrupts(now, patience, served.queue.untold(), served.queue.in_flight());
+            let due = if *closed { None } else { served.pace.due(now, patience) };
+            next = next.into_iter().chain(due).min();
+            if interrupts {
+                served.returned = false;
+                if served.queue.needs_interrupt(&*self.ram) {
+                    statistics.interrupts += 1;
+                    drop(state);
+                    if let Some(signal) = &self.signals.borrow()[number] {
+                        signal.signal();
+                    }
                 }
             }
         }
+        next
     }
 
     /// Takes no more requests, and waits until nothing is in flight. The driver's queues are forgotten then.

@@ -13,6 +13,9 @@
 
 mod backing;
 mod device;
+mod pace;
+#[cfg(test)]
+mod patience_tests;
 mod request;
 #[cfg(test)]
 mod tests;

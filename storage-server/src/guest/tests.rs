@@ -39,14 +39,14 @@ fn guest_address(physical: u64) -> u64 {
     frame as u64 * FRAME + physical - PHYSICAL[frame]
 }
 
-type Job = (Rc<dyn Sink>, u64, Result<(), IoError>);
+pub(super) type Job = (Rc<dyn Sink>, u64, Result<(), IoError>);
 
 /// A disk in memory. What it was given is done at once and told later.
-struct Memory {
+pub(super) struct Memory {
     ram: Rc<Ram>,
     bytes: RefCell<Vec<u8>>,
     sector_size: u32,
-    jobs: RefCell<VecDeque<Job>>,
+    pub(super) jobs: RefCell<VecDeque<Job>>,
     failure: Cell<Option<IoError>>,
     flushes: Cell<u32>,
 }
@@ -63,7 +63,7 @@ impl Memory {
         })
     }
 
-    fn complete(&self, which: usize) {
+    pub(super) fn complete(&self, which: usize) {
         let job = self.jobs.borrow_mut().remove(which);
         if let Some((sink, cookie, result)) = job {
             sink.completed(cookie, result);
@@ -127,7 +127,7 @@ impl Backing for Memory {
 }
 
 #[derive(Clone, Default)]
-struct Bell(Rc<Cell<u32>>);
+pub(super) struct Bell(pub(super) Rc<Cell<u32>>);
 
 impl Signal for Bell {
     fn signal(&self) {
@@ -146,16 +146,16 @@ fn layout(queue: usize) -> Layout {
 }
 
 /// A driver of one queue.
-struct Driver {
+pub(super) struct Driver {
     ram: Rc<Ram>,
-    layout: Layout,
-    available: u16,
-    seen: u16,
+    pub(super) layout: Layout,
+    pub(super) available: u16,
+    pub(super) seen: u16,
     next: u16,
 }
 
 impl Driver {
-    fn new(ram: &Rc<Ram>, queue: usize) -> Self {
+    pub(super) fn new(ram: &Rc<Ram>, queue: usize) -> Self {
         Self {
             ram: ram.clone(),
             layout: layout(queue),
@@ -166,7 +166,7 @@ impl Driver {
     }
 
     /// Puts a request together: header, buffers of data (address, length, writable), status byte at `status`.
-    fn offer(&mut self, kind: u32, sector: u64, data: &[(u64, u32, bool)], status: u64) -> u16 {
+    pub(super) fn offer(&mut self, kind: u32, sector: u64, data: &[(u64, u32, bool)], status: u64) -> u16 {
         let header = status + 16;
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&kind.to_le_bytes());
@@ -199,7 +199,7 @@ impl Driver {
         head
     }
 
-    fn reap(&mut self) -> Vec<(u16, u32)> {
+    pub(super) fn reap(&mut self) -> Vec<(u16, u32)> {
         let index = self.ram.read_u16(self.layout.used + 2).unwrap();
         let mut all = vec![];
         while self.seen != index {
@@ -220,15 +220,15 @@ impl Driver {
     }
 }
 
-struct Bench {
-    ram: Rc<Ram>,
-    disk: Rc<Memory>,
+pub(super) struct Bench {
+    pub(super) ram: Rc<Ram>,
+    pub(super) disk: Rc<Memory>,
     records: [&'static Record; MAX_QUEUES],
-    device: Rc<Device>,
-    bell: Bell,
+    pub(super) device: Rc<Device>,
+    pub(super) bell: Bell,
 }
 
-fn attachment() -> Attachment {
+pub(super) fn attachment() -> Attachment {
     Attachment {
         features: Features::default(),
         queues: [Some(layout(0)), Some(layout(1)), None, None],
@@ -252,7 +252,7 @@ fn bench_of(sector_size: u32, read_only: bool) -> Bench {
     }
 }
 
-fn bench() -> Bench {
+pub(super) fn bench() -> Bench {
     bench_of(512, false)
 }
 
@@ -262,7 +262,7 @@ impl Bench {
         let head = driver.offer(kind, sector, data, 0x8_0000);
         self.device.run();
         self.disk.complete_all();
-        self.device.settle();
+        self.device.settle(0);
         let done = driver.reap();
         assert_eq!(done.len(), 1);
         assert_eq!(done[0].0, head);
@@ -591,7 +591,7 @@ proptest! {
                 _ => it.disk.complete(0),
             }
             it.device.run();
-            it.device.settle();
+            it.device.settle(0);
             if it.device.take_broken().is_some() {
                 it.disk.complete_all();
                 block_on(it.device.stop());

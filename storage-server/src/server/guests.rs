@@ -16,7 +16,7 @@ use tessera_proto::guest_queues::GuestQueues;
 use tessera_proto::storage::GuestDiskStatistics;
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, MachineConfig, StateKind};
 use tessera_proto::{Call, Failure, FailureKind, collect};
-use tessera_rt::{CNode, Notification, abi::PAGE_SIZE, log, slots};
+use tessera_rt::{CNode, Notification, abi::PAGE_SIZE, log, slots, time};
 use tessera_storage::guest::{Attachment, Backing, Device, MAX_SEGMENTS, Ram, Signal};
 use tessera_virtqueue::{Features, Layout, Record};
 
@@ -29,6 +29,8 @@ const ENDING: u64 = 1 << 63;
 const QUEUES: usize = guest_disk::MAX_QUEUES;
 /// Bytes of the state frame for each disk, as init makes it.
 const STATE_PER_DISK: usize = 3 * PAGE_SIZE;
+/// How long a busy guest's interrupts, and looks into its queues, are put off at most, in microseconds: less than most devices take for a request.
+const PATIENCE_US: u64 = 50;
 /// Most machines at once that are looked for.
 const MOST: usize = 1024;
 /// Virtio's features that concern queues (virtio 1.2, chapter 6).
@@ -162,6 +164,7 @@ impl Guests {
         });
         const { assert!(QUEUES * size_of::<Record>() <= STATE_PER_DISK) };
         let device = Device::new(machine.loan.ram(), backing, read_only, &config.serial, records);
+        device.set_patience(time::microseconds(PATIENCE_US));
         let made = self.made.get();
         self.made.set(made.wrapping_add(1));
         let bit = 1 << (FIRST_BIT + made % BITS);
@@ -269,22 +272,24 @@ impl Guests {
         }
     }
 
-    /// Interrupts guests, and tells monitors of rules that were broken. True: some device wants another turn.
-    pub fn settle(&self) -> bool {
-        let mut more = false;
+    /// Interrupts guests, and tells monitors of rules that were broken. When some device wants another turn, if one does (TSC).
+    pub fn settle(&self) -> Option<u64> {
+        let now = time::now();
+        let mut next: Option<u64> = None;
         self.each(|machine, number, disk| {
             if disk.device.has_more() {
                 disk.device.run();
-                more |= disk.device.has_more();
             }
-            disk.device.settle();
+            let due = disk.device.settle(now);
+            let due = if disk.device.has_more() { Some(now) } else { due };
+            next = next.into_iter().chain(due).min();
             if let Some(reason) = disk.device.take_broken() {
                 // The monitor tells it, and not without end.
                 log::debug!("{}, disk {number}: {reason}", machine.config.name);
                 machine.tell(GuestDiskEvent::Broken { disk: number, reason });
             }
         });
-        more
+        next
     }
 
     /// Lets go of the machines that ended.

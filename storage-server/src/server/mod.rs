@@ -163,8 +163,8 @@ impl Server {
             }
         }
         self.executor.run();
-        let more = self.answers.guests().settle();
-        if more || self.executor.has_work() {
+        let due = self.answers.guests().settle();
+        if self.executor.has_work() {
             return time::now();
         }
         let wait = if self.ports.iter().any(|port| port.host.wants_polling()) {
@@ -172,7 +172,8 @@ impl Server {
         } else {
             WATCH_MS
         };
-        time::after(time::milliseconds(wait))
+        let wait = time::after(time::milliseconds(wait));
+        due.map_or(wait, |due| due.min(wait))
     }
 }
 

@@ -139,6 +139,12 @@ impl Queue {
         self.taken.wrapping_sub(self.returned)
     }
 
+    /// Requests returned since the driver was last asked whether it wants an interrupt.
+    #[must_use]
+    pub const fn untold(&self) -> u16 {
+        self.returned.wrapping_sub(self.asked)
+    }
+
     /// Takes the next request, if there is one: the head of its chain. It is in flight until [`Queue::push`].
     ///
     /// # Errors
