@@ -309,6 +309,18 @@ pub trait Console {
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<usize>;
 }
 
+/// What somebody wants of a screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScreenView {
+    /// RFB 3.8, without a password.
+    Rfb,
+    /// A picture of now, in PNG.
+    Picture {
+        /// By how much it is made smaller, 1 to 8.
+        divisor: u8,
+    },
+}
+
 /// A datastore.
 #[derive(Clone, Debug, Default)]
 pub struct StoreFacts {
@@ -523,6 +535,10 @@ pub trait Host {
     fn vm_power<'a>(&'a self, name: &'a str, action: VmPower) -> Reply<'a, ()>;
     /// Its serial console.
     fn vm_console<'a>(&'a self, name: &'a str) -> Reply<'a, Box<dyn Console>>;
+    /// Its screen: bytes of RFB both ways, or those of a picture.
+    fn vm_screen<'a>(&'a self, name: &'a str, view: ScreenView) -> Reply<'a, Box<dyn Console>>;
+    /// Presses keys together (make codes of scan code set 1, a prefix E0 as upper byte), then types a text, at its keyboard.
+    fn vm_type<'a>(&'a self, name: &'a str, keys: &'a [u16], text: &'a str) -> Reply<'a, ()>;
     /// Writes a running or suspended machine's memory and devices' state into a file.
     fn save_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()>;
     /// Makes a stopped machine go on from such a file.

@@ -175,6 +175,7 @@ pub fn to_manifest(system: &System, programs: Vec<manifest::Program>, files: Vec
                 kernel: manifest::GuestFile::Image(vm.kernel.value.clone()),
                 initramfs: vm.initramfs.as_ref().map(|file| manifest::GuestFile::Image(file.value.clone())),
                 command_line: vm.command_line.value.clone(),
+                display: vm.display,
                 autostart: vm.autostart,
                 weight: vm.weight,
                 budget_us: vm.budget_us.value,

@@ -22,6 +22,8 @@ struct Region {
 pub struct GuestMemory {
     regions: Vec<Region, MAX_REGIONS>,
     end: u64,
+    /// Addresses below the end that are no RAM: first, and the one behind.
+    hole: (u64, u64),
 }
 
 // SAFETY: the mappings live as long as the process, every access is a volatile copy of plain bytes, and no reference is handed out.
@@ -36,7 +38,13 @@ impl GuestMemory {
         Self {
             regions: Vec::new(),
             end: 0,
+            hole: (0, 0),
         }
+    }
+
+    /// Some addresses, page by page, are no RAM, whatever stands behind them here: a device answers there.
+    pub const fn set_hole(&mut self, start: u64, end: u64) {
+        self.hole = (start, end);
     }
 
     /// Appends `length` bytes of RAM, at guest-physical address [`Self::end`], that stand at `host` in this process.
@@ -69,12 +77,16 @@ impl GuestMemory {
     /// Whether `length` bytes at `address` are all RAM.
     #[must_use]
     pub fn contains(&self, address: u64, length: u64) -> bool {
-        address.checked_add(length).is_some_and(|end| end <= self.end)
+        let clear = |end| end <= self.hole.0 || address >= self.hole.1;
+        address.checked_add(length).is_some_and(|end| end <= self.end && clear(end))
     }
 
     /// Where `address` stands here, and how many bytes follow it in the same frame.
     #[inline]
     fn find(&self, address: u64) -> Option<(*mut u8, u64)> {
+        if (self.hole.0..self.hole.1).contains(&address) {
+            return None;
+        }
         for region in &self.regions {
             let offset = address.wrapping_sub(region.start);
             if offset < region.length {
@@ -172,6 +184,14 @@ impl GuestMemory {
         Some(())
     }
 
+    /// Fills all RAM below `end` with zeros; `None`, with a part written, unless all of it but the hole is RAM.
+    #[must_use]
+    pub fn clear_below(&self, end: u64) -> Option<()> {
+        let (low, high) = (self.hole.0.min(end), self.hole.1.min(end));
+        self.clear(0, low)?;
+        self.clear(high, end - high)
+    }
+
     /// Fills `length` bytes with zeros; `None`, with nothing written, unless all of it is RAM.
     #[must_use]
     pub fn clear(&self, address: u64, length: u64) -> Option<()> {
@@ -232,6 +252,27 @@ pub(crate) mod tests {
         assert!(memory.write_slice(8190, &[1, 2, 3]).is_none());
         assert_eq!(memory.read::<2>(8190), Some([0, 0]), "a refused write must not write a part");
         assert!(memory.clear(4096, 4097).is_none());
+    }
+
+    #[test]
+    fn a_hole_is_no_ram() {
+        let mut memory = ram(&[0x4000]);
+        memory.set_hole(0x1000, 0x2000);
+        assert!(memory.contains(0, 0x1000) && !memory.contains(0xff9, 8) && !memory.contains(0x1ff8, 8) && memory.contains(0x2000, 8));
+        assert_eq!(
+            (memory.read_u64(0x1000), memory.read_u64(0x1ff8), memory.read_u32(0x1ffc)),
+            (None, None, None)
+        );
+        assert!(memory.write_u32(0x1800, 1).is_none() && memory.write_slice(0xfff, &[1, 1]).is_none());
+        memory.write_slice(0xfff, &[1]).unwrap();
+        memory.write_slice(0x2000, &[1]).unwrap();
+        memory.write_slice(0x3000, &[1]).unwrap();
+        memory.clear_below(0x3000).unwrap();
+        assert_eq!(
+            (memory.read(0xfff), memory.read(0x2000), memory.read(0x3000)),
+            (Some([0]), Some([0]), Some([1]))
+        );
+        assert!(memory.clear_below(0x4001).is_none());
     }
 
     proptest! {

@@ -506,6 +506,16 @@ impl Host for Simulated {
     fn vm_console<'a>(&'a self, name: &'a str) -> Reply<'a, Box<dyn Console>> {
         now(self.machine(name, |machine| Ok(Box::new(View(machine.console.clone(), 0)) as Box<dyn Console>)))
     }
+    fn vm_screen<'a>(&'a self, name: &'a str, view: ScreenView) -> Reply<'a, Box<dyn Console>> {
+        let none = format!("{name} has no screen: it is made up ({view:?})");
+        now(self.machine(name, |_| Err(HostError::new(Failure::Unsupported, none))))
+    }
+    fn vm_type<'a>(&'a self, name: &'a str, _keys: &'a [u16], text: &'a str) -> Reply<'a, ()> {
+        now(self.machine(name, |machine| {
+            machine.console.borrow_mut().write(text.as_bytes());
+            Ok(())
+        }))
+    }
     fn save_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()> {
         let saved = self.machine(name, |_| Ok(())).and_then(|()| {
             self.store(store, |own| {

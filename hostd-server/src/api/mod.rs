@@ -55,6 +55,7 @@ pub struct Api {
     /// Log-ins that are being looked at, by address.
     logging_in: RefCell<BTreeMap<String, u32>>,
     previous_calls: RefCell<Calls>,
+    tickets: RefCell<Vec<operations::screen::Ticket>>,
 }
 
 /// A request whose asker and path are known.
@@ -154,6 +155,7 @@ impl Api {
             logging_in: RefCell::default(),
             secret,
             previous_calls: RefCell::default(),
+            tickets: RefCell::default(),
         });
         if api.data.borrow().users.is_empty() {
             let made = password.map_or_else(|| api.random_text(8), Into::into);

@@ -14,6 +14,7 @@ macro_rules! model {
 
 mod host;
 mod network;
+mod screen;
 mod security;
 mod storage;
 mod system;
@@ -22,6 +23,7 @@ mod vm;
 
 pub use host::*;
 pub use network::*;
+pub use screen::*;
 pub use security::*;
 pub use storage::*;
 pub use system::*;

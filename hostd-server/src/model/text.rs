@@ -113,6 +113,8 @@ fn starts_alphanumeric(text: &str) -> bool {
 }
 
 rules! {
+    /// Text that is typed at a keyboard.
+    PastedText = PastedTextRule("a text to type", 1..=16384, "", |_| true);
     /// Name of a machine.
     VmName = VmNameRule("a machine's name", 1..=64, "^[A-Za-z0-9][A-Za-z0-9._-]*$", |text| starts_alphanumeric(text) && plain(text, "._-"));
     /// Name of something else in the inventory.

@@ -12,21 +12,21 @@ use tessera_proto::{
 use tessera_rt::{Connection, abi::Error};
 
 /// How long a VMX may take to answer; it is not trusted to.
-const PATIENCE: u64 = 1000;
+pub const PATIENCE: u64 = 1000;
 /// How often to look for what the guest printed, in milliseconds.
 const INTERVAL: u64 = 20;
 /// How often to try again in a row while the VMX is started again.
 const TRIES: u32 = 100;
 
 /// Waits until it is time to look again.
-struct Pause {
+pub struct Pause {
     platform: Rc<dyn Platform>,
     sleep: Option<LocalFuture<'static, ()>>,
     failures: u32,
 }
 
 impl Pause {
-    fn new(platform: Rc<dyn Platform>) -> Self {
+    pub fn new(platform: Rc<dyn Platform>) -> Self {
         Self {
             platform,
             sleep: None,
@@ -35,7 +35,7 @@ impl Pause {
     }
 
     /// Whether a pause goes on.
-    fn lasts(&mut self, context: &mut Context<'_>) -> bool {
+    pub fn lasts(&mut self, context: &mut Context<'_>) -> bool {
         let lasts = self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_pending());
         if !lasts {
             self.sleep = None;
@@ -44,7 +44,7 @@ impl Pause {
     }
 
     /// Begins one; the task is woken at its end.
-    fn begin(&mut self, context: &mut Context<'_>) {
+    pub fn begin(&mut self, context: &mut Context<'_>) {
         self.sleep = Some(self.platform.sleep(INTERVAL));
         if !self.lasts(context) {
             // It was over at once: look again in the next round.

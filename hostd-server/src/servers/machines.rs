@@ -125,6 +125,7 @@ fn config(spec: &VmSpec) -> Answer<VmConfig> {
         kernel: file_place(kernel),
         initramfs: spec.initramfs.as_ref().map(file_place),
         command_line: spec.command_line.clone(),
+        display: true,
         disks: disks.chain(cdrom).collect(),
         // A card has its link up as long as it is there.
         nics: spec

@@ -6,6 +6,7 @@ mod console;
 mod init;
 mod machines;
 mod network;
+mod screen;
 pub mod state;
 mod stores;
 
@@ -24,8 +25,8 @@ use tessera_hostd::{
     future::LocalFuture,
     host::{
         CapabilityFacts, CertificateFacts, Console, DeviceFacts, DnsSpec, EndpointFacts, EntryFacts, Failure, FileSink, Host, HostError,
-        HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortGroupSpec, Reply, ServerFacts, StoreFacts, SwitchSpec, TimeFacts,
-        Usage, VmFacts, VmPower, VmSpec,
+        HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortGroupSpec, Reply, ScreenView, ServerFacts, StoreFacts, SwitchSpec,
+        TimeFacts, Usage, VmFacts, VmPower, VmSpec,
     },
     http::BodySource,
     net::Stack,
@@ -192,6 +193,14 @@ impl Host for Servers {
 
     fn vm_console<'a>(&'a self, name: &'a str) -> Reply<'a, Box<dyn Console>> {
         now(console::open(name, self.platform.clone()))
+    }
+
+    fn vm_screen<'a>(&'a self, name: &'a str, view: ScreenView) -> Reply<'a, Box<dyn Console>> {
+        now(screen::open(name, view, self.platform.clone()))
+    }
+
+    fn vm_type<'a>(&'a self, name: &'a str, keys: &'a [u16], text: &'a str) -> Reply<'a, ()> {
+        now(screen::type_at(name, keys, text))
     }
 
     fn save_vm<'a>(&'a self, name: &'a str, _store: &'a str, _path: &'a str) -> Reply<'a, ()> {

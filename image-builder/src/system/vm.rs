@@ -24,6 +24,8 @@ pub struct Vm {
     pub initramfs: Option<Located<String>>,
     /// `command-line` of the guest's kernel. Default empty.
     pub command_line: Located<String>,
+    /// `display`: a screen, a keyboard and a mouse. Default no.
+    pub display: bool,
     /// `autostart` at boot. Default no.
     pub autostart: bool,
     /// `weight` of the vCPUs among their equals, 1 to 10000. Default 100.
@@ -69,6 +71,7 @@ impl Vm {
             vcpus: vcpus.map_or(1, |vcpus| narrow(vcpus.value)),
             initramfs: reader.text("initramfs", diagnostics),
             command_line: reader.text("command-line", diagnostics).unwrap_or_default(),
+            display: reader.boolean("display", diagnostics).unwrap_or(false),
             autostart: reader.boolean("autostart", diagnostics).unwrap_or(false),
             weight: narrow(reader.number("weight", 1..=10_000, diagnostics).map_or(100, |weight| weight.value)),
             budget_us: reader

@@ -85,6 +85,7 @@ fn config_of(vm: &Vm) -> VmConfig {
         kernel: file_place(&vm.kernel),
         initramfs: vm.initramfs.as_ref().map(file_place),
         command_line: vm.command_line.clone(),
+        display: vm.display,
         disks: vm.disks.iter().map(disk_config).collect(),
         nics: vm.nics.iter().map(nic_config).collect(),
     }
@@ -98,6 +99,7 @@ fn vm_of(config: VmConfig, autostart: bool) -> Vm {
         kernel: file_of(config.kernel),
         initramfs: config.initramfs.map(file_of),
         command_line: config.command_line,
+        display: config.display,
         autostart,
         weight: config.weight,
         budget_us: config.budget_us,
@@ -337,6 +339,7 @@ mod tests {
             },
             initramfs: Some(FilePlace::Image { name: "disk".into() }),
             command_line: "quiet".into(),
+            display: true,
             disks: vec![DiskConfig {
                 place: DiskPlace::Store {
                     store: "main".into(),

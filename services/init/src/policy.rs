@@ -213,6 +213,7 @@ mod tests {
                 kernel: GuestFile::Image("kernel".into()),
                 initramfs: None,
                 command_line: String::new(),
+                display: false,
                 autostart: true,
                 weight: 100,
                 budget_us: 0,

@@ -32,6 +32,8 @@ const SMALLEST_FRAME: u32 = 9;
 const OUTPUT_PAGES: u64 = 17;
 /// Pages of the ring for the guest's input: 4 KiB of data and the header.
 const INPUT_PAGES: u64 = 2;
+/// Pages of the ring for what is typed and moved at a screen.
+const SCREEN_INPUT_PAGES: u64 = 2;
 /// Badge with which the other side signals: its bit is the highest, so that the owner's own badges can count from the lowest.
 const SIGNAL: u64 = 1 << 63;
 /// Priority of vCPU threads, unless their VMM's own is lower.
@@ -57,6 +59,8 @@ pub struct Running {
     vmx_signal: Notification,
     output: u32,
     input: u32,
+    /// Frames of its screen, if it has one: grant, slot, bytes.
+    screen: Vec<(&'static str, u32, u64)>,
 }
 
 /// A virtual machine.
@@ -140,6 +144,7 @@ impl Running {
             vmx_signal: Notification::new(0),
             output: 0,
             input: 0,
+            screen: vec![],
         };
         match running.build(machine, config) {
             Ok(()) => Ok(running),
@@ -182,6 +187,9 @@ impl Running {
         self.vmx_signal = Notification::new(vmx_signal);
         self.output = output;
         self.input = input;
+        if config.display {
+            self.make_screen(machine)?;
+        }
         for (kind, pages) in loan::states(config) {
             let items = [Item::whole_frame(pages)];
             let [slot] = Self::make_shared(machine, &items, &mut self.lent.state_blocks, &mut self.lent.slots)?;
@@ -190,6 +198,31 @@ impl Running {
         for _ in 0..config.vcpus {
             self.cpus.push(machine.place_vcpu());
         }
+        Ok(())
+    }
+
+    /// Makes what the monitor and VMX share of a screen.
+    fn make_screen(&mut self, machine: &mut Machine) -> Result<(), Failure> {
+        let items = [Item::whole_frame(1), Item::whole_frame(SCREEN_INPUT_PAGES)];
+        let [registers, input] = Self::make_shared(machine, &items, &mut self.shared, &mut self.slots)?;
+        let pages = tessera_screen::VIDEO_BYTES / PAGE;
+        let block = machine.take(pages.ilog2()).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Exhausted,
+                "there is no memory for its screen: stop another virtual machine, or switch its display off",
+            )
+        })?;
+        let memory = Untyped::new(block.slot);
+        self.shared.push(block);
+        let video = take_slot(&mut self.slots)?;
+        memory
+            .retype(ObjectKind::Frame, pages, CNode::OWN, video, 1)
+            .map_err(trouble("making its video RAM"))?;
+        self.screen = vec![
+            (tessera_screen::VIDEO, video, tessera_screen::VIDEO_BYTES),
+            (tessera_screen::REGISTERS, registers, PAGE),
+            (tessera_screen::INPUT, input, SCREEN_INPUT_PAGES * PAGE),
+        ];
         Ok(())
     }
 
@@ -346,6 +379,12 @@ impl Machines {
         let read_write = Rights::READ | Rights::WRITE;
         add("console.output", copy(running.output, read_write, 0), OUTPUT_PAGES * PAGE, false);
         add("console.input", copy(running.input, read_write, 0), INPUT_PAGES * PAGE, false);
+        for (name, slot, length) in &running.screen {
+            // VMX only looks at the picture.
+            let writes = vmm || *name == tessera_screen::INPUT;
+            let rights = if writes { read_write } else { Rights::READ };
+            add(name, copy(*slot, rights, 0), *length, *length >= PAGE << SMALLEST_FRAME);
+        }
         if vmm {
             for (index, (slot, length)) in running.lent.frames.iter().enumerate() {
                 add(&format!("ram.{index}"), copy(*slot, all, 0), *length, true);

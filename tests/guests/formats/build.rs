@@ -3,12 +3,13 @@
 fn main() {
     println!("cargo:rerun-if-changed=boot-sector.ld");
     println!("cargo:rerun-if-changed=multiboot.ld");
+    println!("cargo:rerun-if-changed=screen.ld");
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("none") {
         return;
     }
     let folder = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR for build scripts");
-    for name in ["boot-sector", "multiboot"] {
+    for name in ["boot-sector", "multiboot", "screen"] {
         for argument in [
             &format!("-T{folder}/{name}.ld"),
             "--oformat=binary",

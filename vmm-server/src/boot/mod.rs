@@ -90,7 +90,7 @@ pub fn load(memory: &GuestMemory, file: &dyn File, initramfs: &dyn File, command
     }
     // What an earlier run left in the first MiB goes: vectors, tables, a boot sector's variables.
     memory
-        .clear(0, layout::BIOS_END)
+        .clear_below(layout::BIOS_END)
         .ok_or(LoadError::TooSmall(layout::HIGH_START + 1))?;
     let tables = acpi::build(layout::ACPI, vcpus);
     if tables.len() as u64 > layout::BIOS_END - layout::ACPI {

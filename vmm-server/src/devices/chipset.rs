@@ -8,6 +8,7 @@ use super::pit::Pit;
 use super::power::{self, Power, Request};
 use super::rtc::{self, Rtc};
 use super::uart::{self, Sink, Uart};
+use super::vga;
 use super::virtio::FIRST_SIGNAL;
 use crate::apic::ioapic::{self, IoApic};
 use crate::apic::{Interrupts, Kick};
@@ -93,6 +94,12 @@ impl<C: Console> Chipset<C> {
             power::EVENT..power::END => self.power.read(port, width, now),
             power::RESET if width == 1 => self.power.read(port, width, now),
             pci::ADDRESS..=0xcff => self.pci.read(port, width, to),
+            vga::EXTENSIONS..=vga::EXTENSIONS_END
+                if width == 2
+                    && let Some(display) = self.pci.display() =>
+            {
+                display.extension_read(port).into()
+            }
             _ if let Some(value) = self.pci.range_read(Space::Io, port.into(), width, to) => value as u32,
             _ => (0..u16::from(width)).fold(0, |value, i| {
                 value | u32::from(self.byte_read(port.wrapping_add(i), now)) << (i * 8)
@@ -109,6 +116,21 @@ impl<C: Console> Chipset<C> {
             power::RESET if width == 1 => self.power.write(port, width, value, now),
             pci::ADDRESS..=0xcff => {
                 self.pci.write(port, width, value, to);
+                None
+            }
+            vga::EXTENSIONS..=vga::EXTENSIONS_END
+                if width == 2
+                    && let Some(display) = self.pci.display() =>
+            {
+                display.extension_write(port, value as u16);
+                display.settle();
+                None
+            }
+            vga::FIRST_PORT..=vga::LAST_PORT if let Some(display) = self.pci.display() => {
+                for (place, byte) in (port..).zip(&value.to_le_bytes()[..usize::from(width.min(4))]) {
+                    display.write(place, *byte);
+                }
+                display.settle();
                 None
             }
             _ if self.pci.range_write(Space::Io, port.into(), width, value.into(), to) => None,
@@ -132,6 +154,7 @@ impl<C: Console> Chipset<C> {
             0x60 | 0x64 => self.keyboard.read(port),
             0x70 | 0x71 => self.rtc.read(port, now),
             0x80 => self.diagnostic,
+            vga::FIRST_PORT..=vga::LAST_PORT => self.pci.display().map_or(0xff, |display| display.read(port)),
             0x92 => self.keyboard.read_system_port(),
             _ => 0xff,
         }
@@ -153,6 +176,14 @@ impl<C: Console> Chipset<C> {
 
     /// Reads at a guest-physical address outside RAM. Where nothing answers, all bits are 1.
     pub fn memory_read<K: Kick>(&mut self, address: u64, width: u8, to: &Interrupts<K>) -> u64 {
+        if vga::WINDOW.contains(&address)
+            && let Some(display) = self.pci.display()
+        {
+            let offset = (address - vga::WINDOW.start) as u32;
+            return (0..u32::from(width)).fold(0, |value, place| {
+                value | u64::from(display.window_read(offset.wrapping_add(place))) << (8 * place)
+            });
+        }
         if let Some(value) = self.pci.range_read(Space::Memory, address, width, to) {
             // An interrupt status that was read does not ask for its line any more.
             self.settle_pci(to);
@@ -167,6 +198,15 @@ impl<C: Console> Chipset<C> {
 
     /// Writes at a guest-physical address outside RAM.
     pub fn memory_write<K: Kick>(&mut self, address: u64, width: u8, value: u64, to: &Interrupts<K>) {
+        if vga::WINDOW.contains(&address)
+            && let Some(display) = self.pci.display()
+        {
+            let offset = (address - vga::WINDOW.start) as u32;
+            for (place, byte) in (offset..).zip(&value.to_le_bytes()[..usize::from(width.min(8))]) {
+                display.window_write(place, *byte);
+            }
+            return;
+        }
         if self.pci.range_write(Space::Memory, address, width, value, to) {
             return;
         }

@@ -11,6 +11,7 @@ pub mod pit;
 pub mod power;
 pub mod rtc;
 pub mod uart;
+pub mod vga;
 pub mod virtio;
 
 pub use chipset::{Chipset, Console};

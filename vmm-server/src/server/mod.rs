@@ -6,6 +6,7 @@ mod control;
 mod devices;
 mod host;
 mod net;
+mod screen;
 mod setup;
 mod storage;
 

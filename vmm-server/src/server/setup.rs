@@ -6,6 +6,7 @@ use super::control::{Control, VcpuHandle};
 use super::devices::{Devices, Link, Surroundings};
 use super::host::{Kernel, Threads};
 use super::net::Nics;
+use super::screen;
 use super::storage::Disks;
 use alloc::boxed::Box;
 use alloc::format;
@@ -25,6 +26,7 @@ use tessera_vmm::MAX_VCPUS;
 use tessera_vmm::apic::Interrupts;
 use tessera_vmm::clock::Clock;
 use tessera_vmm::cpuid::{CpuidTable, Policy};
+use tessera_vmm::devices::vga::WINDOW;
 use tessera_vmm::devices::virtio::fair_queues;
 use tessera_vmm::machine::Machine;
 use tessera_vmm::memory::GuestMemory;
@@ -33,7 +35,7 @@ use tessera_vmm::vcpu::Vcpu;
 /// Bytes of a vCPU thread's stack. Decoding an instruction is the deepest it gets.
 const STACK: usize = 24 << 10;
 /// Pages of the nested page tables' pool beside one for each GiB: root, one table of each level, and some of the last level for frames that are not aligned.
-const TABLES: u64 = 8;
+const TABLES: u64 = 12;
 
 /// The bit that all signals here set; what they mean is looked up.
 const WAKE: u64 = 1;
@@ -47,7 +49,7 @@ pub fn signaller(notification: Notification) -> Result<Notification, String> {
     Ok(Notification::new(slot))
 }
 
-fn failed(what: &str) -> impl FnOnce(Error) -> String {
+pub fn failed(what: &str) -> impl FnOnce(Error) -> String {
     move |error| format!("{what}: {}", error.text())
 }
 
@@ -70,7 +72,7 @@ pub fn build() -> Result<Control, String> {
     let signal = signaller(signal)?;
 
     let guest = make_guest_space(start_vm)?;
-    let memory = map_ram(guest)?;
+    let memory = map_ram(guest, start_vm.config.display)?;
     let console = RingConsole::attach()?;
     let now = sys::tsc();
     let clock = Clock::new(info.tsc_hz, now);
@@ -105,6 +107,9 @@ pub fn build() -> Result<Control, String> {
         cpuid,
         info.wall_clock.saturating_add(uptime),
     )));
+    if start_vm.config.display {
+        machine.chipset().pci().add_display(screen::attach(guest)?);
+    }
     let mut handles = Vec::new();
     let mut threads = heapless::Vec::<Notification, MAX_VCPUS>::new();
     for (index, (vcpu, page)) in pages.into_iter().enumerate() {
@@ -147,22 +152,34 @@ fn make_guest_space(vm: &StartVm) -> Result<GuestSpace, String> {
     Ok(GuestSpace::new(slot))
 }
 
-/// Maps the frames `ram.0`, `ram.1` and so on into the guest, one after the other from address 0, and here.
-fn map_ram(guest: GuestSpace) -> Result<GuestMemory, String> {
+/// Maps part of a frame into the guest: `pages` pages from the `first`th on.
+fn map_part(guest: GuestSpace, frame: Frame, first: u64, pages: u64, address: u64) -> Result<(), String> {
+    // A capability is mapped once.
+    let slot = slots::take().map_err(failed("RAM cannot be mapped"))?;
+    let part = frame
+        .slice(first, pages, CNode::OWN, slot, Rights::all())
+        .map_err(failed("RAM cannot be mapped"))?;
+    part.map_guest(guest, address, Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)
+        .map_err(failed("RAM cannot be mapped into the guest"))
+}
+
+/// Maps the frames `ram.0`, `ram.1` and so on into the guest, one after the other from address 0, and here. With a screen, its legacy window is left out.
+fn map_ram(guest: GuestSpace, screen: bool) -> Result<GuestMemory, String> {
     let mut memory = GuestMemory::new();
     for number in 0.. {
         let name = format!("ram.{number}");
         let Some(grant) = start::find(&name) else { break };
         let frame = Frame::new(grant.slot);
         let here = vm::map(frame, Rights::READ | Rights::WRITE, 0).map_err(failed("RAM cannot be mapped"))?;
-        // A capability is mapped once.
-        let copy = slots::take().map_err(failed("RAM cannot be mapped"))?;
-        CNode::OWN
-            .copy(copy, CNode::OWN, grant.slot, Rights::all(), 0)
-            .map_err(failed("RAM cannot be mapped"))?;
-        Frame::new(copy)
-            .map_guest(guest, memory.end(), Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)
-            .map_err(failed("RAM cannot be mapped into the guest"))?;
+        let (pages, window) = ((here.length / PAGE_SIZE) as u64, WINDOW);
+        if screen && memory.end() == 0 && here.length as u64 > window.end {
+            let (first, behind) = (window.start / PAGE_SIZE as u64, window.end / PAGE_SIZE as u64);
+            map_part(guest, frame, 0, first, 0)?;
+            map_part(guest, frame, behind, pages - behind, window.end)?;
+            memory.set_hole(window.start, window.end);
+        } else {
+            map_part(guest, frame, 0, pages, memory.end())?;
+        }
         // SAFETY: the mapping stays for the life of the process and is used through `GuestMemory` only.
         unsafe { memory.push(here.as_ptr(), here.length as u64) }?;
     }

@@ -1,6 +1,7 @@
 //! The operations, by what they are about.
 
 mod network;
+pub(super) mod screen;
 mod security;
 mod storage;
 pub(super) mod system;
@@ -37,6 +38,7 @@ pub(super) fn routes() -> Vec<Route> {
     security::routes(&mut routes);
     system::routes(&mut routes);
     vms::routes(&mut routes);
+    screen::routes(&mut routes);
     storage::routes(&mut routes);
     network::routes(&mut routes);
     routes

@@ -187,7 +187,7 @@ pub(super) fn routes(all: &mut Vec<Route>) {
 /// The list shows whoever is logged in the machines that they may see.
 const READ_ANY: Needs = Needs::LogIn;
 
-fn record(call: &Call) -> Result<VmRecord> {
+pub(super) fn record(call: &Call) -> Result<VmRecord> {
     let id = call.parameter("vm");
     call.api
         .data
@@ -1005,7 +1005,7 @@ async fn console(call: Call, _: NoQuery, (): ()) -> Result<Raw> {
 }
 
 /// Carries bytes both ways until one side ends.
-async fn talk(mut socket: Box<dyn WebSocket>, mut console: Box<dyn Console>) {
+pub(super) async fn talk(mut socket: Box<dyn WebSocket>, mut console: Box<dyn Console>) {
     let mut typed: Vec<u8> = Vec::new();
     let mut buffer = vec![0; 4096];
     core::future::poll_fn(|context| {

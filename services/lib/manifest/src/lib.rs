@@ -231,6 +231,8 @@ pub struct Vm {
     pub initramfs: Option<GuestFile>,
     /// Kernel command line.
     pub command_line: String,
+    /// It has a screen, a keyboard and a mouse.
+    pub display: bool,
     /// Start at boot.
     pub autostart: bool,
     /// Weight of its vCPU threads among their equals.
@@ -421,6 +423,7 @@ pub struct StartGrant {
 /// A virtual machine, as its VMM and VMX see it. The VMM finds these grants beside those of the template, by name: `ram.N` (frames that together are the RAM, in order), `kernel`,
 /// `initramfs`, `control` (endpoint to receive on), `console.output` and `console.input` (ring frames, see `tessera_ring`), `vmx.signal` and `vmm.signal` (Notifications that
 /// say that a ring changed: the VMM signals the first and waits on the second). VMX gets the console grants and its own `control`.
+/// Both find what makes a screen, if the machine has one, under the names of `tessera_screen`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartVm {
     /// The machine.

@@ -27,6 +27,7 @@ pub mod vm_console;
 pub mod vm_control;
 pub mod vm_manager;
 pub mod vm_memory;
+pub mod vm_screen;
 pub mod wire;
 
 pub use call::{Call, CallError, Delivery, Slots, Transport};
@@ -52,6 +53,7 @@ pub const INTERFACES: &[&Interface] = &[
     &guest_net::INTERFACE,
     &host_port::INTERFACE,
     &iommu::INTERFACE,
+    &vm_screen::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

@@ -88,6 +88,8 @@ pub struct VmConfig {
     pub initramfs: Option<FilePlace>,
     /// The kernel's command line.
     pub command_line: String,
+    /// It has a screen, a keyboard and a mouse.
+    pub display: bool,
     /// Disks, in the order in which the guest sees them.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,

@@ -543,6 +543,7 @@ impl Host for FakeHost {
             },
             initramfs: Some(FilePlace::Image { name: "initramfs".into() }),
             command_line: "console=ttyS0".into(),
+            display: false,
             disks: vec![DiskConfig {
                 place: DiskPlace::Store {
                     store: "main".into(),

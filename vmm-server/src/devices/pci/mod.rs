@@ -5,8 +5,10 @@
 pub mod function;
 pub mod msix;
 
+use super::vga::{self, Display, Vga};
 use super::virtio::{DeviceConfig, FIRST_SIGNAL, MAX_SIGNALS, VirtioPci};
 use crate::apic::{Interrupts, Kick};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use function::{Function, Space};
 
@@ -16,6 +18,8 @@ pub const ADDRESS: u16 = 0xcf8;
 pub const DATA: u16 = 0xcfc;
 /// Most virtio devices.
 pub const MAX_DEVICES: usize = 20;
+/// Device number of the graphics card.
+const DISPLAY: usize = vga::SLOT as usize;
 const ENABLE: u32 = 1 << 31;
 /// Device number of the first virtio device.
 pub(super) const FIRST_DEVICE: u8 = 2;
@@ -36,12 +40,14 @@ pub const fn line_of(slot: u8) -> u8 {
 }
 
 /// The bus.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pci {
     address: u32,
     bridges: [Function; 2],
     /// At most [`MAX_DEVICES`]; on the heap, for the board is moved about on small stacks.
     devices: Vec<VirtioPci>,
+    /// The graphics card, on machines with a screen.
+    display: Option<Box<Vga>>,
 }
 
 impl Default for Pci {
@@ -63,7 +69,18 @@ impl Pci {
             address: 0,
             bridges,
             devices: Vec::new(),
+            display: None,
         }
+    }
+
+    /// Plugs the graphics card in.
+    pub fn add_display(&mut self, display: Display) {
+        self.display = Some(Box::new(Vga::new(display)));
+    }
+
+    /// The graphics card.
+    pub fn display(&mut self) -> Option<&mut Vga> {
+        self.display.as_deref_mut()
     }
 
     /// Adds a virtio device; false if there are [`MAX_DEVICES`], or not enough bits for its queues.
@@ -86,6 +103,9 @@ impl Pci {
         self.bridges = Self::new().bridges;
         for device in core::mem::take(&mut self.devices) {
             self.add(*device.config());
+        }
+        if let Some(display) = &mut self.display {
+            display.reset();
         }
     }
 
@@ -126,6 +146,7 @@ impl Pci {
         } else {
             match self.selected() {
                 Some((slot @ (0 | 1), register)) => self.bridges[slot].read(register),
+                Some((DISPLAY, register)) if let Some(display) = &self.display => display.function.read(register),
                 Some((slot, register)) => match self.devices.get_mut(slot - usize::from(FIRST_DEVICE)) {
                     Some(device) => device.config_read(register, to),
                     None => u32::MAX,
@@ -148,6 +169,10 @@ impl Pci {
         let mask = if width >= 4 { u32::MAX } else { (1 << (width * 8)) - 1 } << shift;
         match self.selected() {
             Some((slot @ (0 | 1), register)) => self.bridges[slot].write(register, mask, value << shift),
+            Some((DISPLAY, register)) if let Some(display) = &mut self.display => {
+                display.function.write(register, mask, value << shift);
+                display.settle();
+            }
             Some((slot, register)) => {
                 if let Some(device) = self.devices.get_mut(slot - usize::from(FIRST_DEVICE)) {
                     device.config_write(register, mask, value << shift, to);
@@ -166,12 +191,23 @@ impl Pci {
 
     /// Reads a device's range; `None` if none is there.
     pub fn range_read<K: Kick>(&mut self, space: Space, address: u64, width: u8, to: &Interrupts<K>) -> Option<u64> {
+        if let (Space::Memory, Some(display)) = (space, &mut self.display)
+            && let Some(value) = display.range_read(address, width)
+        {
+            return Some(value);
+        }
         let (device, offset) = self.at(space, address, width)?;
         Some(device.range_read(space, offset, width, to))
     }
 
     /// Writes a device's range; false if none is there.
     pub fn range_write<K: Kick>(&mut self, space: Space, address: u64, width: u8, value: u64, to: &Interrupts<K>) -> bool {
+        if let (Space::Memory, Some(display)) = (space, &mut self.display)
+            && display.range_write(address, width, value)
+        {
+            display.settle();
+            return true;
+        }
         let Some((device, offset)) = self.at(space, address, width) else {
             return false;
         };

@@ -16,6 +16,7 @@ use tessera_proto::vm_console::ConsoleChunk;
 use tessera_proto::vm_control::*;
 use tessera_proto::vm_manager::*;
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, Loan, MachineConfig, MemoryFrame, NicConfig, StateKind};
+use tessera_proto::vm_screen::{Keys, ScreenInfo, View, ViewChunk};
 use tessera_proto::*;
 
 /// Answers every operation of every interface with an example in which no two fields are alike.
@@ -368,6 +369,7 @@ fn vm_config() -> VmConfig {
         },
         initramfs: Some(FilePlace::Image { name: "initramfs".into() }),
         command_line: "quiet".into(),
+        display: true,
         disks: vec![DiskConfig {
             place: DiskPlace::Store {
                 store: "main".into(),
@@ -490,6 +492,50 @@ impl vm_control::Server for Example {
     }
     fn inject_nmi(&mut self, _: &mut Call, vcpu: u32) -> Result<(), Failure> {
         self.note(format!("inject_nmi {vcpu}"))
+    }
+}
+
+impl vm_screen::Server for Example {
+    fn info(&mut self, _: &mut Call) -> Result<ScreenInfo, Failure> {
+        self.note("info")?;
+        Ok(ScreenInfo {
+            mode: "text".into(),
+            width: 720,
+            height: 400,
+            columns: 80,
+            rows: 25,
+            hash: 1 << 40,
+            viewers: 1,
+        })
+    }
+    fn text(&mut self, _: &mut Call, first: u32) -> Result<String, Failure> {
+        self.note(format!("text {first}"))?;
+        Ok("SeaBIOS\n".into())
+    }
+    fn open(&mut self, _: &mut Call, view: View) -> Result<u64, Failure> {
+        self.note(format!("open {view:?}"))?;
+        Ok(300)
+    }
+    fn read(&mut self, _: &mut Call, view: u64, from: u64) -> Result<ViewChunk, Failure> {
+        self.note(format!("read {view} {from}"))?;
+        Ok(ViewChunk {
+            data: b"RFB 003.008\n".to_vec(),
+            last: false,
+        })
+    }
+    fn write(&mut self, _: &mut Call, view: u64, data: &[u8]) -> Result<u32, Failure> {
+        self.note(format!("write {view} {data:?}"))?;
+        Ok(data.len() as u32)
+    }
+    fn close(&mut self, _: &mut Call, view: u64) -> Result<(), Failure> {
+        self.note(format!("close {view}"))
+    }
+    fn press(&mut self, _: &mut Call, keys: Keys) -> Result<(), Failure> {
+        self.note(format!("press {:?}", keys.codes))
+    }
+    fn type_text(&mut self, _: &mut Call, text: &str) -> Result<u32, Failure> {
+        self.note(format!("type {text}"))?;
+        Ok(text.len() as u32)
     }
 }
 
@@ -832,6 +878,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(2) => supervisor::dispatch(server, call, request, reply),
         Some(3) => vm_manager::dispatch(server, call, request, reply),
         Some(4) => vm_control::dispatch(server, call, request, reply),
+        Some(17) => vm_screen::dispatch(server, call, request, reply),
         Some(5) => vm_console::dispatch(server, call, request, reply),
         Some(6) => storage::dispatch(server, call, request, reply),
         Some(7) => vm_memory::dispatch(server, call, request, reply),
@@ -943,6 +990,14 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_console.detach());
     call!(vm_console.read(299));
     call!(vm_console.write(b"ls\r"));
+    call!(vm_screen.info());
+    call!(vm_screen.text(3));
+    call!(vm_screen.open(View::Picture { divisor: 4 }));
+    call!(vm_screen.read(300, 12));
+    call!(vm_screen.write(300, b"RFB"));
+    call!(vm_screen.close(300));
+    call!(vm_screen.press(Keys { codes: vec![0x1d, 0xe053] }));
+    call!(vm_screen.type_text("root"));
     call!(network.nics(3));
     call!(network.exercise("nic0", 5));
     call!(storage.disks(2));

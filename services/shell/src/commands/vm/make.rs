@@ -74,6 +74,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         kernel: place(kernel)?,
         initramfs: None,
         command_line: String::new(),
+        display: false,
         disks: Vec::new(),
         nics: Vec::new(),
     };
@@ -87,6 +88,13 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         match *word {
             "initramfs" => config.initramfs = Some(place(value)?),
             "vcpus" => config.vcpus = value.parse().map_err(|_| format!("`{}` is no number", shorten(value)))?,
+            "display" => {
+                config.display = match *value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(format!("`display` is on or off, not `{}`", shorten(value))),
+                }
+            }
             "disk" => config.disks.push(disk(value).ok_or_else(|| {
                 format!(
                     "`{}` is no disk: write STORE:PATH for one in a datastore, device:NAME for one of the host",
@@ -95,7 +103,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
             })?),
             other => {
                 return Err(format!(
-                    "a machine has no `{}`: initramfs, vcpus and disk can follow, and `--` before the kernel's command line",
+                    "a machine has no `{}`: initramfs, vcpus, display and disk can follow, and `--` before the kernel's command line",
                     shorten(other)
                 ));
             }
@@ -142,6 +150,9 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
     lines.extend(config.initramfs.as_ref().map(|place| ("initramfs", file_text(place))));
     if !config.command_line.is_empty() {
         lines.push(("line", config.command_line));
+    }
+    if config.display {
+        lines.push(("display", "screen, keyboard and mouse".into()));
     }
     for disk in &config.disks {
         let mut text = match &disk.place {

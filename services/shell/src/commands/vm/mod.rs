@@ -40,7 +40,7 @@ impl Command for Vm {
             "vm reset NAME",
             "vm nmi NAME [VCPU]",
             "vm show NAME",
-            "vm create NAME MEMORY KERNEL [initramfs FILE] [vcpus N] [disk DISK]... [-- COMMAND-LINE]",
+            "vm create NAME MEMORY KERNEL [initramfs FILE] [vcpus N] [display on] [disk DISK]... [-- COMMAND-LINE]",
             "vm remove NAME",
         ]
     }

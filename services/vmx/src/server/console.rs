@@ -1,21 +1,16 @@
-//! The server on the running system.
+//! The serial console: rings that are shared with the VMM.
 
+use super::{fail, map};
 use tessera_proto::{
     Call, Failure, FailureKind,
     vm_console::{self, ConsoleChunk, MAX_DATA},
 };
 use tessera_ring::{Reader, Writer};
-use tessera_rt::{
-    CNode, Endpoint, Frame, Notification, Reply,
-    abi::{Error, object::Rights},
-    exit, log, require,
-    server::{Service, serve},
-    slots, start, vm,
-};
+use tessera_rt::{CNode, Notification, abi::object::Rights, exit, require, slots};
 use tessera_vmx::scrollback::Scrollback;
 
 /// One console.
-struct Console {
+pub struct Console {
     output: Scrollback<'static>,
     input: Writer<'static>,
     /// Tells the VMM that there is input.
@@ -26,6 +21,38 @@ struct Console {
 }
 
 impl Console {
+    /// Puts the rings in place.
+    pub fn attach() -> Self {
+        let (output, input) = (
+            map("console.output", Rights::READ | Rights::WRITE),
+            map("console.input", Rights::READ | Rights::WRITE),
+        );
+        // SAFETY: both mappings stay for the life of the process, and only these two use them.
+        let (reader, writer) = unsafe {
+            (
+                Reader::attach(output.as_ptr(), output.length),
+                Writer::attach(input.as_ptr(), input.length),
+            )
+        };
+        let (Some(reader), Some(writer)) = (reader, writer) else {
+            exit(1, "a console ring is too small")
+        };
+        Self {
+            output: Scrollback::new(reader),
+            input: writer,
+            vmm: Notification::new(require("vmm.signal")),
+            listener: slots::take().unwrap_or_else(|error| fail("no slot for a listener", error)),
+            attached: false,
+        }
+    }
+
+    /// The guest may have printed.
+    pub fn look(&mut self) {
+        if self.output.update() {
+            self.tell();
+        }
+    }
+
     fn tell(&mut self) {
         // The listener may have ended; it attaches again when it is back.
         if self.attached && Notification::new(self.listener).signal().is_err() {
@@ -75,56 +102,5 @@ impl vm_console::Server for Console {
             let _ = self.vmm.signal();
         }
         Ok(written as u32)
-    }
-}
-
-impl Service for Console {
-    fn message(&mut self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
-        vm_console::dispatch(self, call, request, reply)
-    }
-
-    fn notified(&mut self, _bits: u64) {
-        if self.output.update() {
-            self.tell();
-        }
-    }
-}
-
-fn ring(name: &str) -> vm::Mapping {
-    match vm::map(Frame::new(require(name)), Rights::READ | Rights::WRITE, 0) {
-        Ok(mapping) => mapping,
-        Err(error) => fail(name, error),
-    }
-}
-
-fn fail(what: &str, error: Error) -> ! {
-    log::error!("{what}: {}", error.text());
-    exit(1, "the console cannot be set up")
-}
-
-/// The program. init has bound `vmx.signal` to its thread.
-pub fn run() {
-    let (output, input) = (ring("console.output"), ring("console.input"));
-    // SAFETY: both mappings stay for the life of the process, and only these two use them.
-    let (reader, writer) = unsafe {
-        (
-            Reader::attach(output.as_ptr(), output.length),
-            Writer::attach(input.as_ptr(), input.length),
-        )
-    };
-    let (Some(reader), Some(writer)) = (reader, writer) else {
-        exit(1, "a console ring is too small")
-    };
-    let listener = slots::take().unwrap_or_else(|error| fail("no slot for a listener", error));
-    let mut console = Console {
-        output: Scrollback::new(reader),
-        input: writer,
-        vmm: Notification::new(require("vmm.signal")),
-        listener,
-        attached: false,
-    };
-    start::ready();
-    if let Err(error) = serve(Endpoint::new(require("control")), Reply::FIRST, &mut console) {
-        fail("the control endpoint cannot be served", error);
     }
 }

@@ -1,0 +1,21 @@
+//! What a machine's monitor and its VMX share of a screen, a keyboard and a mouse: video RAM, a page with the registers of the graphics card, and a ring of what people type and move.
+//!
+//! The guest writes the video RAM, the monitor the registers; VMX reads both, draws the picture that they mean, and writes the ring. None of them holds anything that its successor does not find there.
+#![cfg_attr(not(test), no_std)]
+
+mod input;
+mod memory;
+mod registers;
+
+pub use input::{Event, LENGTH as EVENT_LENGTH};
+pub use memory::Memory;
+pub use registers::{LENGTH as REGISTERS_LENGTH, Registers, vbe};
+
+/// Grant: the video RAM.
+pub const VIDEO: &str = "screen.video";
+/// Grant: the page with the registers.
+pub const REGISTERS: &str = "screen.registers";
+/// Grant: the ring of [`Event`]s.
+pub const INPUT: &str = "screen.input";
+/// Bytes of the video RAM.
+pub const VIDEO_BYTES: u64 = 16 << 20;

@@ -1,0 +1,159 @@
+use super::*;
+use proptest::prelude::*;
+use std::sync::{Arc, Mutex};
+use tessera_screen::vbe;
+
+/// Remembers where the video RAM was placed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Desk {
+    pub(crate) placed: Arc<Mutex<std::vec::Vec<Option<u32>>>>,
+    pub(crate) events: Arc<Mutex<std::collections::VecDeque<Event>>>,
+}
+
+impl Surroundings for Desk {
+    fn place(&mut self, address: Option<u32>) {
+        self.placed.lock().unwrap().push(address);
+    }
+    fn event(&mut self) -> Option<Event> {
+        self.events.lock().unwrap().pop_front()
+    }
+}
+
+fn memory(bytes: usize) -> Memory {
+    let words = std::vec![0u64; bytes / 8].leak();
+    // SAFETY: leaked, so valid for ever, and the reference is gone.
+    #[allow(unsafe_code)]
+    unsafe {
+        Memory::new(words.as_mut_ptr().cast(), bytes)
+    }
+}
+
+pub(crate) fn display(desk: &Desk) -> Display {
+    Display {
+        video: memory(VIDEO_BYTES as usize),
+        registers: memory(4096),
+        surroundings: Box::new(desk.clone()),
+    }
+}
+
+fn card() -> (Vga, Desk) {
+    let desk = Desk::default();
+    (Vga::new(display(&desk)), desk)
+}
+
+fn graphics(vga: &mut Vga, index: u8, value: u8) {
+    vga.write(0x3ce, index);
+    vga.write(0x3cf, value);
+}
+
+fn sequencer(vga: &mut Vga, index: u8, value: u8) {
+    vga.write(0x3c4, index);
+    vga.write(0x3c5, value);
+}
+
+#[test]
+fn text_is_characters_and_attributes_in_two_planes() {
+    let (mut vga, _) = card();
+    for (place, byte) in (0x1_8000..).zip(*b"H\x1fi\x2e") {
+        vga.window_write(place, byte);
+    }
+    assert_eq!(vga.display.video.word(0) & 0xffff, 0x1f48);
+    assert_eq!(vga.display.video.word(1) & 0xffff, 0x2e69);
+    assert_eq!(vga.window_read(0x1_8003), 0x2e);
+    assert_eq!(vga.window_read(0), 0xff, "only B8000 answers");
+    assert_ne!(vga.display.video.byte((32 * usize::from(b'A') + 4) * 4 + 2), 0, "there is a font");
+}
+
+#[test]
+fn planes_have_latches_masks_and_logic() {
+    let (mut vga, _) = card();
+    // As mode 12h: all planes, no chaining, window at A0000.
+    sequencer(&mut vga, 4, 6);
+    sequencer(&mut vga, 2, 0xf);
+    graphics(&mut vga, 5, 0);
+    graphics(&mut vga, 6, 5);
+    vga.window_write(7, 0xa5);
+    assert_eq!(vga.display.video.word(7), 0xa5a5_a5a5);
+    // Write mode 2 with a bit mask: one pixel in colour 6, the rest from the latches.
+    graphics(&mut vga, 5, 2);
+    graphics(&mut vga, 8, 0x01);
+    vga.window_read(7);
+    vga.window_write(7, 6);
+    assert_eq!(vga.display.video.word(7), 0xa4a5_a5a4);
+    // Read mode 1: which pixels are colour 6.
+    graphics(&mut vga, 2, 6);
+    graphics(&mut vga, 7, 0xf);
+    graphics(&mut vga, 5, 8);
+    assert_eq!(vga.window_read(7), 0x01);
+    // Write mode 1 copies the latches.
+    graphics(&mut vga, 5, 1);
+    vga.window_write(9, 0);
+    assert_eq!(vga.display.video.word(9), 0xa4a5_a5a4);
+    // XOR in one plane.
+    graphics(&mut vga, 5, 0);
+    graphics(&mut vga, 8, 0xff);
+    graphics(&mut vga, 3, 3 << 3);
+    sequencer(&mut vga, 2, 2);
+    vga.window_read(9);
+    vga.window_write(9, 0xff);
+    assert_eq!(vga.display.video.word(9), 0xa4a5_5aa4);
+}
+
+#[test]
+fn a_mode_of_the_extensions() {
+    let (mut vga, _) = card();
+    let mut set = |index: usize, value: u16| {
+        vga.extension_write(EXTENSIONS, index as u16);
+        vga.extension_write(EXTENSIONS + 1, value);
+        vga.extension_read(EXTENSIONS + 1)
+    };
+    use vbe::*;
+    assert_eq!(set(ID, 0xb0c4), 0xb0c4);
+    assert_eq!(set(WIDTH, 640), 640);
+    assert_eq!(set(HEIGHT, 480), 480);
+    assert_eq!(set(BITS, 32), 32);
+    assert_eq!(set(ENABLE, ON | 0x40), ON | 0x40);
+    assert_eq!(vga.extension(VIRTUAL_WIDTH as u16), 640);
+    assert_eq!(vga.extension(VIRTUAL_HEIGHT as u16), 6553);
+    assert_eq!(vga.display.video.word(0), 0, "the text is gone");
+    vga.settle();
+    assert_eq!(&Registers::load(&vga.display.registers), vga.registers());
+    assert_eq!(vga.range_read(0xd100_0502, 2), Some(640), "the page shows the same registers");
+}
+
+#[test]
+fn the_video_ram_is_where_the_guest_places_it() {
+    let (mut vga, desk) = card();
+    vga.function.write(4, u32::MAX, 0xe000_0000);
+    vga.settle();
+    vga.function.write(1, u32::MAX, 0);
+    vga.settle();
+    assert_eq!(*desk.placed.lock().unwrap(), [Some(0xd000_0000), Some(0xe000_0000), None]);
+    assert_eq!(vga.range_read(0xe000_0000, 4), None);
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_a_guest_does_breaks_it(
+        operations in prop::collection::vec((0u8..8, any::<u32>(), prop::sample::select(&[1u8, 2, 4, 8]), any::<u64>()), 1..300),
+    ) {
+        let (mut vga, _) = card();
+        for (kind, place, width, value) in operations {
+            let port = FIRST_PORT + (place % 0x30) as u16;
+            match kind {
+                0 => vga.write(port, value as u8),
+                1 => { vga.read(port); }
+                2 => vga.extension_write(EXTENSIONS + (place & 1) as u16, value as u16 % if place & 1 == 0 { 12 } else { u16::MAX }),
+                3 => vga.window_write(place % 0x2_0000, value as u8),
+                4 => { vga.window_read(place % 0x2_0000); }
+                5 => { vga.range_write(0xd000_0000 + u64::from(place % 0x100_1000), width, value); }
+                6 => { vga.range_read(0xd000_0000 + u64::from(place % 0x100_1000), width); }
+                _ => vga.function.write((place % 64) as usize, u32::MAX, value as u32),
+            }
+            vga.settle();
+            prop_assert_eq!(&Registers::load(&vga.display.registers), vga.registers());
+            let [width, height] = [vbe::VIRTUAL_WIDTH, vbe::HEIGHT].map(|index| u64::from(vga.registers().vbe[index]));
+            prop_assert!(vga.registers().vbe[vbe::ENABLE] & vbe::ON == 0 || width * height / 2 <= VIDEO_BYTES);
+        }
+    }
+}
