@@ -1,6 +1,6 @@
 //! Which device answers at which port and address, and where its interrupt goes. Shared by all vCPUs of a machine behind one lock.
 
-use super::keyboard::Keyboard;
+use super::keyboard::{self, Keyboard};
 use super::pci::function::Space;
 use super::pci::{self, Pci};
 use super::pic::PicPair;
@@ -73,7 +73,7 @@ impl<C: Console> Chipset<C> {
         self.ioapic = IoApic::new();
         self.pit = Pit::new();
         self.power = Power::default();
-        self.keyboard = Keyboard::default();
+        self.keyboard = Keyboard::new(self.keyboard.is_plugged());
         self.uart = Uart::new();
         self.pci.reset();
         // The clock's registers survive on their battery; only its interrupts go off.
@@ -279,6 +279,33 @@ impl<C: Console> Chipset<C> {
         self.settle(now, to);
     }
 
+    /// Plugs in a screen, a keyboard and a mouse.
+    pub fn add_display(&mut self, display: vga::Display) {
+        self.pci.add_display(display);
+        self.keyboard = Keyboard::new(true);
+    }
+
+    fn settle_keyboard<K: Kick>(&mut self, to: &Interrupts<K>) {
+        if !self.keyboard.is_plugged() {
+            return;
+        }
+        // A byte that was read lets the line down before the next one raises it.
+        self.set_keyboard_lines(to);
+        while self.keyboard.has_room()
+            && let Some(event) = self.pci.display().and_then(vga::Vga::event)
+        {
+            self.keyboard.event(event);
+        }
+        self.keyboard.fill();
+        self.set_keyboard_lines(to);
+    }
+
+    fn set_keyboard_lines<K: Kick>(&mut self, to: &Interrupts<K>) {
+        for (line, level) in keyboard::LINES.into_iter().zip(self.keyboard.lines()) {
+            self.set_line(line, level, to);
+        }
+    }
+
     fn set_line<K: Kick>(&mut self, line: usize, level: bool, to: &Interrupts<K>) {
         self.pic.set_line(line, level);
         self.ioapic.set_pin(if line == TIMER_LINE { TIMER_PIN } else { line }, level, to);
@@ -291,6 +318,7 @@ impl<C: Console> Chipset<C> {
         {
             self.uart.receive(byte);
         }
+        self.settle_keyboard(to);
         self.set_line(uart::LINE, self.uart.line(), to);
         self.set_line(rtc::LINE, self.rtc.line(), to);
         self.set_line(power::LINE, self.power.line(), to);

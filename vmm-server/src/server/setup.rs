@@ -108,7 +108,7 @@ pub fn build() -> Result<Control, String> {
         info.wall_clock.saturating_add(uptime),
     )));
     if start_vm.config.display {
-        machine.chipset().pci().add_display(screen::attach(guest)?);
+        machine.chipset().add_display(screen::attach(guest)?);
     }
     let mut handles = Vec::new();
     let mut threads = heapless::Vec::<Notification, MAX_VCPUS>::new();
