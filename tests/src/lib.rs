@@ -20,6 +20,8 @@ pub mod serial;
 pub mod shell;
 pub mod systems;
 pub mod text;
+pub mod viewer;
+pub mod web_socket;
 
 pub use context::Context;
 pub use failure::{Failure, Outcome, Result};

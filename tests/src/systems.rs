@@ -92,6 +92,8 @@ pub struct Guest {
     pub vcpus: u32,
     /// Kernel command line.
     pub command_line: String,
+    /// It has a screen, a keyboard and a mouse.
+    pub display: bool,
     /// Start at boot.
     pub autostart: bool,
     /// Its disks, each as a table in the description's own words.
@@ -115,6 +117,7 @@ impl Guest {
             } else {
                 format!("console=ttyS0 quiet guest.test={test}")
             },
+            display: false,
             autostart: true,
             disks: vec![],
             nics: vec![],
@@ -143,6 +146,7 @@ impl Guest {
             memory: 64,
             vcpus: 1,
             command_line: format!("guest.test={test}"),
+            display: false,
             autostart: false,
             disks: vec![],
             nics: vec![],
@@ -325,6 +329,7 @@ impl System {
             memory,
             vcpus,
             command_line,
+            display,
             autostart,
             disks,
             nics,
@@ -333,6 +338,9 @@ impl System {
             self.text,
             "\n[[vm]]\nname = \"{name}\"\nmemory = \"{memory} MiB\"\nvcpus = {vcpus}\nkernel = \"{kernel}\"\ncommand-line = \"{command_line}\"\nautostart = {autostart}\n"
         );
+        if *display {
+            self.text.push_str("display = true\n");
+        }
         if let Some(initramfs) = initramfs {
             let _ = writeln!(self.text, "initramfs = \"{initramfs}\"");
         }

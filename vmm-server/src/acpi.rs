@@ -3,7 +3,7 @@
 use crate::apic::ioapic;
 use crate::apic::lapic;
 use crate::devices::chipset::TIMER_PIN;
-use crate::devices::{pci, power, rtc, uart};
+use crate::devices::{keyboard, pci, power, rtc, uart};
 use acpi_tables::aml::{self, AddressSpace, AddressSpaceCacheable};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
@@ -26,15 +26,15 @@ impl AmlSink for Bytes {
     }
 }
 
-/// All tables for `vcpus` processors, to be put at guest-physical `base`. The root pointer comes first.
+/// All tables for `vcpus` processors, and a screen with keyboard and mouse or none, to be put at guest-physical `base`. The root pointer comes first.
 #[must_use]
-pub fn build(base: u64, vcpus: usize) -> Vec<u8> {
+pub fn build(base: u64, vcpus: usize, screen: bool) -> Vec<u8> {
     let mut image = Vec::with_capacity(0x1000);
     // Room for the root pointer, which is known last.
     image.resize(ALIGNMENT, 0);
     let facs = place(&mut image, base, &facs());
-    let dsdt = place(&mut image, base, &dsdt());
-    let fadt = place(&mut image, base, fadt(facs, dsdt).as_slice());
+    let dsdt = place(&mut image, base, &dsdt(screen));
+    let fadt = place(&mut image, base, fadt(facs, dsdt, screen).as_slice());
     let madt = place(&mut image, base, madt(vcpus).as_slice());
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
     xsdt.add_entry(fadt);
@@ -68,7 +68,7 @@ fn facs() -> [u8; 64] {
 }
 
 /// Fixed ACPI description table (5.2.9), offsets of table 5.9.
-fn fadt(facs: u64, dsdt: u64) -> Sdt {
+fn fadt(facs: u64, dsdt: u64, screen: bool) -> Sdt {
     const WBINVD: u32 = 1;
     const C1: u32 = 1 << 2;
     const NO_SLEEP_BUTTON: u32 = 1 << 5;
@@ -91,8 +91,8 @@ fn fadt(facs: u64, dsdt: u64) -> Sdt {
     table.write_u16(96, 0xfff);
     table.write_u16(98, 0xfff);
     table.write_u8(108, rtc::CENTURY);
-    // Boot architecture: legacy devices, no VGA, no ASPM; no 8042 to speak of.
-    table.write_u16(109, 1 | 1 << 2 | 1 << 4);
+    // Boot architecture: legacy devices, no ASPM; an 8042, or no VGA and no 8042 to speak of.
+    table.write_u16(109, 1 | 1 << 4 | if screen { 1 << 1 } else { 1 << 2 });
     table.write_u32(112, WBINVD | C1 | NO_SLEEP_BUTTON | NO_RTC_STATUS | RESET_REGISTER);
     gas(&mut table, 116, power::RESET, 8);
     table.write_u8(128, power::RESET_VALUE);
@@ -178,17 +178,23 @@ fn routing() -> Code {
 }
 
 /// Differentiated system description table: the sleep state that powers off, the PCI bus, the serial port and the clock.
-fn dsdt() -> Vec<u8> {
+fn dsdt(screen: bool) -> Vec<u8> {
     let off = power::SLEEP_OFF as u8;
     let soft_off = name("_S5_", &aml::Package::new([&off as &dyn Aml, &off, &aml::ZERO, &aml::ZERO].into()));
     let edge = |line: usize| aml::Interrupt::new(true, true, false, false, line as u32);
     let serial = resources(&[&aml::IO::new(uart::PORT, uart::PORT, 1, 8), &edge(uart::LINE)]);
     let clock = resources(&[&aml::IO::new(0x70, 0x70, 1, 2), &edge(rtc::LINE)]);
-    let isa = [
+    let mut isa = Vec::from([
         name("_ADR", &0x1_0000u32),
         device("COM1", &[hardware_id("PNP0501"), name("_UID", &aml::ONE), serial]),
         device("RTC_", &[hardware_id("PNP0B00"), clock]),
-    ];
+    ]);
+    if screen {
+        let [keys, mouse] = keyboard::LINES;
+        let controller = resources(&[&aml::IO::new(0x60, 0x60, 1, 1), &aml::IO::new(0x64, 0x64, 1, 1), &edge(keys)]);
+        isa.push(device("KBD_", &[hardware_id("PNP0303"), controller]));
+        isa.push(device("MOU_", &[hardware_id("PNP0F13"), resources(&[&edge(mouse)])]));
+    }
     let windows = resources(&[
         &AddressSpace::<u16>::new_bus_number(0, 0),
         &aml::IO::new(0xcf8, 0xcf8, 1, 8),
@@ -233,7 +239,7 @@ mod tests {
     #[test]
     fn all_tables_are_linked_and_sum_to_zero() {
         let base = 0xe_0000;
-        let image = build(base, 4);
+        let image = build(base, 4, true);
         assert!(image.len() < 0x2000);
         assert_eq!(&image[..8], b"RSD PTR ");
         assert_eq!(sum(&image[..20]), 0);
@@ -258,8 +264,16 @@ mod tests {
     }
 
     #[test]
+    fn a_keyboard_is_there_with_a_screen() {
+        let named = |screen| dsdt(screen).windows(4).any(|window| window == b"KBD_");
+        assert!(named(true) && !named(false));
+        let architecture = |screen| fadt(0, 0, screen).as_slice()[109];
+        assert_eq!((architecture(true), architecture(false)), (0x13, 0x15));
+    }
+
+    #[test]
     fn interrupts_of_devices_are_routed_to_their_lines() {
-        let dsdt = dsdt();
+        let dsdt = dsdt(false);
         let at = dsdt.windows(4).position(|window| window == b"_PRT").unwrap();
         // Package of 31: the first entry is device 1's, as four elements.
         let entry = [0x12, 0x0b, 4, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 11];
@@ -272,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_power_off_package_is_what_the_device_expects() {
-        let dsdt = dsdt();
+        let dsdt = dsdt(false);
         let at = dsdt.windows(4).position(|window| window == b"_S5_").unwrap();
         // Package of four: type for PM1a, type for PM1b, two reserved.
         assert_eq!(dsdt[at + 4], 0x12);

@@ -47,6 +47,12 @@ impl GuestMemory {
         self.hole = (start, end);
     }
 
+    /// Whether there is such a hole.
+    #[must_use]
+    pub const fn has_hole(&self) -> bool {
+        self.hole.1 != 0
+    }
+
     /// Appends `length` bytes of RAM, at guest-physical address [`Self::end`], that stand at `host` in this process.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ const PAGES: Record<string, ComponentType> = {
   servers: lazy(() => import("./pages/servers").then((module) => module.Servers)),
 };
 const ConsoleWindow = lazy(() => import("./pages/console").then((module) => module.ConsoleWindow));
+const ScreenWindow = lazy(() => import("./pages/screen").then((module) => module.ScreenWindow));
 
 function Page() {
   const [section = "host", which] = path.value;
@@ -92,6 +93,13 @@ export function App() {
     return (
       <>
         <ConsoleWindow />
+        <Toasts />
+      </>
+    );
+  if (path.value[0] === "screen")
+    return (
+      <>
+        <ScreenWindow />
         <Toasts />
       </>
     );

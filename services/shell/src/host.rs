@@ -13,6 +13,7 @@ use tessera_proto::{
     vm_console::ConsoleChunk,
     vm_control::{Registers, VcpuExits, VmInfo},
     vm_manager::{VmConfig, VmSummary},
+    vm_screen::ScreenInfo,
 };
 
 /// What the system answers.
@@ -231,6 +232,12 @@ pub trait Host {
     fn vm_power_button(&mut self, name: &str) -> Answer<()>;
     /// Sends a non-maskable interrupt.
     fn vm_nmi(&mut self, name: &str, vcpu: u32) -> Answer<()>;
+    /// What its screen shows.
+    fn vm_screen(&mut self, name: &str) -> Answer<ScreenInfo>;
+    /// Lines of text on its screen, from the `first`th on.
+    fn vm_screen_text(&mut self, name: &str, first: u32) -> Answer<String>;
+    /// Types at its keyboard; returns how many bytes were taken.
+    fn vm_type(&mut self, name: &str, text: &str) -> Answer<u32>;
 
     /// Opens a machine's console, or attaches again to the open one; its output wakes the terminal's wait.
     fn console_open(&mut self, name: &str) -> Answer<()>;

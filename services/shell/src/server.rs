@@ -16,6 +16,7 @@ use tessera_proto::{
     vm_console::{self, ConsoleChunk},
     vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo},
     vm_manager::{self, VmConfig, VmService, VmSummary},
+    vm_screen::{self, ScreenInfo},
 };
 use tessera_rt::{
     CNode, Connection, Endpoint, Frame, IoPorts, Irq, IrqControl, Notification, ResetKind, Trace,
@@ -214,6 +215,14 @@ impl System {
         answer
     }
 
+    /// Asks a machine's VMX something about the screen.
+    fn screen<T>(&mut self, name: &str, ask: impl FnOnce(&mut vm_screen::Client<Connection>) -> Answer<T>) -> Answer<T> {
+        let slot = self.connect(name, VmService::Console)?;
+        let answer = ask(&mut vm_screen::Client(patient(slot)));
+        slots::free(slot);
+        answer
+    }
+
     fn open_console(&self) -> Answer<vm_console::Client<Connection>> {
         let console = self.console.as_ref().ok_or(Error::BadState)?;
         Ok(vm_console::Client(patient(console.slot)))
@@ -408,6 +417,18 @@ impl Host for System {
 
     fn vm_nmi(&mut self, name: &str, vcpu: u32) -> Answer<()> {
         self.control(name, |vmm| vmm.inject_nmi(vcpu))
+    }
+
+    fn vm_screen(&mut self, name: &str) -> Answer<ScreenInfo> {
+        self.screen(name, |vmx| vmx.info())
+    }
+
+    fn vm_screen_text(&mut self, name: &str, first: u32) -> Answer<String> {
+        self.screen(name, |vmx| vmx.text(first))
+    }
+
+    fn vm_type(&mut self, name: &str, text: &str) -> Answer<u32> {
+        self.screen(name, |vmx| vmx.type_text(text))
     }
 
     fn console_open(&mut self, name: &str) -> Answer<()> {

@@ -18,6 +18,7 @@ mod management_state;
 mod network;
 mod panic_record;
 mod power_cuts;
+mod screen;
 mod share;
 mod shell;
 mod storage;
@@ -98,6 +99,7 @@ pub fn all() -> Vec<Case> {
         iommu::CASES,
         management::CASES,
         management_state::CASES,
+        screen::CASES,
         network::CASES,
     ]
     .concat()

@@ -62,6 +62,12 @@ pub fn load(
     write(params + 0x228, &(layout::COMMAND_LINE as u32).to_le_bytes())?;
     // acpi_rsdp_addr
     write(params + 0x070, &layout::ACPI.to_le_bytes())?;
+    if memory.has_hole() {
+        // screen_info: mode 3, 80 columns, 25 lines of 16 pixels, a VGA.
+        write(params + 0x06, &[3, 80])?;
+        write(params + 0x0a, &[3, 0])?;
+        write(params + 0x0e, &[25, 1, 16, 0])?;
+    }
     let map = memory_map(memory);
     const { assert!(3 <= MAX_ENTRIES) };
     write(params + 0x1e8, &[map.len() as u8])?;

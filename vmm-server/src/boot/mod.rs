@@ -92,7 +92,7 @@ pub fn load(memory: &GuestMemory, file: &dyn File, initramfs: &dyn File, command
     memory
         .clear_below(layout::BIOS_END)
         .ok_or(LoadError::TooSmall(layout::HIGH_START + 1))?;
-    let tables = acpi::build(layout::ACPI, vcpus);
+    let tables = acpi::build(layout::ACPI, vcpus, memory.has_hole());
     if tables.len() as u64 > layout::BIOS_END - layout::ACPI {
         return Err(LoadError::NoPlace);
     }

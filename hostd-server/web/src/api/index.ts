@@ -33,6 +33,8 @@ export const api = {
   deleteVm: (vm: string) => remove<Api.Task>(`/vms/${id(vm)}`),
   cloneVm: (vm: string, name: string) => post<Api.Task>(`/vms/${id(vm)}/clone`, { name }),
   power: (vm: string, action: PowerAction) => post<Api.Task>(`/vms/${id(vm)}/${action}`),
+  screen: (vm: string) => post<Api.ScreenTicket>(`/vms/${id(vm)}/screen`),
+  typeAtScreen: (vm: string, typing: { keys?: string[]; text?: string }) => post(`/vms/${id(vm)}/type`, typing),
   snapshots: (vm: string) => list<Api.Snapshot>(`/vms/${id(vm)}/snapshots`),
   takeSnapshot: (vm: string, snapshot: { name: string; description: string; withMemory: boolean }) =>
     post<Api.Task>(`/vms/${id(vm)}/snapshots`, snapshot),

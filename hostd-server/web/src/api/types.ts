@@ -315,3 +315,9 @@ export interface LogLine {
   level: string;
   message: string;
 }
+
+/** Lets one viewer of a screen in, once. */
+export interface ScreenTicket {
+  ticket: string;
+  expires: string;
+}

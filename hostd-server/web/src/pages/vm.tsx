@@ -17,12 +17,20 @@ import { Snapshots } from "./snapshots";
 import { CloneVm, POWER_TONES, TakeSnapshot, can, power, vmItems } from "./vm-actions";
 import { EditVm } from "./vm-edit";
 
-const TABS = ["summary", "console", "performance", "snapshots", "events"] as const;
+const TABS = ["summary", "screen", "console", "performance", "snapshots", "events"] as const;
 
 function Console({ vm }: { vm: Vm }) {
   const [View, setView] = useState<ComponentType<{ vm: Vm }> | null>(null);
   useEffect(() => {
     void import("./console").then((module) => setView(() => module.ConsoleCard));
+  }, []);
+  return View ? <View vm={vm} /> : <Spinner />;
+}
+
+function Screen({ vm }: { vm: Vm }) {
+  const [View, setView] = useState<ComponentType<{ vm: Vm }> | null>(null);
+  useEffect(() => {
+    void import("./screen").then((module) => setView(() => module.ScreenCard));
   }, []);
   return View ? <View vm={vm} /> : <Spinner />;
 }
@@ -218,6 +226,7 @@ export function VmPage({ id }: { id: string }) {
         items={TABS.map((name) => [name, t(`vm.tab.${name}`), href("vms", id, ...(name === "summary" ? [] : [name]))])}
       />
       {tab === "summary" && <Summary vm={vm} />}
+      {tab === "screen" && <Screen vm={vm} />}
       {tab === "console" && <Console vm={vm} />}
       {tab === "performance" && <Performance entity={id} />}
       {tab === "snapshots" && <Snapshots vm={vm} onTake={() => setDialog("snapshot")} />}

@@ -71,6 +71,7 @@ const SHOWING: &[&str] = &[
     "vm exits debian 1",
     "vm regs debian",
     "vm regs debian 1",
+    "vm screen debian",
     "log",
     "log -n 5",
     "log kernel",

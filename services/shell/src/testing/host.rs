@@ -22,6 +22,7 @@ use tessera_proto::{
     vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo},
     vm_manager::{FilePlace, VmConfig, VmState, VmSummary},
     vm_memory::{DiskConfig, DiskPlace},
+    vm_screen::ScreenInfo,
 };
 
 /// A system whose parts tests change.
@@ -632,6 +633,29 @@ impl Host for FakeHost {
 
     fn vm_nmi(&mut self, name: &str, vcpu: u32) -> Answer<()> {
         self.act(&format!("nmi {name} {vcpu}"))
+    }
+
+    fn vm_screen(&mut self, name: &str) -> Answer<ScreenInfo> {
+        self.act(&format!("screen {name}"))?;
+        Ok(ScreenInfo {
+            mode: "text 80x25".into(),
+            width: 720,
+            height: 400,
+            columns: 80,
+            rows: 25,
+            hash: 0x1234_5678_9abc_def0,
+            viewers: 1,
+        })
+    }
+
+    fn vm_screen_text(&mut self, name: &str, first: u32) -> Answer<String> {
+        self.act(&format!("text {name} {first}"))?;
+        Ok("line\n".repeat(16))
+    }
+
+    fn vm_type(&mut self, name: &str, text: &str) -> Answer<u32> {
+        self.act(&format!("type {name} {text}"))?;
+        Ok(text.len() as u32)
     }
 
     fn console_open(&mut self, name: &str) -> Answer<()> {

@@ -4,6 +4,7 @@ mod exits;
 mod list;
 mod make;
 mod regs;
+mod screen;
 
 use super::{Command, Context, Doing, Failure, machine, number, shorten, vm_names, words};
 use crate::{console, host::Host, suggest};
@@ -14,8 +15,8 @@ use tessera_proto::vm_manager::{VmState, VmSummary};
 pub struct Vm;
 
 /// What can be done with a machine.
-const VERBS: [&str; 13] = [
-    "list", "start", "stop", "console", "info", "exits", "regs", "power", "reset", "nmi", "show", "create", "remove",
+const VERBS: [&str; 15] = [
+    "list", "start", "stop", "console", "info", "exits", "regs", "power", "reset", "nmi", "show", "create", "remove", "screen", "type",
 ];
 
 impl Command for Vm {
@@ -39,6 +40,8 @@ impl Command for Vm {
             "vm power NAME",
             "vm reset NAME",
             "vm nmi NAME [VCPU]",
+            "vm screen NAME",
+            "vm type NAME TEXT",
             "vm show NAME",
             "vm create NAME MEMORY KERNEL [initramfs FILE] [vcpus N] [display on] [disk DISK]... [-- COMMAND-LINE]",
             "vm remove NAME",
@@ -46,7 +49,7 @@ impl Command for Vm {
     }
 
     fn help(&self) -> &'static str {
-        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, DISK is STORE:PATH or device:NAME. remove forgets one that is stopped; its disks stay."
+        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, DISK is STORE:PATH or device:NAME. remove forgets one that is stopped; its disks stay."
     }
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
@@ -76,6 +79,11 @@ impl Command for Vm {
             ("list", _) => Err(Failure::usage(self, "`vm list` takes no argument")),
             ("create", words) => make::create(context, self, words),
             (_, []) => Err(Failure::usage(self, format!("`vm {verb}` needs the name of a machine"))),
+            ("type", [_]) => Err(Failure::usage(self, "`vm type` needs a text")),
+            ("type", [name, words @ ..]) => {
+                running(&machine(context, name)?)?;
+                screen::type_text(context, name, words)
+            }
             ("exits" | "regs" | "nmi", [name, vcpu]) => {
                 let vcpu = number(self, "the virtual processor", vcpu)?;
                 inspect(context, verb, name, Some(vcpu))
@@ -123,6 +131,10 @@ fn act(context: &mut Context<'_>, verb: &str, name: &str) -> Result<(), Failure>
             running(&vm)?;
             context.host.vm_reset(name).doing(&format!("reset {name}"))?;
             context.out.line(&format!("{name} was reset."));
+        }
+        "screen" => {
+            running(&vm)?;
+            return screen::show(context, name);
         }
         "show" => return make::show(context, name),
         "remove" => return make::remove(context, name),
