@@ -345,6 +345,7 @@ export const en = {
   saved: "Saved",
   search: "Search",
   "screen.full": "Full screen",
+  "screen.of": "Screen of {name}",
   "screen.open": "Open the screen in a window",
   "screen.pasteHint": "The browser does not let this page read the clipboard.",
   "screen.sendText": "Send clipboard text",

@@ -346,6 +346,7 @@ export const zhCN: Messages = {
   saved: "已保存",
   search: "搜索",
   "screen.full": "全屏",
+  "screen.of": "{name} 的屏幕",
   "screen.open": "在新窗口中打开屏幕",
   "screen.pasteHint": "浏览器不允许此页面读取剪贴板。",
   "screen.sendText": "发送剪贴板文本",

@@ -11,6 +11,7 @@ import { Badge, Button, Card, Empty, Facts, Menu, PageHead, Spinner, Tabs } from
 import { Gauge } from "../ui/gauge";
 import { Icon } from "../ui/icon";
 import { Table } from "../ui/table";
+import { Thumbnail } from "../ui/thumbnail";
 import { HEALTH_TONES } from "./overview";
 import { Performance } from "./performance";
 import { Snapshots } from "./snapshots";
@@ -46,6 +47,9 @@ function Summary({ vm }: { vm: Vm }) {
       <Card title={t("vm.about")} class="w7">
         <Facts
           items={[
+            ...(on
+              ? [[t("screen.title"), <Thumbnail key="s" vm={vm} divisor={4} width={180} />] as [string, preact.ComponentChildren]]
+              : []),
             [t("vm.guestOs"), tOr("os", config.guestOs)],
             [t("vm.address"), vm.addresses.join(", ") || "–"],
             [t("host.uptime"), on ? span(vm.usage.uptimeSeconds) : "–"],

@@ -9,6 +9,7 @@ import { refresh, vms, vmsLoaded } from "../state/inventory";
 import { Badge, Button, Card, Empty, Menu, PageHead, Spinner } from "../ui/basic";
 import { Icon } from "../ui/icon";
 import { type Column, Table } from "../ui/table";
+import { Thumbnail } from "../ui/thumbnail";
 import { CloneVm, POWER_TONES, TakeSnapshot, can, openConsole, power, powerItems, removeVms, vmItems } from "./vm-actions";
 import { EditVm } from "./vm-edit";
 import { NewVm } from "./wizard";
@@ -88,6 +89,13 @@ export function Vms() {
       width: "110px",
       sort: (vm) => vm.config.memory,
       cell: (vm) => bytes(vm.config.memory),
+    },
+    {
+      key: "screen",
+      name: t("screen.title"),
+      wide: true,
+      width: "96px",
+      cell: (vm) => <Thumbnail vm={vm} divisor={8} width={72} />,
     },
     {
       key: "more",
