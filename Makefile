@@ -83,7 +83,8 @@ setup: ## Install what is missing (as root on Debian), build Bochs, fetch the gu
 guests:
 	$(call say,Building the guests)
 	@$(HOST_CARGO) build --release -p tessera-tests --bin guest-initramfs
-	@$(HOST_BIN)/guest-initramfs --output $(GUESTS)
+	@$(HOST_CARGO) rustc --release -q -p tessera-netload -- -C target-feature=+crt-static -C relocation-model=static -C strip=symbols
+	@$(HOST_BIN)/guest-initramfs --output $(GUESTS) --netload $(HOST_BIN)/netload
 	@cp /usr/share/doc/busybox-static/copyright $(GUESTS)/copyright
 	@$(call cargo_freestanding,build,$(KERNEL_TARGET),$(GUEST_FLAGS)) $(GUEST_PACKAGES)
 	@for guest in $(BARE_GUESTS); do install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/$$guest $(GUESTS)/$$guest; done

@@ -1,5 +1,7 @@
 //! Runs the benchmarks and reads their lines, `bench: NAME MEDIAN UNIT min MIN max MAX goal <=GOAL`; a goal that has to be exceeded is `>=GOAL`.
 
+mod machines;
+mod net;
 mod peer;
 mod storage;
 
@@ -13,6 +15,9 @@ use crate::{
 };
 use regex::Regex;
 use std::{fs, path::PathBuf, time::Duration};
+
+/// RAM of the emulated machine in MiB, Tessera's and the peer's.
+const HOST_MEMORY: u32 = 1536;
 
 /// What a figure has to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,12 +107,13 @@ impl Figure {
 
 /// A group, what its machines are emulated by, and what measures at least those of its figures whose names begin with a prefix.
 type Group = (&'static str, Emulator, fn(&Context, &str) -> Result<Vec<Figure>>);
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     ("ipc", Emulator::Qemu, in_system),
     ("boot", Emulator::Qemu, boot),
     ("size", Emulator::Qemu, size),
     ("memory", Emulator::Qemu, memory),
     ("storage", Emulator::Qemu, storage::measure),
+    ("net", Emulator::Qemu, net::measure),
     // Last: what cannot be measured without Bochs keeps nothing else from being measured.
     (VTX, Emulator::Bochs, vtx),
 ];
@@ -126,7 +132,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
                 continue;
             }
             let name = format!("bench-{group}");
-            let context = Context::new(environment, &name, emulator, Duration::from_secs(900));
+            let context = Context::new(environment, &name, emulator, Duration::from_secs(3600));
             let found = measure(&context, prefix).map_err(|failure| Failure::new(format!("{group}.*: {failure}")))?;
             for found in found.into_iter().filter(|f| f.name.starts_with(prefix)) {
                 figure(&found);
@@ -136,7 +142,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
     }
     ensure!(
         !all.is_empty(),
-        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.* and storage.*"
+        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, storage.* and net.*"
     );
     Ok(all)
 }

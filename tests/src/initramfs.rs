@@ -69,7 +69,7 @@ const DISK_MODULES: [&str; 6] = [
 ];
 
 /// Drivers of paravirtual network cards and of VLANs, likewise.
-const NET_MODULES: [&str; 13] = [
+const NET_MODULES: [&str; 14] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
@@ -78,6 +78,7 @@ const NET_MODULES: [&str; 13] = [
     "failover",
     "net_failover",
     "virtio_net",
+    "pktgen",
     "llc",
     "stp",
     "garp",
@@ -159,16 +160,18 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Failure::new(format!("cannot read {}: {e} (run `make setup`)", path.display())))
 }
 
+/// A program. A dynamic one would find no libraries in the guest.
+fn read_static(path: &Path, hint: &str) -> Result<Vec<u8>> {
+    let program = read(path)?;
+    if elf::is_dynamic(&program) {
+        return Err(Failure::new(format!("{} is not a static program: {hint}", path.display())));
+    }
+    Ok(program)
+}
+
 /// An archive with busybox and its first program.
 pub fn begin(busybox: &Path, init: &[u8]) -> Result<Archive> {
-    let program = read(busybox)?;
-    // A dynamic program would find no libraries in the guest.
-    if elf::is_dynamic(&program) {
-        return Err(Failure::new(format!(
-            "{} is not a static program: install Debian's busybox-static",
-            busybox.display()
-        )));
-    }
+    let program = read_static(busybox, "install Debian's busybox-static")?;
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "proc", "root", "sys", "tmp"] {
         archive.directory(directory);
@@ -192,11 +195,13 @@ fn add_modules(archive: &mut Archive, from: &Path, modules: &[&str]) -> Result<(
     Ok(())
 }
 
-/// The RAM disk of guests without a disk: busybox, the `init` and test scripts of `scripts`, and the kernel's drivers of network cards out of `modules`.
-pub fn build(busybox: &Path, scripts: &Path, modules: Option<&Path>) -> Result<Vec<u8>> {
+/// The RAM disk of guests without a disk: busybox, the `init` and test scripts of `scripts`, and for those with network cards the kernel's drivers, out of
+/// a folder, and a program that loads them.
+pub fn build(busybox: &Path, scripts: &Path, network: Option<(&Path, &Path)>) -> Result<Vec<u8>> {
     let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
-    if let Some(modules) = modules {
+    if let Some((modules, load)) = network {
         add_modules(&mut archive, modules, &NET_MODULES)?;
+        archive.program("bin/netload", &read_static(load, "run `make guests`")?);
     }
     archive.directory("tests");
     let mut tests: Vec<_> = fs::read_dir(scripts.join("tests"))?

@@ -1,54 +1,55 @@
 //! The peer: Debian's cloud kernel with KVM, and Debian's QEMU as the monitor, in the same emulated machine as Tessera. Its root is a RAM disk with busybox, the modules and QEMU.
 
-use super::storage::Drive;
 use crate::{
-    Context, Failure, Result, initramfs, linux,
+    Context, Failure, Result, initramfs,
     machine::{Config, Emulator, Machine},
 };
 use std::{
-    fmt::Write,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+/// QEMU on the peer's host, with KVM and without devices. What follows says what the guest is.
+pub const QEMU: &str = "/qemu/lib/ld-linux-x86-64.so.2 --library-path /qemu/lib /qemu/qemu -L /qemu/share -enable-kvm -cpu host -nodefaults -no-reboot -display none";
+const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
 /// ROMs that QEMU needs to boot a kernel, and the folders in which Debian has them.
 const ROMS: [&str; 3] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin"];
 const ROM_FOLDERS: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
-/// Modules of the host, in the order in which they are loaded.
+/// Modules of each host, in the order in which they are loaded.
 const MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
 
-/// The host's first program. The guest has the host's serial port; Ctrl-A, then c changes to QEMU's monitor and back. KVM does not wait in a loop for an interrupt that is to
-/// come (halt_poll_ns), which would only count instructions.
-fn init(guest: &[Drive]) -> String {
-    let mut text = String::from(
-        "#!/bin/busybox sh\n\
-         export PATH=/bin\n\
-         mount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\n\
-         echo 1 > /proc/sys/kernel/printk\n",
-    );
-    // Writing to a String does not fail.
-    for module in MODULES {
-        let _ = writeln!(text, "insmod /modules/{module}.ko");
+/// What a host of the peer does.
+pub struct Host<'a> {
+    /// Modules beside those of KVM, in the order in which they are loaded.
+    pub modules: &'a [&'a str],
+    /// The RAM disk of its guests, out of build/guests.
+    pub guest: &'a str,
+    /// What the shell of its RAM disk is to do. The guests' kernel is /vmlinuz, their RAM disk stands beside it.
+    pub script: &'a str,
+}
+
+impl Host<'_> {
+    fn modules(&self) -> impl Iterator<Item = &str> {
+        MODULES.iter().chain(self.modules).copied()
     }
-    text.push_str("[ -c /dev/kvm ] || echo PEER-FAULT there is no /dev/kvm\necho 0 > /sys/module/kvm/parameters/halt_poll_ns\n");
-    let _ = write!(
-        text,
-        "setsid cttyhack /qemu/lib/ld-linux-x86-64.so.2 --library-path /qemu/lib /qemu/qemu -L /qemu/share -enable-kvm -cpu host -nodefaults -no-reboot -display none \
-         -m {} -serial mon:stdio -kernel /vmlinuz -initrd /initramfs-disk.cpio -append '{}' -object iothread,id=io",
-        super::storage::GUEST_MEMORY,
-        linux::PLAIN
-    );
-    for (number, drive) in guest.iter().enumerate() {
-        let _ = write!(
-            text,
-            " -drive file=/dev/nvme{number}n1,format={},if=none,id=disk{number},cache=none,aio=native,discard=unmap -device virtio-blk-pci,drive=disk{number},iothread=io",
-            drive.format
-        );
+
+    /// The host's first program. KVM does not wait in a loop for an interrupt that is to come (halt_poll_ns), which would only count instructions.
+    fn init(&self) -> String {
+        let load: String = self.modules().map(|module| format!("insmod /modules/{module}.ko\n")).collect();
+        format!(
+            "#!/bin/busybox sh\n\
+             export PATH=/bin\n\
+             mount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\n\
+             echo 1 > /proc/sys/kernel/printk\n\
+             {load}\
+             [ -c /dev/kvm ] || echo PEER-FAULT there is no /dev/kvm\n\
+             echo 0 > /sys/module/kvm/parameters/halt_poll_ns\n\
+             {}\n\
+             echo PEER-END\npoweroff -f\n",
+            self.script
+        )
     }
-    text.push_str("\necho PEER-END\npoweroff -f\n");
-    text
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -63,34 +64,43 @@ fn libraries(program: &str) -> Result<Vec<PathBuf>> {
     Ok(paths.map(PathBuf::from).collect())
 }
 
-/// A module out of the kernel's package.
-fn module(package: &Path, name: &str) -> Result<Vec<u8>> {
+/// Unpacks modules out of the kernel's package into a folder of their own.
+fn unpack(package: &Path, host: &Host<'_>, folder: &Path) -> Result<()> {
+    // From an earlier run, if it is there.
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder)?;
+    let names: Vec<String> = host.modules().map(|name| format!("'./lib/modules/*/{name}.ko'")).collect();
     let script = format!(
-        "dpkg-deb --fsys-tarfile '{}' | tar -xO --wildcards './lib/modules/*/{name}.ko'",
-        package.display()
+        "dpkg-deb --fsys-tarfile '{}' | tar -x -C '{}' --wildcards --transform 's#.*/##' {}",
+        package.display(),
+        folder.display(),
+        names.join(" ")
     );
     let output = Command::new("sh").args(["-c", &script]).output()?;
-    if output.stdout.is_empty() {
-        return Err(Failure::new(format!("{} has no module {name}", package.display())));
+    if output.status.success() {
+        return Ok(());
     }
-    Ok(output.stdout)
+    let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(Failure::new(format!("{}: {}", package.display(), reason.trim())))
 }
 
 /// The host's RAM disk.
-fn archive(context: &Context, guest: &[Drive]) -> Result<Vec<u8>> {
+fn archive(context: &Context, host: &Host<'_>) -> Result<Vec<u8>> {
     let guests = context.environment.root.join("build/guests");
     let package = String::from_utf8_lossy(&read(&guests.join("cloud/package"))?).into_owned();
     let package = package.split_whitespace().collect::<Vec<_>>().join("_");
     let package = guests.join(format!("packages/{package}_amd64.deb"));
-    let mut archive = initramfs::begin(Path::new("/bin/busybox"), init(guest).as_bytes())?;
+    let mut archive = initramfs::begin(Path::new("/bin/busybox"), host.init().as_bytes())?;
     for folder in ["modules", "qemu", "qemu/lib", "qemu/share"] {
         archive.directory(folder);
     }
-    for name in MODULES {
-        archive.program(&format!("modules/{name}.ko"), &module(&package, name)?);
+    let modules = context.environment.logs.join("peer-modules");
+    unpack(&package, host, &modules)?;
+    for name in host.modules() {
+        archive.program(&format!("modules/{name}.ko"), &read(&modules.join(format!("{name}.ko")))?);
     }
-    archive.program("qemu/qemu", &read(Path::new(QEMU))?);
-    for library in libraries(QEMU)? {
+    archive.program("qemu/qemu", &read(Path::new(PROGRAM))?);
+    for library in libraries(PROGRAM)? {
         let name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
         archive.program(&format!("qemu/lib/{name}"), &read(&library)?);
     }
@@ -103,26 +113,24 @@ fn archive(context: &Context, guest: &[Drive]) -> Result<Vec<u8>> {
         archive.program(&format!("qemu/share/{rom}"), &read(&path)?);
     }
     archive.program("vmlinuz", &read(&guests.join("cloud/vmlinuz"))?);
-    archive.program("initramfs-disk.cpio", &read(&guests.join("initramfs-disk.cpio"))?);
+    archive.program(host.guest, &read(&guests.join(host.guest))?);
     Ok(archive.finish())
 }
 
-/// Starts the peer with a guest that has these disks; waits for nothing.
-pub fn start(context: &Context, guest: &[Drive]) -> Result<Machine> {
+/// Starts the peer on one processor; waits for nothing.
+pub fn start(context: &Context, host: &Host<'_>, change: impl FnOnce(&mut Config)) -> Result<Machine> {
     let guests = context.environment.root.join("build/guests");
     let ram_disk = context.environment.logs.join("peer.cpio");
-    fs::write(&ram_disk, archive(context, guest)?)?;
+    fs::write(&ram_disk, archive(context, host)?)?;
     let mut config = Config::new(context.name, Emulator::Qemu, &guests.join("cloud/vmlinuz"));
-    (config.cpus, config.memory, config.counted) = (1, super::storage::HOST_MEMORY, true);
+    (config.cpus, config.memory, config.counted) = (1, super::HOST_MEMORY, true);
     config.extra = vec![
         "-initrd".into(),
         ram_disk.display().to_string(),
         "-append".into(),
         "console=ttyS0 quiet".into(),
     ];
-    for drive in guest {
-        drive.attach(&mut config);
-    }
+    change(&mut config);
     let mut machine = context.start(&config)?;
     machine.serial.fatal("PEER-");
     Ok(machine)

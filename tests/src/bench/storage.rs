@@ -2,7 +2,11 @@
 //!
 //! The guest's own work is in the figures of both. A job runs with few operations and with many; the difference is the cost of the operations alone, without starting `fio`.
 
-use super::{Figure, Goal, peer};
+use super::{
+    Figure, Goal, HOST_MEMORY,
+    machines::{Machines, figure, rate},
+    peer,
+};
 use crate::{
     Context, Failure, Result,
     disks::Scratch,
@@ -11,6 +15,7 @@ use crate::{
     systems::Guest,
 };
 use std::{
+    fmt::Write as _,
     fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -18,18 +23,14 @@ use std::{
     time::Duration,
 };
 
-/// RAM of the emulated machine in MiB, Tessera's and the peer's.
-pub const HOST_MEMORY: u32 = 1536;
 /// RAM of the guest in MiB.
-pub const GUEST_MEMORY: u32 = 256;
+const GUEST_MEMORY: u32 = 256;
 /// Bytes of the disk on which is measured; all of it is written before.
 const DISK_SIZE: u64 = 512 << 20;
 /// The virtual disk of which a snapshot is taken, and how much of it is used.
 const LARGE_DISK: (u64, u64) = (10 << 30, 1 << 30);
-/// A job is run so often, and the median counts.
-const RUNS: usize = 3;
-/// Nested guests on QEMU 7.2 now and then wait for an interrupt that was lost; then the machine is started again, so often for each group.
-const RESTARTS: u32 = 6;
+/// So many snapshots are taken, and the median counts.
+const SNAPSHOTS: usize = 3;
 
 /// What `fio` does.
 struct Job {
@@ -97,11 +98,6 @@ impl Drive {
     }
 }
 
-/// Operations in 10⁹ instructions.
-fn rate(instructions: u64, operations: u64) -> u64 {
-    (u128::from(operations) * 1_000_000_000 / u128::from(instructions.max(1))) as u64
-}
-
 /// Runs a job once; operations in 10⁹ instructions.
 fn run(machine: &mut Machine, job: &Job) -> Result<u64> {
     let mut measure = |operations| -> Result<u64> {
@@ -120,49 +116,9 @@ fn run(machine: &mut Machine, job: &Job) -> Result<u64> {
 
 /// Measures all jobs in machines that `start` starts, until their guest's prompt has come.
 fn jobs(prefix: &str, start: impl Fn() -> Result<Machine>) -> Result<Vec<Figure>> {
-    let mut restarts = RESTARTS;
-    let mut running: Option<Machine> = None;
-    let mut figures = Vec::new();
-    for job in &JOBS {
-        let mut found = Vec::new();
-        while found.len() < RUNS {
-            let mut attempt = || -> Result<u64> {
-                let machine = match &mut running {
-                    Some(machine) => machine,
-                    None => running.insert(start()?),
-                };
-                run(machine, job)
-            };
-            match attempt() {
-                Ok(rate) => found.push(rate),
-                Err(failure) if restarts == 0 => return Err(Failure::new(format!("{prefix}.{}: {failure}", job.name))),
-                Err(failure) => {
-                    restarts -= 1;
-                    running = None;
-                    eprintln!(
-                        "{prefix}.{}: the machine is started again: {}",
-                        job.name,
-                        failure.0.lines().next().unwrap_or_default()
-                    );
-                }
-            }
-        }
-        figures.push(figure(&format!("{prefix}.{}", job.name), found, "operations/10⁹"));
-    }
-    Ok(figures)
-}
-
-fn figure(name: &str, mut found: Vec<u64>, unit: &str) -> Figure {
-    found.sort_unstable();
-    let at = |index: usize| found.get(index).copied().unwrap_or(0);
-    Figure {
-        name: name.into(),
-        median: at(found.len() / 2),
-        unit: unit.into(),
-        min: at(0),
-        max: at(found.len().saturating_sub(1)),
-        goal: None,
-    }
+    let mut machines = Machines::new(&start);
+    let measure = |job: &Job| machines.measure(&format!("{prefix}.{}", job.name), "operations/10⁹", |machine| run(machine, job));
+    JOBS.iter().map(measure).collect()
 }
 
 /// An image of `size` bytes, of which `used` are written in pieces of 1 MiB, evenly spread.
@@ -185,6 +141,33 @@ fn filled(folder: &Path, name: &str, size: u64, used: u64) -> Result<Scratch> {
         file.write_all_at(&piece, size / pieces * number)?;
     }
     Ok(scratch)
+}
+
+/// The peer with a guest that has these disks; waits for nothing. The guest has the host's serial port; Ctrl-A, then c changes to QEMU's monitor and back.
+fn start_peer(context: &Context, guest: &[Drive]) -> Result<Machine> {
+    let mut script = format!(
+        "setsid cttyhack {} -m {GUEST_MEMORY} -serial mon:stdio -kernel /vmlinuz -initrd /initramfs-disk.cpio -append '{}' -object iothread,id=io",
+        peer::QEMU,
+        linux::PLAIN
+    );
+    for (number, drive) in guest.iter().enumerate() {
+        // Writing to a String does not fail.
+        let _ = write!(
+            script,
+            " -drive file=/dev/nvme{number}n1,format={},if=none,id=disk{number},cache=none,aio=native,discard=unmap -device virtio-blk-pci,drive=disk{number},iothread=io",
+            drive.format
+        );
+    }
+    let host = peer::Host {
+        modules: &[],
+        guest: "initramfs-disk.cpio",
+        script: &script,
+    };
+    peer::start(context, &host, |config| {
+        for drive in guest {
+            drive.attach(config);
+        }
+    })
 }
 
 /// Waits for the guest's prompt.
@@ -218,13 +201,13 @@ fn peer_snapshot(context: &Context, root: &Path, folder: &Path) -> Result<Figure
         image: image.path().into(),
         format: "qcow2",
     };
-    let machine = peer::start(context, &[Drive::raw(root), large])?;
+    let machine = start_peer(context, &[Drive::raw(root), large])?;
     let mut machine = with_prompt(machine, Duration::from_secs(400))?;
     const MONITOR: &str = "(qemu) ";
     machine.serial.send(b"\x01c")?;
     machine.serial.expect(MONITOR)?;
     let mut found = Vec::new();
-    for number in 0..RUNS {
+    for number in 0..SNAPSHOTS {
         let before = machine.counter()?.when_idle()?;
         machine.serial.wait_at_most(Duration::from_secs(60));
         machine.serial.send_line(&format!("snapshot_blkdev_internal disk1 s{number}"))?;
@@ -270,7 +253,7 @@ pub fn measure(context: &Context, prefix: &str) -> Result<Vec<Figure>> {
     let wanted = |side: &str| side.starts_with(prefix) || prefix.starts_with(side);
     let mut figures = Vec::new();
     if wanted("storage.peer") {
-        figures.append(&mut jobs("storage.peer", || with_prompt(peer::start(context, &drives)?, boot))?);
+        figures.append(&mut jobs("storage.peer", || with_prompt(start_peer(context, &drives)?, boot))?);
         figures.push(peer_snapshot(context, &root, &folder)?);
     }
     if wanted("storage.tessera") {
@@ -281,21 +264,4 @@ pub fn measure(context: &Context, prefix: &str) -> Result<Vec<Figure>> {
         figures.append(&mut ours);
     }
     Ok(figures)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_count_operations() {
-        assert_eq!(rate(50_000_000, 1_000), 20_000);
-        assert_eq!(rate(0, 1), 1_000_000_000);
-    }
-
-    #[test]
-    fn the_median_counts() {
-        let figure = figure("storage.x", vec![9, 1, 5], "operations/10⁹");
-        assert_eq!((figure.min, figure.median, figure.max), (1, 5, 9));
-    }
 }

@@ -18,6 +18,9 @@ struct Arguments {
     /// A static busybox.
     #[arg(long, default_value = "/bin/busybox")]
     busybox: PathBuf,
+    /// The program that loads network cards, linked statically.
+    #[arg(long, default_value = "target/release/netload")]
+    netload: PathBuf,
     /// Folder with `initramfs` and `initramfs-disk`.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/guests"))]
     scripts: PathBuf,
@@ -30,7 +33,12 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn make(arguments: &Arguments) -> Result<()> {
-    let Arguments { output, busybox, scripts } = arguments;
+    let Arguments {
+        output,
+        busybox,
+        netload,
+        scripts,
+    } = arguments;
     std::fs::create_dir_all(output)?;
     write(
         &output.join("initramfs.cpio"),
@@ -39,7 +47,7 @@ fn make(arguments: &Arguments) -> Result<()> {
     let modules = output.join("cloud/modules");
     write(
         &output.join("initramfs-net.cpio"),
-        &initramfs::build(busybox, &scripts.join("initramfs"), Some(&modules))?,
+        &initramfs::build(busybox, &scripts.join("initramfs"), Some((&modules, netload)))?,
     )?;
     let disk = initramfs::build_for_disk(busybox, &scripts.join("initramfs-disk"), &output.join("cloud/modules"))?;
     write(&output.join("initramfs-disk.cpio"), &disk)
