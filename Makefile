@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-storage-long system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-storage-long test-net-long system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -228,6 +228,11 @@ system-tests: image ## Boot the system in emulated machines and speak to it (ONL
 	$(call say,Running the whole-system tests)
 	@$(HOST_CARGO) build --release -p tessera-tests
 	@$(HOST_BIN)/system-tests $(ONLY)
+
+test-net-long: image ## Kill the network server 100 times under load (TESSERA_KILLS=NUMBER)
+	$(call say,Killing the network server)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@TESSERA_KILLS=$${TESSERA_KILLS:-100} TESSERA_WATCHDOG_FACTOR=10 $(HOST_BIN)/system-tests debian-net/kill-under-load
 
 test: setup lint unit system-tests ## Everything that has to hold: setup, lint, unit tests, whole-system tests
 	$(call say,All tests passed)

@@ -215,10 +215,12 @@ pub fn build(busybox: &Path, scripts: &Path, network: Option<(&Path, &Path)>) ->
     Ok(archive.finish())
 }
 
-/// The RAM disk of guests that run from a disk: busybox, the `init` of `scripts`, and the kernel's drivers out of `modules`.
+/// The RAM disk of guests that run from a disk: busybox, the `init` of `scripts`, and the kernel's drivers of disks and network cards out of `modules`.
 pub fn build_for_disk(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Vec<u8>> {
     let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
-    add_modules(&mut archive, modules, &DISK_MODULES)?;
+    let also = NET_MODULES.iter().filter(|module| !DISK_MODULES.contains(module));
+    let all: Vec<&str> = DISK_MODULES.iter().chain(also).copied().collect();
+    add_modules(&mut archive, modules, &all)?;
     Ok(archive.finish())
 }
 

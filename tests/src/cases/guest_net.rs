@@ -4,13 +4,13 @@ use super::Case;
 use crate::{
     Context, Failure, Outcome, Result, ensure,
     linux::succeeds,
-    machine::Config,
+    machine::{Config, Model},
     shell::Host,
     systems::{Guest, Probe, System},
 };
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -32,11 +32,25 @@ pub const CASES: &[Case] = &[
         run: outside,
     },
     Case {
+        name: "guest-net/uplinks",
+        about: "a guest fetches a page from outside with IPv4 and IPv6 through each model of network card",
+        minutes: 4,
+        bochs: None,
+        run: uplinks,
+    },
+    Case {
         name: "guest-net/kill-net",
         about: "an open TCP connection between guests carries every byte while the network server is killed again and again",
         minutes: 5,
         bochs: None,
         run: kill_net,
+    },
+    Case {
+        name: "guest-net/hostile-queues",
+        about: "a guest that breaks every rule of its card's queues harms neither host nor neighbours, and its card works after each reset",
+        minutes: 5,
+        bochs: None,
+        run: hostile_queues,
     },
     Case {
         name: "guest-net/host-port",
@@ -95,18 +109,27 @@ fn add_card(config: &mut Config, options: &str) {
 /// Runs a command in a guest; its console is opened and left.
 fn run(host: &mut Host, guest: &str, line: &str) -> Result<String> {
     host.start_command(&format!("vm console {guest}"))?;
-    // The scrollback comes first, with the ends of earlier commands in it.
-    static RUN: AtomicU32 = AtomicU32::new(0);
-    let number = RUN.fetch_add(1, Ordering::Relaxed);
-    host.serial().send_line(&format!("echo be\"\"gin {number}."))?;
-    host.serial().expect(&format!("begin {number}."))?;
-    let text = succeeds(host.serial(), line)?;
+    let text = after_scrollback(host, line)?;
     host.leave_console()?;
     Ok(text)
 }
 
+/// Runs a command on a console that was just opened: what was printed before comes first, with the ends of earlier commands in it.
+pub(super) fn after_scrollback(host: &mut Host, line: &str) -> Result<String> {
+    static RUN: AtomicU32 = AtomicU32::new(0);
+    let number = RUN.fetch_add(1, Ordering::Relaxed);
+    host.serial().send_line(&format!("echo be\"\"gin {number}."))?;
+    host.serial().expect(&format!("begin {number}."))?;
+    succeeds(host.serial(), line)
+}
+
 /// Boots two guests and gives them addresses.
 fn pair(context: &Context, vcpus: u32, card: bool) -> Result<Result<Host, String>> {
+    pair_and(context, vcpus, card, |system| system)
+}
+
+/// The same with others beside them.
+fn pair_and(context: &Context, vcpus: u32, card: bool, others: impl FnOnce(System) -> System) -> Result<Result<Host, String>> {
     if let Err(missing) = context.guest_file("cloud/modules/virtio_net.ko") {
         return Ok(Err(missing));
     }
@@ -117,7 +140,7 @@ fn pair(context: &Context, vcpus: u32, card: bool) -> Result<Result<Host, String
         guest.vcpus = if name == "one" { vcpus } else { 1 };
         system = system.guest(&guest);
     }
-    let mut host = context.boot(&system.into(), |config| {
+    let mut host = context.boot(&others(system).into(), |config| {
         config.cpus = 1;
         if card {
             add_card(config, "");
@@ -179,7 +202,7 @@ fn digest(text: &str) -> Option<String> {
 }
 
 /// A port of this machine that nobody uses now.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
@@ -227,7 +250,7 @@ fn outside(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn runs(host: &mut Host, server: &str) -> Result<()> {
+pub(super) fn runs(host: &mut Host, server: &str) -> Result<()> {
     host.poll_command("ps", |text| {
         text.lines().any(|line| line.contains(server) && line.contains("running"))
     })?;
@@ -260,6 +283,82 @@ fn kill_net(context: &Context) -> Result<Outcome> {
         "while [ ! -f /tmp/over ]; do sleep 1; done; wc -c /tmp/got; busybox sha256sum /tmp/got",
     )?;
     ensure!(digest(&sent).is_some() && digest(&sent) == digest(&got), "sent {sent}, got {got}");
+    Ok(Outcome::Passed)
+}
+
+/// Serves a page once, to a client of this machine.
+fn serve_page(address: std::net::IpAddr, page: &'static [u8]) -> Result<u16> {
+    let listener = TcpListener::bind((address, 0))?;
+    let port = listener.local_addr()?.port();
+    std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut client, _) = listener.accept()?;
+        let mut request = [0; 1024];
+        let _ = client.read(&mut request)?;
+        write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", page.len())?;
+        client.write_all(page)
+    });
+    Ok(port)
+}
+
+fn uplinks(context: &Context) -> Result<Outcome> {
+    if let Err(missing) = context.guest_file("cloud/modules/virtio_net.ko") {
+        return Outcome::skip(missing);
+    }
+    for model in [Model::Virtio, Model::E1000, Model::E1000e, Model::Igb] {
+        if !model.is_known() {
+            continue;
+        }
+        let mut host = context.boot(&system(context)?.guest(&guest("one")).into(), |config| {
+            config.cpus = 1;
+            let device = format!("{},netdev=out", model.name());
+            config.extra.extend(["-netdev", "user,id=out", "-device", &device].map(Into::into));
+        })?;
+        host.console("one", "Type commands")?;
+        // QEMU's user network gives these addresses, and reaches this machine's own under 10.0.2.2 and fec0::2.
+        let up = "ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip addr add fec0::15/64 dev eth0 nodad";
+        succeeds(host.serial(), up)?;
+        for (address, outside) in [(Ipv4Addr::LOCALHOST.into(), "10.0.2.2"), (Ipv6Addr::LOCALHOST.into(), "[fec0::2]")] {
+            let port = serve_page(address, b"a page from outside")?;
+            let text = succeeds(host.serial(), &format!("wget -q -O - http://{outside}:{port}/page && echo"))?;
+            ensure!(text.contains("a page from outside"), "{} {outside}: {text}", model.name());
+        }
+    }
+    Ok(Outcome::Passed)
+}
+
+fn hostile_queues(context: &Context) -> Result<Outcome> {
+    let bare = match context.guest_file("bare-guest") {
+        Ok(bare) => bare,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let mut hostile = Guest::bare("virtio-net");
+    hostile.nics = vec!["{ port-group = \"VM Network\" }".into()];
+    let others = |system: System| system.file("bare-guest", &bare).guest(&hostile);
+    let mut host = match pair_and(context, 1, true, others)? {
+        Ok(host) => host,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    run(&mut host, "two", "(netload serve &) ; true")?;
+    let work = "(while netload stream 10.9.0.2 1000000; do echo x >> /tmp/streams; done; echo neighbour\"\" failed) & true";
+    run(&mut host, "one", work)?;
+    host.neat_command("vm start virtio-net")?;
+    host.start_command("vm console virtio-net")?;
+    let verdict = host.serial().expect_line("BARE virtio end (.*)$")?;
+    ensure!(verdict[1].trim() == "ok", "in the hostile guest: {}", verdict[1]);
+    host.leave_console()?;
+    runs(&mut host, "net")?;
+    let log = host.command("log")?;
+    ensure!(!log.contains("init: net (server"), "the network server ended:\n{log}");
+    // The neighbours do not only wait.
+    let streams = run(
+        &mut host,
+        "one",
+        "rm /tmp/streams; while [ ! -s /tmp/streams ]; do sleep 1; done; jobs",
+    )?;
+    ensure!(
+        !streams.contains("neighbour failed") && streams.contains("Running"),
+        "the neighbours: {streams}"
+    );
     Ok(Outcome::Passed)
 }
 

@@ -3,6 +3,7 @@
 mod boot;
 mod conformance;
 mod datastore;
+mod debian_net;
 mod entry;
 mod format;
 mod fuzz;
@@ -85,6 +86,7 @@ pub fn all() -> Vec<Case> {
         guest::CASES,
         guest_disk::CASES,
         guest_net::CASES,
+        debian_net::CASES,
         datastore::CASES,
         power_cuts::CASES,
         format::CASES,

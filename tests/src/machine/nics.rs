@@ -27,7 +27,8 @@ impl Model {
     }
 
     /// QEMU's name for it.
-    const fn name(self) -> &'static str {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Virtio => "virtio-net-pci",
             Self::E1000 => "e1000",

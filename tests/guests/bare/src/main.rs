@@ -69,7 +69,8 @@ mod start {
             "memory" => memory::walk(),
             "execute-hole" => memory::execute_hole(),
             "page-table-hole" => memory::page_table_hole(),
-            "virtio" => virtio::offend(),
+            "virtio" => virtio::offend_disk(),
+            "virtio-net" => virtio::offend_network(),
             "apic" => memory::apic_registers(),
             "spin" => loop {
                 core::hint::spin_loop();

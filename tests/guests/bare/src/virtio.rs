@@ -1,4 +1,5 @@
-//! A virtio disk's driver that breaks every rule of the queues (virtio 1.2, 2.7), and rings doorbells in storms. Between offences it behaves: the device must work again after each reset.
+//! A driver of a virtio disk or network card that breaks every rule of the queues (virtio 1.2, 2.7), and rings doorbells in storms. Between offences it behaves: the device must work again after each
+//! reset.
 
 use crate::{
     println,
@@ -6,8 +7,33 @@ use crate::{
 };
 use core::arch::asm;
 
-/// Red Hat's identity with a block device of the standard.
-const DISK: u32 = 0x1042_1af4;
+/// What kind of device is offended.
+struct Kind {
+    name: &'static str,
+    /// Red Hat's identity with a device of the standard.
+    identity: u32,
+    /// The features of the first word that are taken where they are offered.
+    features: u32,
+    /// Queues. The hostile driver has all of them in the same memory.
+    queues: core::ops::Range<u16>,
+    /// Does what any driver does, on a device that was just reset.
+    works: fn(&Device) -> bool,
+}
+const DISK: Kind = Kind {
+    name: "disk",
+    identity: 0x1042_1af4,
+    features: 3 << 28,
+    queues: 0..1,
+    works: reads,
+};
+/// One pair of queues, and that for control: all features but several pairs.
+const NETWORK: Kind = Kind {
+    name: "network card",
+    identity: 0x1041_1af4,
+    features: !(1 << 22),
+    queues: 0..3,
+    works: sends,
+};
 /// Queue and buffers: descriptors, available ring, used ring, header, status, data.
 const AREA: usize = 0x8000;
 const AVAILABLE: u64 = 0x1000;
@@ -57,18 +83,20 @@ fn config(slot: u32, register: u32) -> u32 {
 }
 
 /// The device's ranges.
-struct Disk {
+struct Device {
+    kind: &'static Kind,
     port: u16,
     memory: u64,
 }
 
-impl Disk {
-    fn find() -> Option<Self> {
-        let slot = (0..32).find(|slot| config(*slot, 0) == DISK)?;
+impl Device {
+    fn find(kind: &'static Kind) -> Option<Self> {
+        let slot = (0..32).find(|slot| config(*slot, 0) == kind.identity)?;
         config(slot, 4);
         // SAFETY: as in `config`; the address register names the command register.
         unsafe { asm!("out dx, ax", in("ax") 7u16, in("dx") 0xcfcu16) };
         Some(Self {
+            kind,
             port: config(slot, 0x10) as u16 & !3,
             memory: u64::from(config(slot, 0x18) & !15),
         })
@@ -77,6 +105,12 @@ impl Disk {
     fn write<T>(&self, offset: u64, value: T) {
         // SAFETY: a register of the device; memory below 4 GiB is mapped one to one.
         unsafe { ((self.memory + offset) as *mut T).write_volatile(value) };
+    }
+
+    fn offered(&self) -> u32 {
+        self.write(0, 0u32);
+        // SAFETY: as in `write`.
+        unsafe { ((self.memory + 4) as *const u32).read_volatile() }
     }
 
     fn status(&self) -> u8 {
@@ -95,21 +129,28 @@ impl Disk {
         (0..PATIENCE).any(|_| self.status() == 0)
     }
 
-    /// Starts it with its queue at these offsets of the area, or elsewhere.
-    fn start(&self, parts: [u64; 3], size: u16) {
+    /// Starts it with these queues, all at these offsets of the area, or elsewhere.
+    fn start(&self, queues: core::ops::Range<u16>, parts: [u64; 3], size: u16) {
         self.write(20, 3u8);
-        for (select, features) in [(0u32, 3u32 << 28), (1, 1)] {
+        for (select, features) in [(0u32, self.kind.features & self.offered()), (1, 1)] {
             self.write(8, select);
             self.write(12, features);
         }
         self.write(20, 11u8);
-        self.write(22, 0u16);
-        self.write(24, size);
-        for (register, part) in (32..).step_by(8).zip(parts) {
-            self.write(register, part);
+        for queue in queues {
+            self.write(22, queue);
+            self.write(24, size);
+            for (register, part) in (32..).step_by(8).zip(parts) {
+                self.write(register, part);
+            }
+            self.write(28, 1u16);
         }
-        self.write(28, 1u16);
         self.write(20, 15u8);
+    }
+
+    fn works(&self) -> bool {
+        clear();
+        (self.kind.works)(self)
     }
 }
 
@@ -125,17 +166,31 @@ fn descriptor(index: u64, address: u64, length: u64, flags: u64, next: u64) {
 }
 
 /// One sector is read, as any driver would.
-fn works(disk: &Disk) -> bool {
-    clear();
+fn reads(disk: &Device) -> bool {
     descriptor(0, area() + HEADER, 16, NEXT, 1);
     descriptor(1, area() + DATA, 512, NEXT | WRITE, 2);
     descriptor(2, area() + STATUS, 1, WRITE, 0);
     put(STATUS, 0xffu8);
-    disk.start([area(), area() + AVAILABLE, area() + USED], SIZE);
+    disk.start(0..1, [area(), area() + AVAILABLE, area() + USED], SIZE);
     put(AVAILABLE + 2, 1u16);
     disk.notify();
     // The look at the status gives others time.
     (0..PATIENCE).any(|_| disk.status() != 0 && get::<u16>(USED + 2) == 1) && get::<u8>(STATUS) == 0 && disk.reset()
+}
+
+/// A frame of a type that nobody knows is sent to everybody.
+fn sends(card: &Device) -> bool {
+    for offset in 12..18 {
+        put(DATA + offset, 0xffu8);
+    }
+    for (offset, byte) in (18..).zip([2u8, 0, 0, 0, 0, 66, 0x88, 0xb5]) {
+        put(DATA + offset, byte);
+    }
+    descriptor(0, area() + DATA, 72, 0, 0);
+    card.start(1..2, [area(), area() + AVAILABLE, area() + USED], SIZE);
+    put(AVAILABLE + 2, 1u16);
+    card.notify();
+    (0..PATIENCE).any(|_| card.status() != 0 && get::<u16>(USED + 2) == 1) && card.reset()
 }
 
 fn hostile_descriptor(random: &mut Random, index: u64) {
@@ -166,20 +221,37 @@ fn hostile_descriptor(random: &mut Random, index: u64) {
     descriptor(index, address, length, flags, next);
 }
 
+/// Offends a device.
+pub fn offend_disk() {
+    offend(&DISK);
+}
+
+/// Offends a network card.
+pub fn offend_network() {
+    offend(&NETWORK);
+}
+
 /// All of it.
-pub fn offend() {
-    let Some(disk) = Disk::find() else {
-        println!("BARE virtio end no disk");
+fn offend(kind: &'static Kind) {
+    let name = kind.name;
+    let Some(device) = Device::find(kind) else {
+        println!("BARE virtio end no {name}");
         return;
     };
-    if !disk.reset() || !works(&disk) {
-        println!("BARE virtio end the disk does not work");
+    if !device.reset() || !device.works() {
+        println!("BARE virtio end the {name} does not work");
         return;
     }
     let mut random = Random::new(0x5eed_0009);
     let (mut refused, mut worked) = (0u32, 0u32);
     for round in 0..ROUNDS {
         clear();
+        // Headers, commands and frames of small numbers.
+        for offset in HEADER..AREA as u64 {
+            if random.next().is_multiple_of(4) {
+                put(offset, (random.next() % 8) as u8);
+            }
+        }
         for index in 0..u64::from(SIZE) {
             hostile_descriptor(&mut random, index);
             put(
@@ -195,7 +267,7 @@ pub fn offend() {
         if round % 8 == 0 {
             parts[round as usize / 8 % 3] = random.next();
         }
-        disk.start(parts, SIZE);
+        device.start(kind.queues.clone(), parts, SIZE);
         put(
             AVAILABLE + 2,
             if random.next().is_multiple_of(8) {
@@ -204,34 +276,34 @@ pub fn offend() {
                 SIZE
             },
         );
-        disk.notify();
+        device.notify();
         // The queue changes while it is read.
         for _ in 0..2000 {
             let offset = random.next() % 0x1800;
             put(offset, random.next() as u8);
             if random.next().is_multiple_of(64) {
-                disk.notify();
+                device.notify();
             }
         }
-        refused += u32::from((0..200).any(|_| disk.status() & NEEDS_RESET != 0));
-        if !disk.reset() {
-            println!("BARE virtio end the disk hangs in round {round}");
+        refused += u32::from((0..200).any(|_| device.status() & NEEDS_RESET != 0));
+        if !device.reset() {
+            println!("BARE virtio end the {name} hangs in round {round}");
             return;
         }
         if round % 16 == 0 {
-            worked += u32::from(works(&disk));
+            worked += u32::from(device.works());
         }
     }
     println!("BARE virtio next storm, {refused} refused, {worked} worked between");
     clear();
-    disk.start([area(), area() + AVAILABLE, area() + USED], SIZE);
+    device.start(kind.queues.clone(), [area(), area() + AVAILABLE, area() + USED], SIZE);
     for count in 0..STORM {
-        disk.notify();
+        device.notify();
         if count % 1000 == 0 {
             put(AVAILABLE + 2, get::<u16>(AVAILABLE + 2).wrapping_add(1));
         }
     }
-    let calm = disk.reset() && works(&disk);
+    let calm = device.reset() && device.works();
     let verdict = if calm && refused > 0 && worked == ROUNDS.div_ceil(16) {
         "ok"
     } else {
