@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-storage-long test-net-long system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-storage-long test-net-long system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -106,7 +106,7 @@ tools:
 	@$(HOST_CARGO) build --release -p image-builder
 
 # Copies what was built under its short name to where image-builder looks; untouched when the same.
-programs: kernel servers vmm $(PROGRAMS)/NOTICE.txt
+programs: kernel servers vmm $(PROGRAMS)/NOTICE.txt $(PROGRAMS)/licences.txt
 	@mkdir -p $(PROGRAMS)
 	@copy() { if [ -f "$$1" ]; then install -C -m 644 "$$1" $(PROGRAMS)/$$2; fi; }; \
 		copy $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/tessera-kernel kernel; \
@@ -118,6 +118,10 @@ $(PROGRAMS)/NOTICE.txt: Cargo.lock | tools
 	@mkdir -p $(PROGRAMS)
 	@$(HOST_BIN)/image-builder notices $(PROGRAM_PACKAGES) --output $@
 	@touch $@
+
+# Their list alone, which hostd shows; the texts stand on the boot partition.
+$(PROGRAMS)/licences.txt: $(PROGRAMS)/NOTICE.txt
+	@sed '/^---- /,$$d' $< > $@
 
 # The Host Client, packed into one file for the image. Without Node.js a pack that was built elsewhere serves.
 web: ## Build the Host Client
@@ -233,6 +237,11 @@ test-net-long: image ## Kill the network server 100 times under load (TESSERA_KI
 	$(call say,Killing the network server)
 	@$(HOST_CARGO) build --release -p tessera-tests
 	@TESSERA_KILLS=$${TESSERA_KILLS:-100} TESSERA_WATCHDOG_FACTOR=10 $(HOST_BIN)/system-tests debian-net/kill-under-load
+
+test-management-long: image ## Kill hostd (KILLS=100) and cut the power (CUTS=20) during a stream of changes
+	$(call say,Killing hostd and cutting the power)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@TESSERA_KILLS=$(or $(KILLS),100) TESSERA_CUTS=$(or $(CUTS),20) TESSERA_WATCHDOG_FACTOR=10 $(HOST_BIN)/system-tests --machine qemu management/state
 
 test: setup lint unit system-tests ## Everything that has to hold: setup, lint, unit tests, whole-system tests
 	$(call say,All tests passed)

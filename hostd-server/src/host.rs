@@ -597,8 +597,11 @@ pub trait Host {
     fn remove_port_group<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
     /// The host's own interfaces.
     fn interfaces(&self) -> Reply<'_, Vec<InterfaceSpec>>;
-    /// Changes an interface of the host. Connections may end.
+    /// Changes an interface of the host a moment later, so that the answer gets to whoever asked; connections may end. If nobody who may log in is heard within a minute then,
+    /// it becomes what it was. Of `ipv6`, those with a slash are set by hand.
     fn set_interface<'a>(&'a self, spec: &'a InterfaceSpec) -> Reply<'a, ()>;
+    /// Somebody who is logged in was heard: the host can be reached as it is.
+    fn reached(&self) {}
     /// Sets name and resolver.
     fn set_dns<'a>(&'a self, spec: &'a DnsSpec) -> Reply<'a, ()>;
     /// Addresses of a name.

@@ -203,7 +203,7 @@ impl System {
         // Files that only it had.
         let text = text
             .lines()
-            .filter(|line| !line.starts_with("web-pack = "))
+            .filter(|line| !line.starts_with("web-pack = ") && !line.starts_with("notices = "))
             .collect::<Vec<_>>()
             .join("\n")
             + "\n";

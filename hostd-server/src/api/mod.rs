@@ -331,6 +331,7 @@ impl Api {
         };
         if route.needs != Needs::Nothing {
             call.who = Some(self.identify(&call)?);
+            self.host.reached();
         } else if call.header("origin").is_some() {
             check_origin(&call)?;
         }

@@ -1,5 +1,5 @@
 //! Networks.
-use super::text::{Few, Id, Ipv4, Name, Ranged};
+use super::text::{Few, Id, Ipv4, Ipv6Network, Name, Ranged};
 use alloc::{string::String, vec::Vec};
 
 /// Largest packet.
@@ -142,5 +142,7 @@ model! {
         pub netmask: Option<Ipv4>,
         /// Router.
         pub gateway: Option<Ipv4>,
+        /// IPv6 addresses by hand, such as `2001:db8::5/64`; those that the host makes itself stay.
+        pub ipv6: Option<Few<Ipv6Network, 4>>,
     }
 }

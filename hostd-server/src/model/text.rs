@@ -145,6 +145,9 @@ rules! {
     });
     /// IPv4 address.
     Ipv4 = Ipv4Rule("an IPv4 address", 7..=15, "^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$", |text| text.parse::<core::net::Ipv4Addr>().is_ok());
+    /// IPv6 address with the bits of its network.
+    Ipv6Network = Ipv6NetworkRule("an IPv6 address with the bits of its network", 4..=43, "^[0-9a-fA-F:.]+/[0-9]{1,3}$", |text| text.split_once('/').is_some_and(|(address, bits)|
+        address.parse::<core::net::Ipv6Addr>().is_ok() && bits.len() <= 3 && bits.bytes().all(|digit| digit.is_ascii_digit())));
     /// Ethernet address.
     Mac = MacRule("an Ethernet address", 17..=17, "^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$", |text| parse_mac(text).is_some_and(|mac| mac[0] & 1 == 0) && !text.chars().any(|c| c.is_ascii_uppercase()));
     /// PEM of certificates or keys.

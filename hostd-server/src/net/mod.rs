@@ -1,7 +1,11 @@
 //! TCP/IP of the host's own port on the virtual switch: addresses by DHCP, by hand and by router advertisement, and a bounded pool of connections.
 
+mod datagram;
+mod names;
+pub mod setting;
 mod stream;
 
+pub use names::NameError;
 pub use stream::TcpStream;
 
 use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};
@@ -14,7 +18,7 @@ use core::{
 use smoltcp::{
     iface::{Config, Interface, SocketHandle, SocketSet},
     phy::{self, DeviceCapabilities, Medium},
-    socket::{dhcpv4, tcp},
+    socket::{dhcpv4, dns, tcp},
     time::{Duration, Instant},
     wire::{EthernetAddress, IpCidr, Ipv4Cidr, Ipv6Cidr},
 };
@@ -108,6 +112,16 @@ struct Inner {
     interface: Interface,
     sockets: SocketSet<'static>,
     dhcp: Option<SocketHandle>,
+    dns: SocketHandle,
+    /// Questions that are open.
+    queries: usize,
+    /// Name servers that were set, and whether those of DHCP come before them.
+    name_servers: (Vec<IpAddr>, bool),
+    /// Name servers that DHCP brought.
+    leased_servers: Vec<IpAddr>,
+    gateway: Option<Ipv4Addr>,
+    /// IPv6 addresses that were set by hand.
+    static_ipv6: Vec<IpCidr>,
     listening: Vec<SocketHandle>,
     /// Connections that nobody uses any more, and when they are cut.
     ending: Vec<(SocketHandle, u64)>,
@@ -133,11 +147,19 @@ impl Stack {
         interface.update_ip_addrs(|addresses| {
             let _ = addresses.push(IpCidr::Ipv6(link_local(mac)));
         });
+        let mut sockets = SocketSet::new(Vec::new());
+        let dns = sockets.add(dns::Socket::new(&[], Vec::new()));
         let stack = Self(Rc::new(RefCell::new(Inner {
             device,
             interface,
-            sockets: SocketSet::new(Vec::new()),
+            sockets,
             dhcp: None,
+            dns,
+            queries: 0,
+            name_servers: (Vec::new(), true),
+            leased_servers: Vec::new(),
+            gateway: None,
+            static_ipv6: Vec::new(),
             listening: Vec::new(),
             ending: Vec::new(),
             now_ms,
@@ -151,6 +173,8 @@ impl Stack {
         let inner = &mut *self.0.borrow_mut();
         if let Some(dhcp) = inner.dhcp.take() {
             inner.sockets.remove(dhcp);
+            inner.leased_servers.clear();
+            inner.tell_name_servers();
         }
         match ipv4 {
             Ipv4::Dhcp => {
@@ -161,6 +185,29 @@ impl Stack {
                 inner.set_address(Some(Ipv4Cidr::new(address, prefix.min(32))), gateway);
             }
         }
+    }
+
+    /// Changes the IPv6 addresses that are set by hand; those that the stack makes itself stay.
+    pub fn set_ipv6(&self, addresses: &[(Ipv6Addr, u8)]) {
+        let inner = &mut *self.0.borrow_mut();
+        let new: Vec<IpCidr> = addresses
+            .iter()
+            .map(|(address, prefix)| IpCidr::Ipv6(Ipv6Cidr::new(*address, (*prefix).min(128))))
+            .collect();
+        let old = core::mem::replace(&mut inner.static_ipv6, new.clone());
+        inner.interface.update_ip_addrs(|all| {
+            all.retain(|address| !old.contains(address));
+            for address in new {
+                // There is room for more than can be set by hand.
+                let _ = all.push(address);
+            }
+        });
+    }
+
+    /// The router of IPv4.
+    #[must_use]
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.0.borrow().gateway
     }
 
     /// Addresses with the bits of their networks.
@@ -186,7 +233,9 @@ impl Stack {
             match inner.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).poll() {
                 Some(dhcpv4::Event::Configured(lease)) => {
                     let (address, router) = (lease.address, lease.router);
+                    inner.leased_servers = lease.dns_servers.iter().copied().map(IpAddr::V4).collect();
                     inner.set_address(Some(address), router);
+                    inner.tell_name_servers();
                 }
                 Some(dhcpv4::Event::Deconfigured) => inner.set_address(None, None),
                 None => {}
@@ -251,6 +300,7 @@ impl Inner {
                 let _ = addresses.push(IpCidr::Ipv4(address));
             }
         });
+        self.gateway = gateway;
         let routes = self.interface.routes_mut();
         routes.remove_default_ipv4_route();
         if let Some(gateway) = gateway {

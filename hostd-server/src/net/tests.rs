@@ -1,7 +1,10 @@
 use super::*;
 use crate::stream::Stream;
-use alloc::collections::VecDeque;
-use core::task::{Context, Waker};
+use alloc::{collections::VecDeque, string::String};
+use core::{
+    future::Future,
+    task::{Context, Waker},
+};
 use proptest::prelude::*;
 
 type Frames = Rc<RefCell<VecDeque<Vec<u8>>>>;
@@ -130,4 +133,92 @@ proptest! {
         server.poll(1);
         server.poll(2000);
     }
+}
+
+/// Answers what arrives at a UDP port of a stack.
+fn answer_datagrams(stack: &Stack, port: u16) -> SocketHandle {
+    use smoltcp::socket::udp;
+    let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 8], vec![0; 4096]);
+    let mut socket = udp::Socket::new(buffer(), buffer());
+    socket.bind(port).unwrap();
+    stack.0.borrow_mut().sockets.add(socket)
+}
+
+fn answer_with(stack: &Stack, handle: SocketHandle, answer: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+    let inner = &mut *stack.0.borrow_mut();
+    let socket = inner.sockets.get_mut::<smoltcp::socket::udp::Socket<'_>>(handle);
+    while let Ok((question, from)) = socket.recv() {
+        let (question, to) = (question.to_vec(), from.endpoint);
+        if let Some(bytes) = answer(&question) {
+            socket.send_slice(&bytes, to).unwrap();
+        }
+    }
+}
+
+/// 192.0.2.7 for questions of type A (RFC 1035, 4.1.3) about `lab.example`, no such name for all else.
+fn resolver(question: &[u8]) -> Option<Vec<u8>> {
+    let mut answer = question.to_vec();
+    let known = question.get(12..)?.starts_with(b"\x03lab\x07example\0\0\x01");
+    answer[2] |= 0x80;
+    if known {
+        answer[7] = 1;
+        answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 7]);
+    } else {
+        answer[3] |= 3;
+    }
+    Some(answer)
+}
+
+fn drive<T>(stacks: [&Stack; 2], future: impl Future<Output = T>, mut turn: impl FnMut()) -> T {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut future = core::pin::pin!(future);
+    for now in 0..60_000 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        for stack in stacks {
+            stack.poll(now * 5);
+        }
+        turn();
+    }
+    panic!("it does not end");
+}
+
+#[test]
+fn names_are_looked_up_in_domains_and_answers_of_others_are_not_taken() {
+    let (server, client) = pair();
+    let port = answer_datagrams(&server, 53);
+    let look_up = |name: &str, search: &[String]| {
+        drive([&server, &client], client.resolve(name, search), || {
+            answer_with(&server, port, resolver)
+        })
+    };
+    assert_eq!(look_up("lab.example", &[]), Err(NameError::NoServer));
+    assert_eq!(look_up("192.0.2.9", &[]), Ok(vec![IpAddr::from([192, 0, 2, 9])]));
+    client.set_name_servers(&[IpAddr::from([10, 0, 0, 1])], false);
+    let known = Ok(vec![IpAddr::from([192, 0, 2, 7])]);
+    assert_eq!(look_up("lab.example", &[]), known);
+    assert_eq!(look_up("lab", &["wrong".into(), "example".into()]), known);
+    assert_eq!(look_up("other.example", &[]), Err(NameError::NotFound));
+    assert_eq!(look_up("..", &[]), Err(NameError::BadName));
+    // Nobody waits for it any more.
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..100 {
+        let mut query = Box::pin(client.resolve("lab.example", &[]));
+        assert!(query.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(client.0.borrow().queries, 0);
+}
+
+#[test]
+fn a_datagram_is_answered() {
+    let (server, client) = pair();
+    let port = answer_datagrams(&server, 123);
+    let to = (Ipv4Addr::new(10, 0, 0, 1), 123).into();
+    let before = client.0.borrow().sockets.iter().count();
+    let answer = drive([&server, &client], client.ask(to, 60_000, b"what"), || {
+        answer_with(&server, port, |question| Some([question, b"ever"].concat()));
+    });
+    assert_eq!(answer.as_deref(), Some(&b"whatever"[..]));
+    assert_eq!(client.0.borrow().sockets.iter().count(), before, "a socket is left behind");
 }

@@ -3,16 +3,17 @@
 use super::worker::Worker;
 use alloc::{boxed::Box, rc::Rc, vec::Vec};
 use core::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     task::{Poll, Waker},
 };
 use tessera_device::Executor;
 use tessera_hostd::{
     future::LocalFuture,
+    ntp::Clock,
     platform::{Outcome, Platform, Work},
 };
-use tessera_rt::{abi::Error, time};
+use tessera_rt::{abi::Error, start_info, time};
 
 /// Computations that may wait: hashes of passwords, each some tenths of a second.
 const MOST_COMPUTATIONS: usize = 16;
@@ -28,6 +29,14 @@ pub struct Machine {
     sleepers: Sleepers,
     computations: Worker,
     calls: Rc<Worker>,
+    clock: Cell<Clock>,
+}
+
+/// Microseconds since 1970 by the machine's own clock, as it was read at the start; since the start, if it could not be read.
+fn raw_us() -> u64 {
+    let info = start_info();
+    let since = time::from_ticks(time::now().saturating_sub(info.boot_tsc), 1_000_000, info.tsc_hz);
+    info.wall_clock.saturating_mul(1_000_000).saturating_add(since)
 }
 
 fn now() -> u64 {
@@ -46,7 +55,21 @@ impl Machine {
             // As urgent as guests' processors: whoever guesses passwords takes no time from anybody but by the share of one thread.
             computations: Worker::start(MOST_COMPUTATIONS, 2)?,
             calls: Rc::new(Worker::start(MOST_CALLS, 0)?),
+            clock: Cell::default(),
         })
+    }
+
+    /// Microseconds since 1970.
+    pub fn unix_us(&self) -> u64 {
+        self.clock.get().unix_us(raw_us())
+    }
+
+    /// The time is `offset_us` later than [`Self::unix_us`] has it. Parts per billion that the machine's clock is slow, if that is known.
+    pub fn set_clock(&self, offset_us: i64) -> Option<i64> {
+        let mut clock = self.clock.get();
+        clock.set(raw_us(), offset_us);
+        self.clock.set(clock);
+        clock.drift_ppb()
     }
 
     /// For calls to other servers that take long.
@@ -83,9 +106,7 @@ impl Machine {
 
 impl Platform for Machine {
     fn unix_ms(&self) -> u64 {
-        let tsc = time::now();
-        let into = time::from_ticks(tsc, 1000, time::hz()) % 1000;
-        time::wall_clock(tsc).map_or(0, |seconds| seconds * 1000 + into)
+        self.unix_us() / 1000
     }
 
     fn monotonic_ms(&self) -> u64 {

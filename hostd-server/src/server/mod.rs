@@ -2,7 +2,7 @@
 
 mod machine;
 mod network;
-mod pages;
+pub mod pages;
 mod random;
 pub mod tls;
 pub mod worker;
@@ -12,7 +12,7 @@ use crate::servers::{
     state::{self, Found, StoreFile},
 };
 use alloc::{boxed::Box, rc::Rc, string::ToString};
-use machine::Machine;
+pub use machine::Machine;
 use network::SwitchPort;
 use tessera_hostd::{
     api::Api,
@@ -186,15 +186,7 @@ fn start_api(machine: &Rc<Machine>, stack: &Stack, mac: [u8; 6]) {
                 exit(1, "TLS cannot be set up")
             }
         };
-        let host = Servers::new(
-            platform.clone(),
-            own.calls(),
-            stores.clone(),
-            keeper.clone(),
-            stack.clone(),
-            mac,
-            tls.clone(),
-        );
+        let host = Servers::new(own.clone(), stores.clone(), keeper.clone(), stack.clone(), mac, tls.clone());
         own.spawn(Box::pin(look_for_a_store(stores, platform.clone(), keeper.clone())));
         match Api::start(Rc::new(host), platform, keeper, password).await {
             Ok(api) => {

@@ -1,25 +1,35 @@
-//! The Host Client's files, from the image.
+//! Files of the image: the Host Client, and the list of licences.
 #![allow(unsafe_code)]
 
 use tessera_hostd::files::Pack;
 use tessera_rt::{Frame, abi::object::Rights, log, start, vm};
 
-/// Name of the grant.
+/// Names of the grants.
 const GRANT: &str = "web-pack";
+const NOTICES: &str = "notices";
 
-/// Maps and checks the pack. `None`: there is none, or it is damaged; the log says so.
-pub fn open() -> Option<Pack> {
-    let Some(grant) = start::find(GRANT) else {
-        log::warn!("the image has no Host Client: grant `{GRANT} = {{ file = \"…\" }}`");
+/// Maps a file. `None`: there is none, or it cannot be mapped; the log says so.
+fn map(name: &str) -> Option<&'static [u8]> {
+    let Some(grant) = start::find(name) else {
+        log::warn!("the image lacks a file: grant `{name} = {{ file = \"…\" }}`");
         return None;
     };
     let mapping = vm::map(Frame::new(grant.slot), Rights::READ, 0)
-        .inspect_err(|error| log::error!("the Host Client cannot be mapped: {}", error.text()))
+        .inspect_err(|error| log::error!("{name} cannot be mapped: {}", error.text()))
         .ok()?;
     let length = usize::try_from(grant.length).unwrap_or(usize::MAX).min(mapping.length);
     // SAFETY: mapped read-only for the life of the process; the image never changes.
-    let bytes = unsafe { core::slice::from_raw_parts(mapping.as_ptr(), length) };
-    Pack::open(bytes)
+    Some(unsafe { core::slice::from_raw_parts(mapping.as_ptr(), length) })
+}
+
+/// Maps and checks the pack. `None`: there is none, or it is damaged.
+pub fn open() -> Option<Pack> {
+    Pack::open(map(GRANT)?)
         .inspect_err(|error| log::error!("the Host Client's pack: {error:?}"))
         .ok()
+}
+
+/// What the image is made of. To be called once.
+pub fn notices() -> &'static str {
+    map(NOTICES).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default()
 }

@@ -16,7 +16,7 @@ use tessera_proto::{
     supervisor::{CapabilityInfo, Client, ServerInfo, ServerState, SystemInfo},
 };
 use tessera_rt::{
-    Connection, ResetKind, Trace,
+    Connection, Trace,
     abi::{
         PAGE_SIZE,
         boot::Features,
@@ -196,17 +196,9 @@ impl Init {
     }
 
     pub fn power(self, action: HostPower) -> Answer<()> {
-        let kind = match action {
-            HostPower::Reboot => ResetKind::Restart,
-            HostPower::Shutdown => ResetKind::PowerOff,
-        };
-        let Some(slot) = grant("trace") else {
-            let text = "The manifest does not grant `trace` to hostd, which ends the host: use `reboot` or `poweroff` in the debug shell";
-            return Err(HostError::new(Failure::Unsupported, text));
-        };
-        Trace::new(slot)
-            .reset(kind)
-            .map_err(|error| HostError::new(Failure::Failed, format!("The host could not be ended: {}", error.text())))
+        client()?
+            .end_machine(action == HostPower::Reboot)
+            .map_err(|error| failed("The host was not ended", &error))
     }
 
     pub fn servers(self) -> Answer<Vec<ServerFacts>> {

@@ -2,8 +2,10 @@
 //!
 //! Calls wait for their answer; each has a time after which hostd goes on without it.
 
+mod clock;
 mod console;
 mod init;
+mod interface;
 mod machines;
 mod network;
 mod screen;
@@ -11,12 +13,24 @@ pub mod state;
 mod stores;
 
 use crate::server::{
+    Machine, pages,
     tls::{self, Tls},
     worker::Worker,
 };
-use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
-use core::net::IpAddr;
+use alloc::{
+    boxed::Box,
+    format,
+    rc::Rc,
+    string::{String, ToString},
+    vec::Vec,
+};
+use clock::Clock;
+use core::{
+    cell::RefCell,
+    net::{IpAddr, Ipv6Addr},
+};
 use init::Init;
+use interface::Interface;
 use machines::Machines;
 use network::Network;
 pub use stores::Stores;
@@ -29,7 +43,8 @@ use tessera_hostd::{
         TimeFacts, Usage, VmFacts, VmPower, VmSpec,
     },
     http::BodySource,
-    net::Stack,
+    licences,
+    net::{NameError, Stack},
     platform::Platform,
     state::StateStore,
 };
@@ -90,27 +105,30 @@ pub struct Servers {
     stack: Stack,
     mac: [u8; 6],
     tls: Rc<Tls>,
+    clock: Rc<Clock>,
+    interface: Rc<Interface>,
+    /// Domains that are tried with names.
+    search: Rc<RefCell<Vec<String>>>,
+    notices: &'static str,
 }
 
 impl Servers {
-    /// The host that the manifest's grants lead to, with hostd's own network, state and certificate.
-    pub fn new(
-        platform: Rc<dyn Platform>,
-        calls: Rc<Worker>,
-        stores: Rc<Stores>,
-        store: Rc<dyn StateStore>,
-        stack: Stack,
-        mac: [u8; 6],
-        tls: Rc<Tls>,
-    ) -> Self {
+    /// The host that the manifest's grants lead to, with hostd's own network, state and certificate. To be made once.
+    pub fn new(machine: Rc<Machine>, stores: Rc<Stores>, store: Rc<dyn StateStore>, stack: Stack, mac: [u8; 6], tls: Rc<Tls>) -> Self {
+        let platform: Rc<dyn Platform> = machine.clone();
+        let search = Rc::default();
         Self {
+            calls: machine.calls(),
+            clock: Clock::start(&machine, &stack, &search),
+            interface: Interface::open(&stack, &platform, &store),
+            notices: pages::notices(),
             platform,
-            calls,
             stores,
             store,
             stack,
             mac,
             tls,
+            search,
         }
     }
 }
@@ -162,7 +180,7 @@ impl Host for Servers {
     }
 
     fn licences(&self) -> Reply<'_, Vec<(String, String, String)>> {
-        cannot("The host does not have the list of licences with it: it is NOTICE.txt on the image's boot partition")
+        now(Ok(licences::parse(self.notices)))
     }
 
     fn vms(&self) -> Reply<'_, Vec<VmFacts>> {
@@ -331,33 +349,68 @@ impl Host for Servers {
                 IpAddr::V6(address) => ipv6.push(address),
             }
         }
-        now(Ok([network::interface(self.mac, ipv4, &ipv6)].into()))
+        let setting = self.interface.setting();
+        let mut shown = network::interface(self.mac, ipv4, &ipv6);
+        shown.dhcp = setting.is_dhcp();
+        shown.gateway = self.stack.gateway().map(|gateway| gateway.to_string());
+        // Those by hand are shown as they were set.
+        let by_hand = |text: &String| {
+            let addresses = setting
+                .ipv6()
+                .iter()
+                .filter_map(|own| own.split_once('/')?.0.parse::<Ipv6Addr>().ok());
+            addresses.into_iter().any(|own| own.to_string() == *text)
+        };
+        shown.ipv6.retain(|text| !by_hand(text));
+        shown.ipv6.splice(0..0, setting.ipv6().iter().cloned());
+        now(Ok([shown].into()))
     }
 
     fn set_interface<'a>(&'a self, spec: &'a InterfaceSpec) -> Reply<'a, ()> {
-        cannot(&format!("{} cannot be changed: its addresses come by DHCP", spec.name))
+        if spec.port_group != network::MANAGEMENT {
+            return cannot(&format!(
+                "{} stays in {}: change that port group's VLAN",
+                spec.name,
+                network::MANAGEMENT
+            ));
+        }
+        now(self.interface.change(spec))
     }
 
-    fn set_dns<'a>(&'a self, _spec: &'a DnsSpec) -> Reply<'a, ()> {
-        cannot("This host does not resolve names, so it has no use for name servers")
+    fn reached(&self) {
+        self.interface.reached();
+    }
+
+    fn set_dns<'a>(&'a self, spec: &'a DnsSpec) -> Reply<'a, ()> {
+        let servers: Vec<IpAddr> = spec.servers.iter().filter_map(|server| server.parse().ok()).collect();
+        self.stack.set_name_servers(&servers, spec.dhcp);
+        let own = Some(&spec.domain).filter(|_| spec.search.is_empty());
+        self.search.replace(spec.search.iter().chain(own).cloned().collect());
+        now(Ok(()))
     }
 
     fn resolve<'a>(&'a self, name: &'a str) -> Reply<'a, Vec<String>> {
-        cannot(&format!(
-            "{name} cannot be looked up: this host does not resolve names; give an address"
-        ))
+        let search = self.search.borrow().clone();
+        Box::pin(async move {
+            let failure = |error| match error {
+                NameError::NotFound => Failure::NotFound,
+                NameError::BadName => Failure::Invalid,
+                NameError::NoServer => Failure::Failed,
+                NameError::Busy => Failure::Unavailable,
+            };
+            let found = self.stack.resolve(name, &search).await;
+            let found = found.map_err(|error| HostError::new(failure(error), format!("{name} cannot be looked up: {error}")))?;
+            Ok(found.iter().map(ToString::to_string).collect())
+        })
     }
 
     fn set_time_servers<'a>(&'a self, servers: &'a [String]) -> Reply<'a, ()> {
-        if servers.is_empty() {
-            // Its clock runs free already.
-            return now(Ok(()));
-        }
-        cannot("This host's clock cannot follow time servers: it is the machine's")
+        self.clock.set(servers);
+        now(Ok(()))
     }
 
     fn time(&self) -> Reply<'_, TimeFacts> {
-        now(Ok(TimeFacts::default()))
+        now(Ok(self.clock.facts()))
     }
 
     fn certificate(&self) -> Reply<'_, CertificateFacts> {

@@ -22,7 +22,7 @@ const SWITCH: &str = "vSwitch0";
 pub const FIXED: &str = "Switches and port groups of this host cannot be changed while it runs";
 
 /// The port group of the host's own interface.
-const MANAGEMENT: &str = "Management Network";
+pub const MANAGEMENT: &str = "Management Network";
 
 fn port_group(name: &str) -> PortGroupSpec {
     PortGroupSpec {

@@ -16,7 +16,7 @@ use tessera_proto::supervisor::{
     WriteExecute,
 };
 use tessera_proto::{Call, Failure, FailureKind, Page, init, interface_of, iommu, supervisor, unknown_operation, vm_manager, vm_memory};
-use tessera_rt::{AddressSpace, CNode, Endpoint, Thread, ThreadStatus, Trace, slots, start_info};
+use tessera_rt::{AddressSpace, CNode, Endpoint, ResetKind, Thread, ThreadStatus, Trace, slots, start_info};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Number of init itself where servers are numbered.
@@ -441,6 +441,11 @@ impl supervisor::Server for Root {
     fn pci(&mut self, _call: &mut Call, first: u32) -> Result<Page<PciFunction>, Failure> {
         let all = first as usize..self.devices.entries.len();
         Ok(Page::fill(all.filter_map(|index| Some((index as u32, self.pci_function(index)?)))))
+    }
+
+    fn end_machine(&mut self, _call: &mut Call, restart: bool) -> Result<(), Failure> {
+        let kind = if restart { ResetKind::Restart } else { ResetKind::PowerOff };
+        Trace::new(slot::TRACE).reset(kind).map_err(trouble("ending the machine"))
     }
 }
 

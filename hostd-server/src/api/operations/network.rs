@@ -424,6 +424,10 @@ async fn edit_interface(call: Call, _: NoQuery, Json(change): Json<HostInterface
             *field = Some(given.into_string());
         }
     }
+    spec.ipv6.retain(|address| address.contains('/'));
+    if let Some(given) = change.ipv6 {
+        spec.ipv6 = given.0.into_iter().map(|address| address.into_string()).collect();
+    }
     if !spec.dhcp && (spec.ipv4.is_none() || spec.netmask.is_none()) {
         return Err(ApiError::invalid("Without DHCP an interface needs an address and a network mask"));
     }

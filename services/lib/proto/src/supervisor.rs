@@ -298,4 +298,6 @@ interface! {
     10 idempotent fn check_wx(server: u64) -> WriteExecute;
     /// PCI functions, from the `first`th on.
     11 idempotent fn pci(first: u32) -> Page<PciFunction>;
+    /// Ends the machine at once: starts it again, or switches it off. Whoever asks has seen to everything that has to be safe before.
+    12 once fn end_machine(restart: bool) -> ();
 }

@@ -216,6 +216,10 @@ impl supervisor::Server for Example {
             next: Some(7),
         })
     }
+
+    fn end_machine(&mut self, _: &mut Call, restart: bool) -> Result<(), Failure> {
+        self.note(format!("end_machine {restart}"))
+    }
 }
 
 impl network::Server for Example {
@@ -971,6 +975,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(supervisor.follow_log([21]));
     call!(supervisor.check_wx(u64::MAX));
     call!(supervisor.pci(5));
+    call!(supervisor.end_machine(true));
     call!(vm_manager.list(0));
     call!(vm_manager.start("debian"));
     call!(vm_manager.stop("debian"));
