@@ -86,6 +86,12 @@ impl Serial {
         self
     }
 
+    /// Puts the log so far beside itself, where no later machine of the same name writes.
+    pub fn keep_log(&self) {
+        // It is only there to be looked at.
+        let _ = fs::copy(&self.log, self.log.with_extension("failed.log"));
+    }
+
     /// Moves the end of every wait to `limit` from now on.
     pub fn wait_at_most(&mut self, limit: Duration) {
         self.deadline = Instant::now() + limit;

@@ -17,7 +17,7 @@ use tessera_proto::storage::GuestDiskStatistics;
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, MachineConfig, StateKind};
 use tessera_proto::{Call, Failure, FailureKind, collect};
 use tessera_rt::{CNode, Notification, abi::PAGE_SIZE, log, slots, time};
-use tessera_storage::guest::{Attachment, Backing, Device, MAX_SEGMENTS, Ram, Signal};
+use tessera_storage::guest::{Attachment, Backing, Device, MAX_SEGMENTS, Part, Ram, Signal};
 use tessera_virtqueue::{Features, Layout, Record};
 
 /// Bits of the notification that guests' doorbells set: each device one, shared when there are more.
@@ -187,7 +187,7 @@ impl Guests {
         let mut users = others.filter(|other| {
             let open = other.disks.borrow();
             let mut disks = other.config.disks.iter().zip(open.iter());
-            disks.any(|(disk, open)| open.is_some() && disk.place == config.place && !(disk.read_only && config.read_only))
+            disks.any(|(disk, open)| open.is_some() && overlap(&disk.place, &config.place) && !(disk.read_only && config.read_only))
         });
         users.next().map(|user| user.config.name.clone())
     }
@@ -327,10 +327,20 @@ impl Guests {
     }
 }
 
+/// Whether two places have bytes in common.
+fn overlap(one: &DiskPlace, other: &DiskPlace) -> bool {
+    match (one, other) {
+        (DiskPlace::Device { device: a, partition: p }, DiskPlace::Device { device: b, partition: q }) => {
+            a == b && (p == q || *p == 0 || *q == 0)
+        }
+        _ => one == other,
+    }
+}
+
 /// Where a disk's bytes are.
 fn backing(place: &DiskPlace, answers: &Answers, ram: &Rc<Ram>) -> Result<Rc<dyn Backing>, Failure> {
     match place {
-        DiskPlace::Device { device, partition: 0 } => {
+        DiskPlace::Device { device, partition } => {
             let disks = answers.disks();
             let found = disks.iter().find(|disk| disk.name() == device);
             let disk = found.ok_or_else(|| {
@@ -341,18 +351,23 @@ fn backing(place: &DiskPlace, answers: &Answers, ram: &Rc<Ram>) -> Result<Rc<dyn
                     format_args!("there is no disk `{device}`; there are: {known}"),
                 )
             })?;
-            if let Some(store) = answers.stores().all().iter().find(|store| store.disk.name() == device) {
+            if let Some(store) = answers.stores().user_of(disk, *partition) {
                 return Err(Failure::new(
                     FailureKind::BadState,
                     format_args!("the datastore {} is on {device}: give the guest a disk in it", store.name),
                 ));
             }
-            Ok(disk.clone())
+            if *partition == 0 {
+                return Ok(disk.clone());
+            }
+            let (first, sectors) = answers.stores().partition(disk, *partition).ok_or_else(|| {
+                Failure::new(
+                    FailureKind::NotFound,
+                    format_args!("{device} has no partition {partition}: `disk show {device}` shows which there are"),
+                )
+            })?;
+            Ok(Rc::new(Part::new(disk.clone(), first, sectors)))
         }
-        DiskPlace::Device { device, partition } => Err(Failure::new(
-            FailureKind::Unsupported,
-            format_args!("partition {partition} of `{device}`: partitions cannot be given to guests yet, whole disks can"),
-        )),
         DiskPlace::Store { store, disk } => {
             let opened = answers.stores().open(store, disk, ram.clone());
             let opened = opened.map_err(|text| Failure::new(FailureKind::NotFound, text))?;

@@ -43,6 +43,8 @@ pub struct Datastore {
 pub struct Stores {
     executor: Rc<Executor>,
     list: RefCell<Vec<Rc<Datastore>>>,
+    /// Partitions of disks, as their tables were when they were looked at.
+    partitions: RefCell<Vec<(Rc<Disk>, Vec<gpt::Entry>)>>,
     space: Rc<Space>,
 }
 
@@ -53,6 +55,7 @@ impl Stores {
         Rc::new(Self {
             executor,
             list: RefCell::default(),
+            partitions: RefCell::default(),
             space: Rc::default(),
         })
     }
@@ -78,6 +81,7 @@ impl Stores {
                     for partition in marked {
                         self.mount(disk, partition.number, partition.first, partition.sectors).await;
                     }
+                    self.partitions.borrow_mut().push((disk.clone(), table.partitions));
                 }
                 Err(GptError::Missing) => self.mount(disk, 0, 0, disk.geometry().sectors).await,
                 Err(error) => log::warn!("disk {}: {error}", disk.name()),
@@ -152,6 +156,25 @@ impl Stores {
             .map(|number: u32| format!("{name}-{number}"))
             .find(|name| !taken(name))
             .unwrap_or(name)
+    }
+
+    /// First sector and length of a partition of a disk, as it was when this server started: tables that are written while it runs are looked at by the next one.
+    #[must_use]
+    pub fn partition(&self, disk: &Rc<Disk>, number: u32) -> Option<(u64, u64)> {
+        let known = self.partitions.borrow();
+        let (_, partitions) = known.iter().find(|(other, _)| Rc::ptr_eq(other, disk))?;
+        let found = partitions.iter().find(|partition| partition.number == number)?;
+        Some((found.first, found.sectors))
+    }
+
+    /// The datastore that a disk or a partition of it (0: all of it) is in use by.
+    #[must_use]
+    pub fn user_of(&self, disk: &Rc<Disk>, partition: u32) -> Option<Rc<Datastore>> {
+        let list = self.list.borrow();
+        let mut on_it = list.iter().filter(|store| Rc::ptr_eq(&store.disk, disk));
+        on_it
+            .find(|store| store.partition == partition || store.partition == 0 || partition == 0)
+            .cloned()
     }
 
     /// Makes a datastore on a disk or partition and mounts it.

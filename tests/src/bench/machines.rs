@@ -2,6 +2,7 @@
 
 use super::Figure;
 use crate::{Failure, Result, machine::Machine};
+use std::time::Duration;
 
 /// A measurement is taken so often, and the median counts.
 const RUNS: usize = 3;
@@ -45,7 +46,9 @@ impl<'a> Machines<'a> {
                 Err(failure) if self.restarts == 0 => return Err(Failure::new(format!("{name}: {failure}"))),
                 Err(failure) => {
                     self.restarts -= 1;
-                    self.running = None;
+                    if let Some(mut machine) = self.running.take() {
+                        look_into(&mut machine, &failure);
+                    }
                     let reason = failure.0.lines().next().unwrap_or_default();
                     eprintln!("{name}: the machine is started again: {reason}");
                 }
@@ -53,6 +56,24 @@ impl<'a> Machines<'a> {
         }
         Ok(figure(name, found, unit))
     }
+}
+
+/// Has Tessera's shell tell into the log of a machine that stands still how it is; the peer has nothing to tell.
+fn look_into(machine: &mut Machine, failure: &Failure) {
+    let mut look = || -> Result<()> {
+        machine.serial.wait_at_most(Duration::from_secs(20));
+        machine.serial.send(crate::shell::LEAVE)?;
+        machine.serial.expect(crate::shell::PROMPT)?;
+        for command in ["vm exits guest", "disk", "disk guests", "ps", "log -n 20"] {
+            machine.serial.send(format!("{command}\r").as_bytes())?;
+            machine.serial.expect(crate::shell::PROMPT)?;
+        }
+        Ok(())
+    };
+    // It failed already.
+    let _ = look();
+    eprintln!("{failure}");
+    machine.serial.keep_log();
 }
 
 /// Something in 10⁹ instructions.

@@ -30,13 +30,17 @@ fn file(word: &str) -> Option<FilePlace> {
     })
 }
 
-/// A disk of a datastore (`STORE:PATH`) or of the host (`device:NAME`).
+/// A disk of a datastore (`STORE:PATH`), or one of the host or a partition of it (`device:NAME`, `device:NAME/2`).
 fn disk(word: &str) -> Option<DiskConfig> {
     let (store, path) = word.split_once(':').filter(|(store, path)| !store.is_empty() && !path.is_empty())?;
     let place = if store == "device" {
+        let (device, partition) = match path.split_once('/') {
+            Some((device, number)) => (device, number.parse().ok().filter(|number| *number > 0)?),
+            None => (path, 0),
+        };
         DiskPlace::Device {
-            device: path.into(),
-            partition: 0,
+            device: device.into(),
+            partition,
         }
     } else {
         DiskPlace::Store {
@@ -97,7 +101,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
             }
             "disk" => config.disks.push(disk(value).ok_or_else(|| {
                 format!(
-                    "`{}` is no disk: write STORE:PATH for one in a datastore, device:NAME for one of the host",
+                    "`{}` is no disk: write STORE:PATH for one in a datastore, device:NAME or device:NAME/PARTITION for one of the host",
                     shorten(value)
                 )
             })?),
@@ -157,7 +161,7 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
     for disk in &config.disks {
         let mut text = match &disk.place {
             DiskPlace::Device { device, partition: 0 } => format!("device:{device}"),
-            DiskPlace::Device { device, partition } => format!("device:{device}, partition {partition}"),
+            DiskPlace::Device { device, partition } => format!("device:{device}/{partition}"),
             DiskPlace::Store { store, disk } => format!("{store}:{disk}"),
         };
         if disk.read_only {
@@ -189,7 +193,7 @@ mod tests {
             "disk",
             "main:web.tvd",
             "disk",
-            "device:nvme0",
+            "device:nvme0/2",
             "--",
             "root=/dev/vda",
             "quiet",
@@ -199,7 +203,12 @@ mod tests {
         assert_eq!(file_text(&config.kernel), "main:boot/vmlinuz");
         assert_eq!(config.initramfs, Some(FilePlace::Image { name: "rd".into() }));
         assert_eq!(config.command_line, "root=/dev/vda quiet");
-        assert_eq!(config.disks.len(), 2);
+        let places: Vec<_> = config.disks.into_iter().map(|disk| disk.place).collect();
+        let device = DiskPlace::Device {
+            device: "nvme0".into(),
+            partition: 2,
+        };
+        assert_eq!((places.len(), &places[1]), (2, &device));
         for wrong in [
             &["web"][..],
             &["web", "much", "image:k"],
@@ -207,6 +216,8 @@ mod tests {
             &["web", "1G", ":k"],
             &["web", "1G", "image:k", "disk"],
             &["web", "1G", "image:k", "disk", "nvme0"],
+            &["web", "1G", "image:k", "disk", "device:nvme0/0"],
+            &["web", "1G", "image:k", "disk", "device:nvme0/x"],
             &["web", "1G", "image:k", "cdrom", "a:b"],
             &["web", "1G", "image:k", "vcpus", "x"],
         ] {
