@@ -8,7 +8,7 @@ pub use space::Space;
 
 use crate::disk::Disk;
 use alloc::{format, rc::Rc, string::String, vec::Vec};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use tessera_block::{BlockDevice, Partition};
 use tessera_datastore::{
     Error, FormatOptions, MountOptions, Store,
@@ -22,6 +22,8 @@ pub type Volume = Partition<Rc<Disk>>;
 
 /// Bytes of metadata that are kept in memory for each datastore.
 const CACHE: usize = 1 << 20;
+/// Rounds of [`Stores::watch`] from one look at the space that is left to the next.
+const LOOK: u32 = 16;
 /// MiB of removed disks whose space is given back before others have their turn.
 const RECLAIM: usize = 16;
 
@@ -37,6 +39,8 @@ pub struct Datastore {
     pub first: u64,
     /// The mounted store, or why it is none.
     pub store: Result<Rc<Store<Volume>>, String>,
+    /// The log says already that it is nearly full.
+    warned: Cell<bool>,
 }
 
 /// All of them.
@@ -46,6 +50,7 @@ pub struct Stores {
     /// Partitions of disks, as their tables were when they were looked at.
     partitions: RefCell<Vec<(Rc<Disk>, Vec<gpt::Entry>)>>,
     space: Rc<Space>,
+    round: Cell<u32>,
 }
 
 impl Stores {
@@ -57,6 +62,7 @@ impl Stores {
             list: RefCell::default(),
             partitions: RefCell::default(),
             space: Rc::default(),
+            round: Cell::new(0),
         })
     }
 
@@ -135,6 +141,7 @@ impl Stores {
             partition,
             first,
             store,
+            warned: Cell::new(false),
         });
     }
 
@@ -210,6 +217,7 @@ impl Stores {
             partition,
             first,
             store: Ok(Rc::new(store)),
+            warned: Cell::new(false),
         });
         Ok(())
     }
@@ -262,8 +270,26 @@ impl Stores {
         ))
     }
 
-    /// Wakes those who wait for space, to look again. Called now and then.
+    /// Wakes those who wait for space, to look again, and says when a datastore has little left. Called now and then.
     pub fn watch(&self) {
         self.space.changed();
+        let round = self.round.replace(self.round.get().wrapping_add(1));
+        if !round.is_multiple_of(LOOK) {
+            return;
+        }
+        for datastore in self.list.borrow().iter() {
+            let Ok(store) = &datastore.store else { continue };
+            let usage = store.usage();
+            if usage.near_full && !datastore.warned.replace(true) {
+                log::warn!(
+                    "datastore {} is nearly full, {} of {} MiB are left: remove something, or make it larger",
+                    datastore.name,
+                    usage.available >> 20,
+                    usage.size >> 20
+                );
+            } else if !usage.near_full {
+                datastore.warned.set(false);
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ mod format;
 mod fuzz;
 mod guest;
 mod guest_disk;
+mod guest_disk_more;
 mod guest_net;
 mod hostile_guest;
 mod iommu;
@@ -85,6 +86,7 @@ pub fn all() -> Vec<Case> {
         shell::CASES,
         guest::CASES,
         guest_disk::CASES,
+        guest_disk_more::CASES,
         guest_net::CASES,
         debian_net::CASES,
         datastore::CASES,
