@@ -6,6 +6,7 @@ mod model;
 mod together;
 
 use history::History;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn run(seed: u64) -> (u64, u64) {
     let mut history = History::new(seed);
@@ -19,9 +20,19 @@ fn run(seed: u64) -> (u64, u64) {
 /// Histories from `first` on, by as many threads as there are processors.
 fn run_many(first: u64, count: u64) {
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    let done = AtomicU64::new(0);
+    let run = |seed| {
+        let counts = run(seed);
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(5_000) {
+            println!("{done} of {count}");
+        }
+        counts
+    };
     let (operations, cuts) = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
+                let run = &run;
                 scope.spawn(move || {
                     (first + thread..first + count)
                         .step_by(threads as usize)

@@ -290,10 +290,12 @@ impl History {
                 let snapshot = disk.snapshots.get(place)?.clone();
                 self.trace.push(format!("  revert {name} to {}", snapshot.name));
                 let source = snapshot.id;
+                // Shared by what may be found after a power cut and what is there now.
+                let content = Rc::new(RefCell::new(Content::certain((*snapshot.stamps).clone())));
                 let apply = move |names: &mut Names, _| {
                     if let Some(disk) = names.disks.get_mut(&about) {
                         disk.size = snapshot.size;
-                        disk.content = Rc::new(RefCell::new(Content::certain((*snapshot.stamps).clone())));
+                        disk.content = content.clone();
                         disk.tracked = None;
                     }
                 };
