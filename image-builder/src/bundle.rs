@@ -184,6 +184,7 @@ pub fn to_manifest(system: &System, programs: Vec<manifest::Program>, files: Vec
                 nics: vm.nics.iter().map(to_nic).collect(),
             })
             .collect(),
+        switches: system.switches.iter().map(|switch| switch.switch.clone()).collect(),
     }
 }
 

@@ -3,11 +3,12 @@
 
 use crate::{
     source::{Diagnostic, Diagnostics, Located, Span, nearest},
-    system::{Backing, Grant, Kind, Need, Server, System, Vm},
+    system::{Backing, Grant, Kind, Need, Server, Switch, System, Vm},
     units::show_size,
 };
 use tessera_abi::{LARGE_PAGE_SIZE, layout};
 use tessera_manifest::{MAX_DISKS, MAX_NICS, PciClass, slots};
+use tessera_vswitch::Network;
 
 /// Longest name of anything: names appear in tables on a terminal of 80 columns.
 pub const MAX_NAME: usize = 24;
@@ -57,6 +58,7 @@ pub fn check(system: &System, diagnostics: &mut Diagnostics) {
     shares(system, diagnostics);
     disks(system, diagnostics);
     nics(system, diagnostics);
+    switches(system, diagnostics);
     files(system, diagnostics);
     templates(system, diagnostics);
 }
@@ -193,6 +195,7 @@ fn endpoints(system: &System, diagnostics: &mut Diagnostics) {
 }
 
 /// Memory is shared with a server that is there, by servers that are there once.
+/// Memory is shared between servers that there are. One that shares with itself has memory that outlives it.
 fn shares(system: &System, diagnostics: &mut Diagnostics) {
     for (server, grant) in all_grants(system) {
         let Need::Share(other, _) = &grant.need else { continue };
@@ -206,10 +209,6 @@ fn shares(system: &System, diagnostics: &mut Diagnostics) {
             Some(found) if found.per_vm || server.per_vm => (
                 format!("`{}` cannot share memory with `{other}`", server.name.value),
                 "servers of virtual machines come and go; share between servers that start at boot".to_string(),
-            ),
-            Some(_) if *other == server.name.value => (
-                format!("`{other}` shares memory with itself"),
-                "name another server, or give it more `memory`".to_string(),
             ),
             Some(_) => continue,
         };
@@ -458,6 +457,44 @@ fn nics(system: &System, diagnostics: &mut Diagnostics) {
     }
     if !seen.is_empty() {
         lent(NET, "network cards", system, diagnostics);
+    }
+}
+
+/// Switches make sense, each and together, and there are the port groups that cards are connected to.
+fn switches(system: &System, diagnostics: &mut Diagnostics) {
+    let help = "`[[switch]]` has name, mtu, uplinks, teaming, shaping and `[[switch.port-group]]`: see docs/network.md";
+    let mut network = Network::default();
+    if !system.switches.is_empty() {
+        network.switches.clear();
+    }
+    for Switch { span, switch, .. } in &system.switches {
+        let alone = switch.check();
+        network.switches.push(switch.clone());
+        if let Err(problem) = alone.and_then(|()| network.check()) {
+            diagnostics.error(
+                *span,
+                format!("switch `{}`: {problem}", switch.settings.name),
+                "in this switch",
+                help,
+            );
+            return;
+        }
+    }
+    let groups = network.switches.iter().flat_map(|switch| &switch.groups);
+    for nic in system.vms.iter().flat_map(|vm| &vm.nics) {
+        let name = nic.port_group.value.as_str();
+        if network.group(name).is_none() {
+            let known = nearest(name, groups.clone().map(|group| group.name.as_str()));
+            diagnostics.push(Diagnostic::warning(
+                nic.port_group.span,
+                format!("there is no port group `{name}`"),
+                "the card has no link until it is made",
+                known.map_or_else(
+                    || "add a `[[switch.port-group]]`".to_string(),
+                    |known| format!("did you mean `{known}`?"),
+                ),
+            ));
+        }
     }
 }
 

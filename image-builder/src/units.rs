@@ -30,6 +30,11 @@ pub fn size(text: &str) -> Result<u64, String> {
     scaled(text, &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)])
 }
 
+/// Bits in a second: "500 kbit", "100 Mbit", "10 Gbit".
+pub fn rate(text: &str) -> Result<u64, String> {
+    scaled(text, &[("kbit", 1_000), ("Mbit", 1_000_000), ("Gbit", 1_000_000_000)])
+}
+
 /// Bytes that are whole pages.
 pub fn pages(text: &str) -> Result<u64, String> {
     let bytes = size(text)?;

@@ -5,9 +5,11 @@
 extern crate alloc;
 
 pub mod bounce;
+pub mod capture;
 pub mod drivers;
 pub mod exercise;
 pub mod guest;
+pub mod keep;
 pub mod nic;
 pub mod offload;
 pub mod packet;

@@ -6,12 +6,14 @@ mod disk;
 mod grant;
 mod nic;
 mod server;
+mod switch;
 mod vm;
 
 pub use disk::{Backing, Disk};
 pub use grant::{Grant, Kind, Need};
 pub use nic::Nic;
 pub use server::Server;
+pub use switch::Switch;
 pub use vm::Vm;
 
 use crate::{
@@ -39,6 +41,8 @@ pub struct System {
     pub servers: Vec<Server>,
     /// `[[vm]]`.
     pub vms: Vec<Vm>,
+    /// `[[switch]]`.
+    pub switches: Vec<Switch>,
 }
 
 /// A description that was read, with what is needed to talk about it.
@@ -140,6 +144,9 @@ impl System {
         }
         for vm in reader.tables("vm", diagnostics) {
             system.vms.extend(Vm::from_reader(vm, diagnostics));
+        }
+        for switch in reader.tables("switch", diagnostics) {
+            system.switches.extend(Switch::from_reader(switch, diagnostics));
         }
         reader.finish(diagnostics);
         system

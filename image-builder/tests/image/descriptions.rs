@@ -43,6 +43,69 @@ fn the_example_is_read_as_it_is_meant() {
 }
 
 #[test]
+fn switches_are_read_as_they_are_meant() {
+    let text = r#"
+[[switch]]
+name = "outside"
+uplinks = ["nic0", "nic1"]
+mtu = 1500
+promiscuous = true
+teaming = { balance = "order", active = ["nic1"], standby = ["nic0"] }
+mirrors = [{ from = "debian.0", to = "watcher.0" }]
+[[switch.port-group]]
+name = "Lab"
+vlan = 100
+mac-changes = true
+shaping = { sent = { average = "8 Mbit", burst = "16 KiB" } }
+[[switch.port-group]]
+name = "Trunk"
+vlan = "trunk"
+[[switch]]
+name = "inside"
+uplinks = []
+"#;
+    let (system, _) = read(&format!("{SYSTEM}{text}"), &[]).expect("no mistake");
+    let [outside, inside] = system.switches.as_slice() else {
+        panic!("two switches")
+    };
+    let (outside, inside) = (&outside.switch, &inside.switch);
+    assert_eq!(outside.uplinks, Some(vec!["nic0".into(), "nic1".into()]));
+    assert_eq!((inside.uplinks.clone(), inside.settings.mtu), (Some(vec![]), 9000));
+    assert_eq!(outside.settings.teaming.standby, vec!["nic0".to_string()]);
+    assert_eq!(
+        (outside.mirrors[0].from.as_str(), outside.mirrors[0].to.as_str()),
+        ("debian.0", "watcher.0")
+    );
+    let [lab, trunk] = outside.groups.as_slice() else {
+        panic!("two groups")
+    };
+    // What a group does not say is as the switch has it.
+    let security = outside.security(lab);
+    assert!(security.promiscuous && security.mac_changes && !security.forged_transmits);
+    let sent = outside.shaping(lab).sent.expect("limits");
+    assert_eq!((sent.average, sent.peak, sent.burst), (8_000_000, 8_000_000, 16_384));
+    assert_eq!((lab.vlan, trunk.vlan), (100, tessera_vswitch::TRUNK));
+}
+
+#[test]
+fn a_port_group_that_is_not_there_is_a_warning() {
+    let text = "[[switch]]\nname = \"s\"\n[[switch.port-group]]\nname = \"Lab\"\n";
+    let nic = "nics = [{ port-group = \"Lap\" }]\n";
+    let vm = SYSTEM.find("[[vm]]").expect("a machine") + "[[vm]]\n".len();
+    let both = format!("{}{nic}{}{text}", &SYSTEM[..vm], &SYSTEM[vm..]);
+    let found = match read(&both, &[]) {
+        Ok((_, found)) | Err(found) => found,
+    };
+    let warning = found
+        .diagnostics
+        .iter()
+        .find(|it| it.severity == Severity::Warning)
+        .expect("a warning");
+    assert_eq!(warning.message, "there is no port group `Lap`");
+    assert_eq!(warning.help, "did you mean `Lab`?");
+}
+
+#[test]
 fn the_delivered_system_has_no_mistake() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut description = Description::read(&root.join("system.toml"), &[]).expect("readable");
@@ -177,11 +240,53 @@ fn every_mistake_is_found_at_its_place() {
             "did you mean `shell`?",
         ),
         (
-            "log = \"kernel-log\"",
-            "buffer = { share = \"shell + 64 KiB\" }",
-            "shares memory with itself",
-            "system.toml:11:10",
-            "another server",
+            "[[vm]]",
+            "[[switch]]\nname = \"s\"\nmtu = 900\n[[vm]]",
+            "`mtu` cannot be 900",
+            "system.toml:23:7",
+            "from 1280 to 9000",
+        ),
+        (
+            "[[vm]]",
+            "[[switch]]\nname = \"s\"\nuplink = []\n[[vm]]",
+            "switch `s` has no key `uplink`",
+            "system.toml:23:1",
+            "did you mean `uplinks`?",
+        ),
+        (
+            "[[vm]]",
+            "[[switch]]\nname = \"s\"\nteaming = { balance = \"hash\" }\n[[vm]]",
+            "`balance` cannot be \"hash\"",
+            "system.toml:23:23",
+            "port",
+        ),
+        (
+            "[[vm]]",
+            "[[switch]]\nname = \"s\"\n[[switch.port-group]]\nname = \"g\"\nvlan = 4095\n[[vm]]",
+            "`vlan` cannot be 4095",
+            "system.toml:25:8",
+            "from 0 to 4094",
+        ),
+        (
+            "[[vm]]",
+            "[[switch]]\nname = \"s\"\nuplinks = [\"nic0\"]\nteaming = { standby = [\"nic1\"] }\n[[vm]]",
+            "no uplink of `s`",
+            "system.toml:21:1",
+            "port-group",
+        ),
+        (
+            "[[vm]]",
+            "[[switch]]\nname = \"s\"\nuplinks = [\"nic0\"]\n[[switch]]\nname = \"t\"\nuplinks = [\"nic0\"]\n[[vm]]",
+            "`nic0` is an uplink of two switches",
+            "system.toml:24:1",
+            "uplinks",
+        ),
+        (
+            "[[vm]]",
+            "[[switch]]\nname = \"s\"\nshaping = { sent = { average = \"8 Mbit\", peak = \"1 Mbit\" } }\n[[vm]]",
+            "the peak of `sent` is below its average",
+            "system.toml:21:1",
+            "shaping",
         ),
         (
             "log = \"kernel-log\"",

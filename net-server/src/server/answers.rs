@@ -2,8 +2,9 @@
 
 use super::Server;
 use tessera_proto::{
-    Call, Failure, FailureKind, Page, guest_net, host_port, interface_of,
+    Call, Failure, FailureKind, Page, capture, guest_net, host_port, interface_of,
     network::{self, Exercise, NicInfo},
+    switch,
 };
 use tessera_rt::start::start_info;
 
@@ -16,6 +17,8 @@ impl Server {
         match interface_of(request) {
             Some(number) if number == guest_net::INTERFACE.number => guest_net::dispatch(self, call, request, reply),
             Some(number) if number == host_port::INTERFACE.number => host_port::dispatch(self, call, request, reply),
+            Some(number) if number == switch::INTERFACE.number => switch::dispatch(self, call, request, reply),
+            Some(number) if number == capture::INTERFACE.number => capture::dispatch(self, call, request, reply),
             _ => network::dispatch(self, call, request, reply),
         }
     }

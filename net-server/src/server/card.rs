@@ -1,13 +1,12 @@
 //! A network card in the loop.
 
-use super::hub::Hub;
+use super::{fabric::At, hub::Hub};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use tessera_device::platform;
 use tessera_net::{
     exercise::Requests,
     nic::{Filter, Nic, Refused, Sink},
     packet::Packet,
-    switch::Slot,
 };
 use tessera_proto::network::{Exercise, NicInfo, NicState};
 use tessera_rt::{Irq, abi::PAGE_SIZE, log};
@@ -28,15 +27,15 @@ pub struct Card {
     /// There may be something to do; its interrupts are off.
     due: bool,
     exercise: Option<Requests>,
-    /// Its place in the switch.
-    uplink: Option<Slot>,
+    /// Its place in a switch.
+    uplink: Option<At>,
 }
 
 /// Where packets go.
 struct Inside<'a> {
     exercise: &'a mut Option<Requests>,
     hub: &'a mut Hub,
-    uplink: Option<Slot>,
+    uplink: Option<At>,
 }
 
 impl Sink for Inside<'_> {
@@ -133,9 +132,9 @@ impl Card {
         !self.nic.has_interrupts() && self.nic.state() == NicState::Ready
     }
 
-    /// It is an uplink of the switch, at this place.
-    pub const fn connect(&mut self, uplink: Slot) {
-        self.uplink = Some(uplink);
+    /// It is the uplink of a switch, at this place, or of none.
+    pub const fn connect(&mut self, uplink: Option<At>) {
+        self.uplink = uplink;
     }
 
     /// Whether packets get out through it.

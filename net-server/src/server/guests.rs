@@ -1,8 +1,8 @@
 //! Virtual machines whose network cards are served: their RAM, borrowed from init, their devices, and what their monitors ask.
 #![allow(unsafe_code)]
 
-use super::{Server, hub::nanoseconds};
-use alloc::{boxed::Box, collections::VecDeque, rc::Rc, vec::Vec};
+use super::{Server, fabric::Fabric, hub::nanoseconds};
+use alloc::{boxed::Box, collections::VecDeque, format, rc::Rc, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::ptr::NonNull;
@@ -32,8 +32,9 @@ const RECORDS: usize = MAX_QUEUES * size_of::<Record>();
 const _: () = assert!(RECORDS + CONTROL_STATE <= STATE_PER_NIC);
 /// Most machines at once that are looked for.
 const MOST: usize = 1024;
-/// What every card carries, and how fast it says that it is, in Mbit/s.
+/// What a card without a switch carries.
 const MTU: u16 = 9000;
+/// How fast cards say that they are, in Mbit/s.
 const SPEED: u32 = 10_000;
 
 /// A device with the notification that rings it.
@@ -42,10 +43,25 @@ pub struct Nic {
     pub device: Device,
     /// No other card has had the same.
     pub number: u64,
-    /// It is connected to a switch: its link is up.
-    connected: Cell<bool>,
+    /// Number of the machine's start, and of the card in it.
+    pub of: (u64, u32),
+    /// Its link is up.
+    link: Cell<bool>,
+    /// The guest does not know yet how its link is.
+    changed: Cell<bool>,
+    /// Longest payload of a frame that its guest is told of.
+    mtu: u16,
     doorbell: Notification,
     bit: u64,
+}
+
+impl Nic {
+    /// Takes its link up or down; the guest is told.
+    pub fn set_link(&self, up: bool) {
+        if self.link.replace(up) != up {
+            self.changed.set(true);
+        }
+    }
 }
 
 impl Drop for Nic {
@@ -82,7 +98,7 @@ impl Machine {
     }
 
     /// Takes up a card.
-    fn open(&self, number: u32, made: u64) -> Result<Rc<Nic>, Failure> {
+    fn open(&self, number: u32, made: u64, fabric: &Fabric) -> Result<Rc<Nic>, Failure> {
         if let Ok(known) = self.nic(number) {
             return Ok(known);
         }
@@ -101,11 +117,15 @@ impl Machine {
         let records: [&'static Record; MAX_QUEUES] = core::array::from_fn(|queue| unsafe { own.cast::<Record>().add(queue).as_ref() });
         // SAFETY: behind the records, aligned, and no Rust object. The devices that keep it go before the loan does.
         let memory = unsafe { DmaBuffer::new(NonNull::cast(own.add(RECORDS)), 0, STATE_PER_NIC - RECORDS) };
+        let mtu = fabric.mtu(&config.port_group).unwrap_or(MTU);
         let bit = 1 << (u64::from(FIRST_BIT) + made % u64::from(BITS));
         let nic = Rc::new(Nic {
             number: made,
-            connected: Cell::new(false),
-            device: Device::new(self.loan.ram(), config.mac, MTU, records, memory),
+            of: (self.config.machine, number),
+            link: Cell::new(false),
+            changed: Cell::new(false),
+            mtu,
+            device: Device::new(self.loan.ram(), config.mac, mtu, records, memory),
             doorbell: platform::signal(bit).map_err(kernel)?,
             bit,
         });
@@ -213,10 +233,10 @@ impl Guests {
                     log::debug!("{}, network card {number}: {reason}", machine.config.name);
                     machine.tell(GuestNetEvent::Broken { nic: number, reason });
                 }
-                if news.announced {
+                if nic.changed.take() | news.announced {
                     machine.tell(GuestNetEvent::Status {
                         nic: number,
-                        link: nic.connected.get(),
+                        link: nic.link.get(),
                         announce: false,
                     });
                 }
@@ -276,17 +296,21 @@ fn attachment(features: u64, pairs: u16, queues: &GuestQueues) -> Result<Attachm
 impl Server {
     /// A machine's card; connected to the switch when it is new.
     fn open_nic(&mut self, machine: &Machine, number: u32) -> Result<Rc<Nic>, Failure> {
-        let nic = machine.open(number, self.guests.made)?;
+        let nic = machine.open(number, self.guests.made, &self.hub.fabric)?;
         if nic.number < self.guests.made {
             return Ok(nic);
         }
         self.guests.made += 1;
         if let Some(config) = machine.config.nics.get(number as usize) {
-            let connected = self.hub.vswitch.connect_guest(&nic, config.mac, &config.port_group, nanoseconds());
-            nic.connected.set(connected.is_ok());
+            let name = format!("{}.{number}", machine.config.name);
+            let connected = self
+                .hub
+                .fabric
+                .connect_guest(&nic, &name, config.mac, &config.port_group, nanoseconds());
+            // The guest asks for it.
+            nic.changed.set(false);
             if let Err(failure) = connected {
                 // The guest runs all the same: its card reaches nobody.
-                self.hub.unconnected.push(Rc::downgrade(&nic));
                 log::error!("{}, network card {number} stays unconnected: {failure}", machine.config.name);
             }
         }
@@ -300,8 +324,8 @@ impl guest_net::Server for Server {
         let opened = self.open_nic(&machine, nic)?;
         Ok(GuestNicInfo {
             mac: opened.device.mac(),
-            mtu: MTU,
-            link: opened.connected.get(),
+            mtu: opened.mtu,
+            link: opened.link.get(),
             speed: SPEED,
             pairs: MAX_PAIRS as u16,
         })

@@ -2,20 +2,20 @@
 
 use super::{
     Server,
+    fabric::At,
     hub::{Hub, nanoseconds},
 };
 use alloc::{format, vec::Vec};
 use tessera_device::{Piece, Segment, platform};
 use tessera_host_port::{FRAME, Rings, SHARE, Side};
 use tessera_net::packet::{Offload, Packet};
-use tessera_net::switch::Slot;
 use tessera_proto::host_port::{self, HostPortInfo};
 use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::{CNode, Notification, abi::Error, slots};
 
 /// The bit of the notification that all ports have.
 pub const BIT: u64 = 1 << 31;
-/// What every port carries.
+/// What a port carries at most.
 const MTU: u16 = 1500;
 
 /// A frame that was copied out of a ring.
@@ -64,8 +64,8 @@ pub struct HostPort {
     /// Tells the server of frames.
     signal: Option<Notification>,
     mac: [u8; 6],
-    /// Its place in the switch.
-    slot: Option<Slot>,
+    /// Where it is connected.
+    at: Option<At>,
     /// Where frames are taken to; with one in it that was not to go yet.
     taken: Taken,
     /// Frames have come of which it was not told.
@@ -173,7 +173,7 @@ impl Server {
             rings,
             signal: None,
             mac: address(card, client),
-            slot: None,
+            at: None,
             taken: Taken::default(),
             unsaid: false,
         });
@@ -186,12 +186,18 @@ impl host_port::Server for Server {
         let from = call.cap(0).ok_or(Failure::from(FailureKind::BadRequest))?;
         let doorbell = self.hub.hosts.doorbell().map_err(kernel)?;
         let place = self.host_port(call.badge)?;
-        let Hub { hosts, vswitch, .. } = &mut self.hub;
+        let Hub { hosts, fabric, .. } = &mut self.hub;
         let port = &mut hosts.ports[place];
-        match port.slot {
-            Some(slot) => vswitch.regroup(slot, group, nanoseconds())?,
-            None => port.slot = Some(vswitch.connect_host(place, port.mac, group, nanoseconds())?),
+        let elsewhere = port.at.filter(|at| fabric.group_of(*at) != Some(group));
+        if port.at.is_none() || elsewhere.is_some() {
+            let name = format!("host-{}", call.badge);
+            // It keeps its old place until it has the new one.
+            let at = fabric.connect_host(place, &name, port.mac, group, nanoseconds())?;
+            if let Some(old) = port.at.replace(at) {
+                fabric.disconnect(old);
+            }
         }
+        let mtu = fabric.mtu(group).unwrap_or(MTU).min(MTU);
         let slot = slots::take().map_err(kernel)?;
         if let Err(error) = CNode::OWN.take(slot, CNode::OWN, from) {
             slots::free(slot);
@@ -203,14 +209,14 @@ impl host_port::Server for Server {
         // Frames that came before it asked.
         port.unsaid = true;
         call.give(doorbell.slot());
-        Ok(HostPortInfo { mac: port.mac, mtu: MTU })
+        Ok(HostPortInfo { mac: port.mac, mtu })
     }
 
     fn close(&mut self, call: &mut Call) -> Result<(), Failure> {
-        let Hub { hosts, vswitch, .. } = &mut self.hub;
+        let Hub { hosts, fabric, .. } = &mut self.hub;
         if let Some(port) = hosts.ports.iter_mut().find(|port| port.client == call.badge) {
-            if let Some(slot) = port.slot.take() {
-                vswitch.disconnect(slot);
+            if let Some(at) = port.at.take() {
+                fabric.disconnect(at);
             }
             if let Some(signal) = port.signal.take() {
                 slots::free(signal.slot());

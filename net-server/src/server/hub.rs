@@ -1,23 +1,23 @@
 //! Carries packets between guests, the host's servers and network cards, as the switch decides.
 
 use super::{
+    captures::Captures,
     card::Card,
+    fabric::{At, Fabric},
     guests::Nic,
     host_ports::{Frame, HostPorts},
-    vswitch::{End, VSwitch},
+    vswitch::End,
 };
-use alloc::{
-    rc::{Rc, Weak},
-    vec::Vec,
-};
+use alloc::{rc::Rc, vec::Vec};
 use tessera_device::platform;
 use tessera_net::{
     bounce::{Bounce, FRAME},
+    capture::Direction,
     guest::{Dropped, Sent, Token},
     nic::Refused,
     offload,
     packet::{Offload, Packet},
-    switch::{Head, Output, Outputs, Slot, Verdict},
+    switch::{Drop, Head, Output, Outputs, Verdict},
     tag::{Tagged, retag},
 };
 use tessera_rt::time;
@@ -43,8 +43,8 @@ struct Packed<'a> {
 
 /// The data plane.
 pub struct Hub {
-    /// The switch.
-    pub vswitch: VSwitch,
+    /// The switches.
+    pub fabric: Fabric,
     outputs: Outputs,
     held: Vec<Option<(Rc<Nic>, Token)>>,
     free: Vec<u32>,
@@ -56,10 +56,16 @@ pub struct Hub {
     waiting: bool,
     /// Somebody has to wait for its rate until then.
     due: Option<u64>,
-    /// Guests' cards without a port: what they send is lost, but what their drivers ask for is still done.
-    pub unconnected: Vec<Weak<Nic>>,
+    /// Captures.
+    pub captures: Captures,
     /// Ports of the host's servers.
     pub hosts: HostPorts,
+}
+
+/// Whether a packet stands for frames of at most `longest` bytes. What the sender says of its headers may be wrong by what fits into one.
+fn is_cut(packet: &dyn Packet, longest: u32) -> bool {
+    let cut = packet.offload().segmentation;
+    cut.is_some_and(|cut| u32::from(cut.size) + u32::from(cut.header) <= longest)
 }
 
 /// Now.
@@ -68,10 +74,10 @@ pub fn nanoseconds() -> u64 {
 }
 
 impl Hub {
-    /// A switch with all cards as uplinks. `None`: there is no memory.
+    /// The switches that are configured. `None`: there is no memory.
     pub fn new(cards: &mut [Card]) -> Option<Self> {
         Some(Self {
-            vswitch: VSwitch::new(cards),
+            fabric: Fabric::new(cards, nanoseconds()),
             outputs: Outputs::new(),
             held: Vec::new(),
             free: Vec::new(),
@@ -80,7 +86,7 @@ impl Hub {
             now: nanoseconds(),
             waiting: false,
             due: None,
-            unconnected: Vec::new(),
+            captures: Captures::default(),
             hosts: HostPorts::default(),
         })
     }
@@ -97,15 +103,26 @@ impl Hub {
         self.now = nanoseconds();
         self.waiting = false;
         self.due = None;
-        self.vswitch.follow(cards);
+        self.fabric.follow(cards);
         let mut more = false;
-        self.unconnected.retain(|nic| {
-            let Some(nic) = nic.upgrade() else { return false };
+        self.fabric.waiting.retain(|waiting| {
+            let Some(nic) = waiting.nic.upgrade() else { return false };
             more |= nic.device.transmit(BUDGET, &mut |_, _, _| Sent::Done);
             true
         });
-        for from in self.vswitch.slots() {
-            match self.vswitch.end(from) {
+        for switch in 0..self.fabric.switches.len() {
+            more |= self.turn_switch(switch, cards);
+        }
+        more
+    }
+
+    /// Takes what is sent at the ports of a switch. True: there is more.
+    fn turn_switch(&mut self, switch: usize, cards: &mut [Card]) -> bool {
+        let mut more = false;
+        let slots = self.fabric.get(switch).map_or(0..0, super::vswitch::VSwitch::slots);
+        for slot in slots {
+            let from = At { switch, slot };
+            match self.fabric.get(switch).and_then(|one| one.end(slot)) {
                 Some(End::Guest { nic, .. }) => {
                     let Some(nic) = nic.upgrade() else { continue };
                     more |= nic.device.transmit(BUDGET, &mut |packet, pair, token| {
@@ -113,7 +130,7 @@ impl Hub {
                         self.forward(from, packet, None, (pair, owner), cards)
                     });
                 }
-                Some(End::Host { place }) => {
+                Some(End::Host { place, .. }) => {
                     let place = *place;
                     more |= self.turn_host(from, place, cards);
                 }
@@ -124,7 +141,7 @@ impl Hub {
     }
 
     /// Takes what one of the host's servers sends. True: there is more.
-    fn turn_host(&mut self, from: Slot, place: usize, cards: &mut [Card]) -> bool {
+    fn turn_host(&mut self, from: At, place: usize, cards: &mut [Card]) -> bool {
         for _ in 0..BUDGET {
             let Some(port) = self.hosts.ports.get_mut(place) else {
                 return false;
@@ -144,15 +161,23 @@ impl Hub {
     /// Has the switch decide, and gives a packet to those who are to get it.
     fn forward(
         &mut self,
-        from: Slot,
+        from: At,
         packet: &dyn Packet,
         vlan: Option<u16>,
         (pair, owner): (u8, Option<(&Rc<Nic>, Token)>),
         cards: &mut [Card],
     ) -> Sent {
         let Some(head) = Head::read(packet, vlan) else { return Sent::Done };
+        let Some(switch) = self.fabric.get_mut(from.switch) else {
+            return Sent::Done;
+        };
+        if head.length > switch.longest && !is_cut(packet, switch.longest) {
+            switch.switch.count_drop(from.slot, Drop::TooLong, &head);
+            return Sent::Done;
+        }
         let mut outputs = core::mem::take(&mut self.outputs);
-        let sent = match self.vswitch.switch.forward(self.now, from, &head, &mut outputs) {
+        let verdict = switch.switch.forward(self.now, from.slot, &head, &mut outputs);
+        let sent = match verdict {
             Verdict::Dropped(_) => Sent::Done,
             Verdict::Wait(until) => {
                 self.due = Some(self.due.map_or(until, |due| due.min(until)));
@@ -160,22 +185,44 @@ impl Hub {
             }
             Verdict::Forward => {
                 let packed = Packed { packet, head, pair, owner };
-                let sent = self.give_all(&outputs, &packed, cards);
-                if sent == Sent::Later {
-                    self.vswitch.switch.take_back(from, &head, &outputs);
+                let sent = self.give_all(from.switch, &outputs, &packed, cards);
+                if sent == Sent::Later
+                    && let Some(switch) = self.fabric.get_mut(from.switch)
+                {
+                    switch.switch.take_back(from.slot, &head, &outputs);
                 }
                 sent
             }
         };
+        if !self.captures.is_empty() && sent != Sent::Later {
+            self.capture(from, packet, &head, &outputs);
+        }
         self.outputs = outputs;
         sent
     }
 
-    fn give_all(&mut self, outputs: &[Output], packed: &Packed<'_>, cards: &mut [Card]) -> Sent {
+    /// Tells captures of a frame that came from a port, and went to others.
+    fn capture(&mut self, from: At, packet: &dyn Packet, head: &Head, outputs: &[Output]) {
+        let Some(switch) = self.fabric.get(from.switch) else { return };
+        let captures = &mut self.captures;
+        let tags = (head.tag, head.inside);
+        let ends = outputs.iter().map(|output| (output.port, output.tag, false));
+        for (slot, tag, sender) in core::iter::once((from.slot, head.tag, true)).chain(ends) {
+            let Some(port) = switch.port(slot) else { continue };
+            // An uplink's owner is the network outside.
+            let direction = if sender { Direction::Outbound } else { Direction::Inbound };
+            retag(packet, tags, tag, |packet, vlan| match vlan {
+                Some(tag) => captures.add(&port.name, &Tagged(packet, tag), direction),
+                None => captures.add(&port.name, packet, direction),
+            });
+        }
+    }
+
+    fn give_all(&mut self, switch: usize, outputs: &[Output], packed: &Packed<'_>, cards: &mut [Card]) -> Sent {
         let mut sent = Sent::Done;
         for (place, output) in outputs.iter().enumerate() {
             // Only the first may say that it is to wait: it is the one that the packet is for, and nobody has got it yet.
-            match self.give(*output, packed, place == 0, cards) {
+            match self.give(switch, *output, packed, place == 0, cards) {
                 Sent::Later if place == 0 => return Sent::Later,
                 Sent::Held => sent = Sent::Held,
                 Sent::Later | Sent::Done => {}
@@ -184,10 +231,10 @@ impl Hub {
         sent
     }
 
-    fn give(&mut self, output: Output, packed: &Packed<'_>, first: bool, cards: &mut [Card]) -> Sent {
+    fn give(&mut self, switch: usize, output: Output, packed: &Packed<'_>, first: bool, cards: &mut [Card]) -> Sent {
         let &Packed { packet, head, .. } = packed;
         let tags = (head.tag, head.inside);
-        match self.vswitch.end_mut(output.port) {
+        match self.fabric.get_mut(switch).and_then(|one| one.end_mut(output.port)) {
             Some(End::Guest { nic, starved, .. }) => {
                 let Some(nic) = nic.upgrade() else { return Sent::Done };
                 // What makes no sense is lost, as in any network.
@@ -205,7 +252,7 @@ impl Hub {
                 }
                 Sent::Done
             }
-            Some(End::Host { place }) => {
+            Some(End::Host { place, .. }) => {
                 if let Some(port) = self.hosts.ports.get_mut(*place) {
                     let scratch = &mut self.scratch;
                     retag(packet, tags, output.tag, |packet, vlan| {
@@ -288,7 +335,7 @@ impl Hub {
     }
 
     /// A packet came from outside.
-    pub fn received(&mut self, uplink: Slot, packet: &dyn Packet, vlan: Option<u16>) {
+    pub fn received(&mut self, uplink: At, packet: &dyn Packet, vlan: Option<u16>) {
         // Nothing goes from an uplink to an uplink.
         self.forward(uplink, packet, vlan, (0, None), &mut []);
     }

@@ -1,10 +1,13 @@
 //! The server on the running system: its one loop.
 
 mod answers;
+mod captures;
 mod card;
+mod fabric;
 mod guests;
 mod host_ports;
 mod hub;
+mod switches;
 mod vswitch;
 
 use alloc::{format, vec::Vec};

@@ -15,7 +15,8 @@ mod shaping;
 mod table;
 
 pub use head::Head;
-pub use shaping::{Limits, Shaper};
+pub use shaping::Shaper;
+pub use tessera_vswitch::{Balance, Limits, Security, TRUNK};
 
 use alloc::{boxed::Box, vec::Vec};
 use table::{Table, key};
@@ -23,33 +24,8 @@ use table::{Table, key};
 /// A place for a port in a switch.
 pub type Slot = u16;
 
-/// The number of a port group that carries every virtual network, tags and all.
-pub const TRUNK: u16 = 4095;
 /// Bits of a tag that are the network's number.
 const NUMBER: u16 = 0xfff;
-
-/// What ports may do; all refused by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// See all frames of their virtual network.
-    pub promiscuous: bool,
-    /// Send under another address than their own.
-    pub forged_transmits: bool,
-    /// Take another address than the configured one.
-    pub mac_changes: bool,
-}
-
-/// How an uplink is chosen among those that work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// By the port.
-    #[default]
-    Port,
-    /// By the sender's address.
-    SourceMac,
-    /// The first that works.
-    Order,
-}
 
 /// The uplinks of ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +44,7 @@ pub struct Group {
     /// Number of the virtual network: 0 none, 1 to 4094, or [`TRUNK`].
     pub vlan: u16,
     /// What it may do.
-    pub policy: Policy,
+    pub policy: Security,
     /// Its uplinks.
     pub team: Team,
     /// Addresses that are learned behind it, where it may send under foreign ones.
@@ -101,10 +77,14 @@ pub enum Drop {
     Reflected,
     /// Beyond the port's rate.
     Shaped,
+    /// Longer than the switch carries.
+    TooLong,
+    /// The port's link is down.
+    LinkDown,
 }
 
 /// Number of [`Drop`]'s reasons.
-pub const REASONS: usize = Drop::Shaped as usize + 1;
+pub const REASONS: usize = Drop::LinkDown as usize + 1;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +134,8 @@ enum Kind {
         /// Configured, and in use.
         mac: [u8; 6],
         current: [u8; 6],
+        /// Its link is up.
+        connected: bool,
         mirror: Option<Slot>,
         shapers: Box<(Option<Shaper>, Option<Shaper>)>,
     },
@@ -226,6 +208,7 @@ impl Switch {
             group,
             mac,
             current: mac,
+            connected: true,
             mirror: None,
             shapers,
         });
@@ -290,6 +273,27 @@ impl Switch {
         self.index();
     }
 
+    /// Takes a port's link down or up: nothing goes in or out while it is down.
+    pub fn set_connected(&mut self, slot: Slot, to: bool) {
+        if let Some(Some(Port {
+            kind: Kind::Port { connected, .. },
+            ..
+        })) = self.ports.get_mut(usize::from(slot))
+        {
+            *connected = to;
+        }
+        self.index();
+    }
+
+    /// Counts a frame from a port that is not even asked about.
+    pub fn count_drop(&mut self, slot: Slot, reason: Drop, head: &Head) {
+        if let Some(Some(port)) = self.ports.get_mut(usize::from(slot)) {
+            port.counters.drops[reason as usize] += 1;
+            port.counters.received.0 += 1;
+            port.counters.received.1 += u64::from(head.length);
+        }
+    }
+
     /// Has what a port sends and is given copied to another port; uplinks cannot watch.
     pub fn set_mirror(&mut self, slot: Slot, to: Option<Slot>) {
         let to = to.filter(|to| *to != slot && matches!(self.port(*to), Some(Kind::Port { .. })));
@@ -311,7 +315,36 @@ impl Switch {
     /// Whether the port has an address that it must not have: nothing goes in or out.
     #[must_use]
     pub fn is_blocked(&self, slot: Slot) -> bool {
-        self.port(slot).is_some_and(blocked)
+        self.port(slot).is_some_and(foreign)
+    }
+
+    /// Whether the port's link is up.
+    #[must_use]
+    pub fn is_up(&self, slot: Slot) -> bool {
+        match self.port(slot) {
+            Some(Kind::Uplink { up }) => *up,
+            Some(Kind::Port { connected, .. }) => *connected,
+            None => false,
+        }
+    }
+
+    /// What the group of a port says; `None`: there is no such port, or it is an uplink.
+    #[must_use]
+    pub fn group(&self, slot: Slot) -> Option<&Group> {
+        match self.port(slot)? {
+            Kind::Port { group, .. } => Some(group),
+            Kind::Uplink { .. } => None,
+        }
+    }
+
+    /// Addresses that were learned: address, virtual network, port, and nanoseconds since each was seen.
+    pub fn learned(&self, now: u64) -> impl Iterator<Item = ([u8; 6], u16, Slot, u64)> {
+        self.learned.all(now)
+    }
+
+    /// Ports' own addresses.
+    pub fn own(&self) -> impl Iterator<Item = ([u8; 6], Slot)> {
+        self.own.iter().copied()
     }
 
     fn port(&self, slot: Slot) -> Option<&Kind> {
@@ -429,6 +462,7 @@ impl Switch {
                 }
                 (vlan, true)
             }
+            Kind::Port { connected: false, .. } => return Verdict::Dropped(Drop::LinkDown),
             kind if blocked(kind) => return Verdict::Dropped(Drop::Blocked),
             Kind::Port {
                 group, current, shapers, ..
@@ -531,7 +565,13 @@ fn shapers(group: &Group, now: u64) -> Box<(Option<Shaper>, Option<Shaper>)> {
     Box::new((make(group.shape.0), make(group.shape.1)))
 }
 
+/// Nothing goes in or out.
 fn blocked(kind: &Kind) -> bool {
+    matches!(kind, Kind::Port { connected: false, .. }) || foreign(kind)
+}
+
+/// It has an address that it must not have.
+fn foreign(kind: &Kind) -> bool {
     matches!(kind, Kind::Port { group, mac, current, .. } if mac != current && !group.policy.mac_changes)
 }
 

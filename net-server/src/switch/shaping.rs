@@ -1,15 +1,6 @@
 //! Traffic shaping by token buckets (RFC 2697, without the colours).
 
-/// Limits of a port's traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bits in a second, in the long run.
-    pub average: u64,
-    /// Bits in a second, while a burst lasts.
-    pub peak: u64,
-    /// Bytes that may go beyond the average at once.
-    pub burst: u64,
-}
+use tessera_vswitch::Limits;
 
 /// Nanoseconds in a second.
 const SECOND: u128 = 1_000_000_000;

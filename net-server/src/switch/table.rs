@@ -96,6 +96,16 @@ impl Table {
         true
     }
 
+    /// All that is known: address, virtual network, port, and nanoseconds since it was seen.
+    pub fn all(&self, now: u64) -> impl Iterator<Item = ([u8; 6], u16, Slot, u64)> {
+        let fresh = self.entries.iter().flatten().flatten().filter(move |entry| is_fresh(entry, now));
+        fresh.map(move |entry| {
+            let [g, h, a, b, c, d, e, f] = entry.key.to_be_bytes();
+            let vlan = u16::from_be_bytes([g, h]);
+            ([a, b, c, d, e, f], vlan, entry.port, now.saturating_sub(entry.seen))
+        })
+    }
+
     /// How many addresses are known behind a port.
     #[must_use]
     pub fn count(&self, port: Slot) -> u32 {

@@ -31,7 +31,7 @@ fn switch(groups: &[Group]) -> (Switch, Vec<Slot>) {
     (switch, ports)
 }
 
-fn group(vlan: u16, policy: Policy) -> Group {
+fn group(vlan: u16, policy: Security) -> Group {
     Group {
         vlan,
         policy,
@@ -52,8 +52,8 @@ fn send(switch: &mut Switch, now: u64, from: Slot, head: Head) -> (Verdict, Vec<
     (verdict, to)
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
-    (any::<bool>(), any::<bool>()).prop_map(|(promiscuous, forged_transmits)| Policy {
+fn policy() -> impl Strategy<Value = Security> {
+    (any::<bool>(), any::<bool>()).prop_map(|(promiscuous, forged_transmits)| Security {
         promiscuous,
         forged_transmits,
         mac_changes: false,
@@ -108,9 +108,9 @@ proptest! {
 
     #[test]
     fn flooding_blinds_nobody(limit in 1u32..64, sources in proptest::collection::vec(any::<[u8; 5]>(), 1..3000)) {
-        let forging = Policy { forged_transmits: true, ..Policy::default() };
+        let forging = Security { forged_transmits: true, ..Security::default() };
         let flooding = Group { learn: limit, ..group(0, forging) };
-        let (mut switch, ports) = switch(&[flooding, group(0, Policy::default()), group(0, forging)]);
+        let (mut switch, ports) = switch(&[flooding, group(0, Security::default()), group(0, forging)]);
         // A machine behind the third port's owner.
         send(&mut switch, 1, ports[2], frame(mac(200), [255; 6], None));
         for [a, b, c, d, e] in sources {
@@ -125,27 +125,27 @@ proptest! {
 
 #[test]
 fn a_port_cannot_take_another_ports_address() {
-    let forging = Policy {
+    let forging = Security {
         forged_transmits: true,
-        ..Policy::default()
+        ..Security::default()
     };
-    let (mut switch, ports) = switch(&[group(0, forging), group(0, Policy::default())]);
+    let (mut switch, ports) = switch(&[group(0, forging), group(0, Security::default())]);
     send(&mut switch, 0, ports[0], frame(mac(1), [255; 6], None));
     assert_eq!(send(&mut switch, 0, 0, frame(mac(99), mac(1), None)).1, [(ports[1], None)]);
 }
 
 #[test]
 fn a_changed_address_blocks_unless_allowed() {
-    let (mut switch, ports) = switch(&[group(0, Policy::default())]);
+    let (mut switch, ports) = switch(&[group(0, Security::default())]);
     switch.set_mac(ports[0], mac(50));
     assert_eq!(
         send(&mut switch, 0, ports[0], frame(mac(50), [255; 6], None)).0,
         Verdict::Dropped(Drop::Blocked)
     );
     assert!(send(&mut switch, 0, 0, frame(mac(99), mac(50), None)).1.is_empty());
-    let allowed = Policy {
+    let allowed = Security {
         mac_changes: true,
-        ..Policy::default()
+        ..Security::default()
     };
     switch.set_group(ports[0], group(0, allowed), 0);
     switch.set_mac(ports[0], mac(50));
@@ -155,9 +155,9 @@ fn a_changed_address_blocks_unless_allowed() {
 
 #[test]
 fn what_was_learned_ages() {
-    let forging = Policy {
+    let forging = Security {
         forged_transmits: true,
-        ..Policy::default()
+        ..Security::default()
     };
     let (mut switch, ports) = switch(&[group(5, forging)]);
     send(&mut switch, 0, ports[0], frame(mac(77), [255; 6], None));
@@ -175,7 +175,7 @@ fn uplinks_fail_over_and_back() {
     };
     let (mut switch, ports) = switch(&[Group {
         team,
-        ..group(0, Policy::default())
+        ..group(0, Security::default())
     }]);
     let out = frame(mac(0), mac(99), None);
     assert_eq!(send(&mut switch, 0, ports[0], out).1, [(0, None)]);
@@ -189,7 +189,7 @@ fn uplinks_fail_over_and_back() {
 
 #[test]
 fn a_mirror_sees_both_directions_once() {
-    let (mut switch, ports) = switch(&[group(5, Policy::default()), group(0, Policy::default())]);
+    let (mut switch, ports) = switch(&[group(5, Security::default()), group(0, Security::default())]);
     switch.set_mirror(ports[0], Some(ports[1]));
     let sent = send(&mut switch, 0, ports[0], frame(mac(0), mac(99), None)).1;
     assert_eq!(sent, [(0, Some(5)), (ports[1], None)]);
@@ -206,7 +206,7 @@ fn beyond_its_rate_a_port_waits_and_is_not_given_more() {
     });
     let shaped = Group {
         shape: (limits, limits),
-        ..group(0, Policy::default())
+        ..group(0, Security::default())
     };
     let (mut switch, ports) = switch(&[shaped]);
     assert_eq!(send(&mut switch, 0, ports[0], frame(mac(0), mac(99), None)).0, Verdict::Forward);
@@ -227,7 +227,7 @@ fn what_is_taken_back_was_never_offered() {
         peak: 8_000_000,
         burst: 150,
     };
-    let mut shaped = group(0, Policy::default());
+    let mut shaped = group(0, Security::default());
     shaped.shape = (Some(limits), Some(limits));
     let (mut switch, ports) = switch(&[shaped.clone(), shaped]);
     let head = frame(mac(0), mac(1), None);

@@ -4,6 +4,7 @@ use alloc::{format, string::String};
 use tessera_abi::object::{Rights, size, thread};
 use tessera_abi::{PAGE_SIZE, layout};
 use tessera_manifest::{GuestFile, MAX_DISKS, MAX_NICS, Manifest, Program, Resource, Server, Vm, slots};
+use tessera_vswitch::Network;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// More servers, machines, endpoints or grants than this are a broken manifest.
@@ -42,6 +43,10 @@ pub fn check(manifest: &Manifest, bundle: u64) -> Result<(), String> {
     for server in &manifest.servers {
         check_server(server, manifest).map_err(|what| format!("server `{}`: {what}", server.name))?;
     }
+    let network = Network {
+        switches: manifest.switches.clone(),
+    };
+    network.check()?;
     for vm in &manifest.vms {
         check_vm(vm, manifest).map_err(|what| format!("virtual machine `{}`: {what}", vm.name))?;
     }
@@ -183,6 +188,7 @@ mod tests {
                 offset: 3 * PAGE,
                 length: 100,
             }],
+            switches: Vec::new(),
             endpoints: vec!["console".into()],
             servers: vec![Server {
                 name: "shell".into(),

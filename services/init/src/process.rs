@@ -17,6 +17,7 @@ use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::{
     AddressSpace, CNode, Endpoint, Frame, IoPorts, Notification, SchedContext, Thread, ThreadConfig, Untyped, slots, start_info,
 };
+use tessera_vswitch::Switch;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const BUNDLE: Frame = Frame::new(slot::BUNDLE);
@@ -100,6 +101,8 @@ pub struct Spec<'a> {
     pub grants: Vec<Granted>,
     /// PCI functions among them.
     pub devices: Vec<StartDevice>,
+    /// Virtual switches, if it drives network cards.
+    pub switches: &'a [Switch],
     /// The virtual machine.
     pub vm: Option<StartVm>,
     /// The notification to bind to the first thread instead of one of its own; it outlives the process.
@@ -258,6 +261,7 @@ impl Process {
             arguments: server.arguments.clone(),
             vm: spec.vm.clone(),
             devices: spec.devices.clone(),
+            switches: spec.switches.to_vec(),
         })?;
         self.grants = grants;
         let stack = server.stack.next_multiple_of(PAGE).max(PAGE);

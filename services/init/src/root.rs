@@ -14,7 +14,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use tessera_abi::object::{ObjectKind, size};
-use tessera_manifest::{Manifest, Resource, Restart, Server};
+use tessera_manifest::{Manifest, PciClass, Resource, Restart, Server};
 use tessera_proto::init::Level;
 use tessera_proto::supervisor::ServerState;
 use tessera_proto::{Failure, FailureKind};
@@ -359,6 +359,9 @@ impl Root {
         };
         // Whatever runs, there is no more RAM than the machine has.
         let lent = if record.guests { boot_info().ram_bytes } else { 0 };
+        let network = Resource::Pci { class: PciClass::Network };
+        let drives = server.grants.iter().any(|grant| grant.resource == network);
+        let switches = if drives { &self.manifest.switches[..] } else { &[] };
         let spec = Spec {
             server,
             program,
@@ -369,6 +372,7 @@ impl Root {
             cpu,
             grants,
             devices,
+            switches,
             vm,
             notification,
             init: self.endpoint,

@@ -1,5 +1,9 @@
 //! The system behind the shell, as commands see it. `main.rs` implements it over capabilities, tests in memory.
 
+mod networks;
+
+pub use networks::{NetworkChange, Networks};
+
 use crate::shared::{LogText, TraceRing};
 use alloc::{string::String, vec::Vec};
 use tessera_abi::virt::VirtFeatures;
@@ -147,7 +151,7 @@ impl Change<'_> {
 
 /// The running system. Whatever asks init, the kernel or a machine's servers answers their refusal, or that they cannot be reached, as an error.
 #[allow(clippy::missing_errors_doc)]
-pub trait Host {
+pub trait Host: Networks {
     /// The present TSC.
     fn now(&mut self) -> u64;
     /// The shell's own server name.

@@ -2,6 +2,8 @@
 #![cfg_attr(target_os = "tessera", no_std, no_main)]
 
 #[cfg(target_os = "tessera")]
+extern crate alloc;
+#[cfg(target_os = "tessera")]
 mod server;
 #[cfg(target_os = "tessera")]
 tessera_rt::entry!(server::run);

@@ -1,5 +1,7 @@
 //! The server on the running system: the traits over capabilities.
 
+mod networks;
+
 use alloc::{
     format,
     string::{String, ToString},
@@ -34,8 +36,6 @@ use tessera_shell::{
     shared::{LogText, TraceRing, zero_terminated},
     terminal::{Terminal, Wake},
 };
-
-extern crate alloc;
 
 /// Bits of the shell's notification.
 const INPUT: u64 = 1;

@@ -9,9 +9,10 @@ extern crate alloc;
 
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
+use tessera_vswitch::Switch;
 
 /// Changes when an old reader could misunderstand a new manifest.
-pub const MANIFEST_VERSION: u32 = 1;
+pub const MANIFEST_VERSION: u32 = 2;
 
 /// Everything init needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Manifest {
     pub servers: Vec<Server>,
     /// Virtual machines known from the start.
     pub vms: Vec<Vm>,
+    /// Virtual switches; none: whoever drives the network cards makes what is usual.
+    pub switches: Vec<Switch>,
 }
 
 /// A program, laid out in the bundle as it will stand in memory.
@@ -366,6 +369,8 @@ pub struct StartInfo {
     pub vm: Option<StartVm>,
     /// PCI functions that were granted.
     pub devices: Vec<StartDevice>,
+    /// Virtual switches, for the server that drives network cards.
+    pub switches: Vec<Switch>,
 }
 
 /// A PCI function that the server holds. It answers to its registers, and accesses no memory before the server has reset it and asked init for that (`init.bus_master`).

@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod call;
+pub mod capture;
 pub mod datastore;
 mod declare;
 mod failure;
@@ -23,6 +24,7 @@ mod page;
 pub mod reference;
 pub mod storage;
 pub mod supervisor;
+pub mod switch;
 pub mod vm_console;
 pub mod vm_control;
 pub mod vm_manager;
@@ -51,6 +53,8 @@ pub const INTERFACES: &[&Interface] = &[
     &datastore::INTERFACE,
     &network::INTERFACE,
     &guest_net::INTERFACE,
+    &switch::INTERFACE,
+    &capture::INTERFACE,
     &host_port::INTERFACE,
     &iommu::INTERFACE,
     &vm_screen::INTERFACE,

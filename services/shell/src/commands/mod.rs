@@ -1,6 +1,7 @@
 //! The commands, one object each.
 
 mod caps;
+mod capture;
 mod clear;
 mod cpu;
 mod datastore;
@@ -14,9 +15,11 @@ mod log;
 mod mem;
 mod nic;
 mod pci;
+mod port;
 mod power;
 mod ps;
 mod restart;
+mod switch;
 mod trace;
 mod uptime;
 mod version;
@@ -45,6 +48,9 @@ pub static COMMANDS: &[&dyn Command] = &[
     &disk::Disk,
     &datastore::Datastore,
     &nic::Nic,
+    &switch::Switch,
+    &port::Port,
+    &capture::Capture,
     &ipc::Ipc,
     &vm::Vm,
     &log::Log,
@@ -98,6 +104,8 @@ pub struct Memory {
     pub cpus: Vec<(u64, u64)>,
     /// The events that `trace on` chose.
     pub trace_mask: u64,
+    /// Captures that `capture read` has read, and how far.
+    pub captures: Vec<(u32, u64)>,
 }
 
 /// Why a command did not do what it was asked.

@@ -50,6 +50,16 @@ const SHOWING: &[&str] = &[
     "nic",
     "nic show nic0",
     "nic show nic1",
+    "switch",
+    "switch show vSwitch0",
+    "switch groups",
+    "switch addresses vSwitch0",
+    "port",
+    "port show debian.0",
+    "port show nic0",
+    "port show a-machine-of-a-long-name.7",
+    "capture",
+    "capture read 1",
     "datastore",
     "datastore list",
     "datastore ls main",
@@ -171,6 +181,61 @@ fn actions_reach_the_system() {
 }
 
 #[test]
+fn changes_of_switches_reach_the_network_server() {
+    for (line, done) in [
+        ("switch create inside", &["CreateSwitch", "\"inside\""][..]),
+        ("switch set vSwitch0 mtu 1500", &["ChangeSwitch", "mtu: 1500"]),
+        ("switch set vSwitch0 promiscuous no", &["ChangeSwitch", "promiscuous: false"]),
+        (
+            "switch set vSwitch0 sent 8000/16000/32",
+            &["average: 8000000", "peak: 16000000", "burst: 32768"],
+        ),
+        ("switch set vSwitch0 standby nic3,nic4", &["standby: [\"nic3\", \"nic4\"]"]),
+        ("switch set vSwitch0 active none", &["active: []"]),
+        ("switch remove inside", &["RemoveSwitch(\"inside\")"]),
+        ("switch link inside nic1", &["Link", "nic: \"nic1\""]),
+        ("switch unlink inside nic1", &["Unlink"]),
+        ("switch mirror vSwitch0 debian.0 watcher.0", &["to: Some(\"watcher.0\")"]),
+        ("switch mirror vSwitch0 debian.0 off", &["to: None"]),
+        ("switch group add vSwitch0 \"Lab Two\" 100", &["name: \"Lab Two\"", "vlan: 100"]),
+        ("switch group set \"VM Network\" vlan trunk", &["ChangeGroup", "vlan: 4095"]),
+        // What it does not say is still as the switch has it.
+        (
+            "switch group set \"VM Network\" mac-changes no",
+            &["promiscuous: true, forged_transmits: true, mac_changes: false", "shaping: None"],
+        ),
+        ("switch group set Lab sent inherit", &["shaping: None", "security: Some"]),
+        ("switch group remove Lab", &["RemoveGroup(\"Lab\")"]),
+        ("port link debian.0 down", &["PortLink", "up: false"]),
+        ("capture start debian.0 128", &["capture debian.0 128"]),
+        ("capture stop 7", &["stop 7"]),
+        ("capture remove 7", &["remove 7"]),
+    ] {
+        let mut host = FakeHost::default();
+        ok(&mut host, line);
+        assert_eq!(host.done.len(), 1, "{line}");
+        for word in done {
+            assert!(host.done[0].contains(word), "{line}: {}", host.done[0]);
+        }
+    }
+}
+
+#[test]
+fn a_capture_is_printed_once() {
+    let mut host = FakeHost::default();
+    let (mut screen, mut memory) = (Screen::default(), Memory::default());
+    run_on(&mut host, &mut screen, &mut memory, "capture read 1").unwrap();
+    let text = screen.text();
+    assert!(text.starts_with("-----BEGIN PCAPNG-----\nAAECAwQF"), "{text}");
+    assert_eq!(memory.captures, [(1, 2500)]);
+    // 2500 bytes, 57 a line.
+    assert_eq!(text.lines().count(), 2 + 44);
+    let mut screen = Screen::default();
+    run_on(&mut host, &mut screen, &mut memory, "capture read 1").unwrap();
+    assert_eq!(screen.text().lines().count(), 2);
+}
+
+#[test]
 fn mistakes_are_named_and_change_nothing() {
     for (line, what, hint) in [
         ("pss", "unknown command `pss`", "Did you mean `ps`?"),
@@ -194,6 +259,26 @@ fn mistakes_are_named_and_change_nothing() {
         ("trace on swtich", "there is no event `swtich`", "Did you mean `switch`?"),
         ("trace live", "tracing is off", "`trace on` starts it."),
         ("log -n many", "the number of lines must be a number, not `many`", "help log"),
+        ("switch show vSwitch1", "there is no switch `vSwitch1`", "Did you mean `vSwitch0`?"),
+        (
+            "switch set vSwitch0 mtu big",
+            "an MTU is a number of bytes, not `big`",
+            "help switch",
+        ),
+        ("switch set vSwitch0 speed 3", "a switch has no `speed`", "help switch"),
+        (
+            "switch group set \"VM Network",
+            "a name in double quotes does not end",
+            "help switch",
+        ),
+        (
+            "switch group add vSwitch0 Lab 4095",
+            "a VLAN is 0 to 4094, or `trunk`, not `4095`",
+            "help switch",
+        ),
+        ("port show debian.1", "there is no port `debian.1`", "Did you mean `debian.0`?"),
+        ("port link debian.0 left", "`port link` is no form of `port`", "help port"),
+        ("capture stop x", "a capture must be a number, not `x`", "help capture"),
         ("uptime now", "`uptime` takes no argument `now`", "help uptime"),
         (
             "reboot",
@@ -298,7 +383,7 @@ fn completion_knows_commands_servers_machines_and_words() {
 
 proptest! {
     #[test]
-    fn no_line_makes_a_command_panic(line in "[ -~]{0,80}", start in 0usize..17, broken in any::<bool>()) {
+    fn no_line_makes_a_command_panic(line in "[ -~]{0,80}", start in 0usize..COMMANDS.len(), broken in any::<bool>()) {
         let mut host = FakeHost { broken: broken.then_some(Error::ServerDied), ..FakeHost::default() };
         let (mut screen, mut memory) = (Screen::typed(&[3; 100]), Memory::default());
         let _ = run_on(&mut host, &mut screen, &mut memory, &line);

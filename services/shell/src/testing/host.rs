@@ -164,12 +164,12 @@ impl Default for FakeHost {
 }
 
 impl FakeHost {
-    fn act(&mut self, what: &str) -> Answer<()> {
+    pub(super) fn act(&mut self, what: &str) -> Answer<()> {
         self.done.push(what.into());
         self.answer(())
     }
 
-    fn answer<T>(&self, value: T) -> Answer<T> {
+    pub(super) fn answer<T>(&self, value: T) -> Answer<T> {
         match self.broken {
             Some(Error::NoRight) => Err(tessera_proto::CallError::Failed(FailureKind::NotAllowed.into())),
             Some(error) => Err(error.into()),

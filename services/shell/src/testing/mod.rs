@@ -1,6 +1,7 @@
 //! A terminal in memory, for tests: keeps what was sent, and shows what a screen would show.
 
 mod host;
+mod networks;
 
 pub use host::{FakeHost, vm};
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use tessera_abi::Error;
+use tessera_proto::capture::{CaptureChunk, CaptureInfo};
 use tessera_proto::datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind, FileData, NewDisk};
 use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo};
 use tessera_proto::guest_net::{GuestNetEvent, GuestNicInfo};
@@ -12,6 +13,10 @@ use tessera_proto::iommu::{AccessKind, DomainInfo, FaultInfo, IommuInfo, IommuKi
 use tessera_proto::network::{Exercise, Link, NicInfo, NicOffloads, NicState, NicStatistics};
 use tessera_proto::storage::*;
 use tessera_proto::supervisor::*;
+use tessera_proto::switch::{
+    AddressInfo, Balance, DropReason, Dropped, Group, GroupInfo, Limits, Mirror, PortInfo, PortKind, Security, Settings, Shaping,
+    SwitchInfo, Teaming, Traffic,
+};
 use tessera_proto::vm_console::ConsoleChunk;
 use tessera_proto::vm_control::*;
 use tessera_proto::vm_manager::*;
@@ -219,6 +224,186 @@ impl supervisor::Server for Example {
 
     fn end_machine(&mut self, _: &mut Call, restart: bool) -> Result<(), Failure> {
         self.note(format!("end_machine {restart}"))
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        name: "vSwitch0".into(),
+        mtu: 1500,
+        security: Security {
+            promiscuous: true,
+            forged_transmits: false,
+            mac_changes: true,
+        },
+        shaping: Shaping {
+            sent: Some(Limits {
+                average: 8_000_000,
+                peak: 16_000_000,
+                burst: 65_536,
+            }),
+            received: None,
+        },
+        teaming: teaming(),
+    }
+}
+
+fn teaming() -> Teaming {
+    Teaming {
+        balance: Balance::Order,
+        active: vec!["nic0".into()],
+        standby: vec!["nic1".into(), "nic2".into()],
+    }
+}
+
+fn group() -> Group {
+    Group {
+        name: "VM Network".into(),
+        vlan: 100,
+        security: Some(Security::default()),
+        shaping: None,
+        teaming: Some(teaming()),
+    }
+}
+
+impl switch::Server for Example {
+    fn switches(&mut self, _: &mut Call, first: u32) -> Result<Page<SwitchInfo>, Failure> {
+        self.note(format!("switches {first}"))?;
+        let info = SwitchInfo {
+            settings: settings(),
+            uplinks: vec!["nic0".into(), "nic1".into()],
+            mirrors: vec![Mirror {
+                from: "debian.0".into(),
+                to: "watcher.0".into(),
+            }],
+            groups: 3,
+            ports: 4,
+        };
+        Ok(Page {
+            items: vec![info],
+            next: Some(1),
+        })
+    }
+    fn groups(&mut self, _: &mut Call, first: u32) -> Result<Page<GroupInfo>, Failure> {
+        self.note(format!("groups {first}"))?;
+        let Settings { security, shaping, .. } = settings();
+        let info = GroupInfo {
+            switch: "vSwitch0".into(),
+            group: group(),
+            security,
+            shaping,
+            teaming: teaming(),
+            ports: 2,
+        };
+        Ok(Page {
+            items: vec![info],
+            next: None,
+        })
+    }
+    fn ports(&mut self, _: &mut Call, first: u32) -> Result<Page<PortInfo>, Failure> {
+        self.note(format!("ports {first}"))?;
+        let info = PortInfo {
+            name: "debian.0".into(),
+            kind: PortKind::Guest,
+            switch: "vSwitch0".into(),
+            group: "VM Network".into(),
+            vlan: 100,
+            mac: [2, 3, 4, 5, 6, 7],
+            link: true,
+            blocked: false,
+            uplink: "nic1".into(),
+            received: Traffic { frames: 1, bytes: 2 },
+            sent: Traffic { frames: 3, bytes: 4 },
+            multicast: 5,
+            dropped: vec![Dropped {
+                reason: DropReason::Forged,
+                frames: 6,
+            }],
+        };
+        Ok(Page {
+            items: vec![info],
+            next: None,
+        })
+    }
+    fn addresses(&mut self, _: &mut Call, switch: &str, first: u32) -> Result<Page<AddressInfo>, Failure> {
+        self.note(format!("addresses {switch} {first}"))?;
+        let info = AddressInfo {
+            mac: [2, 3, 4, 5, 6, 7],
+            vlan: 100,
+            port: "debian.0".into(),
+            age_ms: Some(1500),
+        };
+        Ok(Page {
+            items: vec![info],
+            next: None,
+        })
+    }
+    fn create_switch(&mut self, _: &mut Call, settings: Settings) -> Result<(), Failure> {
+        self.note(format!("create_switch {settings:?}"))
+    }
+    fn change_switch(&mut self, _: &mut Call, settings: Settings) -> Result<(), Failure> {
+        self.note(format!("change_switch {settings:?}"))
+    }
+    fn remove_switch(&mut self, _: &mut Call, switch: &str) -> Result<(), Failure> {
+        self.note(format!("remove_switch {switch}"))
+    }
+    fn create_group(&mut self, _: &mut Call, switch: &str, group: Group) -> Result<(), Failure> {
+        self.note(format!("create_group {switch} {group:?}"))
+    }
+    fn change_group(&mut self, _: &mut Call, group: Group) -> Result<(), Failure> {
+        self.note(format!("change_group {group:?}"))
+    }
+    fn remove_group(&mut self, _: &mut Call, group: &str) -> Result<(), Failure> {
+        self.note(format!("remove_group {group}"))
+    }
+    fn link(&mut self, _: &mut Call, switch: &str, nic: &str) -> Result<(), Failure> {
+        self.note(format!("link {switch} {nic}"))
+    }
+    fn unlink(&mut self, _: &mut Call, switch: &str, nic: &str) -> Result<(), Failure> {
+        self.note(format!("unlink {switch} {nic}"))
+    }
+    fn mirror(&mut self, _: &mut Call, switch: &str, from: &str, to: Option<&str>) -> Result<(), Failure> {
+        self.note(format!("mirror {switch} {from} {to:?}"))
+    }
+    fn set_link(&mut self, _: &mut Call, port: &str, up: bool) -> Result<(), Failure> {
+        self.note(format!("set_link {port} {up}"))
+    }
+}
+
+impl capture::Server for Example {
+    fn captures(&mut self, _: &mut Call, first: u32) -> Result<Page<CaptureInfo>, Failure> {
+        self.note(format!("captures {first}"))?;
+        let info = CaptureInfo {
+            id: 7,
+            port: "debian.0".into(),
+            snap: 128,
+            room: 65_536,
+            waiting: 9,
+            frames: 10,
+            lost: 11,
+            running: true,
+        };
+        Ok(Page {
+            items: vec![info],
+            next: None,
+        })
+    }
+    fn start(&mut self, _: &mut Call, port: &str, snap: u32, room: u32) -> Result<u32, Failure> {
+        self.note(format!("start {port} {snap} {room}"))?;
+        Ok(7)
+    }
+    fn read(&mut self, _: &mut Call, id: u32, from: u64) -> Result<CaptureChunk, Failure> {
+        self.note(format!("read {id} {from}"))?;
+        Ok(CaptureChunk {
+            bytes: vec![10, 13, 13, 10],
+            end: true,
+        })
+    }
+    fn stop(&mut self, _: &mut Call, id: u32) -> Result<(), Failure> {
+        self.note(format!("stop {id}"))
+    }
+    fn remove(&mut self, _: &mut Call, id: u32) -> Result<(), Failure> {
+        self.note(format!("remove {id}"))
     }
 }
 
@@ -891,6 +1076,8 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(11) => guest_net::dispatch(server, call, request, reply),
         Some(9) => datastore::dispatch(server, call, request, reply),
         Some(10) => network::dispatch(server, call, request, reply),
+        Some(12) => switch::dispatch(server, call, request, reply),
+        Some(13) => capture::dispatch(server, call, request, reply),
         Some(16) => iommu::dispatch(server, call, request, reply),
         _ => unknown_operation(reply),
     }
@@ -1005,6 +1192,25 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_screen.type_text("root"));
     call!(network.nics(3));
     call!(network.exercise("nic0", 5));
+    call!(switch.switches(1));
+    call!(switch.groups(2));
+    call!(switch.ports(3));
+    call!(switch.addresses("vSwitch0", 4));
+    call!(switch.create_switch(settings()));
+    call!(switch.change_switch(settings()));
+    call!(switch.remove_switch("vSwitch0"));
+    call!(switch.create_group("vSwitch0", group()));
+    call!(switch.change_group(group()));
+    call!(switch.remove_group("VM Network"));
+    call!(switch.link("vSwitch0", "nic1"));
+    call!(switch.unlink("vSwitch0", "nic1"));
+    call!(switch.mirror("vSwitch0", "debian.0", Some("watcher.1")));
+    call!(switch.set_link("debian.0", true));
+    call!(capture.captures(1));
+    call!(capture.start("debian.0", 128, 65_536));
+    call!(capture.read(7, 4096));
+    call!(capture.stop(7));
+    call!(capture.remove(7));
     call!(storage.disks(2));
     call!(storage.partitions("nvme0n1", 1));
     call!(storage.read("nvme0n1", 300, 512, 1024));
