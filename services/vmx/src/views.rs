@@ -4,6 +4,7 @@ use crate::keys;
 use crate::picture::Picture;
 use crate::png::Png;
 use crate::rfb::{Input, Rfb};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tessera_screen::{Event, Memory};
 
@@ -14,8 +15,8 @@ const PATIENCE: u64 = 60_000_000;
 
 #[derive(Debug)]
 enum Kind {
-    Rfb(Rfb),
-    Picture(Png),
+    Rfb(Box<Rfb>),
+    Picture(Box<Png>),
 }
 
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Views {
         self.next = self.next.wrapping_add(1);
         self.views.push(View {
             number,
-            kind: picture.map_or_else(|| Kind::Rfb(Rfb::new()), Kind::Picture),
+            kind: picture.map_or_else(|| Kind::Rfb(Box::new(Rfb::new())), |png| Kind::Picture(Box::new(png))),
             start: 0,
             read: now,
         });

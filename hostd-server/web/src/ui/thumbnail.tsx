@@ -3,7 +3,6 @@ import { useEffect, useState } from "preact/hooks";
 import { url } from "../api/client";
 import type { Vm } from "../api/types";
 import { t } from "../i18n";
-import { href } from "../router";
 
 /** Milliseconds between two looks. */
 const EVERY = 10_000;
@@ -24,14 +23,13 @@ export function Thumbnail({ vm, divisor, width }: { vm: Vm; divisor: number; wid
   if (!on || failed) return null;
   const source = url(`/vms/${encodeURIComponent(vm.id)}/screenshot`, { divisor });
   return (
-    <a class="thumbnail" href={href("vms", vm.id, "screen")}>
-      <img
-        src={`${source}#${look}`}
-        key={look}
-        alt={t("screen.of", { name: vm.config.name })}
-        style={{ width: `${width}px` }}
-        onError={() => setFailed(true)}
-      />
-    </a>
+    <img
+      class="thumbnail"
+      src={`${source}#${look}`}
+      key={look}
+      alt={t("screen.of", { name: vm.config.name })}
+      style={{ width: `${width}px` }}
+      onError={() => setFailed(true)}
+    />
   );
 }
