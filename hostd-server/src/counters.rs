@@ -13,8 +13,10 @@ use alloc::{
 
 /// Seconds between samples, and how many are kept: an hour, a day, a week, a month.
 const RINGS: [(&str, u64, usize); 4] = [("realtime", 20, 180), ("day", 300, 288), ("week", 1800, 336), ("month", 7200, 360)];
-/// Entities that are followed; what is not sampled any more goes first.
-const MOST_SERIES: usize = 4096;
+/// Series that are followed: those of 120 machines. What is not sampled any more goes first.
+const MOST_SERIES: usize = 1536;
+/// Samples by which a ring grows: together they are most of what hostd holds.
+const GROWTH: usize = 16;
 
 #[derive(Default)]
 struct Series {
@@ -22,6 +24,8 @@ struct Series {
     rings: [VecDeque<(u32, f32)>; 4],
     sums: [(f64, u32, u64); 4],
     last: u64,
+    /// Only the first ring is kept.
+    short: bool,
 }
 
 impl Series {
@@ -32,13 +36,20 @@ impl Series {
             let (sum, count, current) = &mut self.sums[index];
             if *count > 0 && *current != slot {
                 let time = u32::try_from(*current * interval).unwrap_or(u32::MAX);
-                self.rings[index].push_back((time, (*sum / f64::from(*count)) as f32));
-                if self.rings[index].len() > *most {
-                    self.rings[index].pop_front();
+                let ring = &mut self.rings[index];
+                if ring.len() >= *most {
+                    ring.pop_front();
                 }
+                if ring.len() == ring.capacity() {
+                    ring.reserve_exact(GROWTH);
+                }
+                ring.push_back((time, (*sum / f64::from(*count)) as f32));
                 (*sum, *count) = (0.0, 0);
             }
             (*sum, *count, *current) = (*sum + value, *count + 1, slot);
+            if self.short {
+                break;
+            }
         }
     }
 }
@@ -60,34 +71,48 @@ impl Counters {
             let ms = monotonic.saturating_sub(then).max(1);
             // Microseconds of processor time a second, in per cent of one processor.
             let cpu = |now, before| rate(now, before, ms) / 10_000.0;
-            let mut add = |entity: &str, counter, unit, value| {
+            let mut add = |entity: &str, counter, unit, value, short| {
                 let series = self.series.entry((entity.into(), counter)).or_default();
-                series.unit = unit;
+                (series.unit, series.short) = (unit, short);
                 series.add(seconds, value);
             };
-            add("host-1", "cpu.usage", "percent", cpu(usage.cpu_us, before.cpu_us));
-            add("host-1", "mem.usage", "bytes", usage.memory as f64);
-            add("host-1", "disk.read", "bytesPerSecond", rate(usage.disk.0, before.disk.0, ms));
-            add("host-1", "disk.write", "bytesPerSecond", rate(usage.disk.1, before.disk.1, ms));
+            add("host-1", "cpu.usage", "percent", cpu(usage.cpu_us, before.cpu_us), false);
+            add("host-1", "mem.usage", "bytes", usage.memory as f64, false);
+            add(
+                "host-1",
+                "disk.read",
+                "bytesPerSecond",
+                rate(usage.disk.0, before.disk.0, ms),
+                false,
+            );
+            add(
+                "host-1",
+                "disk.write",
+                "bytesPerSecond",
+                rate(usage.disk.1, before.disk.1, ms),
+                false,
+            );
             add(
                 "host-1",
                 "net.received",
                 "bytesPerSecond",
                 rate(usage.network.0, before.network.0, ms),
+                false,
             );
             add(
                 "host-1",
                 "net.transmitted",
                 "bytesPerSecond",
                 rate(usage.network.1, before.network.1, ms),
+                false,
             );
             for server in &usage.servers {
                 let Some(old) = before.servers.iter().find(|old| old.name == server.name) else {
                     continue;
                 };
                 let entity = format!("server-{}", server.name);
-                add(&entity, "cpu.usage", "percent", cpu(server.cpu_us, old.cpu_us));
-                add(&entity, "mem.usage", "bytes", server.memory as f64);
+                add(&entity, "cpu.usage", "percent", cpu(server.cpu_us, old.cpu_us), server.of_vm);
+                add(&entity, "mem.usage", "bytes", server.memory as f64, server.of_vm);
             }
             for vm in &usage.vms {
                 let Some(old) = before.vms.iter().find(|old| old.name == vm.name) else {
@@ -96,13 +121,25 @@ impl Counters {
                 let Some((_, entity)) = vms.iter().find(|(name, _)| *name == vm.name) else {
                     continue;
                 };
-                add(entity, "cpu.usage", "percent", cpu(vm.cpu_us, old.cpu_us));
-                add(entity, "mem.usage", "bytes", vm.memory as f64);
-                add(entity, "disk.read", "bytesPerSecond", rate(vm.disk.0, old.disk.0, ms));
-                add(entity, "disk.write", "bytesPerSecond", rate(vm.disk.1, old.disk.1, ms));
-                add(entity, "net.received", "bytesPerSecond", rate(vm.network.0, old.network.0, ms));
-                add(entity, "net.transmitted", "bytesPerSecond", rate(vm.network.1, old.network.1, ms));
-                add(entity, "exits", "perSecond", rate(vm.exits, old.exits, ms));
+                add(entity, "cpu.usage", "percent", cpu(vm.cpu_us, old.cpu_us), false);
+                add(entity, "mem.usage", "bytes", vm.memory as f64, false);
+                add(entity, "disk.read", "bytesPerSecond", rate(vm.disk.0, old.disk.0, ms), false);
+                add(entity, "disk.write", "bytesPerSecond", rate(vm.disk.1, old.disk.1, ms), false);
+                add(
+                    entity,
+                    "net.received",
+                    "bytesPerSecond",
+                    rate(vm.network.0, old.network.0, ms),
+                    false,
+                );
+                add(
+                    entity,
+                    "net.transmitted",
+                    "bytesPerSecond",
+                    rate(vm.network.1, old.network.1, ms),
+                    false,
+                );
+                add(entity, "exits", "perSecond", rate(vm.exits, old.exits, ms), false);
             }
         }
         self.before = Some((monotonic, usage.clone()));
@@ -143,5 +180,55 @@ impl Counters {
             .get(&(entity.into(), counter))
             .and_then(|series| Some(series.sums[0].0 / f64::from(Some(series.sums[0].1).filter(|count| *count > 0)?)))
             .unwrap_or(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{ServerUsage, VmUsage};
+
+    /// Bytes of all rings, with the room that they have to spare.
+    fn held(counters: &Counters) -> usize {
+        let rings = counters.series.values().flat_map(|series| &series.rings);
+        rings.map(|ring| ring.capacity() * size_of::<(u32, f32)>()).sum()
+    }
+
+    #[test]
+    fn a_hundred_machines_of_a_month_take_less_than_eight_mebibytes() {
+        let mut counters = Counters::default();
+        let ids: Vec<(String, String)> = (0..100).map(|vm| (format!("m{vm}"), format!("vm-{vm}"))).collect();
+        let vm = |number| VmUsage {
+            name: format!("m{number}"),
+            ..VmUsage::default()
+        };
+        let server = |number: usize| ServerUsage {
+            name: format!("vmm:m{number}"),
+            of_vm: true,
+            ..ServerUsage::default()
+        };
+        let usage = Usage {
+            vms: (0..100).map(vm).collect(),
+            servers: (0..200).map(server).collect(),
+            ..Usage::default()
+        };
+        // Each ring is full after so many of its samples; those between add nothing to what is held.
+        for (_, interval, most) in RINGS {
+            for sample in 0..most as u64 + 3 {
+                let seconds = 1_800_000_000 + sample * interval;
+                counters.sample(seconds * 1000, seconds, &usage, &ids);
+            }
+        }
+        let held = held(&counters);
+        assert!(held > 5 << 20, "the rings are not full: {held}");
+        assert!(held < 8 << 20, "the rings hold {held} bytes");
+        let day = counters.read("vm-7", &["cpu.usage"], "day");
+        assert_eq!(day[0].samples.len(), 288);
+        assert!(
+            counters
+                .read("server-vmm:m7", &[], "day")
+                .iter()
+                .all(|series| series.samples.is_empty())
+        );
     }
 }

@@ -108,6 +108,8 @@ pub struct ServerUsage {
     pub cpu_us: u64,
     /// Memory.
     pub memory: u64,
+    /// It is part of a machine, whose own counters tell more.
+    pub of_vm: bool,
 }
 
 /// What a machine uses.

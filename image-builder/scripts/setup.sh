@@ -39,12 +39,17 @@ need xz-utils have xz
 need nodejs have node
 need npm have npm
 need curl have curl
+# What management is tested against. chrony leaves the clock of whoever runs the tests alone.
+need dnsmasq-base have dnsmasq
+need openssl have openssl
 need chromium have chromium
 need fonts-noto-cjk test -e /usr/share/fonts/opentype/noto
 # The Debian disk of guests, which tests/guests/debian/build.sh builds as root.
 if [ "$(id -u)" = 0 ]; then
     need debootstrap have debootstrap
     need e2fsprogs have mke2fs
+    # Only where tests may have a port below 1024: it takes the place of whatever else sets the clock.
+    need chrony have chronyd
 fi
 # Bochs, which tests/bochs/build.sh builds: its ROMs, and what building it needs beside a compiler.
 need bochsbios test -e /usr/share/bochs/BIOS-bochs-latest

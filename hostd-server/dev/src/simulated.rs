@@ -341,6 +341,7 @@ impl Host for Simulated {
                 name: (*name).into(),
                 cpu_us: us / (30 + index as u64 * 20),
                 memory: (4 + index as u64 * 3) << 20,
+                of_vm: false,
             });
         now(Ok(Usage {
             memory: (2 << 30) + vms.iter().map(|vm| vm.memory).sum::<u64>(),

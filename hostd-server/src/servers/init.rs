@@ -184,6 +184,7 @@ impl Init {
             name: server.name.clone(),
             cpu_us: microseconds(server.cpu_ticks),
             memory: server.pages.saturating_mul(PAGE_SIZE as u64),
+            of_vm: server.vm.is_some(),
         };
         let usage = Usage {
             memory: memory.total.saturating_sub(memory.free).saturating_mul(PAGE_SIZE as u64),

@@ -45,6 +45,11 @@ fn times(variable: &str, usual: u32) -> u32 {
 }
 
 fn boot(context: &Context, disk: &Path) -> Result<(Host, Client)> {
+    boot_with(context, disk, &[])
+}
+
+/// Boots the system without machines of its own, with a disk and more arguments for QEMU, and waits until it serves.
+pub(super) fn boot_with(context: &Context, disk: &Path, more: &[&str]) -> Result<(Host, Client)> {
     let system = System::delivered(&context.environment.root)?
         .without_machines()
         .first_password(PASSWORD);
@@ -54,18 +59,19 @@ fn boot(context: &Context, disk: &Path) -> Result<(Host, Client)> {
         config.disks.push(Disk::new(Bus::Nvme, disk, "STORE"));
         let network = format!("user,id=out,hostfwd=tcp:127.0.0.1:{port}-:443");
         let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
-        config.extra.extend(arguments.map(Into::into));
+        config.extra.extend(arguments.iter().chain(more).map(|word| (*word).to_owned()));
+        config.restarts = true;
     })?;
     host.poll_command("log", |text| served(text) >= 1 && text.contains("management address 10.0.2.15"))?;
     Ok((host, Client::new(port)))
 }
 
 /// How often hostd has begun to serve.
-fn served(log: &str) -> usize {
+pub(super) fn served(log: &str) -> usize {
     log.matches("served at port 443").count()
 }
 
-fn items(client: &Client, path: &str) -> Result<Vec<Value>> {
+pub(super) fn items(client: &Client, path: &str) -> Result<Vec<Value>> {
     let answer = client.get(&format!("/api/v1/{path}?limit=1000"), &[])?;
     Ok(answer["items"].as_array().cloned().unwrap_or_default())
 }

@@ -16,6 +16,7 @@ mod iommu;
 mod isolation;
 mod lifecycle;
 mod management;
+mod management_settings;
 mod management_state;
 mod network;
 mod panic_record;
@@ -102,6 +103,7 @@ pub fn all() -> Vec<Case> {
         storage::CASES,
         iommu::CASES,
         management::CASES,
+        management_settings::CASES,
         management_state::CASES,
         screen::CASES,
         network::CASES,
