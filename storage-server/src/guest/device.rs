@@ -245,7 +245,9 @@ impl Device {
                 }
                 match served.queue.pop(&*self.ram, served.record) {
                     Ok(None)
-                        if served.pace.listens(self.patience.get(), served.queue.in_flight())
+                        if served
+                            .pace
+                            .listens(self.patience.get(), served.queue.untold(), served.queue.in_flight())
                             && served.queue.enable_notifications(&*self.ram) =>
                     {
                         continue;
