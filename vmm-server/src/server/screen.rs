@@ -14,6 +14,8 @@ struct Screen {
     /// A capability for the guest's mapping alone.
     video: Frame,
     mapped: bool,
+    /// That it could not be mapped was said.
+    told: bool,
     input: Reader<'static>,
 }
 
@@ -36,7 +38,9 @@ impl Surroundings for Screen {
         // Where it cannot be mapped, as over RAM, accesses come here one by one.
         match self.video.map_guest(self.guest, address.into(), Rights::READ | Rights::WRITE, 0) {
             Ok(()) => self.mapped = true,
-            Err(error) => log::debug!("the video RAM is not at {address:#x}: {}", error.text()),
+            // A guest may try as often as it likes.
+            Err(error) if !core::mem::replace(&mut self.told, true) => log::info!("the video RAM is not at {address:#x}: {}", error.text()),
+            Err(_) => {}
         }
     }
 
@@ -80,6 +84,7 @@ pub fn attach(guest: GuestSpace) -> Result<Display, String> {
             guest,
             video: Frame::new(copy),
             mapped: false,
+            told: false,
             input: input.ok_or("the ring of the keyboard is too small")?,
         }),
     })
