@@ -77,6 +77,14 @@ impl Command {
         }
     }
 
+    /// Asks whether a disk warns that it is failing: the frame that comes back says so.
+    pub fn smart_status() -> Self {
+        Self {
+            features: 0xda,
+            ..Self::smart()
+        }
+    }
+
     /// A packet; `read` bytes come back, or none.
     pub fn packet(packet: [u8; 12], reads: bool) -> Self {
         Self {

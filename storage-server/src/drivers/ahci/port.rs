@@ -7,6 +7,8 @@
 //!  error ->  Stopping --------------- list stopped: what was in flight is done again, one by one --^
 //! ```
 
+mod health;
+
 use super::fis::{self, Command, HEADER, TABLE, Ways};
 use crate::controller::{COMMAND_MS, Done, Operation, Refused, Request, Segment};
 use crate::drivers::identify_ata::{self, AtaInfo};
@@ -54,8 +56,6 @@ const DISK: u32 = 0x0000_0101;
 const SLOTS: usize = 32;
 /// Milliseconds that a port may take to stop or to come back.
 const RESET_MS: u64 = 10_000;
-/// Milliseconds between two looks at the condition.
-const HEALTH_MS: u64 = 30_000;
 /// Bytes of a sector of a CD-ROM.
 const CD_SECTOR: u32 = 2048;
 /// Tag of the driver's own commands.
@@ -122,6 +122,8 @@ pub struct Port {
     /// Condition.
     pub health: DiskHealth,
     health_asked: Option<u64>,
+    /// The last question was whether the disk warns.
+    asked_for_warning: bool,
     /// Resets of the device.
     pub resets: u64,
 }
@@ -177,6 +179,7 @@ impl Port {
             },
             health: DiskHealth::default(),
             health_asked: None,
+            asked_for_warning: false,
             resets: 0,
         };
         port.write(register::LIST, port.list.physical() as u32);
@@ -257,9 +260,8 @@ impl Port {
         if !info.dma {
             return Err("the disk takes no DMA".into());
         }
-        if info.smart && self.command(platform, &Command::smart(), 512).is_ok() {
-            self.take_health();
-            self.health_asked = Some(platform.now());
+        if info.smart {
+            self.first_health(platform);
         }
         self.attached = Attached::Disk(info);
         Ok(())
@@ -299,12 +301,6 @@ impl Port {
             sectors,
         };
         Ok(())
-    }
-
-    fn take_health(&mut self) {
-        let mut bytes = [0; 512];
-        self.scratch.copy_out(0, &mut bytes);
-        self.health = identify_ata::health(&bytes);
     }
 
     /// State for those who ask.
@@ -467,7 +463,7 @@ impl Port {
     fn finish(&mut self, whose: InFlight, result: Result<(), IoError>, done: &mut Done<'_>) {
         if whose.tag == OWN {
             if result.is_ok() {
-                self.take_health();
+                self.health_told();
             }
         } else {
             done(whose.tag, result);
@@ -599,26 +595,7 @@ impl Port {
         {
             return self.reset(now);
         }
-        let due = self.health_asked.is_some_and(|asked| now.saturating_sub(asked) >= HEALTH_MS);
-        if due && self.flying.iter().all(Option::is_none) {
-            self.health_asked = Some(now);
-            let memory = [Segment {
-                physical: self.scratch.physical(),
-                length: 512,
-            }];
-            Command::smart().write(&self.header(0), &self.table(0), &memory);
-            self.flying[0] = Some(InFlight {
-                tag: OWN,
-                operation: Operation::Flush,
-                sector: 0,
-                sectors: 0,
-                since: now,
-                queued: false,
-                again: false,
-                issued: true,
-            });
-            self.issue(0, false);
-        }
+        self.ask_health(now);
     }
 }
 

@@ -23,6 +23,8 @@ struct Model {
     queues: bool,
     /// Commands stay at work.
     hangs: Cell<bool>,
+    /// The disk warns that it is failing.
+    warns: Cell<bool>,
 }
 
 impl Model {
@@ -40,8 +42,9 @@ impl Model {
         word(49, 1 << 8);
         word(75, 31);
         word(76, 1 << 8);
+        word(82, 1);
         word(83, 1 << 14 | 1 << 10);
-        word(85, 1 << 5);
+        word(85, 1 << 5 | 1);
         word(100, SECTORS as u16);
         word(169, 1);
         for (index, pair) in ["MO", "DE", "L "].iter().enumerate() {
@@ -76,6 +79,19 @@ impl Model {
             0x25 | 0x60 => !writes && self.medium.transfer(&self.machine, sector, &pieces, false),
             0x35 | 0x61 => writes && self.medium.transfer(&self.machine, sector, &pieces, true),
             0xea => true,
+            0xb0 if frame[3] == 0xd0 => {
+                let mut data = [0u8; 512];
+                data[2] = 194;
+                data[7] = 31;
+                self.machine.store(pieces[0].0, &data);
+                true
+            }
+            0xb0 if frame[3] == 0xda && pieces.is_empty() => {
+                let frames = u64::from(self.get(PORT + 8)) | u64::from(self.get(PORT + 12)) << 32;
+                let verdict = if self.warns.get() { [0xf4, 0x2c] } else { [0x4f, 0xc2] };
+                self.machine.store(frames + 0x45, &verdict);
+                true
+            }
             0x06 => (0..64).all(|range| {
                 let entry = self.machine.word(pieces[0].0 + range * 8);
                 self.medium.zero(entry & 0xffff_ffff_ffff, entry >> 48)
@@ -160,6 +176,7 @@ fn model(queues: bool) -> (Rc<Machine>, Rc<Medium>, Rc<Model>) {
         registers: RefCell::default(),
         queues,
         hangs: Cell::new(false),
+        warns: Cell::new(false),
     };
     (machine, medium, Rc::new(model))
 }
@@ -189,6 +206,20 @@ fn a_disk_tells_of_itself_and_obeys() {
     assert_eq!(run(&mut *controller, &machine, &request), Ok(()));
     let bytes = medium.bytes.borrow();
     assert!(bytes[4096..5120].iter().all(|byte| *byte == 0) && bytes[4095] == 1 && bytes[5120] == 1);
+}
+
+#[test]
+fn a_disk_that_warns_is_known_to_fail() {
+    let (machine, _, model) = model(true);
+    let mut controller = begin(&device(&machine, vec![], 5, model.clone())).unwrap();
+    let health = controller.unit(0).unwrap().health;
+    assert_eq!((health.failing, health.temperature), (Some(false), Some(31)));
+    model.warns.set(true);
+    for second in 1..70 {
+        controller.watch(machine.now() + second * 1000, &mut |_, _| panic!("nothing was asked"));
+    }
+    let health = controller.unit(0).unwrap().health;
+    assert_eq!((health.failing, health.temperature), (Some(true), Some(31)));
 }
 
 #[test]

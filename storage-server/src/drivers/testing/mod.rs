@@ -62,12 +62,24 @@ impl Medium {
 /// Carries one request out and answers how it ended.
 pub fn run(controller: &mut dyn Controller, machine: &Machine, request: &Request<'_>) -> Result<(), IoError> {
     assert!(controller.fits(0, request), "{request:?}");
-    match controller.submit(0, request, 7, machine.now()) {
-        Ok(()) => {}
-        Err(Refused::Error(error)) => return Err(error),
-        Err(Refused::Full) => panic!("an idle controller is full"),
-    }
     let mut result = None;
+    let begun = (0..400).any(|_| match controller.submit(0, request, 7, machine.now()) {
+        Ok(()) => true,
+        Err(Refused::Error(error)) => {
+            result = Some(Err(error));
+            true
+        }
+        Err(Refused::Full) => {
+            // A question of the driver's own may be under way.
+            machine.pause(250);
+            controller.watch(machine.now(), &mut |tag, _| panic!("{tag} was not asked for"));
+            false
+        }
+    });
+    assert!(begun, "an idle controller is full");
+    if let Some(result) = result {
+        return result;
+    }
     for _ in 0..400 {
         controller.poll(&mut |tag, outcome| {
             assert_eq!(tag, 7);
