@@ -209,7 +209,7 @@ pub fn fills_up(nic: &mut dyn Nic, machine: &Machine) {
     }
 }
 
-/// A burst that is longer than a budget is taken in portions, in order.
+/// A burst that is longer than a budget is taken in portions, in order where there is one queue.
 pub fn takes_bursts(nic: &mut dyn Nic, wire: &dyn Wire, count: usize) {
     let random = Random::new(2);
     let mut told = Told::default();
@@ -223,7 +223,13 @@ pub fn takes_bursts(nic: &mut dyn Nic, wire: &dyn Wire, count: usize) {
     assert!(nic.poll(40, &mut told).more);
     assert_eq!(told.received.len(), 40);
     assert!(!nic.poll(64, &mut told).more);
-    assert!(told.received.iter().map(|one| &one.0).eq(&frames));
+    let mut received: Vec<_> = told.received.iter().map(|one| one.0.clone()).collect();
+    let mut frames = frames;
+    if nic.capabilities().queues > 1 {
+        received.sort();
+        frames.sort();
+    }
+    assert_eq!(received, frames);
 }
 
 /// Whatever a card answers, each packet comes back exactly once, and at the latest when the card is gone.

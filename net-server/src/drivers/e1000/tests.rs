@@ -1,6 +1,6 @@
 //! The drivers against a card made of code.
 
-use super::registers::{CTRL, RCTL, STATUS, TCTL, ctrl, queue, receive_queue, send_queue};
+use super::registers::{CTRL, MRQC, RCTL, RETA, RSSRK, STATUS, TCTL, ctrl, queue, receive_queue, send_queue};
 use super::start;
 use crate::drivers::Device;
 use crate::drivers::testing::{Scattered, Wire, carries, fills_up, frame, large, survives, takes_bursts};
@@ -208,12 +208,44 @@ impl Wire for Model {
 }
 
 impl Model {
+    /// The hash of receive-side scaling (82576 datasheet, 7.1.2.8.1).
+    fn hash(&self, input: &[u8]) -> u32 {
+        let key: Vec<u8> = (0..10).flat_map(|word| self.get(RSSRK + 4 * word).to_le_bytes()).collect();
+        let bit = |bytes: &[u8], at: usize| bytes[at / 8] >> (7 - at % 8) & 1;
+        let window = |at: usize| (at..at + 32).fold(0, |word, at| word << 1 | u32::from(bit(&key, at)));
+        let set = (0..8 * input.len()).filter(|at| bit(input, *at) != 0);
+        set.fold(0, |hash, at| hash ^ window(at))
+    }
+
+    /// The queue that a frame goes to.
+    fn queue_of(&self, frame: &[u8]) -> u16 {
+        let rules = self.get(MRQC);
+        let has = |rule: u32| rules >> rule & 1 != 0;
+        if !self.advanced || rules & 7 != 2 {
+            return 0;
+        }
+        let version6 = frame[12..14] == [0x86, 0xdd];
+        let (addresses, protocol, ports, [tcp, ip]) = match (&frame[12..14], version6) {
+            ([8, 0], _) => (26..34, 23, 34..38, [16, 17]),
+            (_, true) => (22..54, 20, 54..58, [21, 20]),
+            _ => return 0,
+        };
+        let Some(input) = frame.get(addresses) else { return 0 };
+        let hash = match frame.get(ports) {
+            Some(ports) if has(tcp) && frame[protocol] == 6 => self.hash(&[input, ports].concat()),
+            _ if has(ip) => self.hash(input),
+            _ => return 0,
+        };
+        let place = u64::from(hash & 0x7f);
+        (self.get(RETA + (place & !3)) >> (8 * (place & 3)) & 7) as u16
+    }
+
     /// A frame of which the card has written `written` pieces until now.
     fn arrive_in_part(&self, bytes: &[u8], verified: bool, written: usize) -> bool {
         if self.get(RCTL) & 2 == 0 {
             return false;
         }
-        let first = receive_queue(self.advanced, 0);
+        let first = receive_queue(self.advanced, self.queue_of(bytes));
         let (base, count) = (self.base(first), u64::from(self.get(first + queue::LENGTH) / 16).max(1));
         // A tag is taken off.
         let tagged = bytes[12..14] == [0x81, 0];
@@ -341,6 +373,50 @@ fn a_card_tells_of_itself_and_its_link() {
         });
         assert_eq!(model.get(RCTL) & 0x18, 0x18, "too many addresses");
     }
+}
+
+/// The frame of a connection with a number in it.
+fn of_connection(version6: bool, port: u16, number: u8) -> Vec<u8> {
+    let mut frame = vec![0; 80];
+    frame[12..14].copy_from_slice(if version6 { &[0x86, 0xdd] } else { &[8, 0] });
+    frame[14] = if version6 { 0x60 } else { 0x45 };
+    let (protocol, ports) = if version6 { (20, 54) } else { (23, 34) };
+    frame[protocol] = 6;
+    frame[ports..ports + 2].copy_from_slice(&port.to_be_bytes());
+    frame[79] = number;
+    frame
+}
+
+#[test]
+fn what_is_received_is_spread() {
+    let (_, model, mut nic) = started(0x10c9, true);
+    // Microsoft's "Verifying the RSS Hash Calculation".
+    let input = [66, 9, 149, 187, 161, 142, 100, 80, 0x0a, 0xea, 0x06, 0xe6];
+    assert_eq!((model.hash(&input), model.hash(&input[..8])), (0x51cc_c178, 0x323e_8fc2));
+    let queues = nic.capabilities().queues;
+    assert_eq!(queues, 4);
+    for version6 in [false, true] {
+        let mut used = vec![0; usize::from(queues)];
+        for port in 0..64 {
+            for number in 0..3 {
+                let frame = of_connection(version6, 1000 + port, number);
+                used[usize::from(model.queue_of(&frame))] += 1;
+                assert!(model.arrive(&frame, true));
+            }
+        }
+        // All of them come out, each connection's in order.
+        let mut told = crate::drivers::testing::Told::default();
+        while nic.poll(64, &mut told).more {}
+        let mut frames: Vec<Vec<u8>> = told.received.iter().map(|(frame, ..)| frame.clone()).collect();
+        // Stable: it leaves the order of each connection.
+        frames.sort_by(|one, other| one[..79].cmp(&other[..79]));
+        let wanted = (0..64).flat_map(|port| (0..3).map(move |number| of_connection(version6, 1000 + port, number)));
+        assert!(frames.into_iter().eq(wanted));
+        // A quarter each, as well as chance has it.
+        assert!(used.iter().all(|count| (20..80).contains(count)), "{used:?}");
+    }
+    // What is no IP goes to the first.
+    assert_eq!(model.queue_of(&[0; 60]), 0);
 }
 
 #[test]
