@@ -172,10 +172,12 @@ pub fn to_manifest(system: &System, programs: Vec<manifest::Program>, files: Vec
                 name: vm.name.value.clone(),
                 memory: vm.memory.value,
                 vcpus: vm.vcpus,
+                firmware: vm.firmware,
                 kernel: manifest::GuestFile::Image(vm.kernel.value.clone()),
                 initramfs: vm.initramfs.as_ref().map(|file| manifest::GuestFile::Image(file.value.clone())),
                 command_line: vm.command_line.value.clone(),
                 display: vm.display,
+                cdrom: vm.cdrom.as_ref().map(to_file),
                 autostart: vm.autostart,
                 weight: vm.weight,
                 budget_us: vm.budget_us.value,
@@ -185,6 +187,17 @@ pub fn to_manifest(system: &System, programs: Vec<manifest::Program>, files: Vec
             })
             .collect(),
         switches: system.switches.iter().map(|switch| switch.switch.clone()).collect(),
+    }
+}
+
+/// A file of the image, or `STORE:PATH`.
+fn to_file(file: &crate::source::Located<String>) -> manifest::GuestFile {
+    match file.value.split_once(':') {
+        Some((store, path)) => manifest::GuestFile::Store {
+            store: store.into(),
+            path: path.into(),
+        },
+        None => manifest::GuestFile::Image(file.value.clone()),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     units::show_size,
 };
 use tessera_abi::{LARGE_PAGE_SIZE, layout};
-use tessera_manifest::{MAX_DISKS, MAX_NICS, PciClass, slots};
+use tessera_manifest::{Firmware, MAX_DISKS, MAX_NICS, PciClass, slots};
 use tessera_vswitch::Network;
 
 /// Longest name of anything: names appear in tables on a terminal of 80 columns.
@@ -365,7 +365,8 @@ fn check_vm(vm: &Vm, system: &System, diagnostics: &mut Diagnostics) {
         let message = format!("the command line of `{}` is too long or has a zero byte", vm.name.value);
         diagnostics.error(vm.command_line.span, message, "", "Linux takes up to 2047 bytes");
     }
-    for file in [Some(&vm.kernel), vm.initramfs.as_ref()].into_iter().flatten() {
+    let cdrom = vm.cdrom.as_ref().filter(|file| !file.value.contains(':'));
+    for file in [Some(&vm.kernel), vm.initramfs.as_ref(), cdrom].into_iter().flatten() {
         known_file(file, system, diagnostics);
     }
     budget(
@@ -544,7 +545,9 @@ fn files(system: &System, diagnostics: &mut Diagnostics) {
         let by_vm = system
             .vms
             .iter()
-            .any(|vm| vm.kernel.value == name.value || vm.initramfs.as_ref().is_some_and(|file| file.value == name.value));
+            .any(|vm| vm.kernel.value == name.value || [&vm.initramfs, &vm.cdrom].into_iter().flatten().any(|file| file.value == name.value))
+            // A machine that is made later may begin with it.
+            || [Firmware::Bios, Firmware::Uefi].iter().any(|firmware| firmware.file() == name.value);
         if !by_vm && !all_grants(system).any(|(_, grant)| grant.need == Need::File(name.value.clone())) {
             let message = format!("nobody uses the file `{}`", name.value);
             diagnostics.push(Diagnostic::warning(

@@ -82,7 +82,7 @@ impl Probe {
 pub struct Guest {
     /// Name.
     pub name: String,
-    /// One of the description's files.
+    /// One of the description's files; `bios` and `uefi` are firmware.
     pub kernel: &'static str,
     /// The RAM disk of `[files]`, or none.
     pub initramfs: Option<&'static str>,
@@ -100,6 +100,8 @@ pub struct Guest {
     pub disks: Vec<String>,
     /// Its network cards, likewise.
     pub nics: Vec<String>,
+    /// One of the description's files in its CD-ROM drive.
+    pub cdrom: Option<&'static str>,
 }
 
 impl Guest {
@@ -121,6 +123,7 @@ impl Guest {
             autostart: true,
             disks: vec![],
             nics: vec![],
+            cdrom: None,
         }
     }
 
@@ -150,6 +153,7 @@ impl Guest {
             autostart: false,
             disks: vec![],
             nics: vec![],
+            cdrom: None,
         }
     }
 }
@@ -333,16 +337,22 @@ impl System {
             autostart,
             disks,
             nics,
+            cdrom,
         } = guest;
+        // The files of firmware have these names.
+        let what = if matches!(*kernel, "bios" | "uefi") { "firmware" } else { "kernel" };
         let _ = write!(
             self.text,
-            "\n[[vm]]\nname = \"{name}\"\nmemory = \"{memory} MiB\"\nvcpus = {vcpus}\nkernel = \"{kernel}\"\ncommand-line = \"{command_line}\"\nautostart = {autostart}\n"
+            "\n[[vm]]\nname = \"{name}\"\nmemory = \"{memory} MiB\"\nvcpus = {vcpus}\n{what} = \"{kernel}\"\ncommand-line = \"{command_line}\"\nautostart = {autostart}\n"
         );
         if *display {
             self.text.push_str("display = true\n");
         }
         if let Some(initramfs) = initramfs {
             let _ = writeln!(self.text, "initramfs = \"{initramfs}\"");
+        }
+        if let Some(cdrom) = cdrom {
+            let _ = writeln!(self.text, "cdrom = \"{cdrom}\"");
         }
         if !disks.is_empty() {
             let _ = writeln!(self.text, "disks = [{}]", disks.join(", "));

@@ -45,6 +45,101 @@ pub fn build(base: u64, vcpus: usize, screen: bool) -> Vec<u8> {
     image
 }
 
+/// File with the root pointer for firmware.
+pub const ROOT_FILE: &str = "etc/acpi/rsdp";
+/// File with the tables.
+pub const TABLES_FILE: &str = "etc/acpi/tables";
+
+/// Tables whose place firmware chooses.
+#[derive(Debug)]
+pub struct ForLoader {
+    /// The root pointer.
+    pub root: Vec<u8>,
+    /// The tables.
+    pub tables: Vec<u8>,
+    /// What the firmware does to link them (QEMU `hw/acpi/bios-linker-loader.c`).
+    pub script: Vec<u8>,
+}
+
+/// All tables for firmware, which puts them where it wants.
+#[must_use]
+pub fn for_loader(vcpus: usize, screen: bool) -> ForLoader {
+    /// Length of the root pointer.
+    const ROOT: usize = 36;
+    let mut tables = build(0, vcpus, screen);
+    let word = |tables: &[u8], at: usize| {
+        let bytes = tables.get(at..at + 4).unwrap_or(&[0; 4]);
+        bytes.iter().rev().fold(0, |word, byte| word << 8 | *byte as usize)
+    };
+    let mut root = tables[..ROOT].to_vec();
+    let xsdt = word(&root, 24);
+    let xsdt_length = word(&tables, xsdt + 4);
+    let fadt = word(&tables, xsdt + 36);
+    let fadt_length = word(&tables, fadt + 4);
+    let mut script = Script::default();
+    script.allocate(TABLES_FILE, ALIGNMENT as u32, 1);
+    script.allocate(ROOT_FILE, 16, 2);
+    for (offset, width) in [(36, 4), (40, 4), (132, 8), (140, 8)] {
+        script.pointer(TABLES_FILE, fadt + offset, width);
+    }
+    for entry in (xsdt + 36..xsdt + xsdt_length).step_by(8) {
+        script.pointer(TABLES_FILE, entry, 8);
+    }
+    script.pointer(ROOT_FILE, 24, 8);
+    // One firmware adds what is missing to the byte, the other takes it for zero.
+    for (table, length) in [(fadt, fadt_length), (xsdt, xsdt_length)] {
+        tables[table + 9] = 0;
+        script.checksum(TABLES_FILE, table + 9, table, length);
+    }
+    (root[8], root[32]) = (0, 0);
+    script.checksum(ROOT_FILE, 8, 0, 20);
+    script.checksum(ROOT_FILE, 32, 0, ROOT);
+    ForLoader {
+        root,
+        tables,
+        script: script.0,
+    }
+}
+
+/// Commands for firmware, 128 bytes each.
+#[derive(Default)]
+struct Script(Vec<u8>);
+
+impl Script {
+    fn push(&mut self, command: u32, files: &[&str], numbers: &[u8]) {
+        let start = self.0.len();
+        self.0.extend_from_slice(&command.to_le_bytes());
+        for file in files {
+            let end = self.0.len() + 56;
+            self.0.extend_from_slice(file.as_bytes());
+            self.0.resize(end, 0);
+        }
+        self.0.extend_from_slice(numbers);
+        self.0.resize(start + 128, 0);
+    }
+
+    /// Loads a file. Zone 1 is anywhere, 2 the BIOS area.
+    fn allocate(&mut self, file: &str, alignment: u32, zone: u8) {
+        let [a, b, c, d] = alignment.to_le_bytes();
+        self.push(1, &[file], &[a, b, c, d, zone]);
+    }
+
+    /// Adds the address of the tables to a pointer.
+    fn pointer(&mut self, file: &str, offset: usize, width: u8) {
+        let [a, b, c, d] = (offset as u32).to_le_bytes();
+        self.push(2, &[file, TABLES_FILE], &[a, b, c, d, width]);
+    }
+
+    /// Has the bytes of a table sum to zero.
+    fn checksum(&mut self, file: &str, offset: usize, start: usize, length: usize) {
+        let mut numbers = [0; 12];
+        for (place, number) in numbers.chunks_exact_mut(4).zip([offset, start, length]) {
+            place.copy_from_slice(&(number as u32).to_le_bytes());
+        }
+        self.push(3, &[file], &numbers);
+    }
+}
+
 fn bytes(table: &dyn Aml) -> Vec<u8> {
     let mut sink = Bytes::default();
     table.to_aml_bytes(&mut sink);
@@ -263,6 +358,48 @@ mod tests {
         assert_eq!(processors, 4);
     }
 
+    /// Does what firmware does, with the tables at `base`.
+    fn link(loaded: &mut ForLoader, base: u64, adds: bool) {
+        let script = loaded.script.clone();
+        let name = |bytes: &[u8]| std::string::String::from_utf8(bytes.iter().copied().take_while(|byte| *byte != 0).collect()).unwrap();
+        let number = |bytes: &[u8]| u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+        for command in script.chunks(128) {
+            let file = if name(&command[4..60]) == ROOT_FILE {
+                &mut loaded.root
+            } else {
+                &mut loaded.tables
+            };
+            match number(command) {
+                2 => {
+                    assert_eq!(name(&command[60..116]), TABLES_FILE);
+                    let (at, width) = (number(&command[116..]), usize::from(command[120]));
+                    let mut value = [0; 8];
+                    value[..width].copy_from_slice(&file[at..at + width]);
+                    let value = (u64::from_le_bytes(value) + base).to_le_bytes();
+                    file[at..at + width].copy_from_slice(&value[..width]);
+                }
+                3 => {
+                    let [at, start, length] = [60, 64, 68].map(|place| number(&command[place..]));
+                    let sum = sum(&file[start..start + length]);
+                    file[at] = if adds { file[at].wrapping_sub(sum) } else { sum.wrapping_neg() };
+                }
+                other => assert_eq!(other, 1),
+            }
+        }
+    }
+
+    #[test]
+    fn firmware_links_the_tables_where_it_wants() {
+        let base = 0x7fe_0000;
+        let wanted = build(base, 2, true);
+        for adds in [false, true] {
+            let mut loaded = for_loader(2, true);
+            link(&mut loaded, base, adds);
+            assert_eq!(loaded.root, wanted[..36]);
+            assert_eq!(loaded.tables[64..], wanted[64..]);
+        }
+    }
+
     #[test]
     fn a_keyboard_is_there_with_a_screen() {
         let named = |screen| dsdt(screen).windows(4).any(|window| window == b"KBD_");
@@ -276,7 +413,7 @@ mod tests {
         let dsdt = dsdt(false);
         let at = dsdt.windows(4).position(|window| window == b"_PRT").unwrap();
         // Package of 31: the first entry is device 1's, as four elements.
-        let entry = [0x12, 0x0b, 4, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 11];
+        let entry = [0x12, 0x0b, 4, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 10];
         assert!(
             dsdt[at..at + 24].windows(entry.len()).any(|window| window == entry),
             "{:x?}",

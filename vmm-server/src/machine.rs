@@ -321,6 +321,10 @@ impl<H: Host> Machine<H> {
         self.stop(match request {
             Request::PowerOff => Phase::PoweredOff,
             Request::Reset => Phase::Resetting,
+            Request::Transfer => {
+                self.chipset().transfer(&self.memory);
+                return false;
+            }
         })
     }
 

@@ -9,6 +9,9 @@ use heapless::Vec;
 /// Most frames that one guest's RAM may consist of.
 pub const MAX_REGIONS: usize = 64;
 
+/// Where flash memory ends: the first instruction stands 16 bytes below (SDM volume 3, 10.1.4).
+pub const FLASH_END: u64 = 1 << 32;
+
 /// A stretch of guest RAM and where it is mapped in this process.
 #[derive(Clone, Copy, Debug)]
 struct Region {
@@ -24,6 +27,8 @@ pub struct GuestMemory {
     end: u64,
     /// Addresses below the end that are no RAM: first, and the one behind.
     hole: (u64, u64),
+    /// The last bytes of RAM are seen once more below 4 GiB: that many.
+    flash: u64,
 }
 
 // SAFETY: the mappings live as long as the process, every access is a volatile copy of plain bytes, and no reference is handed out.
@@ -39,6 +44,7 @@ impl GuestMemory {
             regions: Vec::new(),
             end: 0,
             hole: (0, 0),
+            flash: 0,
         }
     }
 
@@ -51,6 +57,23 @@ impl GuestMemory {
     #[must_use]
     pub const fn has_hole(&self) -> bool {
         self.hole.1 != 0
+    }
+
+    /// The last `length` bytes of RAM are the guest's flash memory too: they are seen once more, up to [`FLASH_END`]. No more than there is RAM, and RAM ends below.
+    pub fn set_flash(&mut self, length: u64) {
+        self.flash = length.min(self.end);
+    }
+
+    /// Guest-physical address of the flash memory; [`FLASH_END`] if there is none.
+    #[must_use]
+    pub const fn flash(&self) -> u64 {
+        FLASH_END - self.flash
+    }
+
+    /// One past the last byte of RAM that is not flash memory.
+    #[must_use]
+    pub const fn usable_end(&self) -> u64 {
+        self.end - self.flash
     }
 
     /// Appends `length` bytes of RAM, at guest-physical address [`Self::end`], that stand at `host` in this process.
@@ -84,12 +107,19 @@ impl GuestMemory {
     #[must_use]
     pub fn contains(&self, address: u64, length: u64) -> bool {
         let clear = |end| end <= self.hole.0 || address >= self.hole.1;
-        address.checked_add(length).is_some_and(|end| end <= self.end && clear(end))
+        address
+            .checked_add(length)
+            .is_some_and(|end| end <= self.end && clear(end) || address >= self.flash() && end <= FLASH_END)
     }
 
     /// Where `address` stands here, and how many bytes follow it in the same frame.
     #[inline]
     fn find(&self, address: u64) -> Option<(*mut u8, u64)> {
+        let address = if (self.flash()..FLASH_END).contains(&address) {
+            address - self.flash() + self.usable_end()
+        } else {
+            address
+        };
         if (self.hole.0..self.hole.1).contains(&address) {
             return None;
         }
@@ -279,6 +309,19 @@ pub(crate) mod tests {
             (Some([0]), Some([0]), Some([1]))
         );
         assert!(memory.clear_below(0x4001).is_none());
+    }
+
+    #[test]
+    fn flash_is_the_end_of_ram() {
+        let mut memory = ram(&[0x3000, 0x1000]);
+        assert!(!memory.contains(FLASH_END - 16, 1));
+        memory.set_flash(0x2000);
+        assert_eq!((memory.flash(), memory.usable_end(), memory.end()), (0xffff_e000, 0x2000, 0x4000));
+        // Over the border of two pieces.
+        memory.write_slice(0xffff_effe, &[1, 2, 3, 4]).unwrap();
+        assert_eq!(memory.read::<4>(0x2ffe), Some([1, 2, 3, 4]));
+        assert!(memory.contains(0xffff_fff0, 16) && !memory.contains(0xffff_fff0, 17) && !memory.contains(0xffff_dfff, 2));
+        assert_eq!(memory.read::<2>(0xffff_ffff), None);
     }
 
     proptest! {

@@ -122,10 +122,12 @@ fn config(spec: &VmSpec) -> Answer<VmConfig> {
         weight: (spec.shares / SHARES_OF_WEIGHT).clamp(1, 10_000),
         budget_us: budget(spec.limit_mhz, spec.vcpus, cpu_mhz()),
         period_us: PERIOD_US,
+        firmware: None,
         kernel: file_place(kernel),
         initramfs: spec.initramfs.as_ref().map(file_place),
         command_line: spec.command_line.clone(),
         display: true,
+        cdrom: None,
         disks: disks.chain(cdrom).collect(),
         // A card has its link up as long as it is there.
         nics: spec

@@ -6,6 +6,7 @@ use crate::{
     source::{Diagnostics, Located, Span},
     units,
 };
+use tessera_manifest::Firmware;
 
 /// A virtual machine.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Vm {
     pub memory: Located<u64>,
     /// `vcpus`, 1 to 4. Default 1.
     pub vcpus: u32,
+    /// `firmware`: "bios" or "uefi", the files of these names in `[files]`, instead of a kernel.
+    pub firmware: Option<Firmware>,
     /// `kernel`: one of `[files]`, a Linux bzImage, a Multiboot kernel or a boot sector; the monitor sees which.
     pub kernel: Located<String>,
     /// `initramfs`: one of `[files]`. A Multiboot kernel gets it as its module.
@@ -26,6 +29,8 @@ pub struct Vm {
     pub command_line: Located<String>,
     /// `display`: a screen, a keyboard and a mouse. Default no.
     pub display: bool,
+    /// `cdrom`: one of `[files]`, or `STORE:PATH` for a file in a datastore. With firmware only.
+    pub cdrom: Option<Located<String>>,
     /// `autostart` at boot. Default no.
     pub autostart: bool,
     /// `weight` of the vCPUs among their equals, 1 to 10000. Default 100.
@@ -50,7 +55,23 @@ impl Vm {
         let memory = reader
             .require("memory", "\"256 MiB\"", diagnostics)
             .and_then(|node| parsed(node, "memory", units::size, "256 MiB", diagnostics));
-        let kernel = reader.require_text("kernel", "\"NAME of [files]\"", diagnostics);
+        let firmware = reader.get("firmware").and_then(|node| {
+            let known = |text: &str| match text {
+                "bios" => Ok(Firmware::Bios),
+                "uefi" => Ok(Firmware::Uefi),
+                _ => Err("no such firmware".into()),
+            };
+            parsed(node, "firmware", known, "bios", diagnostics)
+        });
+        let kernel = match &firmware {
+            Some(firmware) => Some(Located::new(firmware.value.file().to_string(), firmware.span)),
+            None => reader.require_text("kernel", "\"NAME of [files]\"", diagnostics),
+        };
+        let cdrom = reader.text("cdrom", diagnostics);
+        if let (None, Some(cdrom)) = (&firmware, &cdrom) {
+            let help = "add firmware = \"bios\" or \"uefi\": what boots a kernel directly has no drive";
+            diagnostics.error(cdrom.span, "a CD-ROM needs firmware".to_string(), "without firmware", help);
+        }
         let vcpus = reader.get("vcpus").and_then(|node| number(node, "vcpus", 1..=4, diagnostics));
         let mut disks = Vec::new();
         for (place, mut disk) in reader.tables("disks", diagnostics).into_iter().enumerate() {
@@ -68,6 +89,8 @@ impl Vm {
             span,
             disks,
             nics,
+            firmware: firmware.map(|firmware| firmware.value),
+            cdrom,
             vcpus: vcpus.map_or(1, |vcpus| narrow(vcpus.value)),
             initramfs: reader.text("initramfs", diagnostics),
             command_line: reader.text("command-line", diagnostics).unwrap_or_default(),

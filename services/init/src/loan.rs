@@ -35,7 +35,7 @@ const STATE_PAGES_PER_NIC: u64 = 5;
 /// The state frames that a machine needs, and their pages.
 pub fn states(config: &Vm) -> impl Iterator<Item = (StateKind, u64)> {
     // Who reads a machine's files borrows its RAM too.
-    let stored = [Some(&config.kernel), config.initramfs.as_ref()];
+    let stored = [Some(&config.kernel), config.initramfs.as_ref(), config.cdrom.as_ref()];
     let stored = stored.into_iter().flatten().any(|file| matches!(file, GuestFile::Store { .. }));
     let all = [
         (
@@ -258,7 +258,7 @@ impl vm_memory::Server for Root {
             frames: lent.frames.len() as u32,
             disks: config.disks.iter().map(disk_config).collect(),
             nics: config.nics.iter().map(nic_config).collect(),
-            files: [Some(&config.kernel), config.initramfs.as_ref()]
+            files: [Some(&config.kernel), config.initramfs.as_ref(), config.cdrom.as_ref()]
                 .map(|file| file.map(file_place).filter(|place| matches!(place, FilePlace::Store { .. })))
                 .into(),
         })

@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::string::String;
 use tessera_manifest::{DiskBacking, GuestFile, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
-use tessera_proto::vm_manager::{self, FilePlace, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
+use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, NicConfig};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{Notification, slots};
@@ -82,24 +82,35 @@ fn config_of(vm: &Vm) -> VmConfig {
         weight: vm.weight,
         budget_us: vm.budget_us,
         period_us: vm.period_us,
+        firmware: vm.firmware.map(|firmware| match firmware {
+            tessera_manifest::Firmware::Bios => Firmware::Bios,
+            tessera_manifest::Firmware::Uefi => Firmware::Uefi,
+        }),
         kernel: file_place(&vm.kernel),
         initramfs: vm.initramfs.as_ref().map(file_place),
         command_line: vm.command_line.clone(),
         display: vm.display,
+        cdrom: vm.cdrom.as_ref().map(file_place),
         disks: vm.disks.iter().map(disk_config).collect(),
         nics: vm.nics.iter().map(nic_config).collect(),
     }
 }
 
 fn vm_of(config: VmConfig, autostart: bool) -> Vm {
+    let firmware = config.firmware.map(|firmware| match firmware {
+        Firmware::Bios => tessera_manifest::Firmware::Bios,
+        Firmware::Uefi => tessera_manifest::Firmware::Uefi,
+    });
     Vm {
         name: config.name,
         memory: config.memory,
         vcpus: config.vcpus,
-        kernel: file_of(config.kernel),
+        firmware,
+        kernel: firmware.map_or_else(|| file_of(config.kernel), |firmware| GuestFile::Image(firmware.file().into())),
         initramfs: config.initramfs.map(file_of),
         command_line: config.command_line,
         display: config.display,
+        cdrom: config.cdrom.map(file_of),
         autostart,
         weight: config.weight,
         budget_us: config.budget_us,
@@ -333,6 +344,7 @@ mod tests {
             weight: 200,
             budget_us: 5,
             period_us: 1000,
+            firmware: None,
             kernel: FilePlace::Store {
                 store: "main".into(),
                 path: "boot/vmlinuz".into(),
@@ -340,6 +352,7 @@ mod tests {
             initramfs: Some(FilePlace::Image { name: "disk".into() }),
             command_line: "quiet".into(),
             display: true,
+            cdrom: None,
             disks: vec![DiskConfig {
                 place: DiskPlace::Store {
                     store: "main".into(),

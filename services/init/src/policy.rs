@@ -145,10 +145,14 @@ pub fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
     if vm.nics.len() > MAX_NICS || vm.nics.iter().any(|nic| bad(&nic.mac)) {
         return Err("it has too many network cards, or one whose address is no station's".into());
     }
-    if let Some(file) = [Some(&vm.kernel), vm.initramfs.as_ref()].into_iter().flatten().find(missing) {
+    if let Some(file) = [Some(&vm.kernel), vm.initramfs.as_ref(), vm.cdrom.as_ref()]
+        .into_iter()
+        .flatten()
+        .find(missing)
+    {
         return Err(match file {
-            GuestFile::Image(name) => format!("its kernel or initial RAM disk `{name}` is not in the image"),
-            GuestFile::Store { .. } => "its kernel or initial RAM disk has no name".into(),
+            GuestFile::Image(name) => format!("its kernel, firmware, initial RAM disk or CD-ROM `{name}` is not in the image"),
+            GuestFile::Store { .. } => "its kernel, initial RAM disk or CD-ROM has no name".into(),
         });
     }
     if !(1..=10_000).contains(&vm.weight) {
@@ -216,10 +220,12 @@ mod tests {
                 name: "debian".into(),
                 memory: 256 << 20,
                 vcpus: 1,
+                firmware: None,
                 kernel: GuestFile::Image("kernel".into()),
                 initramfs: None,
                 command_line: String::new(),
                 display: false,
+                cdrom: None,
                 autostart: true,
                 weight: 100,
                 budget_us: 0,

@@ -389,7 +389,12 @@ impl Machines {
             for (index, (slot, length)) in running.lent.frames.iter().enumerate() {
                 add(&format!("ram.{index}"), copy(*slot, all, 0), *length, true);
             }
-            for (name, file) in [("kernel", Some(&config.kernel)), ("initramfs", config.initramfs.as_ref())] {
+            let files = [
+                ("kernel", Some(&config.kernel)),
+                ("initramfs", config.initramfs.as_ref()),
+                ("cdrom", config.cdrom.as_ref()),
+            ];
+            for (name, file) in files {
                 // What is in a datastore the monitor gets from the storage server.
                 if let Some(GuestFile::Image(file)) = file {
                     let (source, length) = file_source(manifest, file)?;

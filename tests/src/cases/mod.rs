@@ -5,6 +5,7 @@ mod conformance;
 mod datastore;
 mod debian_net;
 mod entry;
+mod firmware;
 mod format;
 mod fuzz;
 mod guest;
@@ -93,6 +94,7 @@ pub fn all() -> Vec<Case> {
         datastore::CASES,
         power_cuts::CASES,
         format::CASES,
+        firmware::CASES,
         conformance::CASES,
         share::CASES,
         isolation::CASES,

@@ -15,6 +15,8 @@ pub enum LoadError {
     Multiboot(MultibootError),
     /// A boot sector with more behind it than conventional memory holds; holds the most bytes.
     BootSector(u64),
+    /// The firmware's file is of no length that flash memory has; holds the most bytes.
+    Firmware(u64),
     /// RAM is too small; holds the bytes needed.
     TooSmall(u64),
     /// RAM would reach into the addresses of devices.
@@ -51,6 +53,11 @@ impl fmt::Display for LoadError {
             Self::BootSector(most) => write!(
                 formatter,
                 "the boot sector's file is longer than conventional memory: give it at most {most} bytes"
+            ),
+            Self::Firmware(most) => write!(
+                formatter,
+                "the firmware's file is no image of flash memory: its length must be a multiple of 64 KiB and at most {} MiB",
+                most >> 20
             ),
             Self::TooSmall(needed) => write!(
                 formatter,

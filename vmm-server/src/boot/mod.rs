@@ -12,6 +12,7 @@ pub mod boot_sector;
 pub mod bzimage;
 mod error;
 pub mod file;
+pub mod firmware;
 pub mod layout;
 pub mod linux;
 pub mod multiboot;
@@ -42,6 +43,8 @@ pub enum Start {
     },
     /// In real mode at [`boot_sector::ADDRESS`].
     BootSector,
+    /// In real mode at the end of the flash memory.
+    Firmware,
 }
 
 impl Start {
@@ -52,6 +55,7 @@ impl Start {
             Self::Linux { entry } => entry,
             Self::Multiboot { entry, .. } => entry as u64,
             Self::BootSector => boot_sector::ADDRESS,
+            Self::Firmware => firmware::ENTRY,
         }
     }
 }

@@ -61,6 +61,7 @@ pub fn start(state: &mut VcpuState, start: Start) {
         Start::Linux { entry } => start_at_kernel(state, entry),
         Start::Multiboot { entry, information } => start_at_multiboot(state, entry, information),
         Start::BootSector => start_at_boot_sector(state),
+        Start::Firmware => start_at_firmware(state),
     }
 }
 
@@ -88,6 +89,15 @@ fn start_at_boot_sector(state: &mut VcpuState) {
     state.gpr[gpr::RDX] = boot_sector::DRIVE.into();
     // One vector in real mode has four bytes.
     state.idtr = Table { base: 0, limit: 0x3ff };
+}
+
+/// At the first instruction of firmware, as after power-on (SDM volume 3, 10.1.4), with caches on.
+fn start_at_firmware(state: &mut VcpuState) {
+    start_in_real_mode(state, 0);
+    state.cr0 = CR0_ET;
+    state.rip = 0xfff0;
+    let code = &mut state.segments[segment::CS];
+    (code.selector, code.base) = (0xf000, 0xffff_0000);
 }
 
 /// At the 64-bit entry point of a Linux kernel.
@@ -212,6 +222,14 @@ pub(crate) mod tests {
         assert_eq!((cs.selector, cs.base, state.rip), (0, 0, 0x7c00));
         assert_eq!(state.gpr[gpr::RDX], 0x80);
         assert_eq!((state.cr0 & CR0_PE, state.rflags), (0, 2));
+    }
+
+    #[test]
+    fn firmware_starts_below_4_gib() {
+        let mut state = blank();
+        start(&mut state, Start::Firmware);
+        let cs = state.segments[segment::CS];
+        assert_eq!((cs.selector, cs.base + state.rip, state.cr0 & CR0_PE), (0xf000, 0xffff_fff0, 0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Which device answers at which port and address, and where its interrupt goes. Shared by all vCPUs of a machine behind one lock.
 
+use super::debug_port::{self, DebugPort};
+use super::fw_cfg::{self, FwCfg};
 use super::keyboard::{self, Keyboard};
 use super::pci::function::Space;
 use super::pci::{self, Pci};
@@ -12,6 +14,7 @@ use super::vga;
 use super::virtio::FIRST_SIGNAL;
 use crate::apic::ioapic::{self, IoApic};
 use crate::apic::{Interrupts, Kick};
+use crate::memory::GuestMemory;
 
 /// Where the guest's serial port is connected to.
 pub trait Console: Sink {
@@ -21,6 +24,8 @@ pub trait Console: Sink {
     fn has_unflushed(&self) -> bool;
     /// What was sent so far is shown now.
     fn flush(&mut self);
+    /// A line that the guest's firmware tells whoever looks for a mistake in it.
+    fn debug(&mut self, _line: &str) {}
 }
 
 /// Interrupt line of the PIT at the 8259.
@@ -41,6 +46,9 @@ pub struct Chipset<C> {
     keyboard: Keyboard,
     uart: Uart,
     pci: Pci,
+    /// What firmware asks about the machine; only where there is firmware.
+    fw_cfg: Option<FwCfg>,
+    debug: DebugPort,
     console: C,
     /// When the console is flushed, or `u64::MAX`.
     flush_at: u64,
@@ -61,9 +69,27 @@ impl<C: Console> Chipset<C> {
             keyboard: Keyboard::default(),
             uart: Uart::new(),
             pci: Pci::new(),
+            fw_cfg: None,
+            debug: DebugPort::default(),
             console,
             flush_at: u64::MAX,
             diagnostic: 0,
+        }
+    }
+
+    /// Makes the board one that firmware finds its way on, with what it is told about the machine. Before any device is added.
+    pub fn add_firmware(&mut self, fw_cfg: FwCfg, memory: u64) {
+        self.fw_cfg = Some(fw_cfg);
+        self.pci.set_board(pci::Board::Q35);
+        for (index, value) in fw_cfg::setup_memory(memory) {
+            self.rtc.store(index, value);
+        }
+    }
+
+    /// Carries out a [`Request::Transfer`].
+    pub fn transfer(&mut self, memory: &GuestMemory) {
+        if let Some(fw_cfg) = &mut self.fw_cfg {
+            fw_cfg.transfer(memory);
         }
     }
 
@@ -76,6 +102,10 @@ impl<C: Console> Chipset<C> {
         self.keyboard = Keyboard::new(self.keyboard.is_plugged());
         self.uart = Uart::new();
         self.pci.reset();
+        self.debug = DebugPort::default();
+        if let Some(fw_cfg) = &mut self.fw_cfg {
+            fw_cfg.reset();
+        }
         // The clock's registers survive on their battery; only its interrupts go off.
         self.rtc.write(0x70, 0x0b, now);
         self.rtc.write(0x71, 0x02, now);
@@ -100,6 +130,8 @@ impl<C: Console> Chipset<C> {
             {
                 display.extension_read(port).into()
             }
+            power::SMI if width == 4 && self.fw_cfg.is_some() => power::SMI_READY,
+            fw_cfg::SELECTOR..=fw_cfg::LAST if let Some(fw_cfg) = &mut self.fw_cfg => fw_cfg.read(port, width),
             _ if let Some(value) = self.pci.range_read(Space::Io, port.into(), width, to) => value as u32,
             _ => (0..u16::from(width)).fold(0, |value, i| {
                 value | u32::from(self.byte_read(port.wrapping_add(i), now)) << (i * 8)
@@ -133,6 +165,7 @@ impl<C: Console> Chipset<C> {
                 display.settle();
                 None
             }
+            fw_cfg::SELECTOR..=fw_cfg::LAST if let Some(fw_cfg) = &mut self.fw_cfg => fw_cfg.write(port, width, value),
             _ if self.pci.range_write(Space::Io, port.into(), width, value.into(), to) => None,
             _ => {
                 let bytes = value.to_le_bytes();
@@ -156,6 +189,7 @@ impl<C: Console> Chipset<C> {
             0x80 => self.diagnostic,
             vga::FIRST_PORT..=vga::LAST_PORT => self.pci.display().map_or(0xff, |display| display.read(port)),
             0x92 => self.keyboard.read_system_port(),
+            debug_port::PORT if self.fw_cfg.is_some() => debug_port::PRESENT,
             _ => 0xff,
         }
     }
@@ -169,6 +203,11 @@ impl<C: Console> Chipset<C> {
             0x70 | 0x71 => self.rtc.write(port, value, now),
             0x80 => self.diagnostic = value,
             0x92 => return self.keyboard.write_system_port(value),
+            debug_port::PORT if self.fw_cfg.is_some() => {
+                if let Some(line) = self.debug.write(value) {
+                    self.console.debug(line);
+                }
+            }
             _ => (),
         }
         None
@@ -187,6 +226,9 @@ impl<C: Console> Chipset<C> {
         if let Some(value) = self.pci.range_read(Space::Memory, address, width, to) {
             // An interrupt status that was read does not ask for its line any more.
             self.settle_pci(to);
+            return value;
+        }
+        if let Some(value) = self.pci.mapped_read(address, width, to) {
             return value;
         }
         match address.wrapping_sub(ioapic::ADDRESS) {
@@ -208,6 +250,13 @@ impl<C: Console> Chipset<C> {
             return;
         }
         if self.pci.range_write(Space::Memory, address, width, value, to) {
+            // An interrupt that was acknowledged does not ask for its line any more.
+            if self.fw_cfg.is_some() {
+                self.settle_pci(to);
+            }
+            return;
+        }
+        if self.pci.mapped_write(address, width, value, to) {
             return;
         }
         if let offset @ 0..ioapic::LENGTH = address.wrapping_sub(ioapic::ADDRESS)
@@ -236,7 +285,7 @@ impl<C: Console> Chipset<C> {
 
     /// Something changed at a device on the bus other than by a register access.
     pub fn settle_pci<K: Kick>(&mut self, to: &Interrupts<K>) {
-        if self.pci.devices().is_empty() {
+        if self.pci.devices().is_empty() && self.pci.ahci().is_none() {
             return;
         }
         for line in pci::LINES {

@@ -3,7 +3,10 @@
 //! No device knows of the others or of the host: it is told a register access and the guest's time (nanoseconds since the machine
 //! started), and says what its interrupt line does and when it wants to be run next.
 
+pub mod ahci;
 pub mod chipset;
+pub mod debug_port;
+pub mod fw_cfg;
 pub mod keyboard;
 pub mod pci;
 pub mod pic;

@@ -8,6 +8,10 @@ pub const CONTROL: u16 = 0x604;
 pub const TIMER: u16 = 0x608;
 /// One past the last port of the block.
 pub const END: u16 = 0x60c;
+/// SMI control and enable register (ICH9 datasheet 13.8.3.8).
+pub const SMI: u16 = 0x630;
+/// What it says: the firmware's software interrupt is set up. There is no SMM, so that nobody needs to.
+pub const SMI_READY: u32 = 1 << 5;
 /// Reset control register.
 pub const RESET: u16 = 0xcf9;
 /// What must be written there.
@@ -31,6 +35,8 @@ pub enum Request {
     PowerOff,
     /// Start anew.
     Reset,
+    /// Copy between a device and the guest's RAM, which devices do not see.
+    Transfer,
 }
 
 /// The registers.

@@ -98,6 +98,13 @@ impl Rtc {
         }
     }
 
+    /// Puts a byte into the memory behind the clock's registers, as a machine's setup does.
+    pub const fn store(&mut self, index: u8, value: u8) {
+        if index > 0x0d && index < 0x80 && index != CENTURY {
+            self.ram[index as usize] = value;
+        }
+    }
+
     fn date(&self, now: u64) -> Date {
         self.stopped
             .unwrap_or_else(|| Date::from_seconds(self.offset.wrapping_add(now / SECOND) & 0xff_ffff_ffff))

@@ -76,6 +76,7 @@ pub fn open(file: Option<&GuestFile>, which: BootFile) -> Result<Box<dyn File + 
         (None, _) => Ok(Box::new(&[][..])),
         (Some(GuestFile::Image(_)), BootFile::Kernel) => Ok(Box::new(mapped("kernel")?)),
         (Some(GuestFile::Image(_)), BootFile::Initramfs) => Ok(Box::new(mapped("initramfs")?)),
+        (Some(GuestFile::Image(_)), BootFile::Cdrom) => Ok(Box::new(mapped("cdrom")?)),
         (Some(GuestFile::Store { store, path }), _) => Ok(Box::new(Stored::open(which, &format!("{path} in datastore {store}"))?)),
     }
 }

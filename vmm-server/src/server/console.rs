@@ -1,7 +1,7 @@
 //! The guest's serial line: two rings shared with the VMX.
 
 use tessera_ring::{Reader, Writer};
-use tessera_rt::{Frame, Notification, abi::object::Rights, require, vm};
+use tessera_rt::{Frame, Notification, abi::object::Rights, log, require, vm};
 use tessera_vmm::devices::chipset::Console;
 use tessera_vmm::devices::uart::Sink;
 
@@ -63,6 +63,10 @@ impl Console for RingConsole {
 
     fn has_unflushed(&self) -> bool {
         self.unflushed > 0
+    }
+
+    fn debug(&mut self, line: &str) {
+        log::debug!("{line}");
     }
 
     fn flush(&mut self) {

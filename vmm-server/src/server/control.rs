@@ -68,16 +68,16 @@ impl Control {
     /// Puts the guest into its RAM and lets it run.
     pub fn load_and_start(&mut self) {
         let config = &self.vm.config;
-        match boot::load(
-            &self.machine.memory,
-            &*self.kernel,
-            &*self.initramfs,
-            &config.command_line,
-            self.machine.vcpus(),
-        ) {
+        let memory = &self.machine.memory;
+        let loaded = if config.firmware.is_some() {
+            boot::firmware::load(memory, &*self.kernel)
+        } else {
+            boot::load(memory, &*self.kernel, &*self.initramfs, &config.command_line, self.machine.vcpus())
+        };
+        match loaded {
             Ok(start) => {
                 log::info!(
-                    "{}: {} MiB RAM, {} vCPU, entering the kernel at {:#x}",
+                    "{}: {} MiB RAM, {} vCPU, entering the guest at {:#x}",
                     config.name,
                     self.machine.memory.end() >> 20,
                     self.machine.vcpus(),

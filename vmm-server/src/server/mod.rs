@@ -1,6 +1,7 @@
 //! The monitor on the running system: the first thread serves `vm_control` and decides about the whole machine, one thread more runs each vCPU.
 
 mod boot_file;
+mod cdrom;
 mod console;
 mod control;
 mod devices;

@@ -1,6 +1,7 @@
 //! Puts the machine together from what init granted.
 
 use super::boot_file;
+use super::cdrom::CdRom;
 use super::console::RingConsole;
 use super::control::{Control, VcpuHandle};
 use super::devices::{Devices, Link, Surroundings};
@@ -24,6 +25,7 @@ use tessera_rt::{
 };
 use tessera_vmm::MAX_VCPUS;
 use tessera_vmm::apic::Interrupts;
+use tessera_vmm::boot::firmware;
 use tessera_vmm::clock::Clock;
 use tessera_vmm::cpuid::{CpuidTable, Policy};
 use tessera_vmm::devices::vga::WINDOW;
@@ -72,7 +74,14 @@ pub fn build() -> Result<Control, String> {
     let signal = signaller(signal)?;
 
     let guest = make_guest_space(start_vm)?;
-    let memory = map_ram(guest, start_vm.config.display)?;
+    let kernel = boot_file::open(Some(&start_vm.config.kernel), BootFile::Kernel)?;
+    let mut memory = map_ram(guest, start_vm.config.display)?;
+    let firmware = start_vm.config.firmware.is_some();
+    if firmware {
+        firmware::check(&*kernel, memory.end()).map_err(|error| format!("{error}"))?;
+        memory.set_flash(kernel.length());
+        map_flash(guest, &memory)?;
+    }
     let console = RingConsole::attach()?;
     let now = sys::tsc();
     let clock = Clock::new(info.tsc_hz, now);
@@ -110,6 +119,10 @@ pub fn build() -> Result<Control, String> {
     if start_vm.config.display {
         machine.chipset().add_display(screen::attach(guest)?);
     }
+    if firmware {
+        let fw_cfg = firmware::describe(&machine.memory, vcpus);
+        machine.chipset().add_firmware(fw_cfg, machine.memory.usable_end());
+    }
     let mut handles = Vec::new();
     let mut threads = heapless::Vec::<Notification, MAX_VCPUS>::new();
     for (index, (vcpu, page)) in pages.into_iter().enumerate() {
@@ -132,13 +145,17 @@ pub fn build() -> Result<Control, String> {
     if nics > 0 {
         devices.push(Link::connect(Nics, &around, start_vm, nics)?);
     }
+    if firmware {
+        let medium = match &start_vm.config.cdrom {
+            Some(file) => Some(boot_file::open(Some(file), BootFile::Cdrom)?),
+            None => None,
+        };
+        devices.push(CdRom::connect(machine, start_vm, medium)?);
+    }
     Ok(Control::new(
         machine,
         start_vm,
-        [
-            boot_file::open(Some(&start_vm.config.kernel), BootFile::Kernel)?,
-            boot_file::open(start_vm.config.initramfs.as_ref(), BootFile::Initramfs)?,
-        ],
+        [kernel, boot_file::open(start_vm.config.initramfs.as_ref(), BootFile::Initramfs)?],
         handles,
         devices,
     ))
@@ -187,6 +204,32 @@ fn map_ram(guest: GuestSpace, screen: bool) -> Result<GuestMemory, String> {
         return Err("the virtual machine was given no RAM".into());
     }
     Ok(memory)
+}
+
+/// Maps the last of the guest's RAM once more, as its flash memory.
+fn map_flash(guest: GuestSpace, memory: &GuestMemory) -> Result<(), String> {
+    let failed = |error| failed("flash memory cannot be mapped into the guest")(error);
+    let mut frame_start = 0;
+    for number in 0.. {
+        let Some(grant) = start::find(&format!("ram.{number}")) else {
+            break;
+        };
+        let frame = Frame::new(grant.slot);
+        let length = frame.info().map_err(failed)?.pages * PAGE_SIZE as u64;
+        let first = memory.usable_end().saturating_sub(frame_start).min(length);
+        if first < length {
+            let slot = slots::take().map_err(failed)?;
+            let pages = (length - first) / PAGE_SIZE as u64;
+            let part = frame
+                .slice(first / PAGE_SIZE as u64, pages, CNode::OWN, slot, Rights::all())
+                .map_err(failed)?;
+            let address = memory.flash() + (frame_start + first - memory.usable_end());
+            part.map_guest(guest, address, Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)
+                .map_err(failed)?;
+        }
+        frame_start += length;
+    }
+    Ok(())
 }
 
 /// The address of a state page. Its vCPU's thread uses it; others read it to report.

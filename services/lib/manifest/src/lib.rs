@@ -228,7 +228,9 @@ pub struct Vm {
     pub memory: u64,
     /// Virtual processors, 1 to 4.
     pub vcpus: u32,
-    /// File with the kernel.
+    /// Firmware that it begins with, if no kernel is booted directly.
+    pub firmware: Option<Firmware>,
+    /// File with the kernel, or with the firmware.
     pub kernel: GuestFile,
     /// File with the initial RAM disk.
     pub initramfs: Option<GuestFile>,
@@ -236,6 +238,8 @@ pub struct Vm {
     pub command_line: String,
     /// It has a screen, a keyboard and a mouse.
     pub display: bool,
+    /// File that is in its CD-ROM drive; it has one if there is firmware.
+    pub cdrom: Option<GuestFile>,
     /// Start at boot.
     pub autostart: bool,
     /// Weight of its vCPU threads among their equals.
@@ -248,6 +252,26 @@ pub struct Vm {
     pub disks: Vec<VmDisk>,
     /// Its network cards, in the order in which the guest sees them; at most [`MAX_NICS`].
     pub nics: Vec<VmNic>,
+}
+
+/// Firmware of a virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Firmware {
+    /// A PC's BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+impl Firmware {
+    /// Name of the file in the bundle that holds it.
+    #[must_use]
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+        }
+    }
 }
 
 /// Most network cards of one virtual machine.

@@ -44,13 +44,15 @@ pub enum GuestDiskEvent {
     },
 }
 
-/// A file that a machine is started with.
+/// A file that a machine is started with or reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BootFile {
     /// Its kernel.
     Kernel,
     /// Its initial RAM disk.
     Initramfs,
+    /// What is in its CD-ROM drive.
+    Cdrom,
 }
 
 /// Most bytes of one `read_file`.

@@ -67,6 +67,15 @@ pub enum FilePlace {
     },
 }
 
+/// What a virtual machine begins with, if not with a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Firmware {
+    /// A PC's BIOS; it is the image's file `bios`.
+    Bios,
+    /// UEFI; it is the image's file `uefi`.
+    Uefi,
+}
+
 /// How a virtual machine is made up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmConfig {
@@ -82,7 +91,9 @@ pub struct VmConfig {
     pub budget_us: u64,
     /// Period in microseconds.
     pub period_us: u64,
-    /// The kernel: a Linux bzImage, a Multiboot kernel or a boot sector.
+    /// Firmware, which boots from disk or CD-ROM.
+    pub firmware: Option<Firmware>,
+    /// The kernel: a Linux bzImage, a Multiboot kernel or a boot sector. With firmware it is the firmware's file, whatever is said here.
     pub kernel: FilePlace,
     /// The initial RAM disk.
     pub initramfs: Option<FilePlace>,
@@ -90,6 +101,8 @@ pub struct VmConfig {
     pub command_line: String,
     /// It has a screen, a keyboard and a mouse.
     pub display: bool,
+    /// What is in the CD-ROM drive, which a machine with firmware has.
+    pub cdrom: Option<FilePlace>,
     /// Disks, in the order in which the guest sees them.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,

@@ -538,6 +538,7 @@ impl Host for FakeHost {
             weight: 100,
             budget_us: 2000,
             period_us: 10_000,
+            firmware: None,
             kernel: FilePlace::Store {
                 store: "main".into(),
                 path: "boot/vmlinuz".into(),
@@ -545,6 +546,7 @@ impl Host for FakeHost {
             initramfs: Some(FilePlace::Image { name: "initramfs".into() }),
             command_line: "console=ttyS0".into(),
             display: false,
+            cdrom: None,
             disks: vec![DiskConfig {
                 place: DiskPlace::Store {
                     store: "main".into(),

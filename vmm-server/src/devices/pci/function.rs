@@ -148,6 +148,12 @@ impl Function {
         self.registers[index] = self.registers[index] & !mask | value & mask;
     }
 
+    /// Says what a register holds after power-on, and which of its bits the guest can write.
+    pub const fn set_register(&mut self, index: usize, value: u32, writable: u32) {
+        self.registers[index % REGISTERS] = value;
+        self.writable[index % REGISTERS] = writable;
+    }
+
     /// Changes a register that is the device's to change.
     pub const fn set(&mut self, index: usize, value: u32) {
         self.registers[index % REGISTERS] = value;

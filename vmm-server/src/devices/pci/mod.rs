@@ -4,13 +4,15 @@
 
 pub mod function;
 pub mod msix;
+mod q35;
 
+use super::ahci::{self, Ahci};
 use super::vga::{self, Display, Vga};
 use super::virtio::{DeviceConfig, FIRST_SIGNAL, MAX_SIGNALS, VirtioPci};
 use crate::apic::{Interrupts, Kick};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use function::{Function, Space};
+use function::{Function, REGISTERS, Space};
 
 /// Address port.
 pub const ADDRESS: u16 = 0xcf8;
@@ -18,8 +20,6 @@ pub const ADDRESS: u16 = 0xcf8;
 pub const DATA: u16 = 0xcfc;
 /// Most virtio devices.
 pub const MAX_DEVICES: usize = 20;
-/// Device number of the graphics card.
-const DISPLAY: usize = vga::SLOT as usize;
 const ENABLE: u32 = 1 << 31;
 /// Device number of the first virtio device.
 pub(super) const FIRST_DEVICE: u8 = 2;
@@ -36,18 +36,58 @@ pub const LINES: [u8; 2] = [10, 11];
 /// The line of a device's INTA.
 #[must_use]
 pub const fn line_of(slot: u8) -> u8 {
-    LINES[slot as usize % LINES.len()]
+    // INTA to INTD of device 0 go to line 10, 10, 11, 11, and each device is one further; those from 25 on are not rotated. This is what firmware
+    // makes of ICH9's eight wires.
+    if slot > 24 { LINES[0] } else { LINES[slot as usize / 2 % 2] }
+}
+
+/// What the bus begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// Bridges that need no driver: for kernels that are booted directly.
+    Plain,
+    /// Those of Intel's Q35 with ICH9, where firmware expects them.
+    Q35,
+}
+
+impl Board {
+    const fn bridges(self) -> [Function; 2] {
+        match self {
+            // Red Hat's generic host bridge and Intel's PIIX3 ISA bridge: identities that drivers know to need nothing.
+            Self::Plain => [
+                Function::new(0, 0x1b36, 0x0008, 0x0600_0000),
+                Function::new(1, 0x8086, 0x7000, 0x0601_0000),
+            ],
+            Self::Q35 => [q35::host_bridge(), q35::isa_bridge()],
+        }
+    }
+}
+
+/// A register of a function.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    slot: u8,
+    function: u8,
+    register: usize,
+}
+
+/// The bits of an access of `width` bytes.
+const fn width_mask(width: u8) -> u32 {
+    if width >= 4 { u32::MAX } else { (1 << (width * 8)) - 1 }
 }
 
 /// The bus.
 #[derive(Debug)]
 pub struct Pci {
     address: u32,
+    board: Board,
     bridges: [Function; 2],
     /// At most [`MAX_DEVICES`]; on the heap, for the board is moved about on small stacks.
     devices: Vec<VirtioPci>,
     /// The graphics card, on machines with a screen.
     display: Option<Box<Vga>>,
+    /// The host adapter with the CD-ROM drive.
+    ahci: Option<Box<Ahci>>,
 }
 
 impl Default for Pci {
@@ -60,16 +100,13 @@ impl Pci {
     /// A bus with its host bridge (00.0) and ISA bridge (01.0).
     #[must_use]
     pub const fn new() -> Self {
-        // Red Hat's generic host bridge and Intel's PIIX3 ISA bridge: identities that drivers know to need nothing.
-        let bridges = [
-            Function::new(0, 0x1b36, 0x0008, 0x0600_0000),
-            Function::new(1, 0x8086, 0x7000, 0x0601_0000),
-        ];
         Self {
             address: 0,
-            bridges,
+            board: Board::Plain,
+            bridges: Board::Plain.bridges(),
             devices: Vec::new(),
             display: None,
+            ahci: None,
         }
     }
 
@@ -81,6 +118,22 @@ impl Pci {
     /// The graphics card.
     pub fn display(&mut self) -> Option<&mut Vga> {
         self.display.as_deref_mut()
+    }
+
+    /// Changes what the bus begins with. Before devices are added.
+    pub const fn set_board(&mut self, board: Board) {
+        self.board = board;
+        self.bridges = board.bridges();
+    }
+
+    /// Adds the host adapter for SATA.
+    pub fn add_ahci(&mut self, ahci: Ahci) {
+        self.ahci = Some(Box::new(ahci));
+    }
+
+    /// The host adapter for SATA.
+    pub fn ahci(&mut self) -> Option<&mut Ahci> {
+        self.ahci.as_deref_mut()
     }
 
     /// Adds a virtio device; false if there are [`MAX_DEVICES`], or not enough bits for its queues.
@@ -100,12 +153,15 @@ impl Pci {
     /// Power-on state of all functions.
     pub fn reset(&mut self) {
         self.address = 0;
-        self.bridges = Self::new().bridges;
+        self.bridges = self.board.bridges();
         for device in core::mem::take(&mut self.devices) {
             self.add(*device.config());
         }
         if let Some(display) = &mut self.display {
             display.reset();
+        }
+        if let Some(ahci) = &mut self.ahci {
+            ahci.reset();
         }
     }
 
@@ -127,13 +183,57 @@ impl Pci {
         devices.find_map(|(index, device)| Some((index, device.queue_of(bit)?)))
     }
 
-    /// The place that the address register names: device and register.
-    fn selected(&self) -> Option<(usize, usize)> {
+    /// The place that the address register names.
+    const fn selected(&self) -> Option<Place> {
         let address = self.address;
-        if address & ENABLE == 0 || address >> 16 & 0xff != 0 || address >> 8 & 7 != 0 {
+        if address & ENABLE == 0 || address >> 16 & 0xff != 0 {
             return None;
         }
-        Some(((address >> 11 & 31) as usize, (address >> 2 & 63) as usize))
+        Some(Place {
+            slot: (address >> 11 & 31) as u8,
+            function: (address >> 8 & 7) as u8,
+            register: (address >> 2 & 63) as usize,
+        })
+    }
+
+    /// A function that is nothing but its registers.
+    fn plain(&mut self, place: Place) -> Option<&mut Function> {
+        if (place.slot, place.function) == ahci::PLACE {
+            return self.ahci.as_mut().map(|ahci| ahci.function());
+        }
+        if let Some(display) = self.display.as_mut().filter(|_| (place.slot, place.function) == (vga::SLOT, 0)) {
+            return Some(&mut display.function);
+        }
+        let own = |bridge: &&mut Function| place.function == 0 && bridge.slot() == place.slot;
+        self.bridges.iter_mut().find(own)
+    }
+
+    fn virtio(&mut self, place: Place) -> Option<&mut VirtioPci> {
+        let index = place.slot.checked_sub(FIRST_DEVICE).filter(|_| place.function == 0)?;
+        self.devices.get_mut(usize::from(index))
+    }
+
+    /// Reads a register of configuration space; ones where no function is.
+    fn config_read<K: Kick>(&mut self, place: Place, to: &Interrupts<K>) -> u32 {
+        if let Some(bridge) = self.plain(place) {
+            bridge.read(place.register)
+        } else if let Some(device) = self.virtio(place) {
+            device.config_read(place.register, to)
+        } else {
+            u32::MAX
+        }
+    }
+
+    /// Writes the bits of `mask`.
+    fn config_write<K: Kick>(&mut self, place: Place, mask: u32, value: u32, to: &Interrupts<K>) {
+        if let Some(bridge) = self.plain(place) {
+            bridge.write(place.register, mask, value);
+            if let Some(display) = self.display.as_mut().filter(|_| (place.slot, place.function) == (vga::SLOT, 0)) {
+                display.settle();
+            }
+        } else if let Some(device) = self.virtio(place) {
+            device.config_write(place.register, mask, value, to);
+        }
     }
 
     /// Reads `width` bytes at a port from 0xcf8 to 0xcff.
@@ -145,12 +245,7 @@ impl Pci {
             self.address
         } else {
             match self.selected() {
-                Some((slot @ (0 | 1), register)) => self.bridges[slot].read(register),
-                Some((DISPLAY, register)) if let Some(display) = &self.display => display.function.read(register),
-                Some((slot, register)) => match self.devices.get_mut(slot - usize::from(FIRST_DEVICE)) {
-                    Some(device) => device.config_read(register, to),
-                    None => u32::MAX,
-                },
+                Some(place) => self.config_read(place, to),
                 None => u32::MAX,
             }
         };
@@ -166,20 +261,56 @@ impl Pci {
             return;
         }
         let shift = u32::from(port & 3) * 8;
-        let mask = if width >= 4 { u32::MAX } else { (1 << (width * 8)) - 1 } << shift;
-        match self.selected() {
-            Some((slot @ (0 | 1), register)) => self.bridges[slot].write(register, mask, value << shift),
-            Some((DISPLAY, register)) if let Some(display) = &mut self.display => {
-                display.function.write(register, mask, value << shift);
-                display.settle();
-            }
-            Some((slot, register)) => {
-                if let Some(device) = self.devices.get_mut(slot - usize::from(FIRST_DEVICE)) {
-                    device.config_write(register, mask, value << shift, to);
-                }
-            }
-            None => (),
+        if let Some(place) = self.selected() {
+            self.config_write(place, width_mask(width) << shift, value << shift, to);
         }
+    }
+
+    /// What an address in the window of configuration space names (PCI Express Base Specification 5.0, 7.2.2), if it is in the window. `None` inside: another bus.
+    fn mapped(&self, address: u64) -> Option<Option<Place>> {
+        let offset = match self.board {
+            Board::Plain => return None,
+            Board::Q35 => address.checked_sub(q35::window(&self.bridges[0])?)?,
+        };
+        (offset < q35::WINDOW).then_some(())?;
+        let register = (offset >> 2 & 0x3ff) as usize;
+        Some((offset >> 20 == 0).then_some(Place {
+            slot: (offset >> 15 & 31) as u8,
+            function: (offset >> 12 & 7) as u8,
+            register,
+        }))
+    }
+
+    /// Reads through the window to configuration space; `None` if the address is not in it.
+    pub fn mapped_read<K: Kick>(&mut self, address: u64, width: u8, to: &Interrupts<K>) -> Option<u64> {
+        let Some(place) = self.mapped(address)? else {
+            return Some(u64::MAX);
+        };
+        let word = match place.register {
+            0..REGISTERS => self.config_read(place, to),
+            // No function has extended capabilities.
+            _ if self.config_read(Place { register: 0, ..place }, to) == u32::MAX => u32::MAX,
+            _ => 0,
+        };
+        // What lies behind the register's end is not read.
+        let value = u64::from(word >> ((address & 3) * 8));
+        Some(if width >= 8 {
+            value | u64::MAX << 32
+        } else {
+            value & (1 << (8 * u32::from(width))) - 1
+        })
+    }
+
+    /// Writes through it; false if the address is not in it.
+    pub fn mapped_write<K: Kick>(&mut self, address: u64, width: u8, value: u64, to: &Interrupts<K>) -> bool {
+        let Some(place) = self.mapped(address) else {
+            return false;
+        };
+        let shift = (address & 3) as u32 * 8;
+        if let Some(place) = place.filter(|place| place.register < REGISTERS) {
+            self.config_write(place, width_mask(width) << shift, (value as u32) << shift, to);
+        }
+        true
     }
 
     fn at(&mut self, space: Space, address: u64, width: u8) -> Option<(&mut VirtioPci, u32)> {
@@ -196,6 +327,11 @@ impl Pci {
         {
             return Some(value);
         }
+        if let (Space::Memory, Some(ahci)) = (space, &self.ahci)
+            && let Some(value) = ahci.range_read(address, width)
+        {
+            return Some(value);
+        }
         let (device, offset) = self.at(space, address, width)?;
         Some(device.range_read(space, offset, width, to))
     }
@@ -208,6 +344,14 @@ impl Pci {
             display.settle();
             return true;
         }
+        if let (Space::Memory, Some(ahci)) = (space, &mut self.ahci)
+            && let Some(work) = ahci.range_write(address, width, value)
+        {
+            if work {
+                to.wake_link();
+            }
+            return true;
+        }
         let Some((device, offset)) = self.at(space, address, width) else {
             return false;
         };
@@ -218,7 +362,7 @@ impl Pci {
     /// Whether a line is asked for by any device.
     pub fn line(&mut self, line: u8) -> bool {
         // Each says it in its status register too.
-        let mut asked = false;
+        let mut asked = line_of(ahci::PLACE.0) == line && self.ahci.as_mut().is_some_and(|ahci| ahci.line_interrupt());
         for device in &mut self.devices {
             asked |= device.line_interrupt() && line_of(device.slot()) == line;
         }

@@ -552,6 +552,7 @@ fn vm_config() -> VmConfig {
         weight: 200,
         budget_us: 2000,
         period_us: 10_000,
+        firmware: None,
         kernel: FilePlace::Store {
             store: "main".into(),
             path: "boot/vmlinuz".into(),
@@ -559,6 +560,7 @@ fn vm_config() -> VmConfig {
         initramfs: Some(FilePlace::Image { name: "initramfs".into() }),
         command_line: "quiet".into(),
         display: true,
+        cdrom: None,
         disks: vec![DiskConfig {
             place: DiskPlace::Store {
                 store: "main".into(),

@@ -9,7 +9,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use tessera_proto::vm_manager::{FilePlace, VmConfig};
+use tessera_proto::vm_manager::{FilePlace, Firmware, VmConfig};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace};
 
 /// What a machine has when nothing is said about it.
@@ -58,7 +58,7 @@ fn disk(word: &str) -> Option<DiskConfig> {
 /// Reads what follows `vm create`.
 fn parse(words: &[&str]) -> Result<VmConfig, String> {
     let [name, memory, kernel, rest @ ..] = words else {
-        return Err("a machine needs a name, its memory and a kernel".into());
+        return Err("a machine needs a name, its memory, and a kernel or firmware".into());
     };
     let place = |word: &str| {
         file(word).ok_or_else(|| {
@@ -75,10 +75,19 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         weight: WEIGHT,
         budget_us: 0,
         period_us: PERIOD_US,
-        kernel: place(kernel)?,
+        firmware: match *kernel {
+            "bios" => Some(Firmware::Bios),
+            "uefi" => Some(Firmware::Uefi),
+            _ => None,
+        },
+        kernel: match *kernel {
+            "bios" | "uefi" => FilePlace::Image { name: (*kernel).into() },
+            kernel => place(kernel)?,
+        },
         initramfs: None,
         command_line: String::new(),
         display: false,
+        cdrom: None,
         disks: Vec::new(),
         nics: Vec::new(),
     };
@@ -91,6 +100,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         let value = rest.next().ok_or_else(|| format!("`{}` needs a value behind it", shorten(word)))?;
         match *word {
             "initramfs" => config.initramfs = Some(place(value)?),
+            "cdrom" => config.cdrom = Some(place(value)?),
             "vcpus" => config.vcpus = value.parse().map_err(|_| format!("`{}` is no number", shorten(value)))?,
             "display" => {
                 config.display = match *value {
@@ -107,7 +117,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
             })?),
             other => {
                 return Err(format!(
-                    "a machine has no `{}`: initramfs, vcpus, display and disk can follow, and `--` before the kernel's command line",
+                    "a machine has no `{}`: initramfs, vcpus, display, cdrom and disk can follow, and `--` before the kernel's command line",
                     shorten(other)
                 ));
             }
@@ -150,7 +160,12 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
     if config.budget_us != 0 {
         lines.push(("budget", format!("{} us in {} us", config.budget_us, config.period_us)));
     }
-    lines.push(("kernel", file_text(&config.kernel)));
+    lines.push(match config.firmware {
+        Some(Firmware::Bios) => ("firmware", "BIOS".into()),
+        Some(Firmware::Uefi) => ("firmware", "UEFI".into()),
+        None => ("kernel", file_text(&config.kernel)),
+    });
+    lines.extend(config.cdrom.as_ref().map(|place| ("cdrom", file_text(place))));
     lines.extend(config.initramfs.as_ref().map(|place| ("initramfs", file_text(place))));
     if !config.command_line.is_empty() {
         lines.push(("line", config.command_line));
@@ -218,11 +233,20 @@ mod tests {
             &["web", "1G", "image:k", "disk", "nvme0"],
             &["web", "1G", "image:k", "disk", "device:nvme0/0"],
             &["web", "1G", "image:k", "disk", "device:nvme0/x"],
-            &["web", "1G", "image:k", "cdrom", "a:b"],
+            &["web", "1G", "image:k", "floppy", "a:b"],
+            &["web", "1G", "firmware"],
             &["web", "1G", "image:k", "vcpus", "x"],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_machine_with_firmware() {
+        let config = parse(&["web", "512M", "uefi", "cdrom", "main:iso/netinst.iso"]).unwrap();
+        assert_eq!(config.firmware, Some(Firmware::Uefi));
+        assert_eq!(config.cdrom.as_ref().map(file_text).as_deref(), Some("main:iso/netinst.iso"));
+        assert_eq!(parse(&["web", "512M", "bios"]).unwrap().firmware, Some(Firmware::Bios));
     }
 
     proptest! {

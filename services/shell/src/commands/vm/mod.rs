@@ -43,13 +43,13 @@ impl Command for Vm {
             "vm screen NAME",
             "vm type NAME TEXT",
             "vm show NAME",
-            "vm create NAME MEMORY KERNEL [initramfs FILE] [vcpus N] [display on] [disk DISK]... [-- COMMAND-LINE]",
+            "vm create NAME MEMORY KERNEL [initramfs FILE] [vcpus N] [display on] [cdrom FILE] [disk DISK]... [-- COMMAND-LINE]",
             "vm remove NAME",
         ]
     }
 
     fn help(&self) -> &'static str {
-        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, DISK is STORE:PATH, device:NAME or device:NAME/PARTITION. remove forgets one that is stopped; its disks stay."
+        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, with KERNEL bios or uefi firmware boots from disk or CD-ROM, DISK is STORE:PATH, device:NAME or device:NAME/PARTITION. remove forgets one that is stopped; its disks stay."
     }
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {

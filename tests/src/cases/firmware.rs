@@ -1,0 +1,174 @@
+//! Guests that begin with firmware: SeaBIOS and OVMF come up, and boot from a disk and from a CD-ROM.
+
+use super::Case;
+use crate::{
+    Context, Failure, Outcome, Result, ensure,
+    shell::Host,
+    systems::{Guest, System},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The tests of this file.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "firmware/bios-cdrom",
+        about: "SeaBIOS comes up in a guest and boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, which reaches user land",
+        minutes: 4,
+        bochs: Some(5),
+        run: |context| from_cdrom(context, "bios", "SeaBIOS \\(version"),
+    },
+    Case {
+        name: "firmware/bios-disk",
+        about: "SeaBIOS boots GRUB from a disk on virtio",
+        minutes: 3,
+        bochs: None,
+        run: bios_disk,
+    },
+    Case {
+        name: "firmware/bios-alone",
+        about: "SeaBIOS without anything to boot from says so, and comes up again when the machine is reset",
+        minutes: 2,
+        bochs: Some(3),
+        run: bios_alone,
+    },
+    Case {
+        name: "firmware/uefi-cdrom",
+        about: "OVMF comes up in a guest and boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, which reaches user land",
+        minutes: 6,
+        bochs: None,
+        run: |context| from_cdrom(context, "uefi", "BdsDxe: "),
+    },
+];
+
+/// Where Debian's packages `seabios` and `ovmf` put the guests' firmware.
+fn image(firmware: &str) -> &'static Path {
+    Path::new(if firmware == "uefi" {
+        "/usr/share/ovmf/OVMF.fd"
+    } else {
+        "/usr/share/seabios/bios-256k.bin"
+    })
+}
+
+/// A medium for disk and CD-ROM drive, BIOS and UEFI, on which GRUB says a word and boots the guests' Debian kernel.
+fn medium(context: &Context) -> Result<Result<PathBuf, String>> {
+    let files = [("cloud/vmlinuz", "vmlinuz"), ("initramfs.cpio", "initramfs")];
+    let root = context.environment.logs.join(format!("{}.medium", context.name.replace('/', "-")));
+    let grub = root.join("boot/grub");
+    fs::create_dir_all(&grub)?;
+    for (from, to) in files {
+        match context.guest_file(from) {
+            Ok(path) => drop(fs::copy(path, root.join(to))?),
+            Err(missing) => return Ok(Err(missing)),
+        }
+    }
+    fs::write(
+        grub.join("grub.cfg"),
+        "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\necho GRUB-IS-HERE\n\
+         linux /vmlinuz console=ttyS0 quiet\ninitrd /initramfs\nboot\n",
+    )?;
+    let path = root.with_extension("iso");
+    let made = Command::new("grub-mkrescue").arg("-o").arg(&path).arg(&root).output();
+    fs::remove_dir_all(&root)?;
+    match made {
+        Ok(output) if output.status.success() => Ok(Ok(path)),
+        Ok(output) => Err(Failure::new(format!("grub-mkrescue: {}", String::from_utf8_lossy(&output.stderr)))),
+        Err(error) => Ok(Err(format!("grub-mkrescue: {error}: run `make setup`"))),
+    }
+}
+
+/// A system with firmware, which guests begin with.
+fn system(context: &Context, firmware: &'static str) -> Result<Result<System, String>> {
+    let path = image(firmware);
+    if !path.exists() {
+        return Ok(Err(format!("{} is missing: run `make setup`", path.display())));
+    }
+    Ok(Ok(context.product()?.without_guests().file(firmware, path)))
+}
+
+fn guest(firmware: &'static str) -> Guest {
+    Guest {
+        memory: 256,
+        ..Guest::other("pc", firmware, "")
+    }
+}
+
+/// GRUB and the kernel behind it.
+fn reaches_user_land(host: &mut Host) -> Result<()> {
+    host.serial().expect("GRUB-IS-HERE")?;
+    host.serial().expect("Type commands")?;
+    let tables = crate::linux::succeeds(host.serial(), "ls /sys/firmware/acpi/tables; cat /proc/interrupts")?;
+    ensure!(
+        tables.contains("DSDT") && tables.contains("FACP"),
+        "the guest has no ACPI tables:\n{tables}"
+    );
+    host.leave_console()?;
+    Ok(())
+}
+
+fn from_cdrom(context: &Context, firmware: &'static str, sign: &str) -> Result<Outcome> {
+    let medium = match medium(context)? {
+        Ok(path) => path,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let system = match system(context, firmware)? {
+        Ok(system) => system.file("medium", &medium),
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let mut guest = guest(firmware);
+    guest.cdrom = Some("medium");
+    let mut host = context.boot(&system.guest(&guest).into(), |_| ())?;
+    host.neat_command("vm start pc")?;
+    host.start_command("vm console pc")?;
+    host.serial().expect_line(sign)?;
+    reaches_user_land(&mut host)?;
+    fs::remove_file(medium)?;
+    Ok(Outcome::Passed)
+}
+
+fn bios_disk(context: &Context) -> Result<Outcome> {
+    let medium = match medium(context)? {
+        Ok(path) => path,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let system = match system(context, "bios")? {
+        Ok(system) => system,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let mut guest = guest("bios");
+    guest.disks.push("{ device = \"virtio0\" }".into());
+    let mut host = context.boot(&system.guest(&guest).into(), |config| {
+        config.extra.extend([
+            "-drive".into(),
+            format!("file={},format=raw,if=none,id=data,snapshot=on", medium.display()),
+            "-device".into(),
+            "virtio-blk-pci,drive=data".into(),
+        ]);
+    })?;
+    host.neat_command("vm start pc")?;
+    host.start_command("vm console pc")?;
+    host.serial().expect_line("SeaBIOS \\(version")?;
+    reaches_user_land(&mut host)?;
+    fs::remove_file(medium)?;
+    Ok(Outcome::Passed)
+}
+
+fn bios_alone(context: &Context) -> Result<Outcome> {
+    let system = match system(context, "bios")? {
+        Ok(system) => system,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let mut host = context.boot(&system.guest(&guest("bios")).into(), |_| ())?;
+    host.neat_command("vm start pc")?;
+    for _ in 0..2 {
+        host.start_command("vm console pc")?;
+        host.serial().expect_line("SeaBIOS \\(version")?;
+        host.serial().expect("No bootable device")?;
+        host.leave_console()?;
+        host.neat_command("vm reset pc")?;
+    }
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,125 @@
+//! A guest that begins with firmware, as a PC does: the image is its flash memory, which ends at 4 GiB, and the end of it is seen below 1 MiB, too. Firmware finds disks and kernels by itself; what it cannot
+//! find out about the machine it asks [`crate::devices::fw_cfg`].
+
+use super::file::{File, Part};
+use super::{LoadError, Start, layout};
+use crate::acpi;
+use crate::devices::fw_cfg::FwCfg;
+use crate::devices::uart;
+use crate::memory::{FLASH_END, GuestMemory};
+use alloc::vec::Vec;
+
+/// Address of the first instruction.
+pub const ENTRY: u64 = FLASH_END - 16;
+/// Longest image in bytes.
+pub const MOST: u64 = 8 << 20;
+/// Its length is a multiple of this.
+const STEP: u64 = 64 << 10;
+/// Bytes of it that are seen below 1 MiB.
+const SHADOW: u64 = 128 << 10;
+/// RAM ends below: the window to configuration space, where SeaBIOS and OVMF put it, and devices follow.
+pub const RAM_END: u64 = 0xb000_0000;
+/// Least RAM.
+const LEAST: u64 = 16 << 20;
+
+/// Whether a file can be flash memory of a machine with `memory` bytes of RAM.
+///
+/// # Errors
+/// What is wrong.
+pub fn check(file: &dyn File, memory: u64) -> Result<(), LoadError> {
+    let length = file.length();
+    if length == 0 || !length.is_multiple_of(STEP) || length > MOST {
+        return Err(LoadError::Firmware(MOST));
+    }
+    if memory < LEAST + length {
+        return Err(LoadError::TooSmall(LEAST + length));
+    }
+    if memory > RAM_END {
+        return Err(LoadError::TooLarge);
+    }
+    Ok(())
+}
+
+/// Fills the flash memory.
+///
+/// # Errors
+/// If it is not good or cannot be read.
+pub fn load(memory: &GuestMemory, file: &dyn File) -> Result<Start, LoadError> {
+    check(file, memory.end())?;
+    let length = file.length();
+    memory.clear_below(layout::BIOS_END).ok_or(LoadError::TooSmall(LEAST + length))?;
+    file.load(memory, memory.flash(), Part::all(file)).ok_or(LoadError::File)?;
+    let shadow = SHADOW.min(length);
+    let part = Part {
+        offset: length - shadow,
+        length: shadow,
+    };
+    file.load(memory, layout::BIOS_END - shadow, part).ok_or(LoadError::File)?;
+    Ok(Start::Firmware)
+}
+
+/// What the firmware of a machine with that much RAM, not counting its flash memory, is told.
+#[must_use]
+pub fn describe(memory: &GuestMemory, vcpus: usize) -> FwCfg {
+    let mut fw_cfg = FwCfg::new(vcpus);
+    fw_cfg.add("etc/e820", &memory_map(memory));
+    // SeaBIOS shows its screen on the serial port, too.
+    fw_cfg.add("etc/sercon-port", &u64::from(uart::PORT).to_le_bytes());
+    let tables = acpi::for_loader(vcpus, memory.has_hole());
+    fw_cfg.add(acpi::ROOT_FILE, &tables.root);
+    fw_cfg.add(acpi::TABLES_FILE, &tables.tables);
+    fw_cfg.add("etc/table-loader", &tables.script);
+    fw_cfg
+}
+
+/// Entries of start, length and kind: RAM, and what is RAM and not to be used.
+fn memory_map(memory: &GuestMemory) -> Vec<u8> {
+    let entry = |(start, end, kind): (u64, u64, u32)| {
+        let mut entry = Vec::from(start.to_le_bytes());
+        entry.extend_from_slice(&(end - start).to_le_bytes());
+        entry.extend_from_slice(&kind.to_le_bytes());
+        entry
+    };
+    [
+        (0, memory.usable_end(), super::MemoryKind::Ram as u32),
+        (memory.flash(), FLASH_END, super::MemoryKind::Reserved as u32),
+    ]
+    .into_iter()
+    .flat_map(entry)
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::tests::ram;
+
+    fn image() -> Vec<u8> {
+        (0..256u32 << 10).map(|i| (i >> 8) as u8 ^ i as u8).collect()
+    }
+
+    #[test]
+    fn stands_at_both_places() {
+        let mut memory = ram(&[16 << 20, 2 << 20]);
+        memory.set_flash(256 << 10);
+        let image = image();
+        assert_eq!(load(&memory, &&image[..]), Ok(Start::Firmware));
+        assert_eq!(memory.read::<16>(ENTRY), memory.read::<16>(0xf_fff0));
+        let mut shadow = std::vec![0; 128 << 10];
+        memory.read_slice(0xe_0000, &mut shadow).unwrap();
+        assert_eq!(shadow, image[128 << 10..]);
+        let map = memory_map(&memory);
+        assert_eq!(map.len(), 40);
+        assert_eq!(map[8..20], [0, 0, 0x1c, 1, 0, 0, 0, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn lengths_are_checked() {
+        let memory = ram(&[2 << 20]);
+        let image = image();
+        assert_eq!(load(&memory, &&image[1..]), Err(LoadError::Firmware(MOST)));
+        assert_eq!(load(&memory, &&image[..0]), Err(LoadError::Firmware(MOST)));
+        assert_eq!(load(&memory, &&image[..]), Err(LoadError::TooSmall((16 << 20) + (256 << 10))));
+        assert_eq!(check(&&image[..], RAM_END + 1), Err(LoadError::TooLarge));
+    }
+}

@@ -1,0 +1,99 @@
+//! The CD-ROM drive's medium: a thread that reads what commands ask for, out of the image or by the storage server.
+
+use super::devices::Devices;
+use super::host::{Kernel, Threads};
+use super::setup::signaller;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use tessera_manifest::StartVm;
+use tessera_rt::{Mutex, start, thread};
+use tessera_vmm::boot::{File, Part};
+use tessera_vmm::devices::ahci::{Ahci, Job, Outcome, SECTOR};
+use tessera_vmm::machine::Machine;
+
+/// Bytes of the thread's stack.
+const STACK: usize = 16 << 10;
+
+/// The drive.
+pub struct CdRom {
+    machine: &'static Machine<Kernel>,
+    /// Held while it is read into the guest's memory.
+    medium: Mutex<Option<Box<dyn File + Send>>>,
+}
+
+impl CdRom {
+    /// Puts the drive on the bus, with a medium or without, and starts the thread.
+    pub fn connect(machine: &'static Machine<Kernel>, vm: &StartVm, medium: Option<Box<dyn File + Send>>) -> Result<&'static Self, String> {
+        let ahci = Ahci::new(medium.as_ref().map(|medium| medium.length()));
+        machine.chipset().pci().add_ahci(ahci);
+        let drive: &'static Self = Box::leak(Box::new(Self {
+            machine,
+            medium: Mutex::new(medium),
+        }));
+        let options = thread::Options {
+            // Above the vCPUs: a guest that spins until it has its sectors must not keep them from coming.
+            priority: vm.vcpu_priority.saturating_add(1).min(start::start_info().priority),
+            stack: STACK,
+            flags: thread::NO_FPU,
+            ..thread::Options::default()
+        };
+        let thread = thread::spawn(&options, move |handle| {
+            loop {
+                drive.work();
+                let _ = handle.notification.wait(None);
+            }
+        })
+        .map_err(|error| format!("the thread of the CD-ROM drive cannot be started: {}", error.text()))?;
+        Threads::add_link(signaller(thread.notification)?);
+        Ok(drive)
+    }
+
+    fn work(&self) {
+        let (memory, interrupts) = (&self.machine.memory, &self.machine.interrupts);
+        loop {
+            let medium = self.medium.lock();
+            let job = {
+                let mut chipset = self.machine.chipset();
+                let job = chipset.pci().ahci().and_then(|ahci| ahci.take(memory));
+                chipset.settle_pci(interrupts);
+                job
+            };
+            let Some(job) = job else { return };
+            let outcome = match medium.as_deref().and_then(|medium| self.read(medium, &job)) {
+                Some(()) => Outcome::Done,
+                None => Outcome::Failed,
+            };
+            drop(medium);
+            let mut chipset = self.machine.chipset();
+            if let Some(ahci) = chipset.pci().ahci() {
+                ahci.finish(&job, outcome, memory, interrupts);
+            }
+            chipset.settle_pci(interrupts);
+        }
+    }
+
+    fn read(&self, medium: &dyn File, job: &Job) -> Option<()> {
+        let memory = &self.machine.memory;
+        let mut offset = job.offset;
+        for &(address, length) in &job.pieces {
+            // The last sector may be shorter in the file.
+            let there = medium.length().saturating_sub(offset).min(length);
+            if length - there >= SECTOR {
+                return None;
+            }
+            medium.load(memory, address, Part { offset, length: there })?;
+            memory.clear(address + there, length - there)?;
+            offset += length;
+        }
+        Some(())
+    }
+}
+
+impl Devices for CdRom {
+    fn stopped(&self, act: &mut dyn FnMut()) {
+        let medium = self.medium.lock();
+        act();
+        drop(medium);
+    }
+}
