@@ -15,6 +15,7 @@ pub mod image;
 pub mod initramfs;
 pub mod linux;
 pub mod machine;
+pub mod outside;
 pub mod runner;
 pub mod serial;
 pub mod shell;

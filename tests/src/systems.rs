@@ -323,6 +323,13 @@ impl System {
         self
     }
 
+    /// Adds tables in the description's own words.
+    #[must_use]
+    pub fn with(mut self, text: &str) -> Self {
+        self.text.push_str(text);
+        self
+    }
+
     /// Adds a virtual machine.
     #[must_use]
     pub fn guest(mut self, guest: &Guest) -> Self {

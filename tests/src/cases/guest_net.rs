@@ -84,13 +84,13 @@ const KILLS: usize = 10;
 const RAM_DISK: &str = "debian-net-initramfs";
 
 /// The delivered system without its machines, with that RAM disk.
-fn system(context: &Context) -> Result<System> {
+pub(super) fn system(context: &Context) -> Result<System> {
     let path = context.guest_file("initramfs-net.cpio").map_err(Failure::new)?;
     Ok(context.product()?.without_machines().file(RAM_DISK, &path))
 }
 
 /// A guest of the RAM disk with a network card.
-fn guest(name: &str) -> Guest {
+pub(super) fn guest(name: &str) -> Guest {
     let mut guest = Guest::debian(name, "");
     guest.initramfs = Some(RAM_DISK);
     guest.nics = vec!["{ port-group = \"VM Network\" }".into()];
@@ -107,7 +107,7 @@ fn add_card(config: &mut Config, options: &str) {
 }
 
 /// Runs a command in a guest; its console is opened and left.
-fn run(host: &mut Host, guest: &str, line: &str) -> Result<String> {
+pub(super) fn run(host: &mut Host, guest: &str, line: &str) -> Result<String> {
     host.start_command(&format!("vm console {guest}"))?;
     let text = after_scrollback(host, line)?;
     host.leave_console()?;
@@ -250,6 +250,7 @@ fn outside(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Waits until a server runs.
 pub(super) fn runs(host: &mut Host, server: &str) -> Result<()> {
     host.poll_command("ps", |text| {
         text.lines().any(|line| line.contains(server) && line.contains("running"))

@@ -19,6 +19,7 @@ mod lifecycle;
 mod management;
 mod management_settings;
 mod management_state;
+mod net_switch;
 mod network;
 mod panic_record;
 mod power_cuts;
@@ -67,6 +68,7 @@ impl Case {
             || self.name.starts_with("datastore/")
             || (self.name.starts_with("iommu/") && (self.name.ends_with("-guest") || self.name.ends_with("-ends")))
             || self.name.starts_with("guest-net/")
+            || self.name.starts_with("net-switch/")
             || self.name == "conformance/2-processors"
             || self.name == "share/spinning-guest";
         (emulator == Emulator::Qemu && several).then_some(SEVERAL)
@@ -91,6 +93,7 @@ pub fn all() -> Vec<Case> {
         guest_disk_more::CASES,
         guest_net::CASES,
         debian_net::CASES,
+        net_switch::CASES,
         datastore::CASES,
         power_cuts::CASES,
         format::CASES,
