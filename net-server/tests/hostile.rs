@@ -88,7 +88,7 @@ fn serve(guest: &Guest, neighbour: &mut Neighbour, random: &Random, stale: &mut 
         }
         // Of an earlier driver: nothing of this one's.
         stale.drain(..).for_each(|token| device.complete(token));
-        device.settle();
+        device.settle(0);
         if let Some(reason) = device.take_news().broken {
             // Without its numbers.
             let rule = reason.split_once(": ").map_or(&*reason, |(_, rule)| rule);
@@ -111,7 +111,7 @@ fn reset(device: &Device, held: &mut Vec<Token>, stale: &mut Vec<Token>) {
     assert_eq!(outcome.is_pending(), !held.is_empty());
     stale.extend(held.iter().copied());
     held.drain(..).for_each(|token| device.complete(token));
-    device.settle();
+    device.settle(0);
     if outcome.is_pending() {
         assert_eq!(stop.as_mut().poll(&mut context), Poll::Ready(()));
     }

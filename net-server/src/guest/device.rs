@@ -2,7 +2,7 @@
 
 use super::control::{self, Control, Effect};
 use super::features::Features;
-use super::queue::Served;
+use super::queue::{Served, Wish};
 use super::receive::{Dropped, Receive};
 use super::steering::{LOOK, Steering};
 use super::transmit::{GuestPacket, Sent, Token, Transmit};
@@ -270,6 +270,8 @@ impl Device {
         let mut place = self.transmit[pair].borrow_mut();
         let Some(transmit) = &mut *place else { return Ok(false) };
         let steer = self.active.get() > 1;
+        // It may have seen by itself what was sent before.
+        transmit.served.look_again(&self.ram);
         transmit.served.queue.disable_notifications(&*self.ram);
         let mut counted = (0, 0);
         let mut malformed = 0;
@@ -455,18 +457,25 @@ impl Device {
         OK
     }
 
-    /// Returns to the driver what is done, and interrupts it where it wants that.
-    pub fn settle(&self) {
+    /// Returns to the driver what is done, and interrupts it where it wants that. `now` in nanoseconds; answers when this has to be called again, if it has to.
+    pub fn settle(&self, now: u64) -> Option<u64> {
         if !self.attached.get() {
-            return;
+            return None;
         }
         self.take_completed();
+        let mut due: Option<u64> = None;
         for pair in 0..self.pairs.get() as usize {
             if let Some(receive) = &mut *self.receive[pair].borrow_mut() {
                 self.settle_queue(receive_queue(pair), &mut receive.served);
             }
             if let Some(transmit) = &mut *self.transmit[pair].borrow_mut() {
-                self.settle_queue(receive_queue(pair) + 1, &mut transmit.served);
+                let number = receive_queue(pair) + 1;
+                self.flush(number, &mut transmit.served);
+                match transmit.served.wants_interrupt_late(&self.ram, now) {
+                    Wish::No => {}
+                    Wish::Now => self.interrupt(number),
+                    Wish::At(then) => due = Some(due.map_or(then, |due| due.min(then))),
+                }
             }
         }
         if let Some(served) = &mut *self.control_queue.borrow_mut() {
@@ -482,17 +491,26 @@ impl Device {
         {
             waker.wake();
         }
+        due
     }
 
     fn settle_queue(&self, number: usize, served: &mut Served) {
+        self.flush(number, served);
+        if served.wants_interrupt(&self.ram) {
+            self.interrupt(number);
+        }
+    }
+
+    fn flush(&self, number: usize, served: &mut Served) {
         if let Err(violation) = served.flush(&self.ram) {
             self.violated(number, &violation);
         }
-        if served.wants_interrupt(&self.ram) {
-            self.count(|statistics| statistics.interrupts += 1);
-            if let Some(signal) = &self.signals.borrow()[number] {
-                signal.signal();
-            }
+    }
+
+    fn interrupt(&self, number: usize) {
+        self.count(|statistics| statistics.interrupts += 1);
+        if let Some(signal) = &self.signals.borrow()[number] {
+            signal.signal();
         }
     }
 

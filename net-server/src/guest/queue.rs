@@ -17,6 +17,22 @@ pub struct Served {
     pub done: Vec<(u16, u32)>,
     /// Something was returned since the driver was last asked whether it wants an interrupt.
     pub returned: bool,
+    /// Since when it waits for an interrupt that it wants (nanoseconds).
+    since: Option<u64>,
+}
+
+/// Nanoseconds that an interrupt may wait which only says that a packet was sent. The driver mostly finds that out by itself before, when it sends or receives the next one.
+const DELAY: u64 = 200_000;
+
+/// Whether the driver is to be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// It does not want to be.
+    No,
+    /// Now.
+    Now,
+    /// Not before then (nanoseconds), if it still wants it.
+    At(u64),
 }
 
 impl Served {
@@ -42,6 +58,7 @@ impl Served {
             done: Vec::new(),
             // The driver may not have been told of the last ones.
             returned: resume,
+            since: None,
         })
     }
 
@@ -89,5 +106,28 @@ impl Served {
     /// Whether the driver is to be interrupted.
     pub fn wants_interrupt(&mut self, ram: &Ram) -> bool {
         core::mem::take(&mut self.returned) && self.queue.needs_interrupt(ram)
+    }
+
+    /// The same where it can wait: until [`DELAY`] has passed, or much was returned.
+    pub fn wants_interrupt_late(&mut self, ram: &Ram, now: u64) -> Wish {
+        self.look_again(ram);
+        if !self.returned {
+            return Wish::No;
+        }
+        let due = *self.since.get_or_insert(now) + DELAY;
+        if now < due && self.queue.unasked() < self.queue.layout().size / 4 {
+            return Wish::At(due);
+        }
+        self.since = None;
+        if self.wants_interrupt(ram) { Wish::Now } else { Wish::No }
+    }
+
+    /// Forgets an interrupt that the driver does not want any more.
+    pub fn look_again(&mut self, ram: &Ram) {
+        if self.returned && !self.queue.would_interrupt(ram) {
+            // So that what comes next is asked for by itself.
+            let _ = self.wants_interrupt(ram);
+            self.since = None;
+        }
     }
 }

@@ -221,12 +221,15 @@ impl Guests {
         }
     }
 
-    /// Interrupts guests, tells monitors what happened, and runs what has to wait. True: there is more of that.
-    pub fn settle(&self) -> bool {
+    /// Interrupts guests, tells monitors what happened, and runs what has to wait. True: there is more of that; and when interrupts that wait are due. `now` and then in nanoseconds.
+    pub fn settle(&self, now: u64) -> (bool, Option<u64>) {
+        let mut due: Option<u64> = None;
         for machine in self.machines.borrow().iter() {
             for (number, nic) in (0..).zip(machine.nics.borrow().iter()) {
                 let Some(nic) = nic else { continue };
-                nic.device.settle();
+                if let Some(then) = nic.device.settle(now) {
+                    due = Some(due.map_or(then, |due| due.min(then)));
+                }
                 let news = nic.device.take_news();
                 if let Some(reason) = news.broken {
                     // The monitor tells it, and not without end.
@@ -243,7 +246,7 @@ impl Guests {
             }
         }
         self.executor.run();
-        self.executor.has_work()
+        (self.executor.has_work(), due)
     }
 
     /// Lets go of the machines that ended.

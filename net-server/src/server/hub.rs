@@ -91,6 +91,11 @@ impl Hub {
         })
     }
 
+    /// Nanoseconds, at the begin of the turn.
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
     /// Nanoseconds until somebody who waits has to be asked again. `None`: nobody waits.
     pub fn wait(&self) -> Option<u64> {
         let patience = self.waiting.then_some(PATIENCE / 10);

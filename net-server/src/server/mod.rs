@@ -108,12 +108,18 @@ impl Server {
             polled |= card.wants_polling();
         }
         self.hub.settle();
-        more |= self.guests.settle();
-        if more {
+        let (again, due) = self.guests.settle(self.hub.now());
+        if more || again {
             return time::now();
         }
         let rest = time::milliseconds(if polled { 1 } else { WATCH_MS });
-        time::after(self.hub.wait().map_or(rest, |wait| rest.min(time::nanoseconds(wait))))
+        let wait = self
+            .hub
+            .wait()
+            .into_iter()
+            .chain(due.map(|due| due.saturating_sub(self.hub.now())))
+            .min();
+        time::after(wait.map_or(rest, |wait| rest.min(time::nanoseconds(wait))))
     }
 }
 

@@ -366,7 +366,7 @@ impl Neighbour {
         bytes[..6].copy_from_slice(&NEIGHBOUR);
         bytes[14..22].copy_from_slice(&number.to_le_bytes());
         self.device.receive(&Frame(bytes.clone(), Offload::default()), None).unwrap();
-        self.device.settle();
+        self.device.settle(0);
         assert_eq!(self.device.take_news().broken, None);
         let (head, length) = self.take().expect("the frame");
         assert_eq!(length, 112);
@@ -377,7 +377,7 @@ impl Neighbour {
 
     /// Takes all that came; the last one's head and bytes.
     fn take(&mut self) -> Option<(u16, u32)> {
-        self.device.settle();
+        self.device.settle(0);
         let mut last = None;
         while self.seen != self.word(USED + 2) {
             let place = (USED + 4 + 8 * u64::from(self.seen % BUFFERS)) as usize;

@@ -246,6 +246,25 @@ impl Queue {
         if before == self.returned {
             return false;
         }
+        self.is_wanted(memory, before)
+    }
+
+    /// Whether [`Queue::needs_interrupt`] would say so now. A driver that has meanwhile looked by itself does not want it any more, so who asks later interrupts less.
+    #[inline]
+    #[must_use]
+    pub fn would_interrupt<M: GuestMemory>(&self, memory: &M) -> bool {
+        self.asked != self.returned && self.is_wanted(memory, self.asked)
+    }
+
+    /// Requests returned since the driver was last asked whether it wants an interrupt.
+    #[must_use]
+    pub const fn unasked(&self) -> u16 {
+        self.returned.wrapping_sub(self.asked)
+    }
+
+    /// Whether the driver wants an interrupt for what was returned since `before`.
+    #[inline]
+    fn is_wanted<M: GuestMemory>(&self, memory: &M, before: u16) -> bool {
         // The driver sets its wish and then looks at the used index: one of the two sees the other's.
         fence(Ordering::SeqCst);
         if self.features.event_index {
