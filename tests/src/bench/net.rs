@@ -215,11 +215,13 @@ fn peer_machine(context: &Context) -> Result<Machine> {
             MACS[number]
         )
     };
+    // One after the other: two that start at once on one processor stand still more often.
     let script = format!(
         "{PEER_BRIDGE}\
          {} &\n\
+         until grep -q GUEST-UP /tmp/two; do sleep 1; done\n\
          setsid cttyhack {}",
-        guest(1, "-serial null -monitor none </dev/null"),
+        guest(1, "-serial file:/tmp/two -monitor none </dev/null"),
         guest(0, "-serial stdio -monitor none")
     );
     let host = peer::Host {
