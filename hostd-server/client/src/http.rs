@@ -39,6 +39,8 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The connection, at the body's begin.
     pub stream: BufReader<Box<dyn Stream>>,
+    /// The same connection, to say how long is waited for it.
+    pub socket: TcpStream,
     /// SHA-256 of the host's certificate.
     pub fingerprint: Option<String>,
 }
@@ -120,6 +122,7 @@ impl Place {
         };
         let socket = TcpStream::connect(address).with_context(|| format!("{address} cannot be reached"))?;
         socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let own = socket.try_clone()?;
         let seen = Arc::new(Mutex::new(None));
         let mut stream: Box<dyn Stream> = if secure {
             let provider = Arc::new(ring::default_provider());
@@ -189,6 +192,7 @@ impl Place {
             status,
             headers,
             stream,
+            socket: own,
             fingerprint,
         })
     }

@@ -18,6 +18,21 @@ fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
     path.split('.').fold(value, |value, name| &value[name])
 }
 
+/// Most columns of a table whose columns nobody chose.
+const MOST_COLUMNS: usize = 8;
+
+/// Columns of a list that nobody chose any for: what its items have that is not made of parts.
+pub fn columns(items: &[Value]) -> Vec<&str> {
+    let mut columns: Vec<&str> = Vec::new();
+    for (name, value) in items.iter().filter_map(Value::as_object).flatten() {
+        if !value.is_object() && !value.is_array() && !value.is_null() && columns.len() < MOST_COLUMNS && !columns.contains(&name.as_str())
+        {
+            columns.push(name);
+        }
+    }
+    columns
+}
+
 /// A table of those columns, or JSON.
 pub fn list(items: &[Value], columns: &[&str], json: bool) {
     if json {
