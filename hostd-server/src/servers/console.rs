@@ -1,6 +1,9 @@
 //! The serial console of a machine, served by its VMX.
 
-use super::{Answer, failed, machines};
+use super::{
+    Answer, failed,
+    machines::{self, Slot},
+};
 use alloc::{boxed::Box, rc::Rc, vec::Vec};
 use core::task::{Context, Poll};
 use tessera_hostd::{future::LocalFuture, host::Console, platform::Platform};
@@ -62,7 +65,7 @@ impl Pause {
 struct View {
     client: Client<Connection>,
     /// Frees the slot at the end.
-    _slot: machines::Slot,
+    _slot: Slot,
     cursor: u64,
     /// What was read and not yet handed on, from `taken` on.
     data: Vec<u8>,
@@ -71,9 +74,13 @@ struct View {
     writing: Pause,
 }
 
-/// Opens a machine's console.
-pub fn open(name: &str, platform: Rc<dyn Platform>) -> Answer<Box<dyn Console>> {
-    let slot = machines::connect(name, VmService::Console, machines::CONNECT_PATIENCE)?;
+/// Connects to a machine's console, which takes a while if it is starting.
+pub fn connect(name: &str) -> Answer<Slot> {
+    machines::connect(name, VmService::Console, machines::CONNECT_PATIENCE)
+}
+
+/// Opens a console that is connected to.
+pub fn open(slot: Slot, platform: Rc<dyn Platform>) -> Answer<Box<dyn Console>> {
     let mut view = View {
         client: Client(slot.connection(PATIENCE)),
         _slot: slot,

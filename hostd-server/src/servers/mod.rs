@@ -91,6 +91,11 @@ fn failed(what: &str, error: &CallError) -> HostError {
     HostError::new(failure, format!("{what}: {error}"))
 }
 
+/// The thread for calls that take long has enough to do.
+fn too_many() -> HostError {
+    HostError::new(Failure::Unavailable, "Too many machines are being started, stopped or connected to")
+}
+
 /// Something that this system has no means for.
 fn cannot<'a, T: 'a>(what: &str) -> LocalFuture<'a, Answer<T>> {
     now(Err(HostError::new(Failure::Unsupported, what)))
@@ -203,14 +208,13 @@ impl Host for Servers {
         // Its memory is cleared and its files are read meanwhile.
         let name = String::from(name);
         let order = self.calls.run(move || Machines.power(&name, action));
-        Box::pin(async move {
-            let busy = || HostError::new(Failure::Unavailable, "Too many machines are being started or stopped");
-            order.await.unwrap_or_else(|| Err(busy()))
-        })
+        Box::pin(async move { order.await.unwrap_or_else(|| Err(too_many())) })
     }
 
     fn vm_console<'a>(&'a self, name: &'a str) -> Reply<'a, Box<dyn Console>> {
-        now(console::open(name, self.platform.clone()))
+        let name = String::from(name);
+        let connected = self.calls.run(move || console::connect(&name));
+        Box::pin(async move { console::open(connected.await.unwrap_or_else(|| Err(too_many()))?, self.platform.clone()) })
     }
 
     fn vm_screen<'a>(&'a self, name: &'a str, view: ScreenView) -> Reply<'a, Box<dyn Console>> {
