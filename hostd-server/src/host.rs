@@ -392,7 +392,7 @@ pub struct DeviceFacts {
 }
 
 /// A virtual switch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SwitchSpec {
     /// Name.
     pub name: String,
@@ -403,7 +403,7 @@ pub struct SwitchSpec {
 }
 
 /// A port group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PortGroupSpec {
     /// Name.
     pub name: String,

@@ -71,6 +71,17 @@ pub(crate) struct Settings {
     pub(crate) autostart_order: Vec<String>,
     /// Policies of services that are not the usual.
     pub(crate) policies: BTreeMap<String, crate::model::ServicePolicy>,
+    /// Switches and port groups, once they were changed here: the network server forgets them with the host's restart.
+    pub(crate) networks: Option<Networks>,
+}
+
+/// Switches and port groups of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Networks {
+    pub(crate) switches: Vec<crate::host::SwitchSpec>,
+    pub(crate) groups: Vec<crate::host::PortGroupSpec>,
+    /// Port groups and switches that were removed, which the image may bring back.
+    pub(crate) removed: Vec<String>,
 }
 
 impl Settings {
@@ -102,6 +113,7 @@ impl Default for Settings {
             autostart_delay: 0,
             autostart_order: Vec::new(),
             policies: BTreeMap::new(),
+            networks: None,
         }
     }
 }

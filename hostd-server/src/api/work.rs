@@ -175,6 +175,7 @@ pub(super) async fn resume(api: &Rc<Api>) {
         .collect();
     super::operations::vms::take_in(api).await;
     super::operations::system::apply_settings(api).await;
+    super::operations::network::apply_networks(api).await;
     for number in open {
         forget_old_name(api, number).await;
         let (task, kept) = {

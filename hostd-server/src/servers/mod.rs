@@ -325,24 +325,24 @@ impl Host for Servers {
         now(Network.switches())
     }
 
-    fn set_switch<'a>(&'a self, _name: &'a str, _spec: &'a SwitchSpec) -> Reply<'a, ()> {
-        cannot(network::FIXED)
+    fn set_switch<'a>(&'a self, _name: &'a str, spec: &'a SwitchSpec) -> Reply<'a, ()> {
+        now(Network.set_switch(spec))
     }
 
-    fn remove_switch<'a>(&'a self, _name: &'a str) -> Reply<'a, ()> {
-        cannot(network::FIXED)
+    fn remove_switch<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        now(Network.remove_switch(name))
     }
 
     fn port_groups(&self) -> Reply<'_, Vec<PortGroupSpec>> {
-        now(Ok(network::port_groups()))
+        now(Network.port_groups())
     }
 
-    fn set_port_group<'a>(&'a self, _name: &'a str, _spec: &'a PortGroupSpec) -> Reply<'a, ()> {
-        cannot(network::FIXED)
+    fn set_port_group<'a>(&'a self, _name: &'a str, spec: &'a PortGroupSpec) -> Reply<'a, ()> {
+        now(Network.set_port_group(spec))
     }
 
-    fn remove_port_group<'a>(&'a self, _name: &'a str) -> Reply<'a, ()> {
-        cannot(network::FIXED)
+    fn remove_port_group<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        now(Network.remove_port_group(name))
     }
 
     fn interfaces(&self) -> Reply<'_, Vec<InterfaceSpec>> {

@@ -1,41 +1,24 @@
-//! The network server: network cards. Its switch cannot be asked or changed by messages, so what it has is told as it is built in.
+//! The network server: network cards, switches and port groups.
 
 use super::{Answer, LIST, failed, server};
 use alloc::{
     format,
     string::{String, ToString},
-    vec,
     vec::Vec,
 };
 use core::net::{Ipv4Addr, Ipv6Addr};
 use tessera_hostd::host::{InterfaceSpec, NicFacts, PortGroupSpec, SwitchSpec};
 use tessera_proto::{
-    collect,
+    CallError, collect,
     network::{Client, NicInfo, NicState},
+    switch::{self, Group, GroupInfo, Security, Settings, SwitchInfo},
 };
+use tessera_rt::Connection;
 
 /// How long it may take: a card that is slow to start, with others before it.
 const PATIENCE: u64 = 30_000;
-/// The switch that there is.
-const SWITCH: &str = "vSwitch0";
-/// Why it cannot be changed.
-pub const FIXED: &str = "Switches and port groups of this host cannot be changed while it runs";
-
 /// The port group of the host's own interface.
 pub const MANAGEMENT: &str = "Management Network";
-
-fn port_group(name: &str) -> PortGroupSpec {
-    PortGroupSpec {
-        name: name.into(),
-        switch: SWITCH.into(),
-        ..PortGroupSpec::default()
-    }
-}
-
-/// Port groups.
-pub fn port_groups() -> Vec<PortGroupSpec> {
-    vec![port_group("VM Network"), port_group(MANAGEMENT)]
-}
 
 /// An address as people write it.
 fn mac(mac: [u8; 6]) -> String {
@@ -58,7 +41,10 @@ pub fn interface(address: [u8; 6], ipv4: Option<(Ipv4Addr, u8)>, ipv6: &[Ipv6Add
     }
 }
 
+type Switches = switch::Client<Connection>;
+
 /// The network server.
+#[derive(Clone, Copy)]
 pub struct Network;
 
 impl Network {
@@ -90,12 +76,102 @@ impl Network {
         Ok(self.cards()?.iter().fold((0, 0), sum))
     }
 
+    /// Does something with the switches; `what` says what for.
+    fn ask<T>(self, what: &str, act: impl FnOnce(&mut Switches) -> Result<T, CallError>) -> Answer<T> {
+        let mut client = switch::Client(server("net", PATIENCE)?);
+        act(&mut client).map_err(|error| failed(what, &error))
+    }
+
+    fn all_switches(self) -> Answer<Vec<SwitchInfo>> {
+        self.ask("The switches cannot be listed", |client| {
+            collect(LIST, |first| client.switches(first))
+        })
+    }
+
+    fn all_groups(self) -> Answer<Vec<GroupInfo>> {
+        self.ask("The port groups cannot be listed", |client| {
+            collect(LIST, |first| client.groups(first))
+        })
+    }
+
+    /// Switches.
     pub fn switches(self) -> Answer<Vec<SwitchSpec>> {
-        let cards = self.cards()?;
-        Ok(vec![SwitchSpec {
-            name: SWITCH.into(),
-            mtu: cards.iter().map(|card| card.mtu).min().unwrap_or(1500),
-            uplinks: cards.into_iter().map(|card| card.name).collect(),
-        }])
+        let spec = |info: SwitchInfo| SwitchSpec {
+            name: info.settings.name,
+            mtu: info.settings.mtu.into(),
+            uplinks: info.uplinks,
+        };
+        Ok(self.all_switches()?.into_iter().map(spec).collect())
+    }
+
+    /// Makes a switch, or changes the one of that name; what hostd does not know of it stays.
+    pub fn set_switch(self, spec: &SwitchSpec) -> Answer<()> {
+        let known = self.all_switches()?.into_iter().find(|one| one.settings.name == spec.name);
+        let (mut settings, linked) = match &known {
+            Some(known) => (known.settings.clone(), known.uplinks.clone()),
+            None => (Settings::new(&spec.name), Vec::new()),
+        };
+        settings.mtu = u16::try_from(spec.mtu).unwrap_or(u16::MAX);
+        self.ask("The switch cannot be set", |client| {
+            match known {
+                Some(_) => client.change_switch(settings)?,
+                None => client.create_switch(settings)?,
+            }
+            for gone in linked.iter().filter(|card| !spec.uplinks.contains(card)) {
+                client.unlink(&spec.name, gone)?;
+            }
+            for new in spec.uplinks.iter().filter(|card| !linked.contains(card)) {
+                client.link(&spec.name, new)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes a switch.
+    pub fn remove_switch(self, name: &str) -> Answer<()> {
+        self.ask("The switch cannot be removed", |client| client.remove_switch(name))
+    }
+
+    /// Port groups.
+    pub fn port_groups(self) -> Answer<Vec<PortGroupSpec>> {
+        let spec = |info: GroupInfo| PortGroupSpec {
+            name: info.group.name,
+            switch: info.switch,
+            vlan: info.group.vlan,
+            promiscuous: info.security.promiscuous,
+            mac_changes: info.security.mac_changes,
+            forged_transmits: info.security.forged_transmits,
+        };
+        Ok(self.all_groups()?.into_iter().map(spec).collect())
+    }
+
+    /// Makes a port group, or changes the one of that name; what hostd does not know of it stays.
+    pub fn set_port_group(self, spec: &PortGroupSpec) -> Answer<()> {
+        let known = self.all_groups()?.into_iter().find(|one| one.group.name == spec.name);
+        let security = Security {
+            promiscuous: spec.promiscuous,
+            forged_transmits: spec.forged_transmits,
+            mac_changes: spec.mac_changes,
+        };
+        let group = Group {
+            name: spec.name.clone(),
+            vlan: spec.vlan,
+            security: match &known {
+                // It goes on with its switch's.
+                Some(known) if known.group.security.is_none() && known.security == security => None,
+                _ => Some(security),
+            },
+            shaping: known.as_ref().and_then(|known| known.group.shaping),
+            teaming: known.as_ref().and_then(|known| known.group.teaming.clone()),
+        };
+        self.ask("The port group cannot be set", |client| match known {
+            Some(_) => client.change_group(group),
+            None => client.create_group(&spec.switch, group),
+        })
+    }
+
+    /// Removes a port group.
+    pub fn remove_port_group(self, name: &str) -> Answer<()> {
+        self.ask("The port group cannot be removed", |client| client.remove_group(name))
     }
 }

@@ -1,6 +1,6 @@
 //! The operations, by what they are about.
 
-mod network;
+pub(super) mod network;
 pub(super) mod screen;
 mod security;
 mod storage;

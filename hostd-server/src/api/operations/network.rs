@@ -3,7 +3,8 @@
 use super::{ListQuery, NoQuery, page, route};
 use crate::{
     api::{
-        ApiError, Call, Needs,
+        Api, ApiError, Call, Needs,
+        data::Networks,
         route::{Created, Json, Route},
     },
     host::{InterfaceSpec, PortGroupSpec, SwitchSpec},
@@ -15,6 +16,7 @@ use crate::{
 };
 use alloc::{
     format,
+    rc::Rc,
     string::{String, ToString},
     vec::Vec,
 };
@@ -202,6 +204,73 @@ async fn groups(call: &Call) -> Result<Vec<PortGroup>> {
         .collect())
 }
 
+/// Keeps the host's switches and port groups as they are now, and that one of them was removed.
+async fn keep_networks(call: &Call, removed: Option<&str>) -> Result<()> {
+    let (switches, groups) = (call.api.host.switches().await?, call.api.host.port_groups().await?);
+    let before = call.api.data.borrow().settings.networks.clone().unwrap_or_default();
+    let there = |name: &str| switches.iter().any(|one| one.name == name) || groups.iter().any(|one| one.name == name);
+    let mut gone = before.removed;
+    gone.extend(removed.map(Into::into));
+    gone.retain(|name| !there(name));
+    gone.sort();
+    gone.dedup();
+    let networks = Networks {
+        switches,
+        groups,
+        removed: gone,
+    };
+    let changes = {
+        let mut data = call.api.data.borrow_mut();
+        data.settings.networks = Some(networks);
+        data.keep_settings()
+    };
+    Ok(call.api.commit(changes).await?)
+}
+
+/// At the start: makes the host's switches and port groups what was kept. What cannot be done stays as it is, and is told.
+pub(in crate::api) async fn apply_networks(api: &Rc<Api>) {
+    let Some(kept) = api.data.borrow().settings.networks.clone() else {
+        return;
+    };
+    let host = &api.host;
+    let tell = |what: &str, name: &str, error: &crate::host::HostError| {
+        host.announce(&format!("{what} {name} is not as it was kept: {}", error.message))
+    };
+    let (Ok(switches), Ok(groups)) = (host.switches().await, host.port_groups().await) else {
+        return host.announce("The network server does not answer: switches are as the image has them");
+    };
+    // First what is to go: it may hold uplinks that others are to have.
+    for old in groups.iter().filter(|old| kept.removed.contains(&old.name)) {
+        if let Err(error) = host.remove_port_group(&old.name).await {
+            tell("Port group", &old.name, &error);
+        }
+    }
+    for old in &switches {
+        let new = kept.switches.iter().find(|switch| switch.name == old.name);
+        let result = match new {
+            None if kept.removed.contains(&old.name) => host.remove_switch(&old.name).await,
+            None => continue,
+            Some(new) => {
+                let uplinks = old.uplinks.iter().filter(|uplink| new.uplinks.contains(uplink)).cloned().collect();
+                host.set_switch(&old.name, &SwitchSpec { uplinks, ..new.clone() }).await
+            }
+        };
+        if let Err(error) = result {
+            tell("Switch", &old.name, &error);
+        }
+    }
+    for switch in &kept.switches {
+        if let Err(error) = host.set_switch(&switch.name, switch).await {
+            tell("Switch", &switch.name, &error);
+        }
+    }
+    for group in &kept.groups {
+        if let Err(error) = host.set_port_group(&group.name, group).await {
+            tell("Port group", &group.name, &error);
+        }
+    }
+}
+
 async fn list_switches(call: Call, query: ListQuery, (): ()) -> Result<Json<Page<VirtualSwitch>>> {
     Ok(page(switches(&call).await?, &query))
 }
@@ -247,6 +316,7 @@ async fn create_switch(call: Call, _: NoQuery, Json(made): Json<SwitchCreate>) -
     }
     check_uplinks(&call, &spec.uplinks, &spec.name).await?;
     call.api.host.set_switch(&spec.name, &spec).await?;
+    keep_networks(&call, None).await?;
     let found = switches(&call)
         .await?
         .into_iter()
@@ -265,6 +335,7 @@ async fn edit_switch(call: Call, _: NoQuery, Json(change): Json<SwitchPatch>) ->
     };
     check_uplinks(&call, &spec.uplinks, &spec.name).await?;
     call.api.host.set_switch(&spec.name, &spec).await?;
+    keep_networks(&call, None).await?;
     call.api.tell("network", &old.id, "updated");
     Ok(Json(switch_of(&call, &old.id).await?))
 }
@@ -275,6 +346,7 @@ async fn delete_switch(call: Call, _: NoQuery, (): ()) -> Result<()> {
         return Err(ApiError::conflict(format!("{} has port groups", old.name)));
     }
     call.api.host.remove_switch(&old.name).await?;
+    keep_networks(&call, Some(&old.name)).await?;
     call.api.tell("network", &old.id, "removed");
     Ok(())
 }
@@ -323,6 +395,7 @@ async fn create_group(call: Call, _: NoQuery, Json(made): Json<PortGroupCreate>)
     });
     let spec = group_spec(&made.name, switch.name, made.vlan.map_or(0, |vlan| vlan.get32()), &security);
     call.api.host.set_port_group(&spec.name, &spec).await?;
+    keep_networks(&call, None).await?;
     let found = groups(&call)
         .await?
         .into_iter()
@@ -342,6 +415,7 @@ async fn edit_group(call: Call, _: NoQuery, Json(change): Json<PortGroupPatch>) 
         &change.security.unwrap_or(old.security),
     );
     call.api.host.set_port_group(&old.name, &spec).await?;
+    keep_networks(&call, None).await?;
     call.api.tell("network", &old.id, "updated");
     Ok(Json(group_of(&call).await?))
 }
@@ -352,6 +426,7 @@ async fn delete_group(call: Call, _: NoQuery, (): ()) -> Result<()> {
         return Err(ApiError::conflict(format!("Machines or interfaces are connected to {}", old.name)));
     }
     call.api.host.remove_port_group(&old.name).await?;
+    keep_networks(&call, Some(&old.name)).await?;
     call.api.tell("network", &old.id, "removed");
     Ok(())
 }

@@ -615,6 +615,7 @@ async fn restore(call: Call, _: NoQuery, Json(backup): Json<Backup>) -> Result<(
 async fn take_settings(api: &Rc<Api>) {
     super::vms::take_in(api).await;
     apply_settings(api).await;
+    super::network::apply_networks(api).await;
 }
 
 async fn licences(call: Call, query: ListQuery, (): ()) -> Result<Json<Page<Licence>>> {
