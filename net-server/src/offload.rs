@@ -79,12 +79,19 @@ fn put(bytes: &mut [u8], at: usize, value: u16) -> Option<()> {
     Some(())
 }
 
-/// The sum of 16-bit words, in ones' complement (RFC 1071).
+/// The sum of 16-bit words, in ones' complement (RFC 1071). Eight bytes at a time, the order of the bytes being put right at the end (RFC 1071, 2).
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks_exact(2);
-    let last = words.remainder().first().map_or(0, |byte| u64::from(*byte) << 8);
-    fold(words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + last)
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    // No overflow: a packet has far less than 2^31 words.
+    let halves = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        (word & 0xffff_ffff) + (word >> 32)
+    };
+    let total = words.iter().map(halves).sum::<u64>() + halves(&last);
+    fold(total).swap_bytes()
 }
 
 /// A sum as 16 bits.

@@ -256,6 +256,10 @@ pub fn table(figures: &[Figure]) -> String {
          `storage.peer.*` is Debian's cloud kernel with KVM, and QEMU 7.2 as the monitor, in the same emulated machine with one processor: virtio-blk on an I/O thread, raw on a whole NVMe device\n\
          (`cache=none,aio=native,discard=unmap`), no file system between, and KVM's polling off (`halt_poll_ns=0`); this is the best that it does. Its snapshot is an internal one of qcow2 by `snapshot_blkdev_internal`,\n\
          of 10 GiB with 1 GiB used. `storage.tessera.*` has the same guest, disks and machine.\n\n\
+         `net.*` are what two guests send each other and outside in 10⁹ executed instructions of the whole machine, counted the same way, the median of three runs: a TCP stream in writes of 128 KiB,\n\
+         one byte there and back over TCP, and 64-byte packets of Linux' packet generator as far as they arrive (tests/guests/netload, tests/guests/initramfs/tests/packets). `net.peer.*` is KVM and QEMU 7.2 with\n\
+         virtio-net, each guest on a tap with vhost, and Linux' bridge with the machine's virtio card; `net.tessera.*` has the same guests, card and machine. Outside is QEMU's user network, which takes no large\n\
+         segments. `net.*.memory` is what a second guest with a disk and a card takes of the host beyond its RAM.\n\n\
          `make bench` measures everything, `make bench ONLY=ipc` a part; `cargo run -p tessera-tests --bin bench -- --write docs/benchmarks.md` writes this page.\n\n\
          | figure | median | unit | min | max | goal | |\n|---|---:|---|---:|---:|---:|---|\n",
     );

@@ -92,6 +92,12 @@ fn read(frame: &[u8], version6: bool, tagged: bool) -> (u32, u8, Vec<u8>) {
 
 proptest! {
     #[test]
+    fn sums_are_those_of_the_words(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let words = bytes.chunks(2).map(|word| u64::from(word[0]) << 8 | u64::from(*word.get(1).unwrap_or(&0)));
+        prop_assert_eq!(sum(&bytes), fold(words.sum()));
+    }
+
+    #[test]
     fn frames_together_are_the_packet(version6: bool, tagged: bool, flags: u8, payload in prop::collection::vec(any::<u8>(), 1..9000), size in 8u16..3000) {
         let packet = tcp(version6, tagged, flags, &payload, size);
         let frames = finished(&packet).unwrap();
