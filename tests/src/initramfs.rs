@@ -68,8 +68,8 @@ const DISK_MODULES: [&str; 6] = [
     "virtio_blk",
 ];
 
-/// Drivers of paravirtual network cards and of VLANs, likewise.
-const NET_MODULES: [&str; 14] = [
+/// Drivers of paravirtual network cards, of VLANs, and of the devices that each machine has, likewise.
+const NET_MODULES: [&str; 17] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
@@ -84,6 +84,9 @@ const NET_MODULES: [&str; 14] = [
     "garp",
     "mrp",
     "8021q",
+    "virtio-rng",
+    "virtio_console",
+    "virtio_balloon",
 ];
 
 /// Builds an archive.

@@ -170,6 +170,18 @@ impl GuestMemory {
         self.read(address).map(u32::from_le_bytes)
     }
 
+    /// Writes a little-endian 16-bit word in one access. `None` unless it is aligned and RAM.
+    #[must_use]
+    pub fn write_u16(&self, address: u64, value: u16) -> Option<()> {
+        let (host, left) = self.find(address)?;
+        if left < 2 || !address.is_multiple_of(2) || host.addr() & 1 != 0 {
+            return None;
+        }
+        // SAFETY: two bytes are valid at `host`, and it is aligned.
+        unsafe { host.cast::<u16>().write_volatile(value.to_le()) };
+        Some(())
+    }
+
     /// Writes a little-endian 32-bit word; in one access if it is aligned. `None` unless all of it is RAM.
     #[inline]
     #[must_use]

@@ -15,7 +15,7 @@ use tessera_proto::{
     storage::{DiskInfo, PartitionInfo},
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
-    vm_control::{Registers, VcpuExits, VmInfo},
+    vm_control::{Registers, VcpuExits, VmInfo, VmMemory},
     vm_manager::{VmConfig, VmSummary},
     vm_screen::ScreenInfo,
 };
@@ -228,6 +228,10 @@ pub trait Host: Networks {
     fn vm_info(&mut self, name: &str) -> Answer<VmInfo>;
     /// Exit counters.
     fn vm_exits(&mut self, name: &str, vcpu: u32) -> Answer<VcpuExits>;
+    /// What it does with its memory.
+    fn vm_memory(&mut self, name: &str) -> Answer<VmMemory>;
+    /// Asks it to do without so many bytes of it.
+    fn vm_set_balloon(&mut self, name: &str, bytes: u64) -> Answer<()>;
     /// Registers.
     fn vm_registers(&mut self, name: &str, vcpu: u32) -> Answer<Registers>;
     /// Presses the reset button.

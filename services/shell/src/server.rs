@@ -16,7 +16,7 @@ use tessera_proto::{
     storage::{self, DiskInfo, PartitionInfo},
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
-    vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo},
+    vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo, VmMemory},
     vm_manager::{self, VmConfig, VmService, VmSummary},
     vm_screen::{self, ScreenInfo},
 };
@@ -401,6 +401,14 @@ impl Host for System {
 
     fn vm_exits(&mut self, name: &str, vcpu: u32) -> Answer<VcpuExits> {
         self.control(name, |vmm| vmm.exits(vcpu))
+    }
+
+    fn vm_memory(&mut self, name: &str) -> Answer<VmMemory> {
+        self.control(name, |vmm| vmm.memory())
+    }
+
+    fn vm_set_balloon(&mut self, name: &str, bytes: u64) -> Answer<()> {
+        self.control(name, |vmm| vmm.set_balloon(bytes))
     }
 
     fn vm_registers(&mut self, name: &str, vcpu: u32) -> Answer<VcpuRegisters> {

@@ -1,7 +1,7 @@
 //! Debian's kernels in virtual machines, up to user land and back to the shell.
 
 use super::Case;
-use crate::{Context, Outcome, Result, ensure, shell::Host, systems::Guest};
+use crate::{Context, Outcome, Result, ensure, linux::succeeds, shell::Host, systems::Guest};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -84,6 +84,13 @@ pub const CASES: &[Case] = &[
         run: clock,
     },
     Case {
+        name: "guest/paravirtual",
+        about: "Debian's drivers get entropy, use the paravirtual console, and give memory up and take it back",
+        minutes: 3,
+        bochs: None,
+        run: paravirtual,
+    },
+    Case {
         name: "guest/as-delivered",
         about: "the delivered image ends at the prompt with `debian` running",
         minutes: 4,
@@ -157,6 +164,72 @@ fn clock(context: &Context) -> Result<Outcome> {
         text.contains("GUEST-CLOCK cpu 0 ok") && text.contains("GUEST-CLOCK cpu 1 ok"),
         "in the guest: {text}"
     );
+    Ok(Outcome::Passed)
+}
+
+fn paravirtual(context: &Context) -> Result<Outcome> {
+    let path = match context.guest_file("initramfs-net.cpio") {
+        Ok(path) => path,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let mut guest = Guest::debian("guest", "");
+    guest.initramfs = Some("drivers");
+    let system = context.product()?.without_machines().file("drivers", &path).guest(&guest);
+    let mut host = context.boot(&system.into(), |config| config.cpus = 1)?;
+    let before = host.neat_command("vm memory guest")?;
+    ensure!(before.contains("no balloon driver"), "before its driver is there: {before}");
+    reaches_user_land(&mut host, "guest")?;
+    let modules = "virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio-rng virtio_console virtio_balloon";
+    succeeds(
+        host.serial(),
+        &format!("for m in {modules}; do insmod /modules/$m.ko || break; done"),
+    )?;
+    // Sixteen bytes that are not all the same, twice not the same.
+    succeeds(
+        host.serial(),
+        "a=$(head -c 16 /dev/hwrng | hexdump -C | head -1); b=$(head -c 16 /dev/hwrng | hexdump -C | head -1); echo $a; [ -n \"$a\" ] && [ \"$a\" != \"$b\" ]",
+    )?;
+    host.serial()
+        .send_line("stty -echo < /dev/hvc0; echo \"to the \"port > /dev/hvc0; read line < /dev/hvc0; echo \"read <$line>\"")?;
+    host.serial().expect("to the port")?;
+    host.serial().send_line("typed for the port")?;
+    host.serial().expect("read <typed for the port>")?;
+    host.leave_console()?;
+    // The guest is asked every ten seconds.
+    let told = host.poll_command("vm memory guest", |text| text.contains("available"))?;
+    ensure!(told.contains("guest's total"), "the guest tells: {told}");
+    let free = |host: &mut Host| -> Result<u64> {
+        host.start_command("vm console guest")?;
+        host.serial()
+            .send_line("echo now $(awk '/^MemFree/ { print $2 }' /proc/meminfo)KiB.")?;
+        let groups = host.serial().expect_line(r"now (\d+)KiB\.")?;
+        host.leave_console()?;
+        Ok(groups[1].parse().unwrap_or(0))
+    };
+    let all = free(&mut host)?;
+    host.neat_command("vm memory guest 64")?;
+    host.poll_command("vm memory guest", |text| {
+        text.contains("64.0 MiB of 64.0 MiB") || text.contains("64 MiB of 64 MiB")
+    })?;
+    let less = free(&mut host)?;
+    ensure!(
+        less + 60 * 1024 < all,
+        "with 64 MiB given up the guest has {less} KiB free, before {all} KiB"
+    );
+    host.neat_command("vm memory guest 0")?;
+    host.poll_command("vm memory guest", |text| text.contains("does without  0"))?;
+    let again = free(&mut host)?;
+    ensure!(again > less + 60 * 1024, "taken back: {again} KiB free, before {less} KiB");
+    let refused = host.command("vm memory guest 100000")?;
+    ensure!(refused.contains("cannot do without"), "more than there is: {refused}");
+    // A machine that is reset has its drivers' devices anew.
+    host.neat_command("vm reset guest")?;
+    reaches_user_land(&mut host, "guest")?;
+    succeeds(
+        host.serial(),
+        &format!("for m in {modules}; do insmod /modules/$m.ko || break; done; head -c 4 /dev/hwrng | hexdump -C"),
+    )?;
+    host.leave_console()?;
     Ok(Outcome::Passed)
 }
 

@@ -20,6 +20,8 @@ use crate::memory::GuestMemory;
 pub trait Console: Sink {
     /// The next byte for the guest, if there is one.
     fn receive(&mut self) -> Option<u8>;
+    /// Whether [`Self::receive`] would answer a byte.
+    fn has_input(&mut self) -> bool;
     /// Whether sent bytes wait for [`Self::flush`].
     fn has_unflushed(&self) -> bool;
     /// What was sent so far is shown now.
@@ -50,6 +52,10 @@ pub struct Chipset<C> {
     fw_cfg: Option<FwCfg>,
     debug: DebugPort,
     console: C,
+    /// The guest last wrote to the console device and not to the serial port: what is typed goes where it reads.
+    typed_to_port: bool,
+    /// The console device's place on the bus.
+    port: Option<usize>,
     /// When the console is flushed, or `u64::MAX`.
     flush_at: u64,
     /// Last byte written to the diagnostic port.
@@ -72,6 +78,8 @@ impl<C: Console> Chipset<C> {
             fw_cfg: None,
             debug: DebugPort::default(),
             console,
+            typed_to_port: false,
+            port: None,
             flush_at: u64::MAX,
             diagnostic: 0,
         }
@@ -101,6 +109,7 @@ impl<C: Console> Chipset<C> {
         self.power = Power::default();
         self.keyboard = Keyboard::new(self.keyboard.is_plugged());
         self.uart = Uart::new();
+        self.typed_to_port = false;
         self.pci.reset();
         self.debug = DebugPort::default();
         if let Some(fw_cfg) = &mut self.fw_cfg {
@@ -196,7 +205,14 @@ impl<C: Console> Chipset<C> {
 
     fn byte_write(&mut self, port: u16, value: u8, now: u64) -> Option<Request> {
         match port {
-            uart::PORT..=0x3ff => self.uart.write(port - uart::PORT, value, &mut self.console),
+            uart::PORT..=0x3ff => {
+                let mut line = SerialLine {
+                    console: &mut self.console,
+                    used: false,
+                };
+                self.uart.write(port - uart::PORT, value, &mut line);
+                self.typed_to_port &= !line.used;
+            }
             0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 => self.pic.write(port, value),
             0x40..=0x43 | 0x61 => self.pit.write(port, value, now),
             0x60 | 0x64 => return self.keyboard.write(port, value),
@@ -264,6 +280,29 @@ impl<C: Console> Chipset<C> {
         {
             self.ioapic.write(offset, value as u32, to);
         }
+    }
+
+    /// The device at this place on the bus is the console device: it is rung when something is typed for it.
+    pub const fn set_port(&mut self, device: usize) {
+        self.port = Some(device);
+    }
+
+    /// The guest wrote to its console device.
+    pub fn show<K: Kick>(&mut self, bytes: &[u8], now: u64, to: &Interrupts<K>) {
+        self.typed_to_port = true;
+        for byte in bytes {
+            self.console.send(*byte);
+        }
+        self.settle(now, to);
+    }
+
+    /// Takes what was typed for the console device: the number of bytes.
+    pub fn typed(&mut self, bytes: &mut [u8]) -> usize {
+        let typed = bytes.iter_mut().map_while(|byte| {
+            let next = if self.typed_to_port { self.console.receive() } else { None };
+            next.map(|next| *byte = next)
+        });
+        typed.count()
     }
 
     /// The bus.
@@ -362,7 +401,15 @@ impl<C: Console> Chipset<C> {
 
     /// Carries the devices' lines to the interrupt controllers and their deadlines to vCPU 0.
     fn settle<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
-        while self.uart.room() > 0
+        if self.typed_to_port {
+            if let Some(port) = self.port
+                && self.console.has_input()
+            {
+                to.ring(port);
+            }
+        }
+        while !self.typed_to_port
+            && self.uart.room() > 0
             && let Some(byte) = self.console.receive()
         {
             self.uart.receive(byte);
@@ -380,6 +427,19 @@ impl<C: Console> Chipset<C> {
         }
         let timers = self.pit.deadline().min(self.rtc.deadline()).min(self.power.deadline(now));
         to.set_chipset_deadline(timers.min(self.flush_at));
+    }
+}
+
+/// The console, with a note of whether it was written to.
+struct SerialLine<'c, C> {
+    console: &'c mut C,
+    used: bool,
+}
+
+impl<C: Console> Sink for SerialLine<'_, C> {
+    fn send(&mut self, byte: u8) {
+        self.used = true;
+        self.console.send(byte);
     }
 }
 
@@ -407,6 +467,9 @@ pub(crate) mod tests {
     impl Console for Terminal {
         fn receive(&mut self) -> Option<u8> {
             self.typed.pop_front()
+        }
+        fn has_input(&mut self) -> bool {
+            !self.typed.is_empty()
         }
         fn has_unflushed(&self) -> bool {
             self.unflushed
@@ -474,6 +537,26 @@ pub(crate) mod tests {
         board.run(500 + FLUSH_AFTER, &to);
         assert!(!board.console.unflushed);
         assert_eq!(to.chipset_deadline(), u64::MAX);
+    }
+
+    #[test]
+    fn what_is_typed_goes_where_the_guest_wrote_last() {
+        let (mut board, to) = board();
+        board.port_write(0x3fa, 1, 1, 0, &to);
+        board.set_port(3);
+        board.console.typed.extend(*b"ab");
+        let mut bytes = [0; 8];
+        assert_eq!(board.typed(&mut bytes), 0, "nothing was written to the device");
+        board.show(b"hvc0> ", 0, &to);
+        assert_eq!(board.console.shown, b"hvc0> ");
+        assert_eq!(to.kicked().rings(), [3]);
+        assert_eq!(board.port_read(0x3f8, 1, 0, &to), 0);
+        assert_eq!((board.typed(&mut bytes), bytes[0], bytes[1]), (2, b'a', b'b'));
+        board.port_write(0x3f8, 1, u32::from(b'#'), 0, &to);
+        board.console.typed.extend(*b"c");
+        assert_eq!(board.typed(&mut bytes), 0);
+        board.run(0, &to);
+        assert_eq!(board.port_read(0x3f8, 1, 0, &to), u32::from(b'c'));
     }
 
     #[test]

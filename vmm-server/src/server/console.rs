@@ -61,6 +61,10 @@ impl Console for RingConsole {
         (self.input.read(&mut byte) == 1).then_some(byte[0])
     }
 
+    fn has_input(&mut self) -> bool {
+        self.input.available() > 0
+    }
+
     fn has_unflushed(&self) -> bool {
         self.unflushed > 0
     }

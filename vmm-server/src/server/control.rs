@@ -2,12 +2,13 @@
 
 use super::devices::Devices;
 use super::host::Kernel;
+use super::local::Local;
 use super::setup::Page;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tessera_abi::vcpu::{ExitReason, VcpuState};
 use tessera_manifest::StartVm;
-use tessera_proto::vm_control::{self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo};
+use tessera_proto::vm_control::{self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory};
 use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::{Vcpu, exit, log, server::Service, sys};
 use tessera_vmm::apic::{Delivery, Message};
@@ -32,6 +33,7 @@ pub struct Control {
     initramfs: Box<dyn File + Send>,
     vcpus: Vec<VcpuHandle>,
     devices: Vec<&'static dyn Devices>,
+    local: &'static Local,
     started: u64,
     failure_logged: bool,
 }
@@ -52,6 +54,7 @@ impl Control {
         [kernel, initramfs]: [Box<dyn File + Send>; 2],
         vcpus: Vec<VcpuHandle>,
         devices: Vec<&'static dyn Devices>,
+        local: &'static Local,
     ) -> Self {
         Self {
             machine,
@@ -60,6 +63,7 @@ impl Control {
             initramfs,
             vcpus,
             devices,
+            local,
             started: 0,
             failure_logged: false,
         }
@@ -250,6 +254,39 @@ impl vm_control::Server for Control {
             level: false,
         };
         self.machine.interrupts.deliver(1 << index, &message, None);
+        Ok(())
+    }
+
+    fn memory(&mut self, _call: &mut Call) -> Result<VmMemory, Failure> {
+        let memory = self.local.memory();
+        Ok(VmMemory {
+            ram: self.machine.memory.end(),
+            target: memory.target,
+            given_up: memory.given_up,
+            free: memory.told.free,
+            total: memory.told.total,
+            available: memory.told.available,
+            caches: memory.told.caches,
+            swapped_in: memory.told.swapped_in,
+            swapped_out: memory.told.swapped_out,
+            major_faults: memory.told.major_faults,
+        })
+    }
+
+    fn set_balloon(&mut self, _call: &mut Call, bytes: u64) -> Result<(), Failure> {
+        self.running()?;
+        let ram = self.machine.memory.end();
+        if bytes > ram {
+            return Err(Failure::new(
+                FailureKind::BadRequest,
+                format_args!(
+                    "the machine has {} MiB of memory and cannot do without {} MiB",
+                    ram >> 20,
+                    bytes >> 20
+                ),
+            ));
+        }
+        self.local.set_target(bytes);
         Ok(())
     }
 }

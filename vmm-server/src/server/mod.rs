@@ -6,6 +6,7 @@ mod console;
 mod control;
 mod devices;
 mod host;
+mod local;
 mod net;
 mod screen;
 mod setup;

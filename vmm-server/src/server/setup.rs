@@ -6,6 +6,7 @@ use super::console::RingConsole;
 use super::control::{Control, VcpuHandle};
 use super::devices::{Devices, Link, Surroundings};
 use super::host::{Kernel, Threads};
+use super::local::Local;
 use super::net::Nics;
 use super::screen;
 use super::storage::Disks;
@@ -152,12 +153,15 @@ pub fn build() -> Result<Control, String> {
         };
         devices.push(CdRom::connect(machine, start_vm, medium)?);
     }
+    let local = Local::start(&around, start_vm)?;
+    devices.push(local);
     Ok(Control::new(
         machine,
         start_vm,
         [kernel, boot_file::open(start_vm.config.initramfs.as_ref(), BootFile::Initramfs)?],
         handles,
         devices,
+        local,
     ))
 }
 

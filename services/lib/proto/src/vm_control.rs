@@ -122,6 +122,31 @@ pub struct Registers {
     pub code: Vec<u8>,
 }
 
+/// What a machine has of its memory, in bytes. What only the guest knows comes from its balloon driver, every 10 s; none without one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmMemory {
+    /// RAM.
+    pub ram: u64,
+    /// The guest is asked to do without this much.
+    pub target: u64,
+    /// It does without this much.
+    pub given_up: u64,
+    /// Not used for anything.
+    pub free: Option<u64>,
+    /// All that the guest's system manages.
+    pub total: Option<u64>,
+    /// Could be had without swapping.
+    pub available: Option<u64>,
+    /// Holds copies of what is on disks.
+    pub caches: Option<u64>,
+    /// Brought in from swap since the start.
+    pub swapped_in: Option<u64>,
+    /// Written out to swap since the start.
+    pub swapped_out: Option<u64>,
+    /// Page faults that waited for a disk, since the start: a number.
+    pub major_faults: Option<u64>,
+}
+
 interface! {
     /// Looks into one virtual machine and controls it.
     vm_control = 4;
@@ -138,4 +163,8 @@ interface! {
     4 once fn reset() -> ();
     /// Sends a non-maskable interrupt to a virtual processor, so that a stuck guest shows where it is.
     5 once fn inject_nmi(vcpu: u32) -> ();
+    /// How much memory the guest uses and does without.
+    6 idempotent fn memory() -> VmMemory;
+    /// Asks the guest to do without this many bytes of its memory; its balloon driver follows as far as it can.
+    7 idempotent fn set_balloon(bytes: u64) -> ();
 }

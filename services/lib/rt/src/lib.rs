@@ -17,6 +17,7 @@ pub mod logger;
 pub mod message;
 #[cfg(target_os = "tessera")]
 pub mod panic;
+pub mod random;
 mod regions;
 pub mod server;
 mod slot_table;

@@ -79,6 +79,8 @@ const SHOWING: &[&str] = &[
     "vm info broken",
     "vm exits debian",
     "vm exits debian 1",
+    "vm memory debian",
+    "vm memory debian 64",
     "vm regs debian",
     "vm regs debian 1",
     "vm screen debian",

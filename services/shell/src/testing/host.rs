@@ -19,7 +19,7 @@ use tessera_proto::{
         SystemInfo, ThreadInfo, ThreadState, WriteExecute,
     },
     vm_console::ConsoleChunk,
-    vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo},
+    vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory},
     vm_manager::{FilePlace, VmConfig, VmState, VmSummary},
     vm_memory::{DiskConfig, DiskPlace},
     vm_screen::ScreenInfo,
@@ -598,6 +598,20 @@ impl Host for FakeHost {
             guest_ticks: u64::MAX,
             injected: 7,
         })
+    }
+
+    fn vm_memory(&mut self, _name: &str) -> Answer<VmMemory> {
+        self.answer(VmMemory {
+            ram: u64::MAX,
+            target: 1 << 20,
+            total: Some(200 << 20),
+            major_faults: Some(u64::MAX),
+            ..VmMemory::default()
+        })
+    }
+
+    fn vm_set_balloon(&mut self, _name: &str, _bytes: u64) -> Answer<()> {
+        self.answer(())
     }
 
     fn vm_registers(&mut self, _name: &str, _vcpu: u32) -> Answer<Registers> {

@@ -138,8 +138,9 @@ impl Pci {
 
     /// Adds a virtio device; false if there are [`MAX_DEVICES`], or not enough bits for its queues.
     pub fn add(&mut self, config: DeviceConfig) -> bool {
-        let queues: u32 = self.devices.iter().map(|device| u32::from(device.config().queues)).sum();
-        if self.devices.len() == MAX_DEVICES || queues + u32::from(config.queues) > MAX_SIGNALS {
+        let bits = |config: &DeviceConfig| if config.local { 0 } else { u32::from(config.queues) };
+        let queues: u32 = self.devices.iter().map(|device| bits(device.config())).sum();
+        if self.devices.len() == MAX_DEVICES || queues + bits(&config) > MAX_SIGNALS {
             return false;
         }
         let index = self.devices.len() as u8;

@@ -71,6 +71,8 @@ pub fn config(disk: &Disk) -> DeviceConfig {
         features,
         queues,
         space,
+        local: false,
+        writable: 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Virtio devices over PCI (virtio 1.2): the register file is here, what stands behind the queues is served by another server, straight from the guest's memory.
 
 pub mod block;
+pub mod local;
 pub mod net;
 mod registers;
 mod transport;
@@ -38,6 +39,10 @@ pub struct DeviceConfig {
     pub queues: u16,
     /// Its own configuration space.
     pub space: [u8; CONFIG_LENGTH],
+    /// The monitor itself works at the queues ([`local`]): they need no bits in vCPU threads' signals.
+    pub local: bool,
+    /// A bit for each byte of `space` that the driver may write.
+    pub writable: u64,
 }
 
 /// Features that concern every device (virtio 1.2, chapter 6).

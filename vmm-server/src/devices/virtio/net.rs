@@ -73,6 +73,8 @@ pub fn config(nic: &Nic) -> DeviceConfig {
         features,
         queues: 2 * pairs + 1,
         space,
+        local: false,
+        writable: 0,
     };
     set_status(&mut config, nic.link, false);
     config

@@ -211,6 +211,10 @@ impl VirtioPci {
             return;
         }
         let tell = match offset {
+            OWN..TABLE => {
+                self.write_own((offset - OWN) as usize, width, value);
+                false
+            }
             COMMON..ISR => self.registers.write(offset, width, value, &self.config, self.msix.count()),
             TABLE..PENDING => self.write_table(offset - TABLE, width, value, to),
             _ => false,
@@ -220,6 +224,15 @@ impl VirtioPci {
         }
         if tell {
             to.wake_link();
+        }
+    }
+
+    fn write_own(&mut self, start: usize, width: u8, value: u64) {
+        let bytes = value.to_le_bytes();
+        for (at, byte) in (start..CONFIG_LENGTH).zip(&bytes[..usize::from(width.min(8))]) {
+            if self.config.writable >> at & 1 != 0 {
+                self.config.space[at] = *byte;
+            }
         }
     }
 
@@ -251,7 +264,7 @@ impl VirtioPci {
     #[must_use]
     pub fn queue_of(&self, bit: u32) -> Option<u16> {
         let queue = bit.checked_sub(self.first_signal)? as u16;
-        (queue < self.config.queues).then_some(queue)
+        (!self.config.local && queue < self.config.queues).then_some(queue)
     }
 
     /// What a queue's interrupt sends, if it goes out as a message and nothing masks it: the first vCPU that it is for, and the vector if it can be routed there without the monitor.
@@ -281,6 +294,9 @@ impl VirtioPci {
 
     /// Routes each queue's bit to its vector where it is signalled, or to the monitor.
     fn reroute<K: Kick>(&mut self, to: &Interrupts<K>) {
+        if self.config.local {
+            return;
+        }
         let serving = matches!(self.registers.service(), Service::Serving | Service::Wanted { .. });
         for queue in 0..self.config.queues {
             let number = usize::from(queue);

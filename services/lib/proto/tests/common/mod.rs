@@ -649,6 +649,24 @@ impl vm_control::Server for Example {
             injected: 4,
         })
     }
+    fn memory(&mut self, _: &mut Call) -> Result<VmMemory, Failure> {
+        self.note("memory")?;
+        Ok(VmMemory {
+            ram: 1,
+            target: 2,
+            given_up: 3,
+            free: Some(4),
+            total: Some(5),
+            available: None,
+            caches: Some(300),
+            swapped_in: None,
+            swapped_out: Some(6),
+            major_faults: None,
+        })
+    }
+    fn set_balloon(&mut self, _: &mut Call, bytes: u64) -> Result<(), Failure> {
+        self.note(format!("set_balloon {bytes}"))
+    }
     fn registers(&mut self, _: &mut Call, vcpu: u32) -> Result<Registers, Failure> {
         self.note(format!("registers {vcpu}"))?;
         let segment = SegmentRegister {
@@ -1180,6 +1198,8 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_control.power_button());
     call!(vm_control.reset());
     call!(vm_control.inject_nmi(3));
+    call!(vm_control.memory());
+    call!(vm_control.set_balloon(1 << 20));
     call!(vm_console.attach([21]));
     call!(vm_console.detach());
     call!(vm_console.read(299));
