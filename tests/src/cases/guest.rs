@@ -207,19 +207,17 @@ fn paravirtual(context: &Context) -> Result<Outcome> {
         Ok(groups[1].parse().unwrap_or(0))
     };
     let all = free(&mut host)?;
-    host.neat_command("vm memory guest 64")?;
-    host.poll_command("vm memory guest", |text| {
-        text.contains("64.0 MiB of 64.0 MiB") || text.contains("64 MiB of 64 MiB")
-    })?;
+    host.neat_command("vm memory guest 32")?;
+    host.poll_command("vm memory guest", |text| text.contains("32 MiB of 32 MiB"))?;
     let less = free(&mut host)?;
     ensure!(
-        less + 60 * 1024 < all,
-        "with 64 MiB given up the guest has {less} KiB free, before {all} KiB"
+        less + 28 * 1024 < all,
+        "with 32 MiB given up the guest has {less} KiB free, before {all} KiB"
     );
     host.neat_command("vm memory guest 0")?;
     host.poll_command("vm memory guest", |text| text.contains("does without  0"))?;
     let again = free(&mut host)?;
-    ensure!(again > less + 60 * 1024, "taken back: {again} KiB free, before {less} KiB");
+    ensure!(again > less + 28 * 1024, "taken back: {again} KiB free, before {less} KiB");
     let refused = host.command("vm memory guest 100000")?;
     ensure!(refused.contains("cannot do without"), "more than there is: {refused}");
     // A machine that is reset has its drivers' devices anew.
