@@ -547,7 +547,8 @@ fn files(system: &System, diagnostics: &mut Diagnostics) {
             .iter()
             .any(|vm| vm.kernel.value == name.value || [&vm.initramfs, &vm.cdrom].into_iter().flatten().any(|file| file.value == name.value))
             // A machine that is made later may begin with it.
-            || [Firmware::Bios, Firmware::Uefi].iter().any(|firmware| firmware.file() == name.value);
+            || [Firmware::Bios, Firmware::Uefi].iter().any(|firmware| firmware.file() == name.value)
+            || name.value == "vga-bios";
         if !by_vm && !all_grants(system).any(|(_, grant)| grant.need == Need::File(name.value.clone())) {
             let message = format!("nobody uses the file `{}`", name.value);
             diagnostics.push(Diagnostic::warning(

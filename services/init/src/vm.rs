@@ -401,6 +401,12 @@ impl Machines {
                     add(name, source, length, false);
                 }
             }
+            let rom = tessera_screen::ROM;
+            // An image may go without: firmware that shows nothing on a screen has its serial port.
+            if config.display && config.firmware.is_some() && manifest.files.iter().any(|file| file.name == rom) {
+                let (source, length) = file_source(manifest, rom)?;
+                add(rom, source, length, false);
+            }
         }
         Ok(granted)
     }

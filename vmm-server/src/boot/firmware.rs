@@ -58,10 +58,14 @@ pub fn load(memory: &GuestMemory, file: &dyn File) -> Result<Start, LoadError> {
     Ok(Start::Firmware)
 }
 
-/// What the firmware of a machine with that much RAM, not counting its flash memory, is told.
+/// What the firmware of a machine with that much RAM, not counting its flash memory, is told. `rom` is the graphics card's own firmware, or empty.
 #[must_use]
-pub fn describe(memory: &GuestMemory, vcpus: usize) -> FwCfg {
+pub fn describe(memory: &GuestMemory, vcpus: usize, rom: &[u8]) -> FwCfg {
     let mut fw_cfg = FwCfg::new(vcpus);
+    if !rom.is_empty() && memory.has_hole() {
+        // Found by the card's identity, as if it were in its ROM (SeaBIOS, `lookup_hardcode`).
+        fw_cfg.add("pci1234,1111.rom", rom);
+    }
     fw_cfg.add("etc/e820", &memory_map(memory));
     // SeaBIOS shows its screen on the serial port, too.
     fw_cfg.add("etc/sercon-port", &u64::from(uart::PORT).to_le_bytes());
@@ -111,6 +115,23 @@ mod tests {
         let map = memory_map(&memory);
         assert_eq!(map.len(), 40);
         assert_eq!(map[8..20], [0, 0, 0x1c, 1, 0, 0, 0, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_screen_has_its_own_firmware() {
+        let names = |screen: bool, rom: &[u8]| {
+            let mut memory = ram(&[16 << 20]);
+            if screen {
+                memory.set_hole(0xa_0000, 0xc_0000);
+            }
+            let mut fw_cfg = describe(&memory, 1, rom);
+            // The directory, byte by byte.
+            fw_cfg.write(0x510, 2, 0x19);
+            let directory: Vec<u8> = (0..1024).map(|_| fw_cfg.read(0x511, 1) as u8).collect();
+            directory.windows(16).any(|window| window == b"pci1234,1111.rom")
+        };
+        assert!(names(true, &[0x55, 0xaa]));
+        assert!(!names(false, &[0x55, 0xaa]) && !names(true, &[]));
     }
 
     #[test]

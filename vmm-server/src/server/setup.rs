@@ -121,7 +121,7 @@ pub fn build() -> Result<Control, String> {
         machine.chipset().add_display(screen::attach(guest)?);
     }
     if firmware {
-        let fw_cfg = firmware::describe(&machine.memory, vcpus);
+        let fw_cfg = firmware::describe(&machine.memory, vcpus, boot_file::mapped(tessera_screen::ROM)?);
         machine.chipset().add_firmware(fw_cfg, machine.memory.usable_end());
     }
     let mut handles = Vec::new();

@@ -17,5 +17,7 @@ pub const VIDEO: &str = "screen.video";
 pub const REGISTERS: &str = "screen.registers";
 /// Grant: the ring of [`Event`]s.
 pub const INPUT: &str = "screen.input";
+/// File of the image, and grant of the monitor of a machine with firmware: the graphics card's own firmware.
+pub const ROM: &str = "vga-bios";
 /// Bytes of the video RAM.
 pub const VIDEO_BYTES: u64 = 16 << 20;
