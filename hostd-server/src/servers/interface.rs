@@ -1,7 +1,7 @@
 //! The host's own interface: how it is set, and that a setting which cuts everybody off does not last.
 
 use super::Answer;
-use alloc::{boxed::Box, format, rc::Rc, vec};
+use alloc::{boxed::Box, rc::Rc, vec};
 use core::cell::RefCell;
 use tessera_hostd::{
     host::{Failure, HostError, InterfaceSpec},
@@ -136,7 +136,7 @@ impl Interface {
             let kept = serde_json::to_vec(&trial.new).unwrap_or_default();
             match own.store.commit(vec![Change::Put(KEY.into(), kept)]).await {
                 Ok(()) => log::info!("the interface's setting holds"),
-                Err(error) => log::error!("{}", format!("the interface's setting is lost with a restart: {error:?}")),
+                Err(error) => log::error!("the interface's setting is lost with a restart: {error:?}"),
             }
         }));
     }
