@@ -248,7 +248,12 @@ impl init::Server for Root {
 
     fn bus_master(&mut self, call: &mut Call, device: u32) -> Result<(), Failure> {
         let caller = self.caller(call)?;
-        self.devices.bus_master(caller, device)
+        self.devices.bus_master(caller, device, true)
+    }
+
+    fn no_bus_master(&mut self, call: &mut Call, device: u32) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        self.devices.bus_master(caller, device, false)
     }
 
     fn device_memory(&mut self, call: &mut Call, pages: u32) -> Result<(), Failure> {

@@ -208,16 +208,17 @@ impl Devices {
         Registers::map(memory, place, length).ok()
     }
 
-    /// Lets the `number`th function of a server access memory: the server has reset it.
+    /// Lets the `number`th function of a server access memory, which the server has reset; or not any more.
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn bus_master(&self, server: usize, number: u32) -> Result<(), Failure> {
+    pub fn bus_master(&self, server: usize, number: u32, may: bool) -> Result<(), Failure> {
         let missing = || Failure::new(FailureKind::NotFound, format_args!("the server holds no device {number}"));
         let mut held = self.entries.iter().filter(|entry| entry.holder == Some(server));
         let entry = held.nth(number as usize).ok_or_else(missing)?;
         let space = self.spaces.get(entry.space).ok_or_else(missing)?;
-        change_command(space, entry.function.address, command::BUS_MASTER, 0);
+        let (set, clear) = if may { (command::BUS_MASTER, 0) } else { (0, command::BUS_MASTER) };
+        change_command(space, entry.function.address, set, clear);
         Ok(())
     }
 

@@ -56,6 +56,8 @@ pub trait Platform {
     /// # Errors
     /// init's refusal.
     fn allow_memory_access(&self) -> Result<(), &'static str>;
+    /// Takes the access away: the device does not stop when it is told to, and what it was given is to be used by others. To be called before any of that is said to have ended.
+    fn deny_memory_access(&self);
 }
 
 /// Waits until `done` says so, or `milliseconds` have passed. Answers which.

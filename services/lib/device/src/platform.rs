@@ -15,7 +15,7 @@ use tessera_rt::{
         Error, PAGE_SIZE,
         object::{Rights, frame},
     },
-    log,
+    exit, log,
     manifest::{StartDevice, StartRange, slots},
     slots as free_slots, start, time, vm,
 };
@@ -68,6 +68,14 @@ impl Platform for System {
         let mut init = init::Client(Connection::new(Endpoint::new(slots::INIT)));
         init.bus_master(self.device)
             .map_err(|_| "init does not let the device access memory")
+    }
+
+    fn deny_memory_access(&self) {
+        let mut init = init::Client(Connection::new(Endpoint::new(slots::INIT)));
+        if init.no_bus_master(self.device).is_err() {
+            // Its memory must not be used by others then. init takes the access away when this server ends.
+            exit(1, "a device that does not stop keeps its access to memory");
+        }
     }
 }
 

@@ -124,6 +124,10 @@ impl Platform for Machine {
         self.allowed.set(true);
         Ok(())
     }
+
+    fn deny_memory_access(&self) {
+        self.allowed.set(false);
+    }
 }
 
 /// Registers that lie now and then, and scribble over memory.

@@ -51,4 +51,6 @@ interface! {
     /// Gives a Frame of zeroed memory, contiguous, in which the server's PCI functions may work. It stays init's own, since a device may be writing into it, and is taken back when the server ends; the manifest bounds how much a
     /// server gets (`device-memory`).
     5 once fn device_memory(pages: u32) gives 1 -> ();
+    /// Takes a PCI function's access to memory away again: the server cannot make it stop, and what it was told to do to memory is over.
+    6 idempotent fn no_bus_master(device: u32) -> ();
 }

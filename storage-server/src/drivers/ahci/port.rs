@@ -105,6 +105,7 @@ pub enum Attached {
 /// The port.
 pub struct Port {
     name: String,
+    platform: Rc<dyn Platform>,
     registers: Rc<dyn Registers>,
     base: u64,
     list: DmaBuffer,
@@ -162,6 +163,7 @@ impl Port {
         };
         let mut port = Self {
             name: alloc::format!("port {number}"),
+            platform: common.platform.clone(),
             registers: common.registers.clone(),
             base,
             // 32 headers, and behind them the frames that arrive.
@@ -510,6 +512,10 @@ impl Port {
                 } else if now >= deadline {
                     log::error!("AHCI {}: the device does not come back from its reset", self.name);
                     self.phase = if link & 15 == 0 { Phase::Gone } else { Phase::Failed };
+                    if self.read(register::COMMAND) & RUNNING != 0 {
+                        // The list did not stop either. The other ports lose their access too, and their requests end by taking too long.
+                        self.platform.deny_memory_access();
+                    }
                     self.fail_all(IoError::Gone, done);
                 }
             }

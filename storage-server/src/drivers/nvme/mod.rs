@@ -149,6 +149,7 @@ pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String
         (reason, _) => {
             // Whatever it may still be doing, it does not do it to memory.
             nvme.registers.write32(register::CONFIGURATION, 0);
+            platform.deny_memory_access();
             Err(reason.unwrap_or_else(|| "it does not become ready".into()))
         }
     }
@@ -234,6 +235,8 @@ impl Nvme {
         } else if self.resets > MAX_RESETS {
             log::error!("{}: {why}; resets do not help, it is left alone", self.name);
             self.registers.write32(register::CONFIGURATION, 0);
+            // It may not have stopped.
+            self.platform.deny_memory_access();
             self.phase = Phase::Failed;
             self.draining = Some(IoError::Timeout);
         } else {

@@ -3,12 +3,13 @@
 use super::start;
 use crate::controller::{Operation, Request};
 use crate::drivers::testing::{Machine, Medium, Noisy, SECTORS, device, keeps_what_is_written, run, survives};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tessera_block::IoError;
-use tessera_device::hardware::Registers;
+use tessera_device::hardware::{Platform, Registers};
+use tessera_proto::storage::DiskState;
 
 /// A queue of the controller: address and entries of the submission queue with its completion queue; how far each has come.
 #[derive(Clone, Copy, Default, Debug)]
@@ -31,6 +32,8 @@ struct Model {
     machine: Rc<Machine>,
     medium: Rc<Medium>,
     state: RefCell<State>,
+    /// It neither works nor stops.
+    stuck: Cell<bool>,
 }
 
 impl Model {
@@ -169,6 +172,7 @@ impl Registers for Model {
             0x00 => 0x0a00_003f,
             0x04 => 0x20,
             0x08 => 0x0001_0400,
+            0x1c if self.stuck.get() => 1,
             0x1c => self.state.borrow().registers.get(&0x14).copied().unwrap_or(0) & 1,
             other => self.state.borrow().registers.get(&other).copied().unwrap_or(0),
         }
@@ -176,6 +180,9 @@ impl Registers for Model {
     fn write8(&self, _: u64, _: u8) {}
     fn write16(&self, _: u64, _: u16) {}
     fn write32(&self, offset: u64, value: u32) {
+        if self.stuck.get() {
+            return;
+        }
         if offset >= 0x1000 {
             if (offset - 0x1000).is_multiple_of(8) {
                 self.ring(((offset - 0x1000) / 8) as u16, value as u16);
@@ -208,6 +215,7 @@ fn model() -> (Rc<Machine>, Rc<Medium>, Rc<Model>) {
         machine: machine.clone(),
         medium: medium.clone(),
         state: RefCell::default(),
+        stuck: Cell::new(false),
     };
     (machine, medium, Rc::new(model))
 }
@@ -254,6 +262,24 @@ fn a_command_that_hangs_ends_and_the_controller_works_again() {
         controller.watch(machine.time.get(), &mut |_, _| {});
     }
     assert_eq!(run(&mut *controller, &machine, &Request::FLUSH), Ok(()));
+}
+
+#[test]
+fn what_does_not_stop_loses_its_access_to_memory_before_its_commands_end() {
+    let (machine, _, model) = model();
+    let mut controller = start(&device(&machine, vec![], 0, model.clone()), 0).unwrap();
+    model.stuck.set(true);
+    controller.submit(0, &Request::FLUSH, 7, machine.now()).unwrap();
+    let mut ended = None;
+    for _ in 0..1000 {
+        machine.pause(250);
+        controller.watch(machine.now(), &mut |tag, result| {
+            assert!(!machine.allowed.get(), "the command ends while the controller may still write");
+            ended = Some((tag, result));
+        });
+    }
+    assert_eq!(ended, Some((7, Err(IoError::Timeout))));
+    assert_eq!(controller.unit(0).unwrap().state, DiskState::Failed);
 }
 
 proptest! {

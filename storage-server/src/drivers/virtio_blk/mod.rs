@@ -249,6 +249,11 @@ impl Disk {
             // It still has its queues.
             _ if now < self.reset_until => return,
             _ => {
+                log::error!(
+                    "disk {}: it does not come out of its reset, and loses its access to memory",
+                    self.name
+                );
+                self.platform.deny_memory_access();
                 self.state = DiskState::Failed;
                 IoError::Timeout
             }

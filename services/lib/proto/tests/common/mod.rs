@@ -59,6 +59,9 @@ impl init::Server for Example {
     fn bus_master(&mut self, _: &mut Call, device: u32) -> Result<(), Failure> {
         self.note(format!("bus_master {device}"))
     }
+    fn no_bus_master(&mut self, _: &mut Call, device: u32) -> Result<(), Failure> {
+        self.note(format!("no_bus_master {device}"))
+    }
     fn device_memory(&mut self, call: &mut Call, pages: u32) -> Result<(), Failure> {
         self.note(format!("device_memory {pages}"))?;
         call.give(36);
@@ -1170,6 +1173,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(init.ready());
     call!(init.bus_master(3));
     call!(init.device_memory(16, Slots(55)));
+    call!(init.no_bus_master(3));
     call!(supervisor.system());
     call!(supervisor.servers(300));
     call!(supervisor.threads(2, 3));
