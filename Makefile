@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-storage-long test-net-long system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-storage-long test-net-long system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -242,6 +242,18 @@ test-management-long: image ## Kill hostd (KILLS=100) and cut the power (CUTS=20
 	$(call say,Killing hostd and cutting the power)
 	@$(HOST_CARGO) build --release -p tessera-tests
 	@TESSERA_KILLS=$(or $(KILLS),100) TESSERA_CUTS=$(or $(CUTS),20) TESSERA_WATCHDOG_FACTOR=10 $(HOST_BIN)/system-tests --machine qemu management/state
+
+# Schemathesis comes from PyPI into a folder of its own; EXAMPLES are for each operation and role, 120 make more than 50,000 requests.
+SCHEMATHESIS = $(BUILD)/schemathesis/bin/schemathesis
+EXAMPLES ?= 120
+test-api: $(SCHEMATHESIS) ## Hold the API to its description as each role and as nobody (EXAMPLES=120: takes an hour)
+	@cargo build -q -p tessera-hostd-dev
+	@tests/api/run.py --tool $(abspath $(SCHEMATHESIS)) --server $(abspath $(CARGO_TARGET_DIR)/debug/tessera-hostd-dev) --examples $(EXAMPLES)
+
+$(SCHEMATHESIS):
+	$(call say,Fetching Schemathesis)
+	@python3 -m venv $(BUILD)/schemathesis
+	@$(BUILD)/schemathesis/bin/pip install --quiet 'schemathesis==4.*'
 
 test: setup lint unit system-tests ## Everything that has to hold: setup, lint, unit tests, whole-system tests
 	$(call say,All tests passed)
