@@ -86,14 +86,13 @@ impl<S: Stream> TlsStream<S> {
                         let written = data.encode(&mut self.outgoing[at..]).unwrap_or(0);
                         self.outgoing.truncate(at + written);
                     }
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    // The alert is encoded.
+                    // That was the alert. What else came stays unread: rustls would fail at it anew, and that it does so twice is a panic
+                    // in its debug build.
                     if failure {
                         done = Some(Err(Closed));
                     }
                 }
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::BlockedHandshake) => done = Some(Ok(false)),
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     let at = self.outgoing.len();

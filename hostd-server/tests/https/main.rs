@@ -1,6 +1,7 @@
 //! Connections spoken to by real clients: curl and OpenSSL; and by clients that mean harm.
 
 mod machine;
+mod scan;
 mod socket;
 
 use machine::{Machine, listen};
