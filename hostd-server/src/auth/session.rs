@@ -1,6 +1,6 @@
-//! Sessions, and how guessing is slowed down.
+//! Sessions.
 
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 use sha2::{Digest, Sha256};
 
 /// Who asks.
@@ -54,51 +54,4 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
 /// What is kept of a token: who reads the state cannot use it.
 pub(crate) fn digest(token: &str) -> String {
     hex(&Sha256::digest(token.as_bytes()))
-}
-
-#[derive(Clone, Copy, Default)]
-struct Guess {
-    failures: u32,
-    last: u64,
-}
-
-/// Failed log-ins by account and address. An address that guesses keeps nobody else out.
-#[derive(Default)]
-pub(crate) struct Guesses(BTreeMap<(String, String), Guess>);
-
-/// After so many failures from one address an account is locked for it.
-const LOCK_AFTER: u32 = 10;
-const LOCK_MS: u64 = 15 * 60 * 1000;
-const MOST: usize = 1024;
-
-impl Guesses {
-    /// Milliseconds until it may be tried again.
-    pub(crate) fn wait(&self, user: &str, address: &str, now: u64) -> u64 {
-        let Some(guess) = self.0.get(&(user.into(), address.into())) else {
-            return 0;
-        };
-        let pause = match guess.failures {
-            0..3 => 0,
-            LOCK_AFTER.. => LOCK_MS,
-            failures => 500 << (failures - 3),
-        };
-        (guess.last + pause).saturating_sub(now)
-    }
-
-    /// Notes a failure; true: this one locked the account.
-    pub(crate) fn failed(&mut self, user: &str, address: &str, now: u64) -> bool {
-        self.0.retain(|_, guess| now.saturating_sub(guess.last) < LOCK_MS);
-        if self.0.len() >= MOST {
-            let oldest = self.0.iter().min_by_key(|(_, guess)| guess.last).map(|(key, _)| key.clone());
-            oldest.map(|key| self.0.remove(&key));
-        }
-        let guess = self.0.entry((user.into(), address.into())).or_default();
-        guess.failures += 1;
-        guess.last = now;
-        guess.failures == LOCK_AFTER
-    }
-
-    pub(crate) fn succeeded(&mut self, user: &str, address: &str) {
-        self.0.remove(&(user.into(), address.into()));
-    }
 }

@@ -8,7 +8,7 @@ use crate::{
         not_logged_in,
         route::{Created, Json, Route},
     },
-    auth::{PRIVILEGES, PasswordHash, SessionRecord, digest},
+    auth::{Outcome, PRIVILEGES, PasswordHash, SessionRecord, digest},
     http::{Body, Method, Response},
     model::{
         ApiKey, ApiKeyCreate, Login, Page, PasswordChange, Permission, PermissionCreate, Role, RoleCreate, RolePatch, Session, SessionInfo,
@@ -164,7 +164,7 @@ async fn log_in(call: Call, _: NoQuery, Json(login): Json<Login>) -> Result<Logg
     let wait = api.guesses.borrow().wait(&name, &call.peer, now);
     if wait > 0 {
         let message = format!(
-            "Too many failed log-ins as {name} from {}: the next is heard in {} seconds",
+            "Too many failed log-ins as {name} from {}, or from everywhere: the next is heard in {} seconds",
             call.peer,
             wait.div_ceil(1000)
         );
@@ -183,11 +183,18 @@ async fn log_in(call: Call, _: NoQuery, Json(login): Json<Login>) -> Result<Logg
     let good = looked_at.await?;
     drop(place);
     if !good || !api.let_in(&name) {
-        let locked = !good && api.guesses.borrow_mut().failed(&name, &call.peer, now);
-        let (severity, text) = if locked {
-            (Severity::Error, "locked for 15 minutes after failed log-ins")
+        let outcome = if good {
+            Outcome::Noted
         } else {
-            (Severity::Warning, "failed log-in")
+            api.guesses.borrow_mut().failed(&name, &call.peer, now)
+        };
+        let (severity, text) = match outcome {
+            Outcome::Noted => (Severity::Warning, "failed log-in"),
+            Outcome::Locked => (Severity::Error, "locked for 15 minutes after failed log-ins"),
+            Outcome::Slowed => (
+                Severity::Error,
+                "heard only every 5 seconds after failed log-ins from many addresses, the last",
+            ),
         };
         api.event(severity, "session.failed", format!("{name}: {text} from {}", call.peer), None, None)
             .await;
@@ -198,7 +205,7 @@ async fn log_in(call: Call, _: NoQuery, Json(login): Json<Login>) -> Result<Logg
             "Check both; after three failures the next tries are delayed.",
         ));
     }
-    api.guesses.borrow_mut().succeeded(&name, &call.peer);
+    api.guesses.borrow_mut().succeeded(&name, &call.peer, now);
     let token = api.random_text(32);
     let record_id = digest(&token);
     let session = SessionRecord {
