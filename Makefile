@@ -86,6 +86,11 @@ guests:
 	@$(HOST_CARGO) rustc --release -q -p tessera-netload -- -C target-feature=+crt-static -C relocation-model=static -C strip=symbols
 	@$(HOST_BIN)/guest-initramfs --output $(GUESTS) --netload $(HOST_BIN)/netload
 	@cp /usr/share/doc/busybox-static/copyright $(GUESTS)/copyright
+	@for pair in bios:seabios:/usr/share/seabios/bios-256k.bin vga-bios:seabios:/usr/share/seabios/vgabios-stdvga.bin uefi:ovmf:/usr/share/ovmf/OVMF.fd; do \
+		IFS=: read -r name package file <<< "$$pair"; \
+		install -C -D -m 644 "$$file" $(GUESTS)/$$name/$$name.bin; \
+		install -C -m 644 /usr/share/doc/$$package/copyright $(GUESTS)/$$name/copyright; \
+		echo "$$package" > $(GUESTS)/$$name/package; done
 	@$(call cargo_freestanding,build,$(KERNEL_TARGET),$(GUEST_FLAGS)) $(GUEST_PACKAGES)
 	@for guest in $(BARE_GUESTS); do install -C -m 644 $(FREESTANDING_TARGET_DIR)/$(KERNEL_TARGET)/release/$$guest $(GUESTS)/$$guest; done
 

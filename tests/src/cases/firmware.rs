@@ -6,11 +6,7 @@ use crate::{
     shell::Host,
     systems::{Guest, System},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -44,15 +40,6 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// Where Debian's packages `seabios` and `ovmf` put the guests' firmware.
-fn image(firmware: &str) -> &'static Path {
-    Path::new(if firmware == "uefi" {
-        "/usr/share/ovmf/OVMF.fd"
-    } else {
-        "/usr/share/seabios/bios-256k.bin"
-    })
-}
-
 /// A medium for disk and CD-ROM drive, BIOS and UEFI, on which GRUB says a word and boots the guests' Debian kernel.
 fn medium(context: &Context) -> Result<Result<PathBuf, String>> {
     let files = [("cloud/vmlinuz", "vmlinuz"), ("initramfs.cpio", "initramfs")];
@@ -82,11 +69,10 @@ fn medium(context: &Context) -> Result<Result<PathBuf, String>> {
 
 /// A system with firmware, which guests begin with.
 fn system(context: &Context, firmware: &'static str) -> Result<Result<System, String>> {
-    let path = image(firmware);
-    if !path.exists() {
-        return Ok(Err(format!("{} is missing: run `make setup`", path.display())));
-    }
-    Ok(Ok(context.product()?.without_guests().file(firmware, path)))
+    Ok(match context.guest_file(&format!("{firmware}/{firmware}.bin")) {
+        Ok(path) => Ok(context.product()?.without_guests().file(firmware, &path)),
+        Err(missing) => Err(missing),
+    })
 }
 
 fn guest(firmware: &'static str) -> Guest {
