@@ -298,7 +298,7 @@ impl Pci {
         Some(if width >= 8 {
             value | u64::MAX << 32
         } else {
-            value & (1 << (8 * u32::from(width))) - 1
+            value & ((1 << (8 * u32::from(width))) - 1)
         })
     }
 
