@@ -29,8 +29,9 @@ const ENDING: u64 = 1 << 63;
 const QUEUES: usize = guest_disk::MAX_QUEUES;
 /// Bytes of the state frame for each disk, as init makes it.
 const STATE_PER_DISK: usize = 3 * PAGE_SIZE;
-/// How long a busy guest's interrupts, and looks into its queues, are put off at most, in microseconds: less than most devices take for a request.
-const PATIENCE_US: u64 = 50;
+/// How long a busy guest's interrupts, and looks into its queues, are put off at most, in microseconds. 0: never, until it has been measured on a running system; 50 is less than
+/// most devices take for a request.
+const PATIENCE_US: u64 = 0;
 /// Most machines at once that are looked for.
 const MOST: usize = 1024;
 /// Virtio's features that concern queues (virtio 1.2, chapter 6).
