@@ -64,6 +64,9 @@ pub fn call(operation: Option<&str>, set: &[String], body: Option<String>, json_
     let answer = crate::login::place()?.json(&method.to_uppercase(), &path, body.as_ref())?;
     match answer["items"].as_array() {
         _ if answer.is_null() => {}
+        Some(items) if !json_wanted && items.iter().any(|item| !item.is_object()) => {
+            items.iter().for_each(|item| println!("{}", show::cell(item)))
+        }
         Some(items) if !json_wanted => show::list(items, &show::columns(items), false),
         _ => show::one(&answer, json_wanted),
     }

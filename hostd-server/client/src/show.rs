@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-fn cell(value: &Value) -> String {
+/// A value as text that does not drive the terminal.
+pub fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
