@@ -190,7 +190,8 @@ fn paravirtual(context: &Context) -> Result<Outcome> {
         "a=$(head -c 16 /dev/hwrng | hexdump -C | head -1); b=$(head -c 16 /dev/hwrng | hexdump -C | head -1); echo $a; [ -n \"$a\" ] && [ \"$a\" != \"$b\" ]",
     )?;
     host.serial()
-        .send_line("stty -echo < /dev/hvc0; echo \"to the \"port > /dev/hvc0; read line < /dev/hvc0; echo \"read <$line>\"")?;
+        // Opened once: what is typed while nobody has it open is lost.
+        .send_line("exec 3<>/dev/hvc0; stty -echo <&3; echo \"to the \"port >&3; read line <&3; exec 3>&-; echo \"read <$line>\"")?;
     host.serial().expect("to the port")?;
     host.serial().send_line("typed for the port")?;
     host.serial().expect("read <typed for the port>")?;
@@ -198,25 +199,26 @@ fn paravirtual(context: &Context) -> Result<Outcome> {
     // The guest is asked every ten seconds.
     let told = host.poll_command("vm memory guest", |text| text.contains("available"))?;
     ensure!(told.contains("guest's total"), "the guest tells: {told}");
-    let free = |host: &mut Host| -> Result<u64> {
+    // The scrollback has earlier answers.
+    let free = |host: &mut Host, mark: &str| -> Result<u64> {
         host.start_command("vm console guest")?;
         host.serial()
-            .send_line("echo now $(awk '/^MemFree/ { print $2 }' /proc/meminfo)KiB.")?;
-        let groups = host.serial().expect_line(r"now (\d+)KiB\.")?;
+            .send_line(&format!("echo {mark} $(awk '/^MemFree/ {{ print $2 }}' /proc/meminfo)KiB."))?;
+        let groups = host.serial().expect_line(&format!(r"{mark} (\d+)KiB\."))?;
         host.leave_console()?;
         Ok(groups[1].parse().unwrap_or(0))
     };
-    let all = free(&mut host)?;
+    let all = free(&mut host, "first")?;
     host.neat_command("vm memory guest 32")?;
     host.poll_command("vm memory guest", |text| text.contains("32 MiB of 32 MiB"))?;
-    let less = free(&mut host)?;
+    let less = free(&mut host, "second")?;
     ensure!(
         less + 28 * 1024 < all,
         "with 32 MiB given up the guest has {less} KiB free, before {all} KiB"
     );
     host.neat_command("vm memory guest 0")?;
     host.poll_command("vm memory guest", |text| text.contains("does without  0"))?;
-    let again = free(&mut host)?;
+    let again = free(&mut host, "third")?;
     ensure!(again > less + 28 * 1024, "taken back: {again} KiB free, before {less} KiB");
     let refused = host.command("vm memory guest 100000")?;
     ensure!(refused.contains("cannot do without"), "more than there is: {refused}");

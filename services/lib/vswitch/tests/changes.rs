@@ -6,10 +6,10 @@ use tessera_vswitch::{Balance, Group, Limits, Network, Refused, Security, Settin
 #[derive(Clone, Debug)]
 enum Change {
     CreateSwitch(Settings),
-    ChangeSwitch(Settings),
+    Switch(Settings),
     RemoveSwitch(String),
     CreateGroup(String, Group),
-    ChangeGroup(Group),
+    Group(Group),
     RemoveGroup(String),
     Link(String, String),
     Unlink(String, String),
@@ -88,10 +88,10 @@ fn change() -> impl Strategy<Value = Change> {
 fn apply(network: &mut Network, change: Change) -> Result<(), Refused> {
     match change {
         Change::CreateSwitch(settings) => network.create_switch(settings),
-        Change::ChangeSwitch(settings) => network.change_switch(settings),
+        Change::Switch(settings) => network.change_switch(settings),
         Change::RemoveSwitch(name) => network.remove_switch(&name),
         Change::CreateGroup(switch, group) => network.create_group(&switch, group),
-        Change::ChangeGroup(group) => network.change_group(group),
+        Change::Group(group) => network.change_group(group),
         Change::RemoveGroup(name) => network.remove_group(&name),
         Change::Link(switch, card) => network.link(&switch, &card),
         Change::Unlink(switch, card) => network.unlink(&switch, &card),

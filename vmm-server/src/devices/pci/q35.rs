@@ -16,14 +16,15 @@ pub const ISA_SLOT: u8 = 31;
 /// Other functions are in the same device.
 const SEVERAL_FUNCTIONS: u32 = 0x80 << 16;
 
-/// 8086:29c0. What stands at the PC's BIOS area is RAM from the start, whatever the guest writes to the attribute registers.
+/// 8086:29c0. What stands at the PC's BIOS area is RAM from the start, whatever the guest writes to the attribute registers. They say "read from flash memory" after power-on, so that SeaBIOS, which is
+/// longer than the BIOS area, copies all of itself.
 pub const fn host_bridge() -> Function {
     let mut function = Function::new(0, 0x8086, 0x29c0, 0x0600_0000);
     function.set_register(WINDOW_BASE, 0, WINDOW_ADDRESS | 7);
     function.set_register(WINDOW_BASE + 1, 0, 0xf);
     // Attributes of 0xf0000, of 0xc0000 to 0xcbfff; of 0xcc000 to 0xeffff.
-    function.set_register(0x90 / 4, 0x3333_3330, 0x3333_3330);
-    function.set_register(0x94 / 4, 0x0033_3333, 0x0033_3333);
+    function.set_register(0x90 / 4, 0, 0x3333_3330);
+    function.set_register(0x94 / 4, 0, 0x0033_3333);
     // Compatible SMRAM: closed.
     function.set_register(0x9c / 4, 0x0200, 0x7000);
     function
