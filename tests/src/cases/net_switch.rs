@@ -106,7 +106,9 @@ fn boot(context: &Context, switch: &str, guests: &[(&str, &str, &str)], outside:
         host.console(name, "Type commands")?;
         succeeds(
             host.serial(),
-            &format!("ip link set eth0 up && ip addr add 10.9.0.{number}/24 dev eth0"),
+            &format!(
+                "for m in llc stp garp mrp 8021q; do insmod /modules/$m.ko || break; done && ip link set eth0 up && ip addr add 10.9.0.{number}/24 dev eth0"
+            ),
         )?;
         host.leave_console()?;
     }

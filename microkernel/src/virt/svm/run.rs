@@ -406,9 +406,10 @@ unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState
             }
         }
     }
-    set_window(vmcb, window);
+    // A write to CR8 is stepped over with no virtual interrupt in sight.
+    set_window(vmcb, window && host.pending & pending::STEP == 0);
     host.pending = host.pending & !pending::WINDOW | if window { pending::WINDOW } else { 0 };
-    set_priority_exit(vmcb, held_by_task && host.pending & pending::STEP == 0);
+    set_priority_exit(vmcb, (held_by_task | window) && host.pending & pending::STEP == 0);
     Ok(())
 }
 
@@ -426,7 +427,8 @@ pub(super) fn set_window(vmcb: &mut Vmcb, wanted: bool) {
     }
 }
 
-/// Asks for an exit when the guest writes CR8. A virtual interrupt with a priority would spare the other writes, but QEMU 7.2 ends itself when a CR8 that is written lets one through.
+/// Asks for an exit when the guest writes CR8. A virtual interrupt with a priority would spare the other writes, but QEMU 7.2 ends itself when CR8 is written while a virtual interrupt could come, be it
+/// only to open a window.
 pub(super) fn set_priority_exit(vmcb: &mut Vmcb, wanted: bool) {
     let bits = if wanted { intercept::WRITE_CR8 } else { 0 };
     if vmcb.control.intercept_cr != bits {

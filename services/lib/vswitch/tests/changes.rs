@@ -74,10 +74,10 @@ fn group() -> impl Strategy<Value = Group> {
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         settings().prop_map(Change::CreateSwitch),
-        settings().prop_map(Change::ChangeSwitch),
+        settings().prop_map(Change::Switch),
         name("s").prop_map(Change::RemoveSwitch),
         (name("s"), group()).prop_map(|(switch, group)| Change::CreateGroup(switch, group)),
-        group().prop_map(Change::ChangeGroup),
+        group().prop_map(Change::Group),
         name("g").prop_map(Change::RemoveGroup),
         (name("s"), name("nic")).prop_map(|(switch, card)| Change::Link(switch, card)),
         (name("s"), name("nic")).prop_map(|(switch, card)| Change::Unlink(switch, card)),
