@@ -316,7 +316,7 @@ fn uplinks(context: &Context) -> Result<Outcome> {
         })?;
         host.console("one", "Type commands")?;
         // QEMU's user network gives these addresses, and reaches this machine's own under 10.0.2.2 and fec0::2.
-        let up = "ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip addr add fec0::15/64 dev eth0 nodad";
+        let up = "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad; ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip addr add fec0::15/64 dev eth0";
         succeeds(host.serial(), up)?;
         for (address, outside) in [(Ipv4Addr::LOCALHOST.into(), "10.0.2.2"), (Ipv6Addr::LOCALHOST.into(), "[fec0::2]")] {
             let port = serve_page(address, b"a page from outside")?;

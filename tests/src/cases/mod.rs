@@ -79,12 +79,32 @@ impl Case {
         (emulator == Emulator::Qemu && several).then_some(SEVERAL)
     }
 
+    /// Whether it runs only when it is asked for by its full name: it has not passed yet, or not each time, and nobody knows yet whether it or the system is to blame.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        UNSETTLED.contains(&self.name)
+    }
+
     /// The watchdog: five times what it usually takes.
     #[must_use]
     pub fn limit(&self, emulator: Emulator) -> Duration {
         Duration::from_secs(u64::from(self.minutes(emulator).unwrap_or(self.minutes)) * 300)
     }
 }
+
+/// See [`Case::is_unsettled`].
+const UNSETTLED: [&str; 5] = [
+    // After a change of addresses was allowed, the guest still does not reach the outside.
+    "net-switch/policies",
+    // A guest in VLAN 200 reaches the station that was asked for in VLAN 100.
+    "net-switch/vlans",
+    // A guest does not reach the outside behind its second uplink.
+    "net-switch/changes",
+    // What a guest sends all the time stops after a while.
+    "net-switch/shaping",
+    // A storm of doorbells beside a stream between two others stood still.
+    "guest-net/hostile-queues",
+];
 
 /// All tests.
 #[must_use]
