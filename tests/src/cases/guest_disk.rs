@@ -238,7 +238,7 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     host.serial().send_line(&format!("{job} --create_only=1 && echo laid\"\" out"))?;
     host.serial().expect("laid out")?;
     host.serial().send_line(&format!(
-        "(until test -e /tmp/stop; do {job} --time_based --runtime=20 --output=/tmp/fio.log || {{ echo fio ended $?; cat /tmp/fio.log; }} >> /tmp/bad; \
+        "(until test -e /tmp/stop; do {job} --time_based --runtime=20 --output=/tmp/fio.log || {{ echo fio\"\" ended $?; cat /tmp/fio.log; }} >> /tmp/bad; \
          done) & sleep 5; echo load\"\" runs"
     ))?;
     host.serial().expect("load runs")?;
