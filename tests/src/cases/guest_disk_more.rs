@@ -129,6 +129,9 @@ fn queues(context: &Context) -> Result<Outcome> {
         })?;
     }
     host.start_command("vm console guest")?;
+    // Behind what the scrollback repeats.
+    host.serial().send_line("echo from\"\" here")?;
+    host.serial().expect("from here")?;
     let report = succeeds(host.serial(), "wait; cat /tmp/end; grep err= /tmp/fio.log")?;
     ensure!(
         report.contains("fio ended 0") && report.matches("err= 0").count() == 4,
