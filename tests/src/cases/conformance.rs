@@ -79,7 +79,10 @@ const EMULATOR_BARE: &[(&str, &str)] = &[
 ];
 
 /// Behaviours that a virtual machine on QEMU may get wrong because of it.
-const EMULATOR_MACHINE: &[(&str, &str)] = &[("interrupt-shadow-of-sti", "a host's interrupt that comes in the shadow ends it")];
+const EMULATOR_MACHINE: &[(&str, &str)] = &[
+    ("interrupt-flag", "a host's interrupt that comes in the shadow of STI ends it"),
+    ("interrupt-shadow-of-sti", "a host's interrupt that comes in the shadow ends it"),
+];
 
 /// Behaviours that a virtual machine on Bochs gets wrong because of it.
 const BOCHS: &[(&str, &str)] = &[("debug-instruction-breakpoint", "the flags on the stack have no RF")];
