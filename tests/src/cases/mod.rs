@@ -79,7 +79,7 @@ impl Case {
         (emulator == Emulator::Qemu && several).then_some(SEVERAL)
     }
 
-    /// Whether it runs only when it is asked for by its full name: it has not passed yet, or not each time, and nobody knows yet whether it or the system is to blame.
+    /// Whether it runs only when it is asked for by its full name: it has not passed yet, or not each time, and nobody knows yet whether it, the emulator or the system is to blame.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
         UNSETTLED.contains(&self.name)
@@ -93,7 +93,7 @@ impl Case {
 }
 
 /// See [`Case::is_unsettled`].
-const UNSETTLED: [&str; 7] = [
+const UNSETTLED: [&str; 9] = [
     // After a change of addresses was allowed, the guest still does not reach the outside.
     "net-switch/policies",
     // A guest in VLAN 200 reaches the station that was asked for in VLAN 100.
@@ -102,6 +102,9 @@ const UNSETTLED: [&str; 7] = [
     "net-switch/changes",
     // What a guest sends all the time stops after a while.
     "net-switch/shaping",
+    // One of the guests stands still in every second or third try, before it has drivers or at its first command to the card; else these pass.
+    "guest-net/two-guests",
+    "guest-net/kill-net",
     // A storm of doorbells beside a stream between two others stood still.
     "guest-net/hostile-queues",
     // Its description gives the same bytes to two machines, which is refused.
