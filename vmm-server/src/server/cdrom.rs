@@ -1,19 +1,14 @@
 //! The CD-ROM drive's medium: a thread that reads what commands ask for, out of the image or by the storage server.
 
-use super::devices::Devices;
-use super::host::{Kernel, Threads};
-use super::setup::signaller;
+use super::devices::{self, Devices};
+use super::host::Kernel;
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::string::String;
 use tessera_manifest::StartVm;
-use tessera_rt::{Mutex, start, thread};
+use tessera_rt::Mutex;
 use tessera_vmm::boot::{File, Part};
 use tessera_vmm::devices::ahci::{Ahci, Job, Outcome, SECTOR};
 use tessera_vmm::machine::Machine;
-
-/// Bytes of the thread's stack.
-const STACK: usize = 16 << 10;
 
 /// The drive.
 pub struct CdRom {
@@ -31,21 +26,10 @@ impl CdRom {
             machine,
             medium: Mutex::new(medium),
         }));
-        let options = thread::Options {
-            // Above the vCPUs: a guest that spins until it has its sectors must not keep them from coming.
-            priority: vm.vcpu_priority.saturating_add(1).min(start::start_info().priority),
-            stack: STACK,
-            flags: thread::NO_FPU,
-            ..thread::Options::default()
-        };
-        let thread = thread::spawn(&options, move |handle| {
-            loop {
-                drive.work();
-                let _ = handle.notification.wait(None);
-            }
-        })
-        .map_err(|error| format!("the thread of the CD-ROM drive cannot be started: {}", error.text()))?;
-        Threads::add_link(signaller(thread.notification)?);
+        devices::spawn(vm, "CD-ROM drive", move || {
+            drive.work();
+            None
+        })?;
         Ok(drive)
     }
 

@@ -96,6 +96,42 @@ pub trait Devices: Sync {
     fn stopped(&self, act: &mut dyn FnMut());
 }
 
+fn options(vm: &StartVm) -> thread::Options {
+    thread::Options {
+        // Above the vCPUs: a guest that spins until its device answers must not keep it from doing so.
+        priority: vm.vcpu_priority.saturating_add(1).min(start::start_info().priority),
+        stack: STACK,
+        flags: thread::NO_FPU,
+        ..thread::Options::default()
+    }
+}
+
+fn not_started(what: &str) -> impl FnOnce(Error) -> String {
+    move |error| format!("the threads of a {what} cannot be started: {}", error.text())
+}
+
+/// Starts a thread that follows registers of devices: it does `step` when something changed at one, and at the time that the last `step` answered. Answers its notification.
+pub fn spawn(vm: &StartVm, what: &str, step: impl Fn() -> Option<u64> + Send + 'static) -> Result<Notification, String> {
+    let thread = thread::spawn(&options(vm), move |handle| {
+        loop {
+            let next = step();
+            let _ = handle.notification.wait(next);
+        }
+    })
+    .map_err(not_started(what))?;
+    Threads::add_link(signaller(thread.notification)?);
+    Ok(thread.notification)
+}
+
+/// Does something with the registers of the device at this place on the bus.
+pub fn with_device<T>(machine: &Machine<Kernel>, place: usize, act: impl FnOnce(&mut VirtioPci, &Interrupts<Threads>) -> T) -> Option<T> {
+    let interrupts = &machine.interrupts;
+    let mut chipset = machine.chipset();
+    let answer = chipset.pci().device(place).map(|device| act(device, interrupts));
+    chipset.settle_pci(interrupts);
+    answer
+}
+
 /// The devices of the machine that one server serves.
 pub struct Link<B: Backend> {
     backend: B,
@@ -137,23 +173,11 @@ impl<B: Backend> Link<B> {
             }
             link.devices.lock().push(Device::default());
         }
-        let options = thread::Options {
-            // Above the vCPUs: a guest that spins until its device answers must not keep it from doing so.
-            priority: vm.vcpu_priority.saturating_add(1).min(start::start_info().priority),
-            stack: STACK,
-            flags: thread::NO_FPU,
-            ..thread::Options::default()
-        };
-        let failed = |error: Error| format!("the threads of a {} cannot be started: {}", B::WHAT, error.text());
-        let thread = thread::spawn(&options, move |handle| {
-            loop {
-                link.step();
-                let _ = handle.notification.wait(None);
-            }
-        })
-        .map_err(failed)?;
-        Threads::add_link(signaller(thread.notification)?);
-        thread::spawn(&options, move |_| link.watch()).map_err(failed)?;
+        spawn(vm, B::WHAT, move || {
+            link.step();
+            None
+        })?;
+        thread::spawn(&options(vm), move |_| link.watch()).map_err(not_started(B::WHAT))?;
         Ok(link)
     }
 
@@ -168,11 +192,7 @@ impl<B: Backend> Link<B> {
 
     /// Does something with a device's registers.
     fn with<T>(&self, number: usize, act: impl FnOnce(&mut VirtioPci, &Interrupts<Threads>) -> T) -> Option<T> {
-        let interrupts = &self.around.machine.interrupts;
-        let mut chipset = self.around.machine.chipset();
-        let answer = chipset.pci().device(self.place(number)).map(|device| act(device, interrupts));
-        chipset.settle_pci(interrupts);
-        answer
+        with_device(self.around.machine, self.place(number), act)
     }
 
     /// Tells the server what changed at the devices.

@@ -1,13 +1,12 @@
 //! The devices that the monitor serves itself: a thread that works at their queues.
 
-use super::devices::{Devices, Surroundings};
+use super::devices::{self, Devices, Surroundings};
 use super::host::{Kernel, Threads};
 use super::setup::signaller;
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::string::String;
 use tessera_manifest::StartVm;
-use tessera_rt::{Mutex, log, random, slots, start, sys, thread, time};
+use tessera_rt::{Mutex, log, random, slots, sys, time};
 use tessera_virtqueue::Violation;
 use tessera_vmm::apic::Interrupts;
 use tessera_vmm::devices::virtio::local::balloon::{self, PAGE, Statistics};
@@ -15,8 +14,6 @@ use tessera_vmm::devices::virtio::local::{Balloon, Local as Device, Outside, Por
 use tessera_vmm::devices::virtio::{Service, VirtioPci};
 use tessera_vmm::machine::Machine;
 
-/// Bytes of the thread's stack.
-const STACK: usize = 16 << 10;
 /// How often a guest is asked how much memory it uses.
 const ASK_EVERY_MS: u64 = 10_000;
 /// Broken rules that are logged.
@@ -101,23 +98,9 @@ impl Local {
             first,
             all: Mutex::new(all),
         }));
-        let options = thread::Options {
-            // As a link's: see `devices`.
-            priority: vm.vcpu_priority.saturating_add(1).min(start::start_info().priority),
-            stack: STACK,
-            flags: thread::NO_FPU,
-            ..thread::Options::default()
-        };
-        let thread = thread::spawn(&options, move |handle| {
-            loop {
-                let next = local.step();
-                let _ = handle.notification.wait(next);
-            }
-        })
-        .map_err(|error| format!("the thread of the monitor's own devices cannot be started: {}", error.text()))?;
-        Threads::add_link(signaller(thread.notification)?);
+        let notification = devices::spawn(vm, "device of the monitor's own", move || local.step())?;
         for device in 0..configs.len() {
-            if let Some(old) = Threads::set_doorbell(first + device, Some(signaller(thread.notification)?)) {
+            if let Some(old) = Threads::set_doorbell(first + device, Some(signaller(notification)?)) {
                 slots::free(old.slot());
             }
         }
@@ -125,11 +108,7 @@ impl Local {
     }
 
     fn with<T>(&self, device: usize, act: impl FnOnce(&mut VirtioPci, &Interrupts<Threads>) -> T) -> Option<T> {
-        let interrupts = &self.machine.interrupts;
-        let mut chipset = self.machine.chipset();
-        let answer = chipset.pci().device(self.first + device).map(|device| act(device, interrupts));
-        chipset.settle_pci(interrupts);
-        answer
+        devices::with_device(self.machine, self.first + device, act)
     }
 
     /// Works until nothing is left. Answers when to look again.
