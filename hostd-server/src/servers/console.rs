@@ -62,14 +62,42 @@ impl Pause {
     }
 }
 
+/// What was read and not yet handed on.
+#[derive(Default)]
+pub struct Pieces {
+    data: Vec<u8>,
+    taken: usize,
+}
+
+impl Pieces {
+    /// These bytes come next. All that were there are handed on.
+    pub fn put(&mut self, data: Vec<u8>) {
+        *self = Self { data, taken: 0 };
+    }
+
+    /// Everything is handed on.
+    pub const fn is_empty(&self) -> bool {
+        self.taken == self.data.len()
+    }
+
+    /// Hands on what there is room for: the number of bytes.
+    pub fn take(&mut self, buffer: &mut [u8]) -> usize {
+        let rest = self.data.get(self.taken..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        self.taken += count;
+        count
+    }
+}
+
 struct View {
     client: Client<Connection>,
     /// Frees the slot at the end.
     _slot: Slot,
     cursor: u64,
-    /// What was read and not yet handed on, from `taken` on.
-    data: Vec<u8>,
-    taken: usize,
+    pieces: Pieces,
     reading: Pause,
     writing: Pause,
 }
@@ -85,20 +113,20 @@ pub fn open(slot: Slot, platform: Rc<dyn Platform>) -> Answer<Box<dyn Console>> 
         client: Client(slot.connection(PATIENCE)),
         _slot: slot,
         cursor: 0,
-        data: Vec::new(),
-        taken: 0,
+        pieces: Pieces::default(),
         reading: Pause::new(platform.clone()),
         writing: Pause::new(platform),
     };
     // A console that does not answer is told of now, not as one that is empty.
     let chunk = view.client.read(0).map_err(|error| failed("The console cannot be read", &error))?;
-    (view.cursor, view.data) = (chunk.next, chunk.data);
+    view.cursor = chunk.next;
+    view.pieces.put(chunk.data);
     Ok(Box::new(view))
 }
 
 impl Console for View {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<usize> {
-        if self.taken == self.data.len() {
+        if self.pieces.is_empty() {
             if self.reading.lasts(context) {
                 return Poll::Pending;
             }
@@ -106,23 +134,18 @@ impl Console for View {
                 Ok(chunk) => {
                     self.reading.failures = 0;
                     // A VMX that was started again counts anew.
-                    (self.cursor, self.data, self.taken) = (chunk.next, chunk.data, 0);
+                    self.cursor = chunk.next;
+                    self.pieces.put(chunk.data);
                 }
                 Err(error) if self.reading.again(&error) => {}
                 Err(_) => return Poll::Ready(0),
             }
-            if self.data.len() == self.taken {
+            if self.pieces.is_empty() {
                 self.reading.begin(context);
                 return Poll::Pending;
             }
         }
-        let rest = self.data.get(self.taken..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        self.taken += count;
-        Poll::Ready(count)
+        Poll::Ready(self.pieces.take(buffer))
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<usize> {

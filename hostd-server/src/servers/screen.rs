@@ -2,10 +2,10 @@
 
 use super::{
     Answer,
-    console::{PATIENCE, Pause},
+    console::{PATIENCE, Pause, Pieces},
     failed, machines,
 };
-use alloc::{boxed::Box, format, rc::Rc, vec::Vec};
+use alloc::{boxed::Box, format, rc::Rc};
 use core::task::{Context, Poll};
 use tessera_hostd::{
     host::{Console, Failure, HostError, ScreenView},
@@ -26,8 +26,7 @@ struct View {
     number: u64,
     /// Place in the stream of what is read next.
     from: u64,
-    data: Vec<u8>,
-    taken: usize,
+    pieces: Pieces,
     last: bool,
     reading: Pause,
     writing: Pause,
@@ -47,8 +46,7 @@ pub fn open(name: &str, view: ScreenView, platform: Rc<dyn Platform>) -> Answer<
         _slot: slot,
         number,
         from: 0,
-        data: Vec::new(),
-        taken: 0,
+        pieces: Pieces::default(),
         last: false,
         reading: Pause::new(platform.clone()),
         writing: Pause::new(platform),
@@ -98,7 +96,7 @@ impl Drop for View {
 
 impl Console for View {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<usize> {
-        if self.taken == self.data.len() {
+        if self.pieces.is_empty() {
             if self.last {
                 return Poll::Ready(0);
             }
@@ -110,8 +108,9 @@ impl Console for View {
                 return Poll::Ready(0);
             };
             self.from += chunk.data.len() as u64;
-            (self.data, self.taken, self.last) = (chunk.data, 0, chunk.last);
-            if self.data.is_empty() {
+            self.last = chunk.last;
+            self.pieces.put(chunk.data);
+            if self.pieces.is_empty() {
                 if self.last {
                     return Poll::Ready(0);
                 }
@@ -119,13 +118,7 @@ impl Console for View {
                 return Poll::Pending;
             }
         }
-        let rest = self.data.get(self.taken..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        self.taken += count;
-        Poll::Ready(count)
+        Poll::Ready(self.pieces.take(buffer))
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<usize> {
