@@ -8,7 +8,7 @@ use crate::{
     linux::{PROMPT, succeeds},
     machine::{Bus, Disk},
     shell::Host,
-    systems::{Guest, Probe},
+    systems::{Guest, Probe, System},
 };
 use std::path::Path;
 
@@ -44,7 +44,7 @@ fn end_guest(host: &mut Host) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn store_with_debian(context: &Context, image: &Path) -> Result<Scratch> {
+fn store_with_debian(context: &Context, image: &Path) -> Result<Scratch> {
     let scratch = Scratch::empty(&context.environment.logs, context.name, 2 << 30)?;
     let path = scratch.path().display().to_string();
     context.environment.images.datastore(&["create", &path, "--label", "main"])?;
@@ -55,13 +55,14 @@ pub(super) fn store_with_debian(context: &Context, image: &Path) -> Result<Scrat
     Ok(scratch)
 }
 
-fn snapshot_and_revert(context: &Context) -> Result<Outcome> {
+/// The delivered system with Debian as its only machine, and the datastore with its disk; or what is missing.
+pub(super) fn debian_in_store(context: &Context) -> Result<Result<(System, Scratch), String>> {
     let files = context
         .guest_file("initramfs-disk.cpio")
         .and_then(|ram| Ok((ram, context.guest_file("debian/disk.img")?)));
     let (initramfs, image) = match files {
         Ok(found) => found,
-        Err(missing) => return Outcome::skip(missing),
+        Err(missing) => return Ok(Err(missing)),
     };
     let mut debian = Guest::debian_on_disk("debian", "/usr/local/sbin/plain-init");
     debian.disks = vec!["{ store = \"main\", disk = \"debian\" }".into()];
@@ -70,7 +71,14 @@ fn snapshot_and_revert(context: &Context) -> Result<Outcome> {
         .without_machines()
         .file("debian-disk-initramfs", &initramfs)
         .guest(&debian);
-    let store = store_with_debian(context, &image)?;
+    Ok(Ok((system, store_with_debian(context, &image)?)))
+}
+
+fn snapshot_and_revert(context: &Context) -> Result<Outcome> {
+    let (system, store) = match debian_in_store(context)? {
+        Ok(found) => found,
+        Err(missing) => return Outcome::skip(missing),
+    };
     let mut host = context.boot(&system.into(), |config| {
         config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE"))
     })?;

@@ -1,6 +1,6 @@
 //! Power cuts of the whole machine: QEMU is killed while a guest writes to its virtual disk.
 
-use super::{Case, datastore::store_with_debian};
+use super::{Case, datastore::debian_in_store};
 use crate::{
     Context, Failure, Outcome, Result,
     disks::Scratch,
@@ -8,7 +8,6 @@ use crate::{
     linux::{PROMPT, succeeds},
     machine::{Bus, Disk},
     shell::Host,
-    systems::Guest,
 };
 use std::{path::Path, process::Command};
 
@@ -29,21 +28,10 @@ const BUSES: [(Bus, &str); 3] = [(Bus::Nvme, "nvme0"), (Bus::Ahci, "ahci"), (Bus
 const FIO: &str = "fio --name=load --filename=/root/load --size=16M --bs=4k --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c";
 
 fn power_cuts(context: &Context) -> Result<Outcome> {
-    let files = context
-        .guest_file("initramfs-disk.cpio")
-        .and_then(|ram| Ok((ram, context.guest_file("debian/disk.img")?)));
-    let (initramfs, image) = match files {
+    let (system, store) = match debian_in_store(context)? {
         Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
-    let mut debian = Guest::debian_on_disk("debian", "/usr/local/sbin/plain-init");
-    debian.disks = vec!["{ store = \"main\", disk = \"debian\" }".into()];
-    let system = context
-        .product()?
-        .without_machines()
-        .file("debian-disk-initramfs", &initramfs)
-        .guest(&debian);
-    let store = store_with_debian(context, &image)?;
     let boot = |bus| {
         context.boot(&system.clone().into(), |config| {
             config.disks.push(Disk::new(bus, store.path(), "STORE"))
