@@ -1,7 +1,11 @@
 //! From power-on to the debug shell: firmware, numbers of processors, image formats.
 
 use super::Case;
-use crate::{Context, Outcome, Result, ensure, image::Spec, machine::Firmware};
+use crate::{
+    Context, Outcome, Result, ensure,
+    image::Spec,
+    machine::{Emulator, Firmware},
+};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -54,6 +58,13 @@ pub const CASES: &[Case] = &[
         bochs: None,
         run: |c| to_prompt(c, Firmware::Uefi, 2, true),
     },
+    Case {
+        name: "boot/no-virtualisation",
+        about: "a processor without what virtual machines need: the host boots to its shell, names what is missing, and refuses to start one",
+        minutes: 1,
+        bochs: Some(1),
+        run: no_virtualisation,
+    },
 ];
 
 fn to_prompt(context: &Context, firmware: Firmware, cpus: u32, iso: bool) -> Result<Outcome> {
@@ -80,5 +91,31 @@ fn to_prompt(context: &Context, firmware: Firmware, cpus: u32, iso: bool) -> Res
     );
     let ps = host.neat_command("ps")?;
     ensure!(ps.contains("init") && ps.contains("shell"), "`ps` leaves out a server:\n{ps}");
+    Ok(Outcome::Passed)
+}
+
+fn no_virtualisation(context: &Context) -> Result<Outcome> {
+    // Of what is needed Bochs can leave out virtualisation alone; the rest is tried on `Capabilities` without a machine.
+    let machines: &[(&'static str, &str)] = match context.emulator {
+        Emulator::Qemu => &[("svm", "neither AMD-V nor VT-x"), ("npt", "AMD-V without nested paging")],
+        Emulator::Bochs => &[("vmx", "neither AMD-V nor VT-x")],
+    };
+    for &(feature, missing) in machines {
+        let mut host = context.boot(&context.product()?.into(), |config| config.lacks.push(feature))?;
+        ensure!(
+            host.boot_text
+                .lines()
+                .any(|line| line.contains(missing) && line.contains("virtual machines cannot run")),
+            "without {feature} the kernel says:\n{}",
+            host.boot_text
+        );
+        let cpu = host.neat_command("cpu")?;
+        ensure!(cpu.contains("No virtual machine can run"), "without {feature} `cpu` says:\n{cpu}");
+        host.command("vm start debian")?;
+        // Its monitor is started, and ends when it finds that it gets no processor.
+        host.poll_command("vm list", |text| {
+            text.lines().any(|line| line.contains("debian") && !line.contains("running"))
+        })?;
+    }
     Ok(Outcome::Passed)
 }

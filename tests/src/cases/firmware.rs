@@ -1,6 +1,9 @@
 //! Guests that begin with firmware: SeaBIOS and OVMF come up, and boot from a disk and from a CD-ROM.
 
-use super::Case;
+use super::{
+    Case,
+    guest_disk::{attach, device},
+};
 use crate::{
     Context, Failure, Outcome, Result, ensure,
     shell::Host,
@@ -21,7 +24,7 @@ pub const CASES: &[Case] = &[
         name: "firmware/bios-disk",
         about: "SeaBIOS boots GRUB from a disk on virtio",
         minutes: 3,
-        bochs: None,
+        bochs: Some(5),
         run: bios_disk,
     },
     Case {
@@ -125,15 +128,8 @@ fn bios_disk(context: &Context) -> Result<Outcome> {
         Err(missing) => return Outcome::skip(missing),
     };
     let mut guest = guest("bios");
-    guest.disks.push("{ device = \"virtio0\" }".into());
-    let mut host = context.boot(&system.guest(&guest).into(), |config| {
-        config.extra.extend([
-            "-drive".into(),
-            format!("file={},format=raw,if=none,id=data,snapshot=on", medium.display()),
-            "-device".into(),
-            "virtio-blk-pci,drive=data".into(),
-        ]);
-    })?;
+    guest.disks.push(device(context));
+    let mut host = context.boot(&system.guest(&guest).into(), |config| attach(config, &medium, true))?;
     host.neat_command("vm start pc")?;
     host.start_command("vm console pc")?;
     host.serial().expect_line("SeaBIOS \\(version")?;

@@ -37,14 +37,14 @@ pub const CASES: &[Case] = &[
         name: "guest/generic-2-vcpus",
         about: "Debian's generic kernel to user land, 2 vCPUs",
         minutes: 5,
-        bochs: None,
+        bochs: Some(4),
         run: |c| to_user_land(c, "generic", 2, 256),
     },
     Case {
         name: "guest/generic-4-vcpus",
         about: "Debian's generic kernel to user land, 4 vCPUs",
         minutes: 6,
-        bochs: None,
+        bochs: Some(5),
         run: |c| to_user_land(c, "generic", 4, 256),
     },
     Case {
@@ -52,7 +52,7 @@ pub const CASES: &[Case] = &[
         // Its header asks for 51.5 MiB from 16 MiB on, so that it boots in less nowhere.
         about: "Debian's kernel reaches user land in hardly more RAM than it asks for",
         minutes: 3,
-        bochs: None,
+        bochs: Some(3),
         run: |c| to_user_land(c, "cloud", 1, 72),
     },
     Case {
@@ -87,7 +87,7 @@ pub const CASES: &[Case] = &[
         name: "guest/paravirtual",
         about: "Debian's drivers get entropy, use the paravirtual console, and give memory up and take it back",
         minutes: 3,
-        bochs: None,
+        bochs: Some(4),
         run: paravirtual,
     },
     Case {

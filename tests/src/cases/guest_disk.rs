@@ -53,6 +53,27 @@ pub(super) fn empty_disk(context: &Context, mebibytes: u64) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// What a disk of [`attach`] is called in a guest's description.
+pub(super) fn device(context: &Context) -> String {
+    let name = match context.emulator {
+        Emulator::Qemu => "virtio0",
+        Emulator::Bochs => "ata1",
+    };
+    format!("{{ device = \"{name}\", serial = \"ROOT-DISK\" }}")
+}
+
+/// Gives the machine a disk, on whatever its emulator has; what is written there may vanish with the machine.
+pub(super) fn attach(config: &mut Config, path: &std::path::Path, vanishes: bool) {
+    match config.emulator {
+        Emulator::Qemu => add_disk(config, path, if vanishes { "on" } else { "off" }),
+        Emulator::Bochs => {
+            let mut disk = Disk::new(Bus::Ata, path, "IDE-1");
+            disk.vanishes = vanishes;
+            config.disks.push(disk);
+        }
+    }
+}
+
 /// Gives the machine a disk on virtio.
 pub(super) fn add_disk(config: &mut Config, path: &std::path::Path, snapshot: &str) {
     config.extra.extend([
@@ -84,16 +105,11 @@ fn boot_to_shell(context: &Context, iommu: Option<Iommu>, change: impl FnOnce(&m
     };
     let path = empty_disk(context, 64)?;
     let mut guest = Guest::debian_on_disk("guest", "/sbin/init");
-    if context.emulator == Emulator::Bochs {
-        guest.disks = vec!["{ device = \"ata1\", serial = \"ROOT-DISK\" }".into()];
-    }
+    guest.disks = vec![device(context)];
     change(&mut guest);
-    let mut host = context.boot(&system.guest(&guest).into(), |config| match context.emulator {
-        Emulator::Qemu => {
-            config.iommu = iommu;
-            add_disk(config, &path, "off");
-        }
-        Emulator::Bochs => config.disks.push(Disk::new(Bus::Ata, &path, "IDE-1")),
+    let mut host = context.boot(&system.guest(&guest).into(), |config| {
+        config.iommu = iommu;
+        attach(config, &path, false);
     })?;
     host.console("guest", "Type commands")?;
     succeeds(host.serial(), "test -b /dev/vda")?;
@@ -230,8 +246,9 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
         (Ok(system), Ok(image)) => (system, image),
         (Err(missing), _) | (_, Err(missing)) => return Outcome::skip(missing),
     };
-    let debian = Guest::debian_on_disk("guest", "/usr/local/sbin/plain-init");
-    let mut host = context.boot(&system.guest(&debian).into(), |config| add_disk(config, &image, "on"))?;
+    let mut debian = Guest::debian_on_disk("guest", "/usr/local/sbin/plain-init");
+    debian.disks = vec![device(context)];
+    let mut host = context.boot(&system.guest(&debian).into(), |config| attach(config, &image, true))?;
     host.console("guest", PROMPT)?;
     let job = "fio --name=load --filename=/root/load --size=16M --rw=randrw --bsrange=512-64k --direct=1 --ioengine=libaio --iodepth=16 \
                --verify=crc32c --verify_fatal=1 --verify_backlog=64 --fsync=32";

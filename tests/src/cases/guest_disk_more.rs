@@ -2,7 +2,7 @@
 
 use super::{
     Case,
-    guest_disk::{add_disk, with_disk_initramfs},
+    guest_disk::{add_disk, attach, device, with_disk_initramfs},
 };
 use crate::{
     Context, Failure, Outcome, Result,
@@ -107,10 +107,11 @@ fn queues(context: &Context) -> Result<Outcome> {
     };
     let mut debian = Guest::debian_on_disk("guest", "/usr/local/sbin/plain-init");
     debian.vcpus = 4;
+    debian.disks = vec![device(context)];
     let mut host = context.boot(&system.guest(&debian).into(), |config| {
         // Several processors of the host are what QEMU 7.2 does not do well; see `Case::second_try`.
         config.cpus = 1;
-        add_disk(config, &image, "on");
+        attach(config, &image, true);
     })?;
     host.console("guest", PROMPT)?;
     let count = succeeds(host.serial(), "ls /sys/block/vda/mq | tr '\\n' ' '")?;

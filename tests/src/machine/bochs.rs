@@ -85,18 +85,23 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
         ),
         _ => return Err(Failure::new(format!("Bochs boots disk images (.img) and ISOs (.iso), not {boot}"))),
     };
-    let disks = disks::bochs(&config.disks)?;
+    let disks = disks::bochs(&config.disks, logs, &stem)?;
     let (nics, slots) = nics::bochs(&config.nics)?;
     let display = if program.packaged { "rfb, options=\"timeout=0\"" } else { "nogui" };
     let sync = if clock == Clock::Host { "slowdown" } else { "none" };
     // With the same date every run is the same.
+    let lacks = if config.lacks.is_empty() {
+        String::new()
+    } else {
+        format!(", exclude_features=\"{}\"", config.lacks.join(","))
+    };
     let date = if config.icount { "946681200" } else { "utc" };
     let mut text = format!(
         "romimage: file={BIOS}, options=fastboot\n\
          vgaromimage: file={VGA_BIOS}\n\
          display_library: {display}\n\
          megs: {}\n\
-         cpu: model={}, count={}, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault={}, ignore_bad_msrs=0\n\
+         cpu: model={}, count={}, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault={}, ignore_bad_msrs=0{lacks}\n\
          clock: sync={sync}, time0={date}\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
          {drive}{disks}{nics}\

@@ -108,15 +108,20 @@ impl Disk {
 }
 
 /// Lines of Bochs' configuration.
-pub(super) fn bochs(disks: &[Disk]) -> Result<String> {
+pub(super) fn bochs(disks: &[Disk], logs: &Path, stem: &str) -> Result<String> {
     let mut text = String::new();
     let places = ["ata0-slave", "ata1-master", "ata1-slave"];
     for (disk, place) in disks.iter().zip(places) {
         if disk.bus != Bus::Ata || disk.bad_sector.is_some() {
             fail!("Bochs has disks at its IDE controller alone, and they work");
         }
+        let mode = if disk.vanishes {
+            format!("volatile, journal=\"{}\"", logs.join(format!("{stem}.{place}.writes")).display())
+        } else {
+            "flat".into()
+        };
         text.push_str(&format!(
-            "{place}: type=disk, mode=flat, path=\"{}\", model=\"{}\"\n",
+            "{place}: type=disk, mode={mode}, path=\"{}\", model=\"{}\"\n",
             disk.path.display(),
             disk.serial
         ));

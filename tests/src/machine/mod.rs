@@ -103,6 +103,8 @@ pub struct Config {
     pub disks: Vec<Disk>,
     /// Network cards.
     pub nics: Vec<Nic>,
+    /// Features that its processors lack, by the emulator's names.
+    pub lacks: Vec<&'static str>,
     /// QEMU's monitor can be used.
     pub monitor: bool,
     /// More arguments for QEMU.
@@ -127,6 +129,7 @@ impl Config {
             iommu: None,
             disks: Vec::new(),
             nics: Vec::new(),
+            lacks: Vec::new(),
             monitor: false,
             extra: Vec::new(),
         }

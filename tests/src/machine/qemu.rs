@@ -29,7 +29,9 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     // The kernel ends the emulator when the thread that started it ends, however that happens.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-nodefaults", "-no-user-config"]);
-    command.args(["-machine", "q35", "-cpu", "max,+svm,+npt", "-display", "none", "-nic", "none"]);
+    let lacks: String = config.lacks.iter().map(|feature| format!(",-{feature}")).collect();
+    let processor = format!("max,+svm,+npt{lacks}");
+    command.args(["-machine", "q35", "-cpu", &processor, "-display", "none", "-nic", "none"]);
     command.args(["-smp", &config.cpus.to_string(), "-m", &config.memory.to_string()]);
     let counts = logs.join(format!("{file_stem}.counts"));
     if config.counted {
