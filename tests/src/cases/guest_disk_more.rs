@@ -66,11 +66,7 @@ fn partition(context: &Context) -> Result<Outcome> {
     let sectors = (end - start) / 512;
     let mut guest = Guest::debian_on_disk("guest", "/sbin/init");
     guest.disks = vec!["{ device = \"virtio0\", partition = 2 }".into()];
-    let mut other = Guest::debian_on_disk("other", "/sbin/init");
-    other.disks = vec!["{ device = \"virtio0\" }".into()];
-    other.autostart = false;
-    let system = system.guest(&guest).guest(&other);
-    let mut host = context.boot(&system.into(), |config| add_disk(config, &path, "off"))?;
+    let mut host = context.boot(&system.guest(&guest).into(), |config| add_disk(config, &path, "off"))?;
     host.console("guest", "Type commands")?;
     let size = succeeds(host.serial(), "blockdev --getsz /dev/vda")?;
     ensure!(
@@ -84,6 +80,7 @@ fn partition(context: &Context) -> Result<Outcome> {
     )?;
     host.leave_console()?;
     // Whoever would get the whole disk would get the partition too.
+    host.neat_command("vm create other 64M image:debian-kernel disk device:virtio0")?;
     host.command("vm start other")?;
     let log = host.poll_command("log -n 20", |text| text.contains("in use"))?;
     ensure!(log.contains("guest"), "the log does not say who uses the disk:\n{log}");
