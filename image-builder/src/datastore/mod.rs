@@ -58,14 +58,14 @@ pub enum Command {
         #[arg(default_value = "-")]
         output: PathBuf,
     },
-    /// Copy a file into the datastore, over what was there.
+    /// Copy a file, or a folder with everything in it, into the datastore, over what was there.
     Write {
         /// Where the datastore is.
         #[command(flatten)]
         image: Image,
         /// File of the datastore.
         path: String,
-        /// File of this machine, or - for the standard input.
+        /// File or folder of this machine, or - for the standard input.
         #[arg(default_value = "-")]
         input: PathBuf,
     },
@@ -415,25 +415,7 @@ impl Command {
                     transfer::download(&store, info.id, file, &bar)
                 }
             }
-            Self::Write { image, path, input } => image.change(|store| {
-                let file = match store.lookup(path) {
-                    Ok(info) => {
-                        ensure!(info.kind == Kind::File, "{path} is no file; disks are made with import");
-                        block_on(store.set_file_size(info.id, 0))?;
-                        store.set_modified(info.id, now())?;
-                        info.id
-                    }
-                    Err(_) => store.create_file(path, now())?,
-                };
-                if input == Path::new("-") {
-                    transfer::upload(std::io::stdin().lock(), store, file, &transfer::bar(0, true))?;
-                } else {
-                    let from = File::open(input).with_context(|| format!("{}: cannot be opened", input.display()))?;
-                    let bar = transfer::bar(from.metadata()?.len(), image.quiet);
-                    transfer::upload(from, store, file, &bar)?;
-                }
-                Ok(())
-            }),
+            Self::Write { image, path, input } => image.change(|store| transfer::write(store, path, input, image.quiet)),
             Self::Mkdir { image, path } => image.change(|store| Ok(store.create_folder(path, now()).map(drop)?)),
             Self::Remove { image, path } => image.change(|store| {
                 block_on(store.remove(path))?;

@@ -4,11 +4,15 @@ use super::{
     formats::{Sink, Source},
     target::Target,
 };
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal, Read, Write};
+use std::{
+    fs::{self, File},
+    io::{IsTerminal, Read, Write},
+    path::Path,
+};
 use tessera_block::block_on;
-use tessera_datastore::{BLOCK, Store};
+use tessera_datastore::{BLOCK, Kind, Store};
 
 /// Bytes that are moved at once.
 const CHUNK: usize = 1 << 20;
@@ -92,6 +96,52 @@ pub fn export(store: &Store<Target>, disk: u32, mut sink: Box<dyn Sink>, bar: &P
     }
     bar.finish_and_clear();
     sink.finish()
+}
+
+/// Copies a file of this machine, the standard input (`-`), or a folder with everything in it, over what was there.
+///
+/// # Errors
+/// Something of another kind is in the way, or is to be copied; reading or writing fails.
+pub fn write(store: &Store<Target>, path: &str, input: &Path, quiet: bool) -> anyhow::Result<()> {
+    if input == Path::new("-") {
+        upload(std::io::stdin().lock(), store, file(store, path)?, &bar(0, true))?;
+        return Ok(());
+    }
+    let kind = fs::metadata(input).with_context(|| format!("{}: cannot be opened", input.display()))?;
+    if !kind.is_dir() {
+        let from = File::open(input).with_context(|| format!("{}: cannot be opened", input.display()))?;
+        upload(from, store, file(store, path)?, &bar(kind.len(), quiet))?;
+        return Ok(());
+    }
+    match store.lookup(path) {
+        Ok(info) => ensure!(info.kind == Kind::Folder, "{path} is no folder"),
+        Err(_) => drop(store.create_folder(path, super::now())?),
+    }
+    let mut entries = fs::read_dir(input)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let (from, kind) = (entry.path(), entry.file_type()?);
+        if !kind.is_file() && !kind.is_dir() {
+            bail!("{}: neither a file nor a folder", from.display());
+        }
+        let name = entry.file_name();
+        let name = name
+            .to_str()
+            .with_context(|| format!("{}: its name is not UTF-8", from.display()))?;
+        write(store, &format!("{}/{name}", path.trim_end_matches('/')), &from, quiet)?;
+    }
+    Ok(())
+}
+
+/// The file at `path`, empty.
+fn file(store: &Store<Target>, path: &str) -> anyhow::Result<u32> {
+    let Ok(info) = store.lookup(path) else {
+        return Ok(store.create_file(path, super::now())?);
+    };
+    ensure!(info.kind == Kind::File, "{path} is no file; disks are made with import");
+    block_on(store.set_file_size(info.id, 0))?;
+    store.set_modified(info.id, super::now())?;
+    Ok(info.id)
 }
 
 /// Copies everything that can be read into a file of the datastore; gives the number of bytes.

@@ -253,3 +253,21 @@ fn damage_is_found_and_mended() {
     bench.run(&["check", "a.img", "--data"]);
     bench.run(&["export", "a.img", "disk", "out"]);
 }
+
+#[test]
+fn a_folder_is_written_with_everything_in_it() {
+    let bench = Bench::new();
+    bench.run(&["create", "a.img", "--size", "64MiB"]);
+    let folder = bench.path("in");
+    fs::create_dir_all(folder.join("deep/er")).unwrap();
+    fs::write(folder.join("one"), "1").unwrap();
+    fs::write(folder.join("deep/er/two"), "22").unwrap();
+    for _ in 0..2 {
+        bench.run(&["write", "a.img", "copy", "in"]);
+    }
+    bench.run(&["read", "a.img", "copy/deep/er/two", "out"]);
+    assert_eq!(fs::read(bench.path("out")).unwrap(), b"22");
+    bench.run(&["read", "a.img", "copy/one", "out"]);
+    assert_eq!(fs::read(bench.path("out")).unwrap(), b"1");
+    bench.run(&["check", "a.img"]);
+}
