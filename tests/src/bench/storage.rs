@@ -10,13 +10,14 @@ use super::{
 use crate::{
     Context, Failure, Result,
     disks::Scratch,
-    linux,
+    ensure, linux,
     machine::{Bus, Config, Disk, Machine},
+    shell::Host,
     systems::Guest,
 };
 use std::{
     fmt::Write as _,
-    fs::File,
+    fs::{self, File},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
@@ -31,6 +32,11 @@ const DISK_SIZE: u64 = 512 << 20;
 const LARGE_DISK: (u64, u64) = (10 << 30, 1 << 30);
 /// So many snapshots are taken, and the median counts.
 const SNAPSHOTS: usize = 3;
+/// A snapshot of Tessera's is to cost so much less than one of the peer's.
+const SNAPSHOT_TIMES: u64 = 10;
+/// Files in the datastore that is mounted, and what the mount may cost.
+const FILES: usize = 10_000;
+const MOUNT: u64 = 100_000_000;
 
 /// What `fio` does.
 struct Job {
@@ -121,10 +127,16 @@ fn run(machine: &mut Machine, job: &Job) -> Result<u64> {
 }
 
 /// Measures all jobs in machines that `start` starts, until their guest's prompt has come.
-fn jobs(prefix: &str, start: impl Fn() -> Result<Machine>) -> Result<Vec<Figure>> {
+fn jobs(side: &str, prefix: &str, start: impl Fn() -> Result<Machine>) -> Result<Vec<Figure>> {
     let mut machines = Machines::new(&start);
-    let measure = |job: &Job| machines.measure(&format!("{prefix}.{}", job.name), "operations/10⁹", |machine| run(machine, job));
-    JOBS.iter().map(measure).collect()
+    let name = |job: &Job| format!("{side}.{}", job.name);
+    let measure = |job: &Job| machines.measure(&name(job), "operations/10⁹", |machine| run(machine, job));
+    JOBS.iter().filter(|job| touches(&name(job), prefix)).map(measure).collect()
+}
+
+/// Whether what `prefix` asks for has something of this name, or of what begins with it.
+fn touches(name: &str, prefix: &str) -> bool {
+    name.starts_with(prefix) || prefix.starts_with(name)
 }
 
 /// An image of `size` bytes, of which `used` are written in pieces of 1 MiB, evenly spread.
@@ -244,9 +256,88 @@ fn tessera(context: &Context, drives: &[Drive]) -> Result<Machine> {
     for drive in drives {
         drive.attach(&mut config);
     }
-    let mut host = crate::shell::Host::new(context.start(&config)?)?;
+    let mut host = Host::new(context.start(&config)?)?;
     host.start_command("vm console guest")?;
     Ok(host.machine)
+}
+
+/// Tessera without guests, with a datastore on its first NVMe device.
+fn with_store(context: &Context, store: &Scratch) -> Result<Host> {
+    let system = context.product()?.without_machines();
+    let mut config = context.config(&system.into())?;
+    (config.cpus, config.memory, config.counted) = (1, HOST_MEMORY, true);
+    Drive::raw(store.path()).attach(&mut config);
+    Host::new(context.start(&config)?)
+}
+
+/// Instructions from when the machine does nothing until `work` is done.
+fn counted(host: &mut Host, work: impl FnOnce(&mut Host) -> Result<()>) -> Result<u64> {
+    let before = host.machine.counter()?.when_idle()?;
+    host.machine.serial.wait_at_most(Duration::from_secs(300));
+    work(host)?;
+    Ok(host.machine.counter()?.instructions()?.saturating_sub(before))
+}
+
+/// A snapshot of a virtual disk, by the shell, beside one of a disk that holds nothing.
+fn snapshot(context: &Context, folder: &Path) -> Result<Vec<Figure>> {
+    let raw = filled(folder, "large", LARGE_DISK.0, LARGE_DISK.1)?;
+    let store = Scratch::empty(folder, "large-store", 2 * LARGE_DISK.1)?;
+    let path = store.path().display().to_string();
+    let images = &context.environment.images;
+    images.datastore(&["create", &path, "--label", "main"])?;
+    images.datastore(&["import", &path, &raw.path().display().to_string(), "disk"])?;
+    images.datastore(&["disk-create", &path, "empty", "--size", "10GiB"])?;
+    let mut host = with_store(context, &store)?;
+    let mut take = |disk: &str| -> Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for number in 0..SNAPSHOTS {
+            found.push(counted(&mut host, |host| {
+                let said = host.command(&format!("datastore snapshot main {disk} s{number}"))?;
+                ensure!(said.contains("Took snapshot"), "the shell says:\n{said}");
+                Ok(())
+            })?);
+        }
+        Ok(found)
+    };
+    Ok(vec![
+        figure("storage.tessera.snapshot", take("disk")?, "instructions"),
+        figure("storage.tessera.snapshot-of-nothing", take("empty")?, "instructions"),
+    ])
+}
+
+/// A storage server that ends, is started again, and mounts a datastore of 1 TiB with 10,000 files; beside it with one that holds nothing, which is what the start alone costs.
+fn mount(context: &Context, folder: &Path) -> Result<Vec<Figure>> {
+    let files = folder.join(format!("files-{}", std::process::id()));
+    for number in 0..FILES {
+        let place = files.join(format!("folder {}", number % 10));
+        fs::create_dir_all(&place)?;
+        fs::write(place.join(format!("file {number}")), [0x5a; 5000])?;
+    }
+    let mut figures = Vec::new();
+    for (name, with_files) in [("storage.tessera.mount-of-nothing", false), ("storage.tessera.mount", true)] {
+        let store = Scratch::empty(folder, "tebibyte", 0)?;
+        let path = store.path().display().to_string();
+        let images = &context.environment.images;
+        images.datastore(&["create", &path, "--label", "main", "--size", "1TiB"])?;
+        if with_files {
+            images.datastore(&["write", &path, "files", &files.display().to_string()])?;
+            fs::remove_dir_all(&files)?;
+        }
+        let mut host = with_store(context, &store)?;
+        let mut found = Vec::new();
+        for _ in 0..SNAPSHOTS {
+            found.push(counted(&mut host, |host| {
+                host.command("kill storage")?;
+                // It answers when everything is mounted.
+                let list = host.command("datastore list")?;
+                ensure!(list.contains("main"), "`datastore list` says:\n{list}");
+                Ok(())
+            })?);
+        }
+        figures.push(figure(name, found, "instructions"));
+    }
+    figures[1].goal = Some(Goal::AtMost(MOUNT));
+    Ok(figures)
 }
 
 /// Both sides, or the one that is asked for; goals are known when both are.
@@ -256,16 +347,32 @@ pub fn measure(context: &Context, prefix: &str) -> Result<Vec<Figure>> {
     let disk = filled(&folder, "measured", DISK_SIZE, DISK_SIZE)?;
     let drives = [Drive::raw(&root), Drive::raw(disk.path())];
     let boot = Duration::from_secs(400);
-    let wanted = |side: &str| side.starts_with(prefix) || prefix.starts_with(side);
     let mut figures = Vec::new();
-    if wanted("storage.peer") {
-        figures.append(&mut jobs("storage.peer", || with_prompt(start_peer(context, &drives)?, boot))?);
-        figures.push(peer_snapshot(context, &root, &folder)?);
+    if touches("storage.peer", prefix) {
+        figures.append(&mut jobs("storage.peer", prefix, || {
+            with_prompt(start_peer(context, &drives)?, boot)
+        })?);
+        if touches("storage.peer.snapshot", prefix) {
+            figures.push(peer_snapshot(context, &root, &folder)?);
+        }
     }
-    if wanted("storage.tessera") {
-        let mut ours = jobs("storage.tessera", || with_prompt(tessera(context, &drives)?, boot))?;
-        for (job, (ours, peer)) in JOBS.iter().zip(ours.iter_mut().zip(&figures)) {
-            ours.goal = Some(Goal::AtLeast(peer.median * job.goal / 100));
+    if touches("storage.tessera", prefix) {
+        let mut ours = jobs("storage.tessera", prefix, || with_prompt(tessera(context, &drives)?, boot))?;
+        if touches("storage.tessera.snapshot", prefix) {
+            ours.append(&mut snapshot(context, &folder)?);
+        }
+        if touches("storage.tessera.mount", prefix) {
+            ours.append(&mut mount(context, &folder)?);
+        }
+        for figure in &mut ours {
+            let what = figure.name.trim_start_matches("storage.tessera.").to_owned();
+            let Some(peer) = figures.iter().find(|peer| peer.name == format!("storage.peer.{what}")) else {
+                continue;
+            };
+            figure.goal = match JOBS.iter().find(|job| job.name == what) {
+                Some(job) => Some(Goal::AtLeast(peer.median * job.goal / 100)),
+                None => Some(Goal::AtMost(peer.median / SNAPSHOT_TIMES)),
+            };
         }
         figures.append(&mut ours);
     }
