@@ -328,9 +328,8 @@ fn mount(context: &Context, folder: &Path) -> Result<Vec<Figure>> {
         for _ in 0..SNAPSHOTS {
             found.push(counted(&mut host, |host| {
                 host.command("kill storage")?;
-                // It answers when everything is mounted.
-                let list = host.command("datastore list")?;
-                ensure!(list.contains("main"), "`datastore list` says:\n{list}");
+                // It answers when everything is mounted; asking costs little.
+                host.poll_command("datastore list", |text| text.contains("main"))?;
                 Ok(())
             })?);
         }
