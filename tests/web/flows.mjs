@@ -1,4 +1,7 @@
-// What people do with a host, from an empty one on, as they do it: by its pages alone.
+// What people do with a host, from an empty one on, as they do it: by its pages alone. A host with `files` (kernel and initramfs) boots them;
+// the developer's server has a simulated machine whose console repeats what is typed.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { axe, check, logIn, open, until, visit } from "./browser.mjs";
 
 const MIB = 1024 * 1024;
@@ -32,13 +35,26 @@ const flows = {
     await page.getByRole("meter", { name: "Memory" }).waitFor();
   },
 
+  async "make a datastore, where there is none"({ page, host }) {
+    const known = await page.evaluate(async () => (await (await fetch("/api/v1/datastores")).json()).items.length);
+    if (known > 0) return;
+    await visit(page, host.url, "/storage");
+    await button(page, "New datastore").first().click();
+    await page.locator("dialog").getByLabel("Name", { exact: true }).fill("main");
+    await page.locator("dialog").getByRole("button", { name: "Create" }).click();
+    await page.locator("dialog").waitFor({ state: "detached" });
+    await page.locator("main").getByRole("link", { name: "Browse files" }).first().waitFor();
+  },
+
   async "upload a kernel and an ISO, chosen and dropped"({ page, host, things }) {
     await openDatastore(page, host.url);
     things.datastore = decodeURIComponent(page.url().split("/").pop());
-    await page
-      .locator("input[type=file]")
-      .setInputFiles({ name: "test-kernel", mimeType: "application/octet-stream", buffer: Buffer.alloc(3 * MIB, 7) });
-    await page.locator("main [role=table] [role=row]", { hasText: "test-kernel" }).waitFor();
+    const upload = async (name, buffer) => {
+      await page.locator("input[type=file]").setInputFiles({ name, mimeType: "application/octet-stream", buffer });
+      await page.locator("main [role=table] [role=row]", { hasText: name }).waitFor({ timeout: 180_000 });
+    };
+    await upload("test-kernel", host.files ? readFileSync(host.files.kernel) : Buffer.alloc(3 * MIB, 7));
+    if (host.files) await upload("test-initramfs", readFileSync(host.files.initramfs));
     const dropped = await page.evaluateHandle((size) => {
       const transfer = new DataTransfer();
       transfer.items.add(new File([new Uint8Array(size)], "test.iso"));
@@ -114,6 +130,12 @@ const flows = {
     await page.keyboard.press("Enter");
     await page.locator("dialog").last().getByRole("button", { name: "test-kernel" }).focus();
     await page.keyboard.press("Enter");
+    if (host.files) {
+      await to("Browse for Initial RAM disk");
+      await page.keyboard.press("Enter");
+      await page.locator("dialog").last().getByRole("button", { name: "test-initramfs" }).focus();
+      await page.keyboard.press("Enter");
+    }
     await to("Next");
     await page.keyboard.press("Enter");
     await step("Summary");
@@ -130,12 +152,20 @@ const flows = {
     await page.locator(".page-head .badge", { hasText: "Powered on" }).waitFor();
   },
 
-  async "use its console"({ page }) {
+  async "use its console"({ page, host }) {
     await page.locator("main").getByRole("link", { name: "Console" }).click();
     await page.locator(".badge", { hasText: "Connected" }).waitFor();
     await page.locator(".console").click();
-    await page.keyboard.type("hello from the browser\n");
-    await page.locator(".xterm-rows", { hasText: "hello from the browser" }).waitFor();
+    if (host.files) {
+      await page.locator(".xterm-rows", { hasText: "Type commands" }).waitFor({ timeout: 120_000 });
+      // The answer stands in nothing that was typed.
+      await page.keyboard.type("uname -sm; echo $((6 * 7)) answers\n");
+      await page.locator(".xterm-rows", { hasText: "Linux x86_64" }).waitFor();
+      await page.locator(".xterm-rows", { hasText: "42 answers" }).waitFor();
+    } else {
+      await page.keyboard.type("hello from the browser\n");
+      await page.locator(".xterm-rows", { hasText: "hello from the browser" }).waitFor();
+    }
     await page.keyboard.press("Control+Shift+Escape");
     check(await page.evaluate(() => !document.activeElement?.closest(".console")), "the keyboard does not leave the console");
   },
@@ -201,23 +231,22 @@ const flows = {
   },
 
   async "set NTP and DNS"({ page, host }) {
+    await visit(page, host.url, "/manage/dns");
+    await page.getByLabel("Take the DNS servers from DHCP").uncheck();
+    await page.getByLabel("DNS servers", { exact: true }).fill(host.nameServer);
+    await button(page, "Save").click();
+    await page.getByText("Saved").waitFor();
+    await page.reload();
+    check((await page.getByLabel("DNS servers", { exact: true }).inputValue()) === host.nameServer, "the name servers were not kept");
     await visit(page, host.url, "/manage/time");
-    await page.getByLabel("NTP servers", { exact: true }).fill("192.0.2.1, ntp.example.org");
+    await page.getByLabel("NTP servers", { exact: true }).fill(host.timeServers);
     await button(page, "Save").click();
     await page.getByText("Saved").waitFor();
     await page.reload();
     await page.getByLabel("NTP servers", { exact: true }).waitFor();
-    check(
-      (await page.getByLabel("NTP servers", { exact: true }).inputValue()) === "192.0.2.1, ntp.example.org",
-      "the time servers were not kept",
-    );
-    await visit(page, host.url, "/manage/dns");
-    await page.getByLabel("Take the DNS servers from DHCP").uncheck();
-    await page.getByLabel("DNS servers", { exact: true }).fill("192.0.2.53");
-    await button(page, "Save").click();
-    await page.getByText("Saved").waitFor();
-    await page.reload();
-    check((await page.getByLabel("DNS servers", { exact: true }).inputValue()) === "192.0.2.53", "the name servers were not kept");
+    check((await page.getByLabel("NTP servers", { exact: true }).inputValue()) === host.timeServers, "the time servers were not kept");
+    // A server that answers is followed, by the name that the name server gave.
+    if (host.clockFollows) await page.locator("main .badge", { hasText: /^Synchronized/ }).waitFor({ timeout: 60_000 });
   },
 
   async "add a user who may only read"({ page, host }) {
@@ -274,7 +303,7 @@ const flows = {
 };
 
 /** Runs them in order in one session; each goes on where the one before ended. What they made is in `things`. */
-export async function runFlows(browser, host, report) {
+export async function runFlows(browser, host, report, screenshots) {
   const { context, page, problems } = await open(browser);
   const things = {};
   for (const [name, flow] of Object.entries(flows)) {
@@ -283,6 +312,7 @@ export async function runFlows(browser, host, report) {
       async () => {
         await flow({ browser, page, host, things });
         check(problems.length === 0, problems.join("\n"));
+        if (screenshots) await page.screenshot({ path: join(screenshots, `flow-${name.replaceAll(/[^a-z0-9]+/gi, "-")}.png`) });
       },
       page,
     );

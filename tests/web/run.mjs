@@ -1,8 +1,10 @@
 // Tests the Host Client in a real browser.
 //
 //     node tests/web/run.mjs [--url https://127.0.0.1:8443 --password PASSWORD] [--user root] [--screenshots FOLDER] [--only flows|pages]
+//         [--kernel FILE --initramfs FILE] [--name-server ADDRESS] [--time-servers NAMES --clock-follows] [--looks light,dark,phone,chinese]
 //
-// Without --url it starts the developer's server (`tessera-hostd-dev`, which has a simulated host) and ends it afterwards.
+// Without --url it starts the developer's server (`tessera-hostd-dev`, which has a simulated host) and ends it afterwards. A host that runs machines
+// boots the kernel, whose initramfs has to give a shell that says "Type commands" (build/guests/initramfs.cpio).
 import { spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { createServer } from "node:net";
@@ -19,6 +21,12 @@ const { values } = parseArgs({
     password: { type: "string" },
     screenshots: { type: "string" },
     only: { type: "string" },
+    kernel: { type: "string" },
+    initramfs: { type: "string" },
+    "name-server": { type: "string", default: "192.0.2.53" },
+    "time-servers": { type: "string", default: "192.0.2.1, ntp.example.org" },
+    "clock-follows": { type: "boolean", default: false },
+    looks: { type: "string", default: "light,dark,phone,chinese" },
   },
 });
 
@@ -74,15 +82,23 @@ if (values.screenshots) mkdirSync(values.screenshots, { recursive: true });
 const server = values.url
   ? { url: values.url.replace(/\/$/, ""), password: values.password ?? "", stop: () => undefined }
   : await startServer();
-const host = { url: server.url, user: values.user, password: server.password };
+const host = {
+  url: server.url,
+  user: values.user,
+  password: server.password,
+  files: values.kernel && values.initramfs ? { kernel: values.kernel, initramfs: values.initramfs } : null,
+  nameServer: values["name-server"],
+  timeServers: values["time-servers"],
+  clockFollows: values["clock-follows"],
+};
 const browser = await launch();
 try {
-  const made = values.only === "pages" ? {} : await runFlows(browser, host, report);
+  const made = values.only === "pages" ? {} : await runFlows(browser, host, report, values.screenshots);
   if (values.only !== "flows") {
     const things = { ...(await findThings(browser, host)), ...made };
     await report("the first load is small and asks nobody else", () => testFirstLoad(browser, host));
     await report("1,000 machines are drawn within a second", () => testThousand(browser, host));
-    await report("every page, in each look", () => testPages(browser, host, things, values.screenshots));
+    await report("every page, in each look", () => testPages(browser, host, things, values.looks.split(","), values.screenshots));
     if (things.vm) await report("every dialog", () => testDialogs(browser, host, things, values.screenshots));
   }
 } finally {

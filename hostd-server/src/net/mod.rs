@@ -18,7 +18,7 @@ use core::{
 use smoltcp::{
     iface::{Config, Interface, SocketHandle, SocketSet},
     phy::{self, DeviceCapabilities, Medium},
-    socket::{dhcpv4, dns, tcp},
+    socket::{Socket, dhcpv4, dns, tcp},
     time::{Duration, Instant},
     wire::{EthernetAddress, IpCidr, Ipv4Cidr, Ipv6Cidr},
 };
@@ -256,6 +256,16 @@ impl Stack {
         let next = inner.ending.iter().map(|(_, deadline)| deadline.saturating_sub(now_ms)).min();
         let delay = inner.interface.poll_delay(now, &inner.sockets).map(|delay| delay.total_millis());
         [next, delay].into_iter().flatten().min()
+    }
+
+    /// Everything that was written into connections has arrived at the other side.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.sockets.iter().all(|(_, socket)| match socket {
+            Socket::Tcp(socket) => socket.send_queue() == 0,
+            _ => true,
+        })
     }
 
     /// The next connection to `port`. One waits at a time.

@@ -90,6 +90,10 @@ fn connections_come_carry_bytes_and_end() {
             }
         }
         let mut stream = accepted.expect("a connection");
+        assert!(server.is_drained());
+        assert!(matches!(stream.poll_write(&mut context, b"answer"), Poll::Ready(Ok(6))));
+        server.poll(now);
+        assert!(!server.is_drained(), "nothing was acknowledged yet");
         for _ in 0..5000 {
             if let Poll::Ready(Ok(count)) = out.poll_write(&mut context, &data[sent..]) {
                 sent += count;
@@ -106,6 +110,7 @@ fn connections_come_carry_bytes_and_end() {
             }
         }
         assert!(got == data, "{} of {} bytes", got.len(), data.len());
+        assert!(server.is_drained(), "everything has arrived");
     }
     // Everything that was used is given back.
     for _ in 0..3000 {

@@ -17,6 +17,7 @@ use network::SwitchPort;
 use tessera_hostd::{
     api::Api,
     files::Pack,
+    host::Host,
     http::{Request, Response, Service, serve},
     net::{Ipv4, Port, Stack},
     platform::Platform,
@@ -34,6 +35,8 @@ const API: &str = "/api/";
 const PASSWORD: &str = "password=";
 /// Milliseconds between two looks for a datastore that can take the state.
 const LOOK_MS: u64 = 2000;
+/// Milliseconds between two looks at the certificate's end.
+const CERTIFICATE_MS: u64 = 3_600_000;
 /// Milliseconds of the longest pause.
 const PAUSE_MS: u64 = 20;
 
@@ -166,6 +169,22 @@ async fn look_for_a_store(stores: Rc<Stores>, platform: Rc<dyn Platform>, keeper
     }
 }
 
+/// Makes the host's own certificate anew before it ends, under the name that it has, for as long as hostd runs.
+async fn renew_certificate(host: Rc<Servers>, tls: Rc<Tls>, platform: Rc<dyn Platform>) {
+    loop {
+        platform.sleep(CERTIFICATE_MS).await;
+        if !tls.is_due(platform.unix_ms() / 1000) {
+            continue;
+        }
+        let subject = tls.identity().describe().subject;
+        let name = subject.strip_prefix("CN=").unwrap_or(&subject);
+        match host.renew_certificate(name).await {
+            Ok(()) => log::warn!("the certificate was about to end: a new one was made"),
+            Err(error) => log::error!("the certificate is about to end: {}", error.message),
+        }
+    }
+}
+
 /// Begins everything that waits for others.
 fn start_api(machine: &Rc<Machine>, stack: &Stack, mac: [u8; 6]) {
     let (own, stack) = (machine.clone(), stack.clone());
@@ -186,9 +205,17 @@ fn start_api(machine: &Rc<Machine>, stack: &Stack, mac: [u8; 6]) {
                 exit(1, "TLS cannot be set up")
             }
         };
-        let host = Servers::new(own.clone(), stores.clone(), keeper.clone(), stack.clone(), mac, tls.clone());
+        let host = Rc::new(Servers::new(
+            own.clone(),
+            stores.clone(),
+            keeper.clone(),
+            stack.clone(),
+            mac,
+            tls.clone(),
+        ));
+        own.spawn(Box::pin(renew_certificate(host.clone(), tls.clone(), platform.clone())));
         own.spawn(Box::pin(look_for_a_store(stores, platform.clone(), keeper.clone())));
-        match Api::start(Rc::new(host), platform, keeper, password).await {
+        match Api::start(host, platform, keeper, password).await {
             Ok(api) => {
                 log::info!("the Host Client and the API are served at port {HTTPS}");
                 listen(own, stack, tls, service(api, pages::open())).await;

@@ -9,8 +9,8 @@ use tessera_hostd::{
 };
 use tessera_rt::log;
 
-/// Days that a certificate of the host's own making is good.
-const DAYS: u32 = 3650;
+/// Days that a certificate of the host's own making is good: browsers and scanners take no longer ones (398 days by the CA/Browser Forum's baseline requirements, 6.3.2).
+const DAYS: u32 = 397;
 /// Days before its end at which it is made anew.
 const RENEW_DAYS: u64 = 30;
 /// Keys of the state.
@@ -42,6 +42,12 @@ fn changes(identity: &Identity) -> Vec<Change> {
     vec![put(CHAIN, identity.chain_pem()), put(KEY, identity.key_pem())]
 }
 
+/// It is of the host's own making and ends soon. What others signed is theirs to renew.
+fn is_due(identity: &Identity, now: u64) -> bool {
+    let known = identity.describe();
+    known.subject == known.issuer && known.not_after <= now + RENEW_DAYS * 86_400
+}
+
 impl Tls {
     /// The certificate of the state, or a new one if there is none, or it is the host's own and about to end.
     ///
@@ -54,10 +60,7 @@ impl Tls {
                 .inspect_err(|error| log::error!("the certificate in the state: {error}"))
                 .ok()
         });
-        let good = kept.filter(|identity| {
-            let known = identity.describe();
-            known.subject != known.issuer || known.not_after > now + RENEW_DAYS * 86_400
-        });
+        let good = kept.filter(|identity| !is_due(identity, now));
         let identity = match good {
             Some(identity) => identity,
             None => {
@@ -73,6 +76,11 @@ impl Tls {
         log::info!("certificate with the fingerprint {}", identity.describe().fingerprint);
         let config = config(&identity)?;
         Ok(Self(RefCell::new((Rc::new(identity), config))))
+    }
+
+    /// It has to be made anew at `now` (seconds since 1970).
+    pub fn is_due(&self, now: u64) -> bool {
+        is_due(&self.0.borrow().0, now)
     }
 
     /// The certificate.

@@ -54,6 +54,10 @@ use tessera_rt::{Connection, Endpoint, abi::Error, grant, log, time};
 /// More items than any list of the system has.
 const LIST: usize = 4096;
 
+/// Before the host ends, answers that are on their way have so many times so many milliseconds to arrive.
+const MOST_ANSWER_WAITS: u32 = 20;
+const ANSWER_WAIT_MS: u64 = 100;
+
 /// What became of something that was asked.
 type Answer<T> = Result<T, HostError>;
 
@@ -161,7 +165,16 @@ impl Host for Servers {
     }
 
     fn host_power(&self, action: HostPower) -> Reply<'_, ()> {
-        now(Init.power(action))
+        Box::pin(async move {
+            // Who asked for it is told first, and so is everybody else whose answer is on its way; who takes nothing is not waited for.
+            for _ in 0..MOST_ANSWER_WAITS {
+                self.platform.sleep(ANSWER_WAIT_MS).await;
+                if self.stack.is_drained() {
+                    break;
+                }
+            }
+            Init.power(action)
+        })
     }
 
     fn servers(&self) -> Reply<'_, Vec<ServerFacts>> {

@@ -93,7 +93,7 @@ impl Case {
 }
 
 /// See [`Case::is_unsettled`].
-const UNSETTLED: [&str; 9] = [
+const UNSETTLED: [&str; 8] = [
     // After a change of addresses was allowed, the guest still does not reach the outside.
     "net-switch/policies",
     // A guest in VLAN 200 reaches the station that was asked for in VLAN 100.
@@ -108,8 +108,6 @@ const UNSETTLED: [&str; 9] = [
     "net-switch/watch",
     // A storm of doorbells beside a stream between two others stood still.
     "guest-net/hostile-queues",
-    // The host may restart before the answer to the request is sent.
-    "management/address-and-power",
 ];
 
 /// All tests.
