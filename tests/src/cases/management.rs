@@ -45,6 +45,11 @@ impl Client {
         }
     }
 
+    /// What the pages' addresses begin with.
+    pub(super) fn address(&self) -> &str {
+        &self.base
+    }
+
     /// Status and body.
     pub(super) fn ask(&self, path: &str, arguments: &[&str]) -> Result<(u16, String)> {
         let mut command = Command::new("curl");

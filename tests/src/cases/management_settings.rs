@@ -35,7 +35,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// A server of the test, on this machine's loopback, where QEMU's user network has the guest's 10.0.2.2.
-struct Server(Child);
+pub(super) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -60,7 +60,7 @@ fn start(program: &Path, arguments: &[&str]) -> Result<Server> {
 }
 
 /// The servers, or why they cannot be had here.
-fn servers(context: &Context) -> Result<std::result::Result<[Server; 2], String>> {
+pub(super) fn servers(context: &Context) -> Result<std::result::Result<[Server; 2], String>> {
     let (Some(chrony), Some(dnsmasq)) = (program("chronyd"), program("dnsmasq")) else {
         return Ok(Err("chronyd or dnsmasq is missing: run `make setup`".into()));
     };

@@ -17,6 +17,7 @@ mod iommu;
 mod isolation;
 mod lifecycle;
 mod management;
+mod management_browser;
 mod management_settings;
 mod management_state;
 mod net_switch;
@@ -137,6 +138,7 @@ pub fn all() -> Vec<Case> {
         storage::CASES,
         iommu::CASES,
         management::CASES,
+        management_browser::CASES,
         management_settings::CASES,
         management_state::CASES,
         screen::CASES,
