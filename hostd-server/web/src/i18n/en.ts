@@ -444,7 +444,7 @@ export const en = {
   "task.state": "Result",
   "task.supportBundle.create": "Make support bundle",
   "task.target": "Target",
-  "task.task.vm.snapshot": "Take snapshot",
+  "task.vm.snapshot": "Take snapshot",
   "task.vm.clone": "Clone virtual machine",
   "task.vm.create": "Create virtual machine",
   "task.vm.delete": "Delete virtual machine",

@@ -445,7 +445,7 @@ export const zhCN: Messages = {
   "task.state": "结果",
   "task.supportBundle.create": "生成支持包",
   "task.target": "目标",
-  "task.task.vm.snapshot": "创建快照",
+  "task.vm.snapshot": "创建快照",
   "task.vm.clone": "克隆虚拟机",
   "task.vm.create": "创建虚拟机",
   "task.vm.delete": "删除虚拟机",

@@ -26,6 +26,8 @@ function useConsole(vm: string) {
       cursorBlink: true,
       fontFamily: 'ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace',
       fontSize: 14,
+      // At 1 the rows cut off what stands below the line: underscores are not seen.
+      lineHeight: 1.2,
       scrollback: 5000,
       screenReaderMode: true,
       theme: { background: "#0b1219", foreground: "#d6e2ec", cursor: "#2dd4bf", selectionBackground: "#2b4a66" },
