@@ -95,10 +95,11 @@ export const Notice = ({ tone = "info", children }: { tone?: "info" | "warn" | "
   </div>
 );
 
+// No heading: the page's headings go on behind it, from whatever level it stands at.
 export const Empty = ({ icon, title, children }: { icon: IconName; title: string; children?: ComponentChildren }) => (
   <div class="empty">
     <Icon name={icon} />
-    <h3>{title}</h3>
+    <p class="title">{title}</p>
     {children}
   </div>
 );
