@@ -259,6 +259,8 @@ impl Switch {
             // What was learned may be of another virtual network, or not be allowed any more.
             self.learned.forget(slot);
         }
+        // It may have, or have no more, an address that it must not have.
+        self.index();
     }
 
     /// The port's owner uses this address.

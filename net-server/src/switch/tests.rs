@@ -148,9 +148,11 @@ fn a_changed_address_blocks_unless_allowed() {
         ..Security::default()
     };
     switch.set_group(ports[0], group(0, allowed), 0);
-    switch.set_mac(ports[0], mac(50));
     assert_eq!(send(&mut switch, 0, 0, frame(mac(99), mac(50), None)).1, [(ports[0], None)]);
     assert_eq!(switch.counters(ports[0]).unwrap().drops[Drop::Blocked as usize], 1);
+    switch.set_group(ports[0], group(0, Security::default()), 0);
+    assert!(send(&mut switch, 0, 0, frame(mac(99), mac(50), None)).1.is_empty());
+    assert!(send(&mut switch, 0, 0, frame(mac(99), [255; 6], None)).1.is_empty());
 }
 
 #[test]
