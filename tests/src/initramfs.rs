@@ -4,7 +4,7 @@ use crate::{Failure, Result, elf};
 use std::{fs, path::Path};
 
 /// Names under which busybox is called in the guest.
-const APPLETS: [&str; 51] = [
+const APPLETS: [&str; 52] = [
     "sh",
     "mount",
     "umount",
@@ -45,6 +45,7 @@ const APPLETS: [&str; 51] = [
     "cttyhack",
     "devmem",
     "taskset",
+    "arp",
     "arping",
     "httpd",
     "ifconfig",

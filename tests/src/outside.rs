@@ -1,5 +1,5 @@
-//! A network outside of an emulated machine, held by the test: what a card of the machine sends arrives here frame by frame with its VLAN tag, and a station of ours answers ARP (RFC 826) and echo requests (RFC 792) in every
-//! VLAN. QEMU carries frames as UDP packets on 127.0.0.1; nothing beyond is reached, and nothing of it needs rights.
+//! A network outside of an emulated machine, held by the test: what a card of the machine sends arrives here frame by frame with its VLAN tag, and a station of ours answers ARP (RFC 826) and echo requests (RFC 792): as
+//! 10.9.0.254 without a tag, and as 10.9.N.254 in VLAN N. QEMU carries frames as UDP packets on 127.0.0.1; nothing beyond is reached, and nothing of it needs rights.
 
 use crate::Result;
 use std::{
@@ -46,8 +46,10 @@ pub struct Outside {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The station's address in every network `10.9.x.0/24`.
-pub const LAST: u8 = 254;
+/// The station's address in a VLAN, or without a tag.
+fn station(vlan: Option<u16>) -> [u8; 4] {
+    [10, 9, vlan.unwrap_or(0) as u8, 254]
+}
 
 /// The VLAN tag's number, and where the frame goes on behind it.
 fn parse(frame: &[u8]) -> Option<(Option<u16>, u16, usize)> {
@@ -71,13 +73,14 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// What our station answers to a frame.
-fn answer(frame: &[u8], mac: [u8; 6], kind: u16, at: usize) -> Option<Vec<u8>> {
+fn answer(frame: &[u8], mac: [u8; 6], (vlan, kind, at): (Option<u16>, u16, usize)) -> Option<Vec<u8>> {
+    let own = station(vlan);
     let mut reply = frame.to_vec();
     match kind {
         ARP => {
             let body = frame.get(at..at + 28)?;
             let target = &body[24..28];
-            if body[7] != 1 || target[..2] != [10, 9] || target[3] != LAST {
+            if body[7] != 1 || target != own {
                 return None;
             }
             let out = &mut reply[at..at + 28];
@@ -92,7 +95,7 @@ fn answer(frame: &[u8], mac: [u8; 6], kind: u16, at: usize) -> Option<Vec<u8>> {
             let (source, target) = (frame.get(at + 12..at + 16)?, frame.get(at + 16..at + 20)?);
             let message = at + header;
             let end = at + total;
-            let ours = frame[..6] == mac && target[..2] == [10, 9] && target[3] == LAST;
+            let ours = frame[..6] == mac && target == own;
             if !ours || frame[at + 9] != 1 || frame.get(message..end)?.first() != Some(&8) {
                 return None;
             }
@@ -126,7 +129,8 @@ impl Outside {
             while !end.load(Ordering::Relaxed) {
                 let Ok((length, _)) = own.recv_from(&mut bytes) else { continue };
                 let frame = &bytes[..length];
-                let Some((vlan, kind, at)) = parse(frame) else { continue };
+                let Some(parsed) = parse(frame) else { continue };
+                let (vlan, kind, _) = parsed;
                 let mut known = list.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if known.len() < MOST {
                     known.push(Seen {
@@ -139,7 +143,7 @@ impl Outside {
                     });
                 }
                 drop(known);
-                if let Some(reply) = answer(frame, mac, kind, at) {
+                if let Some(reply) = answer(frame, mac, parsed) {
                     let _ = own.send_to(&reply, theirs);
                 }
             }
@@ -196,12 +200,19 @@ mod tests {
         frame.extend([0x45, 0, 0, 30, 0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 100, 1, 10, 9, 100, 254]);
         frame.extend([8, 0, 0, 0, 0, 1, 0, 1, 0xab, 0xcd]);
         assert_eq!(parse(&frame), Some((Some(100), IPV4, 18)));
-        let reply = answer(&frame, MAC, IPV4, 18).unwrap();
+        let reply = answer(&frame, MAC, parse(&frame).unwrap()).unwrap();
         assert_eq!(reply[..6], [2, 0, 0, 0, 0, 1]);
         assert_eq!(reply[12..18], frame[12..18]);
         assert_eq!(checksum(&reply[38..48]), 0);
         assert_eq!((reply[38], &reply[30..38]), (0, &[10, 9, 100, 254, 10, 9, 100, 1][..]));
         frame[37] = 1;
-        assert_eq!(answer(&frame, MAC, IPV4, 18), None);
+        assert_eq!(answer(&frame, MAC, parse(&frame).unwrap()), None);
+        frame[37] = 254;
+        frame[15] = 200;
+        assert_eq!(
+            answer(&frame, MAC, parse(&frame).unwrap()),
+            None,
+            "in another VLAN it has another address"
+        );
     }
 }

@@ -1,12 +1,12 @@
 //! Load for guests' network cards, the same program in Tessera's guests and in those of the peer; linked statically, because their RAM disks have no libraries.
 //!
-//! `netload serve` answers on a TCP port; the first byte of a connection says what it is for. `netload stream`, `netload ask` and `netload received` are its clients.
+//! `netload serve` answers on a TCP port; the first byte of a connection says what it is for. `netload stream`, `netload ask` and `netload received` are its clients. `netload flood` sends UDP to anybody until it is ended.
 #![forbid(unsafe_code)]
 
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
     thread,
     time::Duration,
@@ -20,7 +20,10 @@ const BLOCK: usize = 128 << 10;
 const STREAM: u8 = b's';
 const ASK: u8 = b'a';
 const RECEIVED: u8 = b'r';
-const USAGE: &str = "usage: netload serve | stream HOST BYTES | ask HOST COUNT | received HOST";
+/// Numbers of errors (errno(3)).
+const ENOBUFS: i32 = 105;
+const ECONNREFUSED: i32 = 111;
+const USAGE: &str = "usage: netload serve | stream HOST BYTES | ask HOST COUNT | received HOST | flood HOST BYTES";
 
 fn serve() -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
@@ -113,6 +116,20 @@ fn ask(host: &str, count: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends datagrams of so many bytes to the port for what is thrown away (RFC 863), as fast as they are taken.
+fn flood(host: &str, bytes: usize) -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((host, 9))?;
+    let datagram = vec![0x5a; bytes];
+    loop {
+        match socket.send(&datagram) {
+            // Nobody listens there, and the card's queue may be full.
+            Err(error) if !matches!(error.raw_os_error(), Some(ECONNREFUSED | ENOBUFS)) => return Err(error),
+            _ => {}
+        }
+    }
+}
+
 /// QEMU 7.2's AMD-V forgets at an entry that STI holds interrupts back for one more instruction. A guest that was just about to halt then takes its interrupt before the HLT and sleeps until the
 /// next one, however much there is to do. So one comes soon.
 fn wake_now_and_then() {
@@ -132,6 +149,7 @@ fn main() -> ExitCode {
         ["serve"] => serve(),
         ["stream", host, bytes] => count(bytes).and_then(|bytes| stream(host, bytes)),
         ["ask", host, number] => count(number).and_then(|number| ask(host, number)),
+        ["flood", host, bytes] => count(bytes).and_then(|bytes| flood(host, bytes as usize)),
         ["received", host] => connect(host, RECEIVED)
             .and_then(|mut stream| number(&mut stream))
             .map(|number| println!("received {number} packets")),
