@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-browser test-storage-long test-net-long system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-browser test-storage-long test-net-long test-installer system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -237,6 +237,12 @@ system-tests: image ## Boot the system in emulated machines and speak to it (ONL
 	$(call say,Running the whole-system tests)
 	@$(HOST_CARGO) build --release -p tessera-tests
 	@$(HOST_BIN)/system-tests $(ONLY)
+
+test-installer: image ## Debian's installer from its ISO in Chromium, by SeaBIOS and by OVMF, up to its first questions; the pictures are in build/test-logs
+	@tests/guests/installer.sh $(GUESTS)
+	$(call say,Booting the installer in Chromium)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@TESSERA_WATCHDOG_FACTOR=3 $(HOST_BIN)/system-tests --machine qemu screen/browser
 
 test-net-long: image ## Kill the network server 100 times under load (TESSERA_KILLS=NUMBER)
 	$(call say,Killing the network server)

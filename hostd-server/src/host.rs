@@ -200,6 +200,15 @@ pub enum Place {
     Store(String, String),
 }
 
+/// What a machine without a kernel begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestFirmware {
+    /// A PC's BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
 /// A disk of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSpec {
@@ -237,7 +246,9 @@ pub struct VmSpec {
     pub reservation_mhz: u32,
     /// Most MHz it may use.
     pub limit_mhz: Option<u32>,
-    /// Kernel, Multiboot kernel or boot sector; `None`: firmware boots from disks.
+    /// Firmware, which boots from disks and the CD drive; `None`: the kernel is loaded.
+    pub firmware: Option<GuestFirmware>,
+    /// Kernel, Multiboot kernel or boot sector, without firmware.
     pub kernel: Option<Place>,
     /// Initial RAM disk.
     pub initramfs: Option<Place>,
@@ -531,6 +542,8 @@ pub trait Host {
     fn vm_spec<'a>(&'a self, name: &'a str) -> Reply<'a, VmSpec>;
     /// Makes a machine known, or makes a stopped one up anew. It is stopped.
     fn define_vm<'a>(&'a self, old_name: Option<&'a str>, spec: &'a VmSpec) -> Reply<'a, ()>;
+    /// Puts something into the drive of a machine with firmware, or takes out what is there, also while it runs.
+    fn change_medium<'a>(&'a self, name: &'a str, medium: Option<DiskSpec>) -> Reply<'a, ()>;
     /// Forgets a stopped machine.
     fn forget_vm<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
     /// Starts, stops, …

@@ -231,6 +231,7 @@ fn to_server(server: &Server) -> manifest::Server {
         cpu: server.cpu.as_ref().map(|cpu| cpu.value),
         no_fpu: !server.fpu,
         heap: server.heap.value,
+        screen_heap: server.screen_heap.value,
         stack: server.stack.value,
         untyped: server.memory.value,
         device_memory: server.device_memory.value,

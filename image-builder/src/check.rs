@@ -302,6 +302,7 @@ fn check_server(server: &Server, diagnostics: &mut Diagnostics) {
     }
     for (name, bytes, most) in [
         ("heap", &server.heap, layout::DYNAMIC_BASE - layout::HEAP_BASE),
+        ("screen-heap", &server.screen_heap, layout::DYNAMIC_BASE - layout::HEAP_BASE),
         ("stack", &server.stack, 8 << 20),
         ("memory", &server.memory, 1 << 30),
         ("device-memory", &server.device_memory, 1 << 30),
@@ -310,6 +311,10 @@ fn check_server(server: &Server, diagnostics: &mut Diagnostics) {
             let message = format!("`{name}` of `{}` cannot be {}", server.name.value, show_size(bytes.value));
             diagnostics.error(bytes.span, message, "too much", format!("the most is {}", show_size(most)));
         }
+    }
+    if !server.per_vm && server.screen_heap.value != server.heap.value {
+        let message = format!("`{}` is started once, for no machine that could have a display", server.name.value);
+        diagnostics.error(server.screen_heap.span, message, "", "write `heap` alone");
     }
     if server.stack.value == 0 {
         diagnostics.error(

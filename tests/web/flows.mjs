@@ -125,6 +125,10 @@ const flows = {
     await to("Next");
     await page.keyboard.press("Enter");
     await step("Options");
+    await to(await page.locator("dialog label.choice", { hasText: "BIOS" }).first().textContent());
+    // Past UEFI to the kernel.
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("ArrowDown");
     await to("Browse for Kernel");
     await page.keyboard.press("Enter");
     await page.locator("dialog").last().getByRole("button", { name: "test-kernel" }).focus();

@@ -41,6 +41,12 @@ pub enum Vm {
         /// `[datastore] path` of a kernel.
         #[arg(long)]
         kernel: Option<String>,
+        /// Without a kernel it starts by UEFI, not by a BIOS.
+        #[arg(long, conflicts_with = "kernel")]
+        uefi: bool,
+        /// `[datastore] path` of what is in the CD drive.
+        #[arg(long)]
+        cdrom: Option<String>,
         /// `[datastore] path` of an initial RAM disk.
         #[arg(long)]
         initramfs: Option<String>,
@@ -145,6 +151,8 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
             vcpus,
             memory,
             kernel,
+            uefi,
+            cdrom,
             initramfs,
             command_line,
             disk,
@@ -159,9 +167,14 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
             for one in network {
                 nics.push(json!({ "network": find(place, "/networks/port-groups", &one)? }));
             }
-            let firmware = if kernel.is_some() { "direct" } else { "bios" };
+            let firmware = match (&kernel, uefi) {
+                (Some(_), _) => "direct",
+                (None, true) => "uefi",
+                (None, false) => "bios",
+            };
             let boot = json!({ "firmware": firmware, "kernel": kernel, "initramfs": initramfs, "commandLine": command_line });
-            let body = json!({ "name": name, "vcpus": vcpus, "memory": memory << 20, "disks": disks, "nics": nics, "boot": boot });
+            let body =
+                json!({ "name": name, "vcpus": vcpus, "memory": memory << 20, "disks": disks, "nics": nics, "cdrom": cdrom, "boot": boot });
             let task = work(place, "POST", "/vms", Some(&body), json_wanted)?;
             println!(
                 "{}",

@@ -480,6 +480,12 @@ impl Host for Simulated {
             .map(|_| ())
             .ok_or_else(|| missing("machine", name)))
     }
+    fn change_medium<'a>(&'a self, name: &'a str, medium: Option<DiskSpec>) -> Reply<'a, ()> {
+        now(self.machine(name, |machine| {
+            machine.spec.cdrom = medium;
+            Ok(())
+        }))
+    }
     fn vm_power<'a>(&'a self, name: &'a str, action: VmPower) -> Reply<'a, ()> {
         Box::pin(async move {
             self.machine(name, |_| Ok(()))?;

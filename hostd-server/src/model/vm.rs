@@ -33,8 +33,10 @@ model! {
     pub enum Firmware {
         /// A kernel that is loaded into its memory.
         Direct,
-        /// Its disks.
+        /// A PC's BIOS, which starts what is on its disks or in its CD drive.
         Bios,
+        /// UEFI firmware, which does the same.
+        Uefi,
     }
 
     /// How it starts.

@@ -6,13 +6,14 @@ use super::{
     server,
 };
 use alloc::{format, string::String, vec::Vec};
-use tessera_hostd::host::{DiskSpec, Failure, HostError, NicSpec, Place, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
+use tessera_hostd::host::{DiskSpec, Failure, GuestFirmware, HostError, NicSpec, Place, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
 use tessera_proto::{
     CallError, Slots, collect,
     storage::GuestDiskStatistics,
     supervisor::ServerInfo,
     vm_control::{self, RunState},
-    vm_manager::{Client, FilePlace, VmConfig, VmService, VmState},
+    vm_manager::{Client, FilePlace, Firmware, VmConfig, VmService, VmState},
+    vm_media,
     vm_memory::{DiskConfig, DiskPlace, NicConfig},
 };
 use tessera_rt::{Connection, Endpoint, slots, time};
@@ -33,6 +34,9 @@ const PERIOD_US: u64 = 10_000;
 const LEAST_US: u64 = 100;
 /// Shares of the API for one unit of the kernel's weight: 1000 and 100 are normal.
 const SHARES_OF_WEIGHT: u32 = 10;
+
+/// What the API calls the image, where a file can be as it can be in a datastore.
+const IMAGE: &str = "image";
 
 /// A slot of the capability table that is given back at the end.
 pub struct Slot(u32);
@@ -96,14 +100,28 @@ fn budget(limit: Option<u32>, vcpus: u32, mhz: u32) -> u64 {
     if budget >= PERIOD_US { 0 } else { budget }
 }
 
+/// Where what is in a drive is.
+fn medium_place(disk: &DiskSpec) -> FilePlace {
+    match disk.store.as_str() {
+        IMAGE => FilePlace::Image { name: disk.path.clone() },
+        store => FilePlace::Store {
+            store: store.into(),
+            path: disk.path.clone(),
+        },
+    }
+}
+
 fn config(spec: &VmSpec) -> Answer<VmConfig> {
     let unsupported = |text: String| Err(HostError::new(Failure::Unsupported, text));
-    let Some(kernel) = &spec.kernel else {
-        let text = format!(
-            "{} has no kernel: this host has no firmware for guests that could boot from a disk, so name a kernel",
-            spec.name
-        );
-        return unsupported(text);
+    let firmware = spec.firmware.map(|firmware| match firmware {
+        GuestFirmware::Bios => Firmware::Bios,
+        GuestFirmware::Uefi => Firmware::Uefi,
+    });
+    let kernel = match (&spec.kernel, firmware) {
+        // init puts the firmware's own file there.
+        (_, Some(_)) => FilePlace::Image { name: String::new() },
+        (Some(kernel), None) => file_place(kernel),
+        (None, None) => return unsupported(format!("{} has neither a kernel nor firmware: name one of them", spec.name)),
     };
     if spec.reservation_mhz > 0 {
         let text = format!(
@@ -113,8 +131,9 @@ fn config(spec: &VmSpec) -> Answer<VmConfig> {
         return unsupported(text);
     }
     let disks = spec.disks.iter().map(|disk| disk_config(disk, false));
-    // There is no drive: the guest sees a CD as one more disk.
-    let cdrom = spec.cdrom.iter().map(|disk| disk_config(disk, true));
+    // Without firmware there is no drive: the guest sees a CD as one more disk.
+    let as_disk = spec.cdrom.iter().filter(|_| firmware.is_none()).map(|disk| disk_config(disk, true));
+    let in_drive = spec.cdrom.as_ref().filter(|_| firmware.is_some()).map(medium_place);
     Ok(VmConfig {
         name: spec.name.clone(),
         memory: spec.memory,
@@ -122,13 +141,13 @@ fn config(spec: &VmSpec) -> Answer<VmConfig> {
         weight: (spec.shares / SHARES_OF_WEIGHT).clamp(1, 10_000),
         budget_us: budget(spec.limit_mhz, spec.vcpus, cpu_mhz()),
         period_us: PERIOD_US,
-        firmware: None,
-        kernel: file_place(kernel),
+        firmware,
+        kernel,
         initramfs: spec.initramfs.as_ref().map(file_place),
         command_line: spec.command_line.clone(),
         display: true,
-        cdrom: None,
-        disks: disks.chain(cdrom).collect(),
+        cdrom: in_drive,
+        disks: disks.chain(as_disk).collect(),
         // A card has its link up as long as it is there.
         nics: spec
             .nics
@@ -227,12 +246,26 @@ impl Machines {
             shares: config.weight.saturating_mul(SHARES_OF_WEIGHT),
             reservation_mhz: 0,
             limit_mhz: Some(config.budget_us).filter(|budget| *budget > 0).map(limit),
-            kernel: Some(place(config.kernel)),
+            firmware: config.firmware.map(|firmware| match firmware {
+                Firmware::Bios => GuestFirmware::Bios,
+                Firmware::Uefi => GuestFirmware::Uefi,
+            }),
+            kernel: config.firmware.is_none().then(|| place(config.kernel)),
             initramfs: config.initramfs.map(place),
             command_line: config.command_line,
             disks: config.disks.into_iter().map(disk).collect(),
             nics: config.nics.into_iter().map(nic).collect(),
-            cdrom: None,
+            cdrom: config.cdrom.map(|file| {
+                let (store, path) = match file {
+                    FilePlace::Image { name } => (IMAGE.into(), name),
+                    FilePlace::Store { store, path } => (store, path),
+                };
+                DiskSpec {
+                    store,
+                    path,
+                    read_only: true,
+                }
+            }),
         })
     }
 
@@ -247,6 +280,28 @@ impl Machines {
             None => manager.create(config),
         }
         .map_err(|error| failed(&format!("{} cannot be made as it is wanted", spec.name), &error))
+    }
+
+    /// Says what is in a machine's drive. If its guest cannot be told, everything is as before.
+    pub fn change_medium(self, name: &str, medium: Option<&DiskSpec>) -> Answer<()> {
+        let mut manager = manager(PATIENCE)?;
+        let what = format!("The medium of {name} was not changed");
+        let before = manager.config(name).map_err(|error| failed(&what, &error))?.cdrom;
+        let place = medium.map(medium_place);
+        manager.set_medium(name, place.clone()).map_err(|error| failed(&what, &error))?;
+        let all = collect(LIST, |first| manager.list(first)).map_err(|error| failed(&what, &error))?;
+        if !all.iter().any(|vm| vm.name == name && vm.state == VmState::Running) {
+            return Ok(());
+        }
+        let told = connect(name, VmService::Control, CONNECT_PATIENCE).and_then(|slot| {
+            let mut drive = vm_media::Client(slot.connection(CONTROL_PATIENCE));
+            drive.change(place).map_err(|error| failed(&what, &error))
+        });
+        if told.is_err() {
+            // What went wrong first is what counts.
+            let _ = manager.set_medium(name, before);
+        }
+        told
     }
 
     pub fn forget(self, name: &str) -> Answer<()> {

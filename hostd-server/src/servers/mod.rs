@@ -38,9 +38,9 @@ use tessera_crypto::Identity;
 use tessera_hostd::{
     future::LocalFuture,
     host::{
-        CapabilityFacts, CertificateFacts, Console, DeviceFacts, DnsSpec, EndpointFacts, EntryFacts, Failure, FileSink, Host, HostError,
-        HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortGroupSpec, Reply, ScreenView, ServerFacts, StoreFacts, SwitchSpec,
-        TimeFacts, Usage, VmFacts, VmPower, VmSpec,
+        CapabilityFacts, CertificateFacts, Console, DeviceFacts, DiskSpec, DnsSpec, EndpointFacts, EntryFacts, Failure, FileSink, Host,
+        HostError, HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortGroupSpec, Reply, ScreenView, ServerFacts, StoreFacts,
+        SwitchSpec, TimeFacts, Usage, VmFacts, VmPower, VmSpec,
     },
     http::BodySource,
     licences,
@@ -211,6 +211,10 @@ impl Host for Servers {
 
     fn define_vm<'a>(&'a self, old_name: Option<&'a str>, spec: &'a VmSpec) -> Reply<'a, ()> {
         now(Machines.define(old_name, spec))
+    }
+
+    fn change_medium<'a>(&'a self, name: &'a str, medium: Option<DiskSpec>) -> Reply<'a, ()> {
+        now(Machines.change_medium(name, medium.as_ref()))
     }
 
     fn forget_vm<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {

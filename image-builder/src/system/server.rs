@@ -34,6 +34,8 @@ pub struct Server {
     pub fpu: bool,
     /// `heap` in bytes. Default "256 KiB".
     pub heap: Located<u64>,
+    /// `screen-heap` in bytes: the heap of instances whose machine has a display. Default as `heap`.
+    pub screen_heap: Located<u64>,
     /// `stack` in bytes. Default "64 KiB".
     pub stack: Located<u64>,
     /// `memory` for kernel objects that the server makes by itself. Default "0 B".
@@ -77,6 +79,7 @@ impl Server {
                 .unwrap_or(Located::new(default, span))
         };
         let heap = bytes("heap", 256 << 10, diagnostics);
+        let screen_heap = bytes("screen-heap", heap.value, diagnostics);
         let stack = bytes("stack", 64 << 10, diagnostics);
         let memory = bytes("memory", 0, diagnostics);
         let device_memory = reader.parsed("device-memory", units::pages, "8 MiB", diagnostics);
@@ -107,6 +110,7 @@ impl Server {
                 .map(|cpu| Located::new(narrow(cpu.value), cpu.span)),
             fpu: reader.boolean("fpu", diagnostics).unwrap_or(true),
             heap,
+            screen_heap,
             stack,
             memory,
             device_memory: device_memory.unwrap_or(Located::new(if has_devices { 8 << 20 } else { 0 }, span)),

@@ -36,7 +36,8 @@ const STATE_PAGES_PER_NIC: u64 = 5;
 pub fn states(config: &Vm) -> impl Iterator<Item = (StateKind, u64)> {
     // Who reads a machine's files borrows its RAM too.
     let stored = [Some(&config.kernel), config.initramfs.as_ref(), config.cdrom.as_ref()];
-    let stored = stored.into_iter().flatten().any(|file| matches!(file, GuestFile::Store { .. }));
+    // What is in a datastore may be put into a drive at any time.
+    let stored = config.firmware.is_some() || stored.into_iter().flatten().any(|file| matches!(file, GuestFile::Store { .. }));
     let all = [
         (
             StateKind::Disks,

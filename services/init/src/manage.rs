@@ -301,6 +301,22 @@ impl vm_manager::Server for Root {
         Ok(())
     }
 
+    fn set_medium(&mut self, _call: &mut Call, name: &str, medium: Option<FilePlace>) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        let config = Vm {
+            cdrom: medium.map(file_of),
+            ..self.manifest.vms[vm].clone()
+        };
+        if config.firmware.is_none() {
+            let text = format_args!("virtual machine {name} has no CD-ROM drive: only one that begins with firmware has");
+            return Err(Failure::new(FailureKind::BadState, text));
+        }
+        self.check_machine(&config, Some(vm))?;
+        self.manifest.vms[vm] = config;
+        self.machine_changed();
+        Ok(())
+    }
+
     fn remove(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
         let vm = self.stopped_machine(name)?;
         let entry = &mut self.machines.entries[vm];

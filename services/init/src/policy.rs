@@ -91,7 +91,7 @@ fn check_server(server: &Server, manifest: &Manifest) -> Result<(), String> {
     if server.priority > thread::MAX_PRIORITY {
         return Err(format!("there is no priority {}", server.priority));
     }
-    if server.heap > layout::DYNAMIC_BASE - layout::HEAP_BASE
+    if server.heap.max(server.screen_heap) > layout::DYNAMIC_BASE - layout::HEAP_BASE
         || server.stack > 16 << 20
         || server.untyped.max(server.device_memory) > 1 << 30
     {
@@ -205,6 +205,7 @@ mod tests {
                 cpu: None,
                 no_fpu: false,
                 heap: 1 << 20,
+                screen_heap: 1 << 20,
                 stack: 1 << 16,
                 untyped: 0,
                 device_memory: 0,

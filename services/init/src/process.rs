@@ -87,6 +87,8 @@ pub struct Granted {
 pub struct Spec<'a> {
     /// What the manifest says.
     pub server: &'a Server,
+    /// Bytes of its heap.
+    pub heap: u64,
     /// Its program.
     pub program: &'a Program,
     /// Name of the instance.
@@ -249,7 +251,7 @@ impl Process {
             name: spec.name.clone(),
             id: spec.id,
             restarts: spec.restarts,
-            heap: server.heap.next_multiple_of(PAGE),
+            heap: spec.heap.next_multiple_of(PAGE),
             first_free_slot: first_free,
             slots: server.slots,
             tsc_hz: own.tsc_hz,
@@ -285,7 +287,7 @@ impl Process {
                 },
             ),
             (
-                server.heap,
+                spec.heap,
                 Memory {
                     address: layout::HEAP_BASE,
                     rights: READ_WRITE,
@@ -504,7 +506,7 @@ fn page_tables(spec: &Spec<'_>, stack: u64) -> u64 {
     tables.fixed(layout::START_INFO, PAGE);
     tables.fixed(layout::UTCB_BASE, PAGE);
     tables.fixed(layout::STACK_TOP - stack, stack);
-    tables.fixed(layout::HEAP_BASE, spec.server.heap);
+    tables.fixed(layout::HEAP_BASE, spec.heap);
     for grant in spec.grants.iter().filter(|grant| grant.length > 0) {
         if grant.large {
             tables.large(grant.length)

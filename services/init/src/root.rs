@@ -362,8 +362,11 @@ impl Root {
         let network = Resource::Pci { class: PciClass::Network };
         let drives = server.grants.iter().any(|grant| grant.resource == network);
         let switches = if drives { &self.manifest.switches[..] } else { &[] };
+        // What draws and sends a screen takes much more memory than the rest.
+        let display = record.vm.is_some_and(|vm| self.manifest.vms[vm].display);
         let spec = Spec {
             server,
+            heap: if display { server.screen_heap } else { server.heap },
             program,
             lent,
             name: record.name.clone(),

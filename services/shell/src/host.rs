@@ -16,7 +16,8 @@ use tessera_proto::{
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
     vm_control::{Registers, VcpuExits, VmInfo, VmMemory},
-    vm_manager::{VmConfig, VmSummary},
+    vm_manager::{FilePlace, VmConfig, VmSummary},
+    vm_media::Medium,
     vm_screen::ScreenInfo,
 };
 
@@ -234,6 +235,10 @@ pub trait Host: Networks {
     fn vm_set_balloon(&mut self, name: &str, bytes: u64) -> Answer<()>;
     /// Registers.
     fn vm_registers(&mut self, name: &str, vcpu: u32) -> Answer<Registers>;
+    /// What is in its CD-ROM drive.
+    fn vm_medium(&mut self, name: &str) -> Answer<Medium>;
+    /// Puts something into the drive, or takes out what is there; `running`: its guest is told, too.
+    fn vm_set_medium(&mut self, name: &str, medium: Option<FilePlace>, running: bool) -> Answer<()>;
     /// Presses the reset button.
     fn vm_reset(&mut self, name: &str) -> Answer<()>;
     /// Presses the power button.

@@ -17,7 +17,8 @@ use tessera_proto::{
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
     vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo, VmMemory},
-    vm_manager::{self, VmConfig, VmService, VmSummary},
+    vm_manager::{self, FilePlace, VmConfig, VmService, VmSummary},
+    vm_media::{self, Medium},
     vm_screen::{self, ScreenInfo},
 };
 use tessera_rt::{
@@ -211,6 +212,14 @@ impl System {
     fn control<T>(&mut self, name: &str, ask: impl FnOnce(&mut vm_control::Client<Connection>) -> Answer<T>) -> Answer<T> {
         let slot = self.connect(name, VmService::Control)?;
         let answer = ask(&mut vm_control::Client(patient(slot)));
+        slots::free(slot);
+        answer
+    }
+
+    /// Asks a machine's VMM something about its CD-ROM drive.
+    fn media<T>(&mut self, name: &str, ask: impl FnOnce(&mut vm_media::Client<Connection>) -> Answer<T>) -> Answer<T> {
+        let slot = self.connect(name, VmService::Control)?;
+        let answer = ask(&mut vm_media::Client(patient(slot)));
         slots::free(slot);
         answer
     }
@@ -413,6 +422,18 @@ impl Host for System {
 
     fn vm_registers(&mut self, name: &str, vcpu: u32) -> Answer<VcpuRegisters> {
         self.control(name, |vmm| vmm.registers(vcpu))
+    }
+
+    fn vm_medium(&mut self, name: &str) -> Answer<Medium> {
+        self.media(name, |vmm| vmm.medium())
+    }
+
+    fn vm_set_medium(&mut self, name: &str, medium: Option<FilePlace>, running: bool) -> Answer<()> {
+        self.manager.set_medium(name, medium.clone())?;
+        if running {
+            self.media(name, |vmm| vmm.change(medium))?;
+        }
+        Ok(())
     }
 
     fn vm_reset(&mut self, name: &str) -> Answer<()> {

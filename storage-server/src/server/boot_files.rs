@@ -16,7 +16,7 @@ const CHUNK: u64 = 256 << 10;
 impl Answers {
     /// A file of a machine, as its configuration has it.
     fn boot_file(&self, machine: &Machine, file: BootFile) -> Result<(Mounted, Info), Failure> {
-        let place = machine.config().files.get(file as usize).cloned().flatten();
+        let place = machine.file(file);
         let Some(FilePlace::Store { store, path }) = place else {
             let text = format_args!("{} has no such file in a datastore", machine.config().name);
             return Err(Failure::new(FailureKind::NotFound, text));
@@ -34,6 +34,7 @@ impl Answers {
     /// Its length.
     pub(super) fn boot_file_length(&self, call: &Call, file: BootFile) -> Result<u64, Failure> {
         let machine = self.guests().machine(call)?;
+        self.guests().look_for_files(call, &machine)?;
         Ok(self.boot_file(&machine, file)?.1.size)
     }
 

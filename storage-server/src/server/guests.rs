@@ -14,6 +14,7 @@ use tessera_proto::datastore::FileData;
 use tessera_proto::guest_disk::{self, BootFile, GuestDiskEvent, GuestDiskInfo};
 use tessera_proto::guest_queues::GuestQueues;
 use tessera_proto::storage::GuestDiskStatistics;
+use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, MachineConfig, StateKind};
 use tessera_proto::{Call, Failure, FailureKind, collect};
 use tessera_rt::{CNode, Notification, abi::PAGE_SIZE, log, slots, time};
@@ -54,6 +55,8 @@ impl Drop for Disk {
 /// A machine. Its devices go before its RAM does.
 pub struct Machine {
     config: MachineConfig,
+    /// Its files in datastores; the one in its drive changes.
+    files: RefCell<Vec<Option<FilePlace>>>,
     disks: RefCell<Vec<Option<Rc<Disk>>>>,
     events: RefCell<VecDeque<GuestDiskEvent>>,
     watcher: RefCell<Option<Waker>>,
@@ -65,6 +68,11 @@ impl Machine {
     /// What init says about it.
     pub fn config(&self) -> &MachineConfig {
         &self.config
+    }
+
+    /// Where a file of it is, if it is in a datastore.
+    pub fn file(&self, file: BootFile) -> Option<FilePlace> {
+        self.files.borrow().get(file as usize).cloned().flatten()
     }
 
     /// Its RAM, while the machine is kept.
@@ -127,6 +135,7 @@ impl Guests {
         let loan = Loan::new(&config, ENDING, StateKind::Disks, STATE_PER_DISK * config.disks.len())?;
         let machine = Rc::new(Machine {
             disks: RefCell::new((0..config.disks.len()).map(|_| None).collect()),
+            files: RefCell::new(config.files.clone()),
             config,
             events: RefCell::default(),
             watcher: RefCell::default(),
@@ -135,6 +144,13 @@ impl Guests {
         });
         self.machines.borrow_mut().push(machine.clone());
         Ok(machine)
+    }
+
+    /// Asks init where the caller's files are now: what is in its drive changes.
+    pub fn look_for_files(&self, call: &Call, machine: &Machine) -> Result<(), Failure> {
+        let config = init().and_then(|mut init| init.machine(call.badge)).map_err(refused)?;
+        machine.files.replace(config.files);
+        Ok(())
     }
 
     /// Takes up a disk of a machine.

@@ -5,7 +5,10 @@ use super::{
     guest_disk::{attach, device},
 };
 use crate::{
-    Context, Failure, Outcome, Result, ensure,
+    Context, Failure, Outcome, Result,
+    disks::Scratch,
+    ensure,
+    machine::{Bus, Disk},
     shell::Host,
     systems::{Guest, System},
 };
@@ -33,6 +36,13 @@ pub const CASES: &[Case] = &[
         minutes: 2,
         bochs: Some(3),
         run: bios_alone,
+    },
+    Case {
+        name: "firmware/media",
+        about: "a CD is put into the drive of a running machine, which boots from it after its next reset, and taken out again",
+        minutes: 3,
+        bochs: None,
+        run: media,
     },
     Case {
         name: "firmware/uefi-cdrom",
@@ -134,6 +144,54 @@ fn bios_disk(context: &Context) -> Result<Outcome> {
     host.start_command("vm console pc")?;
     host.serial().expect_line("SeaBIOS \\(version")?;
     reaches_user_land(&mut host)?;
+    fs::remove_file(medium)?;
+    Ok(Outcome::Passed)
+}
+
+fn media(context: &Context) -> Result<Outcome> {
+    let medium = match medium(context)? {
+        Ok(path) => path,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let system = match system(context, "bios")? {
+        Ok(system) => system,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let store = Scratch::empty(&context.environment.logs, context.name, 128 << 20)?;
+    let (store_path, medium_path) = (store.path().display().to_string(), medium.display().to_string());
+    let images = &context.environment.images;
+    images.datastore(&["create", &store_path, "--label", "main"])?;
+    images.datastore(&["write", "--quiet", &store_path, "one.iso", &medium_path])?;
+    let mut host = context.boot(&system.guest(&guest("bios")).into(), |config| {
+        config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE"));
+    })?;
+    host.neat_command("vm start pc")?;
+    host.start_command("vm console pc")?;
+    host.serial().expect("No bootable device")?;
+    host.leave_console()?;
+    let output = host.neat_command("vm media pc insert main:two.iso")?;
+    ensure!(
+        !output.contains("is in the drive"),
+        "a file that is not there is in the drive: {output}"
+    );
+    host.neat_command("vm media pc insert main:one.iso")?;
+    let output = host.neat_command("vm media pc")?;
+    ensure!(
+        output.contains("main:one.iso") && output.contains("in the drive"),
+        "the drive says: {output}"
+    );
+    host.neat_command("vm reset pc")?;
+    host.start_command("vm console pc")?;
+    host.serial().expect("GRUB-IS-HERE")?;
+    host.leave_console()?;
+    host.neat_command("vm media pc eject")?;
+    host.neat_command("vm reset pc")?;
+    // What it said before is still there.
+    host.start_command("vm console pc")?;
+    for _ in 0..2 {
+        host.serial().expect("No bootable device")?;
+    }
+    host.leave_console()?;
     fs::remove_file(medium)?;
     Ok(Outcome::Passed)
 }

@@ -25,6 +25,7 @@ mod network;
 mod panic_record;
 mod power_cuts;
 mod screen;
+mod screen_browser;
 mod share;
 mod shell;
 mod storage;
@@ -142,6 +143,7 @@ pub fn all() -> Vec<Case> {
         management_settings::CASES,
         management_state::CASES,
         screen::CASES,
+        screen_browser::CASES,
         network::CASES,
     ]
     .concat()

@@ -2,7 +2,7 @@
 //! find out about the machine it asks [`crate::devices::fw_cfg`].
 
 use super::file::{File, Part};
-use super::{LoadError, Start, layout};
+use super::{LoadError, Start, layout, smbios};
 use crate::acpi;
 use crate::devices::fw_cfg::FwCfg;
 use crate::devices::uart;
@@ -58,9 +58,9 @@ pub fn load(memory: &GuestMemory, file: &dyn File) -> Result<Start, LoadError> {
     Ok(Start::Firmware)
 }
 
-/// What the firmware of a machine with that much RAM, not counting its flash memory, is told. `rom` is the graphics card's own firmware, or empty.
+/// What the firmware of the machine `name` is told. `rom` is the graphics card's own firmware, or empty.
 #[must_use]
-pub fn describe(memory: &GuestMemory, vcpus: usize, rom: &[u8]) -> FwCfg {
+pub fn describe(name: &str, memory: &GuestMemory, vcpus: usize, rom: &[u8]) -> FwCfg {
     let mut fw_cfg = FwCfg::new(vcpus);
     if !rom.is_empty() && memory.has_hole() {
         // Found by the card's identity, as if it were in its ROM (SeaBIOS, `lookup_hardcode`).
@@ -73,6 +73,9 @@ pub fn describe(memory: &GuestMemory, vcpus: usize, rom: &[u8]) -> FwCfg {
     fw_cfg.add(acpi::ROOT_FILE, &tables.root);
     fw_cfg.add(acpi::TABLES_FILE, &tables.tables);
     fw_cfg.add("etc/table-loader", &tables.script);
+    let smbios = smbios::describe(name, vcpus, memory.usable_end());
+    fw_cfg.add(smbios::ANCHOR_FILE, &smbios.anchor);
+    fw_cfg.add(smbios::TABLES_FILE, &smbios.tables);
     fw_cfg
 }
 
@@ -124,7 +127,7 @@ mod tests {
             if screen {
                 memory.set_hole(0xa_0000, 0xc_0000);
             }
-            let mut fw_cfg = describe(&memory, 1, rom);
+            let mut fw_cfg = describe("web", &memory, 1, rom);
             // The directory, byte by byte.
             fw_cfg.write(0x510, 2, 0x19);
             let directory: Vec<u8> = (0..1024).map(|_| fw_cfg.read(0x511, 1) as u8).collect();

@@ -17,6 +17,7 @@ pub mod layout;
 pub mod linux;
 pub mod multiboot;
 pub mod registers;
+pub mod smbios;
 
 pub use bzimage::BzImage;
 pub use error::LoadError;

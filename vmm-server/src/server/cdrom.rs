@@ -33,6 +33,22 @@ impl CdRom {
         Ok(drive)
     }
 
+    /// Puts another medium into the drive, or takes out what is there; what is being read ends before.
+    pub fn change(&self, medium: Option<Box<dyn File + Send>>) {
+        let mut present = self.medium.lock();
+        let bytes = medium.as_ref().map(|medium| medium.length());
+        *present = medium;
+        if let Some(ahci) = self.machine.chipset().pci().ahci() {
+            ahci.change_medium(bytes);
+        }
+    }
+
+    /// Bytes of the medium that the guest sees, and whether it wants to keep it.
+    pub fn medium(&self) -> (Option<u64>, bool) {
+        let mut chipset = self.machine.chipset();
+        chipset.pci().ahci().map_or((None, false), |ahci| ahci.medium())
+    }
+
     fn work(&self) {
         let (memory, interrupts) = (&self.machine.memory, &self.machine.interrupts);
         loop {

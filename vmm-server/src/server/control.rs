@@ -1,5 +1,7 @@
 //! The first thread: loads the guest, serves `vm_control`, carries out what the guest asks of the machine.
 
+use super::boot_file;
+use super::cdrom::CdRom;
 use super::devices::Devices;
 use super::host::Kernel;
 use super::local::Local;
@@ -7,9 +9,12 @@ use super::setup::Page;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use tessera_abi::vcpu::{ExitReason, VcpuState};
-use tessera_manifest::StartVm;
+use tessera_manifest::{GuestFile, StartVm};
+use tessera_proto::guest_disk::BootFile;
 use tessera_proto::vm_control::{self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory};
-use tessera_proto::{Call, Failure, FailureKind};
+use tessera_proto::vm_manager::FilePlace;
+use tessera_proto::vm_media::{self, Medium};
+use tessera_proto::{Call, Failure, FailureKind, interface_of};
 use tessera_rt::{Vcpu, exit, log, server::Service, sys};
 use tessera_vmm::apic::{Delivery, Message};
 use tessera_vmm::boot::{self, File};
@@ -34,6 +39,7 @@ pub struct Control {
     vcpus: Vec<VcpuHandle>,
     devices: Vec<&'static dyn Devices>,
     local: &'static Local,
+    drive: Option<&'static CdRom>,
     started: u64,
     failure_logged: bool,
 }
@@ -55,6 +61,7 @@ impl Control {
         vcpus: Vec<VcpuHandle>,
         devices: Vec<&'static dyn Devices>,
         local: &'static Local,
+        drive: Option<&'static CdRom>,
     ) -> Self {
         Self {
             machine,
@@ -64,6 +71,7 @@ impl Control {
             vcpus,
             devices,
             local,
+            drive,
             started: 0,
             failure_logged: false,
         }
@@ -135,6 +143,16 @@ impl Control {
                 format_args!("the machine has {} virtual processors", self.vcpus.len()),
             )
         })
+    }
+
+    fn drive(&self) -> Result<&'static CdRom, Failure> {
+        let none = || {
+            Failure::new(
+                FailureKind::BadState,
+                "the machine has no CD-ROM drive: only one that begins with firmware has",
+            )
+        };
+        self.drive.ok_or_else(none)
     }
 
     fn running(&self) -> Result<(), Failure> {
@@ -291,8 +309,35 @@ impl vm_control::Server for Control {
     }
 }
 
+impl vm_media::Server for Control {
+    fn medium(&mut self, _call: &mut Call) -> Result<Medium, Failure> {
+        let (bytes, locked) = self.drive()?.medium();
+        Ok(Medium { bytes, locked })
+    }
+
+    fn change(&mut self, _call: &mut Call, place: Option<FilePlace>) -> Result<(), Failure> {
+        let drive = self.drive()?;
+        let medium = match place {
+            None => None,
+            Some(FilePlace::Store { store, path }) => {
+                let file = GuestFile::Store { store, path };
+                Some(boot_file::open(Some(&file), BootFile::Cdrom).map_err(|text| Failure::new(FailureKind::NotFound, text))?)
+            }
+            Some(FilePlace::Image { .. }) => {
+                let text = "a file of the image can only be in the drive from the machine's start on: name one in a datastore";
+                return Err(Failure::new(FailureKind::Unsupported, text));
+            }
+        };
+        drive.change(medium);
+        Ok(())
+    }
+}
+
 impl Service for Control {
     fn message(&mut self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
+        if interface_of(request) == Some(vm_media::INTERFACE.number) {
+            return vm_media::dispatch(self, call, request, reply);
+        }
         vm_control::dispatch(self, call, request, reply)
     }
 

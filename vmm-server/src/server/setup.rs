@@ -121,7 +121,12 @@ pub fn build() -> Result<Control, String> {
         machine.chipset().add_display(screen::attach(guest)?);
     }
     if firmware {
-        let fw_cfg = firmware::describe(&machine.memory, vcpus, boot_file::mapped(tessera_screen::ROM)?);
+        let fw_cfg = firmware::describe(
+            &start_vm.config.name,
+            &machine.memory,
+            vcpus,
+            boot_file::mapped(tessera_screen::ROM)?,
+        );
         machine.chipset().add_firmware(fw_cfg, machine.memory.usable_end());
     }
     let mut handles = Vec::new();
@@ -146,12 +151,15 @@ pub fn build() -> Result<Control, String> {
     if nics > 0 {
         devices.push(Link::connect(Nics, &around, start_vm, nics)?);
     }
+    let mut drive = None;
     if firmware {
         let medium = match &start_vm.config.cdrom {
             Some(file) => Some(boot_file::open(Some(file), BootFile::Cdrom)?),
             None => None,
         };
-        devices.push(CdRom::connect(machine, start_vm, medium)?);
+        let connected = CdRom::connect(machine, start_vm, medium)?;
+        devices.push(connected);
+        drive = Some(connected);
     }
     let local = Local::start(&around, start_vm)?;
     devices.push(local);
@@ -162,6 +170,7 @@ pub fn build() -> Result<Control, String> {
         handles,
         devices,
         local,
+        drive,
     ))
 }
 

@@ -8,7 +8,7 @@ use crate::{
         route::{Accepted, Json, Raw, Route, Tagged},
         work,
     },
-    host::{Console, DiskSpec, Failure, NicSpec, Place, Usage, VmFacts, VmPower, VmRun, VmSpec},
+    host::{Console, DiskSpec, Failure, GuestFirmware, NicSpec, Place, Usage, VmFacts, VmPower, VmRun, VmSpec},
     http::{Message, Method, Response, WebSocket},
     model::{
         Autostart, Boot, CloneRequest, DiskInput, Firmware, Health, NicInput, Page, PowerState, Snapshot, SnapshotCreate, Vm, VmConfig,
@@ -50,7 +50,7 @@ pub(super) fn routes(all: &mut Vec<Route>) {
             "/vms/{vm}",
             Needs::Privilege("VirtualMachine.Config"),
             "editVm",
-            "Change a machine that is off",
+            "Change a machine that is off; what is in its CD drive, its notes and its autostart at any time",
             edit,
         ),
         route(
@@ -284,6 +284,11 @@ fn spec(api: &Api, config: &VmConfig) -> VmSpec {
         shares: config.cpu_shares,
         reservation_mhz: config.cpu_reservation_mhz,
         limit_mhz: config.cpu_limit_mhz,
+        firmware: match config.boot.firmware {
+            Firmware::Direct => None,
+            Firmware::Bios => Some(GuestFirmware::Bios),
+            Firmware::Uefi => Some(GuestFirmware::Uefi),
+        },
         kernel: config.boot.kernel.as_ref().filter(|_| direct).map(place),
         initramfs: config.boot.initramfs.as_ref().filter(|_| direct).map(place),
         command_line: config.boot.command_line.as_ref().map_or_else(String::new, |line| line.to_string()),
@@ -388,9 +393,13 @@ fn fixed_config(spec: VmSpec, nics: Vec<VmNic>) -> VmConfig {
             })
             .collect(),
         nics,
-        cdrom: None,
+        cdrom: spec.cdrom.map(|disk| format!("[{}] {}", disk.store, disk.path)),
         boot: Boot {
-            firmware: if spec.kernel.is_some() { Firmware::Direct } else { Firmware::Bios },
+            firmware: match spec.firmware {
+                None => Firmware::Direct,
+                Some(GuestFirmware::Bios) => Firmware::Bios,
+                Some(GuestFirmware::Uefi) => Firmware::Uefi,
+            },
             kernel: spec.kernel.and_then(file),
             initramfs: spec.initramfs.and_then(file),
             command_line: crate::model::text::CommandLine::parse(&spec.command_line).ok(),
@@ -698,7 +707,17 @@ async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) -> Result<Acc
         autostart: None,
         ..change.clone()
     } == serde_json::from_str("{}").map_err(|_| ApiError::invalid("empty"))?;
-    if !own_only {
+    // A medium is changed while the machine runs, if it has a drive.
+    let media_only = change.cdrom.is_some()
+        && change.boot.is_none()
+        && old.config.boot.firmware != Firmware::Direct
+        && VmPatch {
+            cdrom: None,
+            notes: None,
+            autostart: None,
+            ..change.clone()
+        } == serde_json::from_str("{}").map_err(|_| ApiError::invalid("empty"))?;
+    if !own_only && !media_only {
         need_off(&call, &old).await?;
     }
     let mut config = old.config.clone();
@@ -751,7 +770,12 @@ async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) -> Result<Acc
             let change = api.data.borrow_mut().keep_vm(VmRecord { config, ..old.clone() });
             api.commit(vec![change]).await?;
             if !own_only {
-                if let Err(error) = api.host.define_vm(Some(&old.config.name), &spec).await {
+                let made = if media_only {
+                    api.host.change_medium(&old.config.name, spec.cdrom).await
+                } else {
+                    api.host.define_vm(Some(&old.config.name), &spec).await
+                };
+                if let Err(error) = made {
                     let change = api.data.borrow_mut().keep_vm(old);
                     api.commit(vec![change]).await?;
                     return Err(error.into());

@@ -53,7 +53,7 @@ export interface VmConfig {
   disks: VmDisk[];
   nics: VmNic[];
   cdrom: string | null;
-  boot: { firmware: "direct" | "bios"; kernel?: string | null; initramfs?: string | null; commandLine?: string | null };
+  boot: { firmware: "direct" | "bios" | "uefi"; kernel?: string | null; initramfs?: string | null; commandLine?: string | null };
   autostart: boolean;
   notes: string;
 }

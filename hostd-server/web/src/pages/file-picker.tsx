@@ -21,6 +21,10 @@ export const FILE_ICONS: Record<DatastoreFile["kind"], IconName> = {
 };
 
 export const join = (folder: string, name: string): string => (folder ? `${folder}/${name}` : name);
+/** A file's name with its datastore's in front. */
+export const fullName = (datastore: string, path: string): string =>
+  `[${datastores.value.find((one) => one.id === datastore)?.name ?? datastore}] ${path}`;
+
 export const parent = (path: string): string => path.split("/").slice(0, -1).join("/");
 
 interface Props {
@@ -59,8 +63,7 @@ export function FilePicker({ label, kinds, value, bare, hint, error, onPick }: P
           kinds={kinds}
           onClose={() => setOpen(false)}
           onPick={(datastore, path) => {
-            const name = datastores.value.find((one) => one.id === datastore)?.name ?? datastore;
-            onPick(bare ? path : `[${name}] ${path}`, datastore);
+            onPick(bare ? path : fullName(datastore, path), datastore);
             setOpen(false);
           }}
         />
@@ -69,7 +72,7 @@ export function FilePicker({ label, kinds, value, bare, hint, error, onPick }: P
   );
 }
 
-function Picker({
+export function Picker({
   title,
   kinds,
   onPick,

@@ -17,6 +17,7 @@ import { Performance } from "./performance";
 import { Snapshots } from "./snapshots";
 import { CloneVm, POWER_TONES, TakeSnapshot, can, power, vmItems } from "./vm-actions";
 import { EditVm } from "./vm-edit";
+import { Medium } from "./vm-media";
 
 const TABS = ["summary", "screen", "console", "performance", "snapshots", "events"] as const;
 
@@ -57,7 +58,7 @@ function Summary({ vm }: { vm: Vm }) {
               t("vm.boot"),
               config.boot.firmware === "direct"
                 ? [config.boot.kernel, config.boot.initramfs].filter(Boolean).join(" + ") || "–"
-                : t("vm.bios"),
+                : t(`vm.boot.${config.boot.firmware}`),
             ],
             ...(config.boot.commandLine
               ? [[t("vm.commandLine"), <code key="c">{config.boot.commandLine}</code>] as [string, preact.ComponentChildren]]
@@ -134,7 +135,7 @@ function Summary({ vm }: { vm: Vm }) {
                   </td>
                 </tr>
               ))}
-              {config.cdrom && (
+              {(config.cdrom || config.boot.firmware !== "direct") && (
                 <tr>
                   <td>
                     <span class="row">
@@ -142,7 +143,7 @@ function Summary({ vm }: { vm: Vm }) {
                       {t("vm.cdrom")}
                     </span>
                   </td>
-                  <td colSpan={2}>{config.cdrom}</td>
+                  <td colSpan={2}>{config.boot.firmware === "direct" ? config.cdrom : <Medium vm={vm} />}</td>
                 </tr>
               )}
               {config.nics.map((nic, index) => (

@@ -36,7 +36,7 @@ export interface Draft {
   disks: Disk[];
   cdrom: string;
   nics: { key: number; network: string }[];
-  firmware: "direct" | "bios";
+  firmware: "direct" | "bios" | "uefi";
   kernel: string;
   initramfs: string;
   commandLine: string;
@@ -88,7 +88,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
     disks: store ? [{ key: 1, size: 8 * GIB, datastore: store, existing: null }] : [],
     cdrom: "",
     nics: group ? [{ key: 1, network: group.id }] : [],
-    firmware: "direct",
+    firmware: "bios",
     kernel: "",
     initramfs: "",
     commandLine: "console=ttyS0",
@@ -129,7 +129,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
         boot:
           draft.firmware === "direct"
             ? { firmware: "direct", kernel: draft.kernel, initramfs: draft.initramfs || null, commandLine: draft.commandLine || null }
-            : { firmware: "bios" },
+            : { firmware: draft.firmware },
         autostart: draft.autostart,
         notes: draft.notes,
       });
@@ -325,7 +325,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
         <fieldset>
           <legend>{t("vm.boot")}</legend>
           <div class="stack small">
-            {(["direct", "bios"] as const).map((firmware) => (
+            {(["bios", "uefi", "direct"] as const).map((firmware) => (
               <label class="choice" key={firmware}>
                 <input type="radio" name="firmware" checked={draft.firmware === firmware} onChange={() => set({ firmware })} />
                 <span>
@@ -374,7 +374,10 @@ export function NewVm({ onClose }: { onClose: () => void }) {
             ],
             [t("vm.cdrom"), draft.cdrom || "–"],
             [t("nav.networking"), draft.nics.map((nic) => nameOf(portGroups.value, nic.network)).join(", ") || "–"],
-            [t("vm.boot"), draft.firmware === "direct" ? [draft.kernel, draft.initramfs].filter(Boolean).join(" + ") : t("vm.bios")],
+            [
+              t("vm.boot"),
+              draft.firmware === "direct" ? [draft.kernel, draft.initramfs].filter(Boolean).join(" + ") : t(`vm.boot.${draft.firmware}`),
+            ],
             ...(draft.firmware === "direct" ? [[t("vm.commandLine"), draft.commandLine || "–"] as [string, string]] : []),
             [t("vm.autostart"), draft.autostart ? t("yes") : t("no")],
           ]}

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tessera_vswitch::Switch;
 
 /// Changes when an old reader could misunderstand a new manifest.
-pub const MANIFEST_VERSION: u32 = 2;
+pub const MANIFEST_VERSION: u32 = 3;
 
 /// Everything init needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +95,8 @@ pub struct Server {
     pub no_fpu: bool,
     /// Bytes of heap, mapped from the start at `HEAP_BASE`.
     pub heap: u64,
+    /// The same for the instances of machines with a display.
+    pub screen_heap: u64,
     /// Bytes of the first thread's stack.
     pub stack: u64,
     /// Bytes of `Untyped` for what the server makes by itself (threads, reply objects, vCPUs).

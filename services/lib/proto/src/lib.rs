@@ -28,6 +28,7 @@ pub mod switch;
 pub mod vm_console;
 pub mod vm_control;
 pub mod vm_manager;
+pub mod vm_media;
 pub mod vm_memory;
 pub mod vm_screen;
 pub mod wire;
@@ -58,6 +59,7 @@ pub const INTERFACES: &[&Interface] = &[
     &host_port::INTERFACE,
     &iommu::INTERFACE,
     &vm_screen::INTERFACE,
+    &vm_media::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

@@ -136,4 +136,6 @@ interface! {
     7 once fn remove(name: &'a str) -> ();
     /// Signals the Notification that comes along whenever a machine is made, changed, removed, starts or ends; replaces the caller's earlier one.
     8 idempotent fn follow() takes 1 -> ();
+    /// Says what is in the CD-ROM drive of a machine with firmware, also while it runs; its monitor is told by `vm_media.change`.
+    9 idempotent fn set_medium(name: &'a str, medium: Option<FilePlace>) -> ();
 }

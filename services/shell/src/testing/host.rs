@@ -21,6 +21,7 @@ use tessera_proto::{
     vm_console::ConsoleChunk,
     vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory},
     vm_manager::{FilePlace, VmConfig, VmState, VmSummary},
+    vm_media::Medium,
     vm_memory::{DiskConfig, DiskPlace},
     vm_screen::ScreenInfo,
 };
@@ -637,6 +638,17 @@ impl Host for FakeHost {
             exit: 5,
             code: vec![0xf4; 64],
         })
+    }
+
+    fn vm_medium(&mut self, _name: &str) -> Answer<Medium> {
+        self.answer(Medium {
+            bytes: Some(600 << 20),
+            locked: true,
+        })
+    }
+
+    fn vm_set_medium(&mut self, name: &str, medium: Option<FilePlace>, running: bool) -> Answer<()> {
+        self.act(&format!("medium {name} {medium:?} {running}"))
     }
 
     fn vm_reset(&mut self, name: &str) -> Answer<()> {

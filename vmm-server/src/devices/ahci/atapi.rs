@@ -11,6 +11,7 @@ const ILLEGAL_REQUEST: u8 = 5;
 const UNIT_ATTENTION: u8 = 6;
 const NO_MEDIUM: u8 = 0x3a;
 const MEDIUM_CHANGED: u8 = 0x28;
+const LOCKED: u8 = 0x53;
 const UNREADABLE: u8 = 0x11;
 const BAD_COMMAND: u8 = 0x20;
 const OUT_OF_RANGE: u8 = 0x21;
@@ -25,6 +26,10 @@ const CD_ROM: u16 = 8;
 pub struct Drive {
     /// Sectors of the medium.
     sectors: Option<u32>,
+    /// The guest opened the tray, on which there are that many sectors.
+    tray: Option<u32>,
+    /// The guest does not want it to be opened.
+    locked: bool,
     changed: bool,
     sense: (u8, u8),
 }
@@ -53,24 +58,51 @@ impl Drive {
     pub const fn new(bytes: Option<u64>) -> Self {
         Self {
             sectors: sectors(bytes),
+            tray: None,
+            locked: false,
             changed: false,
             sense: (0, 0),
         }
     }
 
-    /// The drive after power-on.
+    /// The drive after power-on, its tray closed.
     pub const fn reset(self) -> Self {
         Self {
+            sectors: match self.tray {
+                Some(sectors) => Some(sectors),
+                None => self.sectors,
+            },
+            tray: None,
+            locked: false,
             changed: false,
             sense: (0, 0),
-            ..self
         }
     }
 
-    /// Another medium.
+    /// Another medium, whatever the guest wants.
     pub const fn change(&mut self, bytes: Option<u64>) {
         self.sectors = sectors(bytes);
+        self.tray = None;
         self.changed = true;
+    }
+
+    /// Bytes of the medium that can be read, and whether it is locked.
+    pub fn medium(&self) -> (Option<u64>, bool) {
+        (self.sectors.map(|sectors| u64::from(sectors) * SECTOR), self.locked)
+    }
+
+    /// START STOP UNIT (MMC-6, 6.43): opens or closes the tray.
+    const fn move_tray(&mut self, how: u8) -> Reply {
+        match how & 3 {
+            2 if self.locked => return self.fail(ILLEGAL_REQUEST, LOCKED),
+            2 if self.sectors.is_some() => self.tray = self.sectors.take(),
+            3 if self.tray.is_some() => {
+                self.sectors = self.tray.take();
+                self.changed = true;
+            }
+            _ => (),
+        }
+        Reply::Data(Vec::new())
     }
 
     const fn fail(&mut self, key: u8, code: u8) -> Reply {
@@ -119,8 +151,14 @@ impl Drive {
                 data[8..36].copy_from_slice(b"TESSERA VIRTUAL CD-ROM  1.0 ");
                 cut(data, packet[4].into())
             }
-            // START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL, SET CD SPEED, SYNCHRONIZE CACHE
-            0x1b | 0x1e | 0x35 | 0xbb => Reply::Data(Vec::new()),
+            0x1b => self.move_tray(packet[4]),
+            // PREVENT ALLOW MEDIUM REMOVAL
+            0x1e => {
+                self.locked = packet[4] & 1 != 0;
+                Reply::Data(Vec::new())
+            }
+            // SET CD SPEED, SYNCHRONIZE CACHE
+            0x35 | 0xbb => Reply::Data(Vec::new()),
             // READ CAPACITY
             0x25 => self.with_medium(|sectors| {
                 let mut data = Vec::from(sectors.saturating_sub(1).to_be_bytes());

@@ -122,7 +122,12 @@ impl Ahci {
     /// Puts another medium of `bytes` bytes into the drive, or takes it out.
     pub const fn change_medium(&mut self, bytes: Option<u64>) {
         self.drive.change(bytes);
-        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Bytes of the medium that the guest sees, and whether it wants to keep it.
+    #[must_use]
+    pub fn medium(&self) -> (Option<u64>, bool) {
+        self.drive.medium()
     }
 
     /// Its configuration space.

@@ -137,6 +137,36 @@ fn media_come_and_go() {
 }
 
 #[test]
+fn the_guest_opens_the_tray() {
+    let mut board = Board::new(Some(SECTOR));
+    board.issue(0xa0, &[0x1e, 0, 0, 0, 1], 8);
+    assert_eq!(board.ahci.medium(), (Some(SECTOR), true));
+    board.issue(0xa0, &[0x1b, 0, 0, 0, 2], 8);
+    assert_eq!(board.sense(), (5, 0x53), "it is locked");
+    board.issue(0xa0, &[0x1e], 8);
+    board.issue(0xa0, &[0x1b, 0, 0, 0, 2], 8);
+    assert_eq!(board.ahci.medium(), (None, false));
+    board.issue(0xa0, &[0x00], 8);
+    assert_eq!(board.sense(), (2, 0x3a), "there is no medium");
+    board.issue(0xa0, &[0x1b, 0, 0, 0, 3], 8);
+    board.issue(0xa0, &[0x00], 8);
+    assert_eq!(board.sense(), (6, 0x28), "it came back");
+    board.issue(0xa0, &[0x1b, 0, 0, 0, 2], 8);
+    board.ahci.reset();
+    assert_eq!(board.ahci.medium(), (Some(SECTOR), false), "the tray closes with the power");
+}
+
+#[test]
+fn what_is_read_while_the_medium_changes_ends() {
+    let mut board = Board::new(Some(2 * SECTOR));
+    let job = board.issue(0xa0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1], 2048).unwrap();
+    board.ahci.change_medium(None);
+    board.ahci.finish(&job, Outcome::Failed, &board.memory, &board.to);
+    assert_eq!(board.read(0x120) & 1, 1);
+    assert_eq!(board.sense(), (3, 0x11));
+}
+
+#[test]
 fn data_goes_where_there_is_ram_only() {
     let mut board = Board::new(Some(10 * SECTOR));
     let job = board.issue(0xa0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1], 2048);

@@ -20,6 +20,7 @@ use tessera_proto::switch::{
 use tessera_proto::vm_console::ConsoleChunk;
 use tessera_proto::vm_control::*;
 use tessera_proto::vm_manager::*;
+use tessera_proto::vm_media::{self, Medium};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, Loan, MachineConfig, MemoryFrame, NicConfig, StateKind};
 use tessera_proto::vm_screen::{Keys, ScreenInfo, View, ViewChunk};
 use tessera_proto::*;
@@ -624,6 +625,22 @@ impl vm_manager::Server for Example {
     fn follow(&mut self, call: &mut Call) -> Result<(), Failure> {
         self.note(format!("follow {:?}", call.cap(0)))
     }
+    fn set_medium(&mut self, _: &mut Call, name: &str, medium: Option<FilePlace>) -> Result<(), Failure> {
+        self.note(format!("set_medium {name} {medium:?}"))
+    }
+}
+
+impl vm_media::Server for Example {
+    fn medium(&mut self, _: &mut Call) -> Result<Medium, Failure> {
+        self.note("medium")?;
+        Ok(Medium {
+            bytes: Some(300),
+            locked: true,
+        })
+    }
+    fn change(&mut self, _: &mut Call, place: Option<FilePlace>) -> Result<(), Failure> {
+        self.note(format!("change {place:?}"))
+    }
 }
 
 impl vm_control::Server for Example {
@@ -1090,6 +1107,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(2) => supervisor::dispatch(server, call, request, reply),
         Some(3) => vm_manager::dispatch(server, call, request, reply),
         Some(4) => vm_control::dispatch(server, call, request, reply),
+        Some(18) => vm_media::dispatch(server, call, request, reply),
         Some(17) => vm_screen::dispatch(server, call, request, reply),
         Some(5) => vm_console::dispatch(server, call, request, reply),
         Some(6) => storage::dispatch(server, call, request, reply),
@@ -1196,6 +1214,13 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_manager.configure("debian", vm_config()));
     call!(vm_manager.remove("debian"));
     call!(vm_manager.follow([24]));
+    let medium = FilePlace::Store {
+        store: "main".into(),
+        path: "iso/one.iso".into(),
+    };
+    call!(vm_manager.set_medium("debian", Some(medium.clone())));
+    call!(vm_media.medium());
+    call!(vm_media.change(Some(medium)));
     call!(vm_control.info());
     call!(vm_control.exits(1));
     call!(vm_control.registers(1));

@@ -18,7 +18,7 @@ const WEIGHT: u32 = 100;
 const PERIOD_US: u64 = 10_000;
 
 /// A file of the image (`image:NAME`) or of a datastore (`STORE:PATH`).
-fn file(word: &str) -> Option<FilePlace> {
+pub fn file(word: &str) -> Option<FilePlace> {
     let (store, path) = word.split_once(':').filter(|(store, path)| !store.is_empty() && !path.is_empty())?;
     Some(if store == "image" {
         FilePlace::Image { name: path.into() }
@@ -142,7 +142,7 @@ pub fn remove(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn file_text(place: &FilePlace) -> String {
+pub fn file_text(place: &FilePlace) -> String {
     match place {
         FilePlace::Image { name } => format!("image:{name}"),
         FilePlace::Store { store, path } => format!("{store}:{path}"),

@@ -3,6 +3,7 @@
 mod exits;
 mod list;
 mod make;
+mod media;
 mod memory;
 mod regs;
 mod screen;
@@ -16,9 +17,9 @@ use tessera_proto::vm_manager::{VmState, VmSummary};
 pub struct Vm;
 
 /// What can be done with a machine.
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "list", "start", "stop", "console", "info", "exits", "regs", "memory", "power", "reset", "nmi", "show", "create", "remove", "screen",
-    "type",
+    "type", "media",
 ];
 
 impl Command for Vm {
@@ -40,6 +41,7 @@ impl Command for Vm {
             "vm exits NAME [VCPU]",
             "vm regs NAME [VCPU]",
             "vm memory NAME [MIB]",
+            "vm media NAME [insert FILE|eject]",
             "vm power NAME",
             "vm reset NAME",
             "vm nmi NAME [VCPU]",
@@ -52,7 +54,7 @@ impl Command for Vm {
     }
 
     fn help(&self) -> &'static str {
-        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nmemory: what the guest says of its memory, which takes a balloon driver; with MIB it is asked to do without so much.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, with KERNEL bios or uefi firmware boots from disk or CD-ROM, DISK is STORE:PATH, device:NAME or device:NAME/PARTITION. remove forgets one that is stopped; its disks stay."
+        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nmemory: what the guest says of its memory, which takes a balloon driver; with MIB it is asked to do without so much.\nmedia: what is in the CD-ROM drive, which a machine with firmware has; insert and eject change it, also while the machine runs, then with a file of a datastore.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, with KERNEL bios or uefi firmware boots from disk or CD-ROM, DISK is STORE:PATH, device:NAME or device:NAME/PARTITION. remove forgets one that is stopped; its disks stay."
     }
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
@@ -87,6 +89,13 @@ impl Command for Vm {
                 running(&machine(context, name)?)?;
                 screen::type_text(context, name, words)
             }
+            ("media", [name]) => media::show(context, name),
+            ("media", [name, "eject"]) => media::change(context, name, None),
+            ("media", [name, "insert", file]) => media::change(context, name, Some(file)),
+            ("media", _) => Err(Failure::usage(
+                self,
+                "`vm media` takes the name of a machine, then `insert` and a file, or `eject`",
+            )),
             ("memory", [name]) => memory::memory(context, self, name, None),
             ("memory", [name, mib]) => memory::memory(context, self, name, Some(mib)),
             ("exits" | "regs" | "nmi", [name, vcpu]) => {
