@@ -17,6 +17,8 @@ use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReaso
 pub(super) const TRAP_FLAG: u64 = 1 << 8;
 /// RFLAGS.IF.
 const INTERRUPT_FLAG: u64 = 1 << 9;
+/// A virtual interrupt that nothing but IF holds back.
+const VIRTUAL_INTERRUPT: u32 = virtual_interrupt::PENDING | virtual_interrupt::PRIORITY | virtual_interrupt::IGNORE_TPR;
 /// CPUID leaf of the extended state.
 const XSAVE_LEAF: u32 = 0xd;
 
@@ -217,6 +219,7 @@ unsafe fn exit_attentively(area: *mut VcpuArea) -> Exit {
         let shadow = vmcb.control.interrupt_state as u32 & 1;
         vmcb.control.interrupt_state = 0;
         (&raw mut (*state).interrupt_shadow).write_volatile(shadow | host.nmi_blocked);
+        withdraw(vmcb, state);
         if vmcb.control.exit_event as u32 & EVENT_VALID != 0 || host.pending != 0 {
             if let Some(exit) = finish(vmcb, host, state) {
                 return exit;
@@ -408,19 +411,47 @@ unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState
     }
     // A write to CR8 is stepped over with no virtual interrupt in sight.
     set_window(vmcb, window && host.pending & pending::STEP == 0);
+    if !window {
+        deliver_virtually(vmcb);
+    }
     host.pending = host.pending & !pending::WINDOW | if window { pending::WINDOW } else { 0 };
     set_priority_exit(vmcb, (held_by_task | window) && host.pending & pending::STEP == 0);
     Ok(())
 }
 
+/// Hands an interrupt that the guest takes at once to the processor as a virtual one (APM volume 2, 15.21.4) instead of injecting it: QEMU 7.2 delivers an injected interrupt a second time, whatever IF
+/// says, when something else asks its loop for attention before the next exit.
+fn deliver_virtually(vmcb: &mut Vmcb) {
+    let control = &mut vmcb.control;
+    let inject = control.inject as u32;
+    if inject & !0xff == EVENT_VALID && vmcb.save.rflags & INTERRUPT_FLAG != 0 && control.interrupt_state & 1 == 0 {
+        control.inject = 0;
+        control.virtual_vector = inject & 0xff;
+        control.virtual_interrupt |= VIRTUAL_INTERRUPT;
+        control.clean &= !clean::TPR;
+    }
+}
+
+/// Takes back a virtual interrupt that something of the host's came before; the next entry has it again. One whose delivery was interrupted is the exit's event.
+#[inline(always)]
+fn withdraw(vmcb: &mut Vmcb, state: *mut VcpuState) {
+    let control = &mut vmcb.control;
+    if control.virtual_interrupt & virtual_interrupt::PENDING != 0 && control.intercept_1 & intercept::VINTR == 0 {
+        control.virtual_interrupt &= !VIRTUAL_INTERRUPT;
+        control.clean &= !clean::TPR;
+        if control.exit_event as u32 & EVENT_VALID == 0 {
+            put!(state, EVENT_VALID | control.virtual_vector, inject);
+        }
+    }
+}
+
 /// Asks the processor for an exit when the guest could take an interrupt: a virtual one that never arrives.
 pub(super) fn set_window(vmcb: &mut Vmcb, wanted: bool) {
-    const BITS: u32 = virtual_interrupt::PENDING | virtual_interrupt::PRIORITY | virtual_interrupt::IGNORE_TPR;
-    let (bits, exit) = if wanted { (BITS, intercept::VINTR) } else { (0, 0) };
+    let (bits, exit) = if wanted { (VIRTUAL_INTERRUPT, intercept::VINTR) } else { (0, 0) };
     let control = &mut vmcb.control;
     // Whatever the processor made of the request meanwhile.
-    if control.virtual_interrupt & BITS != bits || control.intercept_1 & intercept::VINTR != exit {
-        control.virtual_interrupt = control.virtual_interrupt & !BITS | bits;
+    if control.virtual_interrupt & VIRTUAL_INTERRUPT != bits || control.intercept_1 & intercept::VINTR != exit {
+        control.virtual_interrupt = control.virtual_interrupt & !VIRTUAL_INTERRUPT | bits;
         control.intercept_1 = control.intercept_1 & !intercept::VINTR | exit;
         control.virtual_vector = 0;
         control.clean &= !(clean::TPR | clean::INTERCEPTS);
