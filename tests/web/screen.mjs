@@ -69,6 +69,8 @@ async function make(page, firmware) {
   const next = () => dialog.getByRole("button", { name: "Next", exact: true }).click();
   await dialog.getByLabel("Name", { exact: true }).fill(`pc-${firmware}`);
   await next();
+  // With less the installer asks for nothing but its memory.
+  await dialog.getByLabel("Memory", { exact: true }).fill("1024");
   await next();
   await button(page, "Browse for CD-ROM image").click();
   await page
@@ -116,7 +118,8 @@ async function boot(page, firmware) {
   await visit(page, values.url, `/vms/${vm}`);
   await page.waitForTimeout(5000);
   await shot(page, `${firmware}-5-machine`);
-  await button(page, "Power off").click();
+  await page.locator(".page-head").getByRole("button", { name: "Actions" }).click();
+  await page.getByRole("menuitem", { name: "Power off" }).click();
   await page.locator("dialog[open]").getByRole("button", { name: "Power off" }).click();
   await page.locator(".page-head .badge", { hasText: "Powered off" }).waitFor({ timeout: 60_000 });
 }
