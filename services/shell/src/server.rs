@@ -429,11 +429,17 @@ impl Host for System {
     }
 
     fn vm_set_medium(&mut self, name: &str, medium: Option<FilePlace>, running: bool) -> Answer<()> {
+        let before = self.manager.config(name)?.cdrom;
         self.manager.set_medium(name, medium.clone())?;
-        if running {
-            self.media(name, |vmm| vmm.change(medium))?;
+        if !running {
+            return Ok(());
         }
-        Ok(())
+        let told = self.media(name, |vmm| vmm.change(medium));
+        if told.is_err() {
+            // The guest has what it had. What went wrong first is what counts.
+            let _ = self.manager.set_medium(name, before);
+        }
+        told
     }
 
     fn vm_reset(&mut self, name: &str) -> Answer<()> {

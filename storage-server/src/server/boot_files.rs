@@ -34,8 +34,8 @@ impl Answers {
     /// Its length.
     pub(super) fn boot_file_length(&self, call: &Call, file: BootFile) -> Result<u64, Failure> {
         let machine = self.guests().machine(call)?;
-        self.guests().look_for_files(call, &machine)?;
-        Ok(self.boot_file(&machine, file)?.1.size)
+        self.guests()
+            .with_files_of_now(call, &machine, || Ok(self.boot_file(&machine, file)?.1.size))
     }
 
     /// A part of it.

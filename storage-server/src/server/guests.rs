@@ -146,11 +146,11 @@ impl Guests {
         Ok(machine)
     }
 
-    /// Asks init where the caller's files are now: what is in its drive changes.
-    pub fn look_for_files(&self, call: &Call, machine: &Machine) -> Result<(), Failure> {
+    /// Asks init where the caller's files are now, for what is in its drive changes, and looks at one there. If that is no use, the files stay those that they were.
+    pub fn with_files_of_now<T>(&self, call: &Call, machine: &Machine, look: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         let config = init().and_then(|mut init| init.machine(call.badge)).map_err(refused)?;
-        machine.files.replace(config.files);
-        Ok(())
+        let before = machine.files.replace(config.files);
+        look().inspect_err(|_| drop(machine.files.replace(before)))
     }
 
     /// Takes up a disk of a machine.
