@@ -298,7 +298,7 @@ pub struct VcpuState {
     pub vectoring: u32,
     /// [`Dirty`] groups for the next entry.
     pub dirty: u32,
-    /// Event to inject at the next entry: [`EVENT_VALID`] | type | vector. The kernel clears it.
+    /// Event to inject at the next entry: [`EVENT_VALID`] | type | vector. The kernel clears it; after an exit that is not the guest's own it may stand there again, when something of the host's came first.
     pub inject: u32,
     /// [`WINDOW_EXIT`] and [`WINDOW_DELIVER`], of which the kernel clears the latter.
     pub request_window: u32,

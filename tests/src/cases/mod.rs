@@ -81,26 +81,12 @@ impl Case {
         (emulator == Emulator::Qemu && several).then_some(SEVERAL)
     }
 
-    /// Whether it runs only when it is asked for by its full name: it has not passed yet, or not each time, and nobody knows yet whether it, the emulator or the system is to blame.
-    #[must_use]
-    pub fn is_unsettled(&self) -> bool {
-        UNSETTLED.contains(&self.name)
-    }
-
     /// The watchdog: five times what it usually takes.
     #[must_use]
     pub fn limit(&self, emulator: Emulator) -> Duration {
         Duration::from_secs(u64::from(self.minutes(emulator).unwrap_or(self.minutes)) * 300)
     }
 }
-
-/// See [`Case::is_unsettled`].
-const UNSETTLED: [&str; 3] = [
-    // One of the guests stands still in every second or third try, before it has drivers or at its first command to the card; else these pass.
-    "guest-net/two-guests",
-    "guest-net/kill-net",
-    "net-switch/watch",
-];
 
 /// All tests.
 #[must_use]
