@@ -87,7 +87,7 @@ const JOBS: [Job; 4] = [
     Job {
         name: "request-response",
         unit: "transactions/10⁹",
-        counts: (200, 3200),
+        counts: (200, 1200),
         goal: 2,
         command: |count, _| format!("netload ask 10.9.0.2 {count}"),
         lossy: false,
@@ -95,7 +95,7 @@ const JOBS: [Job; 4] = [
     Job {
         name: "packets",
         unit: "packets/10⁹",
-        counts: (2000, 42_000),
+        counts: (1000, 9000),
         goal: 3,
         command: |count, _| format!("/tests/packets {} {count}", MACS[1]),
         lossy: true,
