@@ -698,25 +698,28 @@ async fn need_off(call: &Call, record: &VmRecord) -> Result<()> {
     }
 }
 
+/// The change leaves everything as it is.
+fn changes_nothing(change: &VmPatch) -> bool {
+    serde_json::from_str::<VmPatch>("{}").is_ok_and(|nothing| *change == nothing)
+}
+
 async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) -> Result<Accepted> {
     let old = own_record(&call)?;
     call.check_version(old.version)?;
     // Notes and autostart are hostd's alone and can be changed at any time.
-    let own_only = VmPatch {
+    let rest = VmPatch {
         notes: None,
         autostart: None,
         ..change.clone()
-    } == serde_json::from_str("{}").map_err(|_| ApiError::invalid("empty"))?;
+    };
+    let own_only = changes_nothing(&rest);
     // A medium is changed while the machine runs, if it has a drive.
-    let media_only = change.cdrom.is_some()
-        && change.boot.is_none()
+    let media_only = rest.cdrom.is_some()
         && old.config.boot.firmware != Firmware::Direct
-        && VmPatch {
+        && changes_nothing(&VmPatch {
             cdrom: None,
-            notes: None,
-            autostart: None,
-            ..change.clone()
-        } == serde_json::from_str("{}").map_err(|_| ApiError::invalid("empty"))?;
+            ..rest.clone()
+        });
     if !own_only && !media_only {
         need_off(&call, &old).await?;
     }
