@@ -78,6 +78,7 @@ setup: ## Install what is missing (as root on Debian), build Bochs, fetch the gu
 	@tests/bochs/build.sh $(BOCHS)
 	@tests/guests/fetch.sh $(GUESTS)
 	@tests/guests/debian/build.sh $(GUESTS)
+	@tests/guests/installer.sh $(GUESTS)
 
 # The guests' RAM disks, and the guests of tests that bring no operating system.
 guests:
