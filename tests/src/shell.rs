@@ -76,6 +76,14 @@ impl Host {
         }
     }
 
+    /// Waits until a server of this name runs.
+    pub fn wait_until_runs(&mut self, server: &str) -> Result<()> {
+        self.poll_command("ps", |text| {
+            text.lines().any(|line| line.contains(server) && line.contains("running"))
+        })?;
+        Ok(())
+    }
+
     /// Opens a guest's console and waits for `text` on it (from its scrollback or live).
     pub fn console(&mut self, vm: &str, text: &str) -> Result<String> {
         self.start_command(&format!("vm console {vm}"))?;

@@ -326,6 +326,7 @@ fn mount(context: &Context, folder: &Path) -> Result<Vec<Figure>> {
         let mut host = with_store(context, &store)?;
         let mut found = Vec::new();
         for _ in 0..SNAPSHOTS {
+            host.wait_until_runs("storage")?;
             found.push(counted(&mut host, |host| {
                 host.command("kill storage")?;
                 // It answers when everything is mounted; asking costs little.

@@ -1,9 +1,6 @@
 //! Network cards of guests that run Debian from a disk, with the programs that people use: iperf3, nginx.
 
-use super::{
-    Case,
-    guest_net::{free_port, runs},
-};
+use super::{Case, guest_net::free_port};
 use crate::{
     Context, Outcome, Result, ensure,
     linux::{self, succeeds},
@@ -102,7 +99,7 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     let mut log = String::new();
     for kill in 1..=kills {
         host.neat_command("kill net")?;
-        runs(&mut host, "net")?;
+        host.wait_until_runs("net")?;
         // The open connection answers, and the load goes on: bytes are sent in an interval after the kill.
         let ask = format!(
             "echo question {kill} >&3 && read -t 120 -u 3 answer && test \"$answer\" = 'question {kill}' && \

@@ -88,6 +88,14 @@ fn system(context: &Context, firmware: &'static str) -> Result<Result<System, St
     })
 }
 
+/// The system and the medium.
+fn with_medium(context: &Context, firmware: &'static str) -> Result<Result<(System, PathBuf), String>> {
+    Ok(match (system(context, firmware)?, medium(context)?) {
+        (Ok(system), Ok(medium)) => Ok((system, medium)),
+        (Err(missing), _) | (_, Err(missing)) => Err(missing),
+    })
+}
+
 fn guest(firmware: &'static str) -> Guest {
     Guest {
         memory: 256,
@@ -109,14 +117,11 @@ fn reaches_user_land(host: &mut Host) -> Result<()> {
 }
 
 fn from_cdrom(context: &Context, firmware: &'static str, sign: &str) -> Result<Outcome> {
-    let medium = match medium(context)? {
-        Ok(path) => path,
+    let (system, medium) = match with_medium(context, firmware)? {
+        Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
-    let system = match system(context, firmware)? {
-        Ok(system) => system.file("medium", &medium),
-        Err(missing) => return Outcome::skip(missing),
-    };
+    let system = system.file("medium", &medium);
     let mut guest = guest(firmware);
     guest.cdrom = Some("medium");
     let mut host = context.boot(&system.guest(&guest).into(), |_| ())?;
@@ -129,12 +134,8 @@ fn from_cdrom(context: &Context, firmware: &'static str, sign: &str) -> Result<O
 }
 
 fn bios_disk(context: &Context) -> Result<Outcome> {
-    let medium = match medium(context)? {
-        Ok(path) => path,
-        Err(missing) => return Outcome::skip(missing),
-    };
-    let system = match system(context, "bios")? {
-        Ok(system) => system,
+    let (system, medium) = match with_medium(context, "bios")? {
+        Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
     let mut guest = guest("bios");
@@ -149,12 +150,8 @@ fn bios_disk(context: &Context) -> Result<Outcome> {
 }
 
 fn media(context: &Context) -> Result<Outcome> {
-    let medium = match medium(context)? {
-        Ok(path) => path,
-        Err(missing) => return Outcome::skip(missing),
-    };
-    let system = match system(context, "bios")? {
-        Ok(system) => system,
+    let (system, medium) = match with_medium(context, "bios")? {
+        Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
     let store = Scratch::empty(&context.environment.logs, context.name, 128 << 20)?;

@@ -192,13 +192,6 @@ fn free(host: &mut Host) -> Result<String> {
         .ok_or_else(|| Failure::new(format!("`mem` has no line about free memory:\n{mem}")))
 }
 
-fn runs(host: &mut Host, server: &str) -> Result<()> {
-    host.poll_command("ps", |text| {
-        text.lines().any(|line| line.contains(server) && line.contains("running"))
-    })?;
-    Ok(())
-}
-
 fn memory_comes_back(context: &Context) -> Result<Outcome> {
     memory_comes_back_behind(context, None)
 }
@@ -230,7 +223,7 @@ pub(super) fn memory_comes_back_behind(context: &Context, iommu: Option<Iommu>) 
             host.command(command)?;
         }
         host.poll_command("vm list", |text| !text.contains("running"))?;
-        runs(&mut host, "storage")?;
+        host.wait_until_runs("storage")?;
         // What was in flight comes to its end first.
         let after = host.poll_command("mem", |text| text.contains(&before))?;
         ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
@@ -264,7 +257,7 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     let kills = if context.environment.long { KILLS.1 } else { KILLS.0 };
     for round in 0..kills {
         host.neat_command("kill storage")?;
-        runs(&mut host, "storage")?;
+        host.wait_until_runs("storage")?;
         // The guest is at work again: its disk is read past the cache. The number tells it from what is in the scrollback.
         host.start_command("vm console guest")?;
         let read = "dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null";

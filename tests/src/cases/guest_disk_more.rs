@@ -122,9 +122,7 @@ fn queues(context: &Context) -> Result<Outcome> {
     host.leave_console()?;
     for _ in 0..2 {
         host.neat_command("kill storage")?;
-        host.poll_command("ps", |text| {
-            text.lines().any(|line| line.contains("storage") && line.contains("running"))
-        })?;
+        host.wait_until_runs("storage")?;
     }
     host.start_command("vm console guest")?;
     // Behind what the scrollback repeats.

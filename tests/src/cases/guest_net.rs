@@ -250,14 +250,6 @@ fn outside(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Waits until a server runs.
-pub(super) fn runs(host: &mut Host, server: &str) -> Result<()> {
-    host.poll_command("ps", |text| {
-        text.lines().any(|line| line.contains(server) && line.contains("running"))
-    })?;
-    Ok(())
-}
-
 fn kill_net(context: &Context) -> Result<Outcome> {
     // QEMU's user network takes frames that are for others, and refuses their connections.
     let mut host = match pair(context, 1, false)? {
@@ -273,7 +265,7 @@ fn kill_net(context: &Context) -> Result<Outcome> {
     run(&mut host, "one", &send.replace("tee -a /tmp/sent", "busybox tee -a /tmp/sent"))?;
     for _ in 0..KILLS {
         host.neat_command("kill net")?;
-        runs(&mut host, "net")?;
+        host.wait_until_runs("net")?;
         run(&mut host, "one", "ping -c 1 -w 5 10.9.0.2")?;
     }
     run(&mut host, "one", "while [ ! -f /tmp/over ]; do sleep 1; done")?;
@@ -347,7 +339,7 @@ fn hostile_queues(context: &Context) -> Result<Outcome> {
     let verdict = host.serial().expect_line("BARE virtio end (.*)$")?;
     ensure!(verdict[1].trim() == "ok", "in the hostile guest: {}", verdict[1]);
     host.leave_console()?;
-    runs(&mut host, "net")?;
+    host.wait_until_runs("net")?;
     let log = host.command("log")?;
     ensure!(!log.contains("init: net (server"), "the network server ended:\n{log}");
     // The neighbours do not only wait.
@@ -395,7 +387,7 @@ fn memory_comes_back(context: &Context) -> Result<Outcome> {
             host.command(command)?;
         }
         host.poll_command("vm list", |text| !text.contains("running"))?;
-        runs(&mut host, "net")?;
+        host.wait_until_runs("net")?;
         let after = host.poll_command("mem", |text| text.contains(&before))?;
         ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
     }

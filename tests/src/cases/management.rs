@@ -1,19 +1,16 @@
 //! Management as people use it: over HTTPS, from this machine.
 
-use super::Case;
+use super::{Case, guest_net::free_port};
 use crate::{
     Context, Failure, Outcome, Result,
     disks::Scratch,
     ensure,
-    machine::{Bus, Disk},
+    machine::{Bus, Config, Disk},
+    shell::Host,
     systems::System,
 };
 use serde_json::{Value, json};
-use std::{
-    net::{Ipv4Addr, TcpListener},
-    path::Path,
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[Case {
@@ -112,6 +109,23 @@ impl Client {
     }
 }
 
+/// Boots a system that has the tests' first password and a network card, and waits until hostd serves: at a port of this machine.
+pub(super) fn boot_served(context: &Context, system: System, change: impl FnOnce(&mut Config)) -> Result<(Host, u16)> {
+    let port = free_port()?;
+    let mut host = context.boot(&system.first_password(PASSWORD).into(), |config| {
+        // As with guests' cards: with a second processor QEMU 7.2 loses exits.
+        config.cpus = 1;
+        let network = format!("user,id=out,hostfwd=tcp:127.0.0.1:{port}-:443");
+        let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
+        config.extra.extend(arguments.map(Into::into));
+        change(config);
+    })?;
+    host.poll_command("log", |log| {
+        log.contains("served at port 443") && log.contains("management address 10.0.2.15")
+    })?;
+    Ok((host, port))
+}
+
 fn first_steps(context: &Context) -> Result<Outcome> {
     let files = ["cloud/vmlinuz", "initramfs.cpio"].map(|name| context.guest_file(name));
     let [Ok(kernel), Ok(initramfs)] = &files else {
@@ -121,20 +135,10 @@ fn first_steps(context: &Context) -> Result<Outcome> {
     let scratch = Scratch::empty(&context.environment.logs, context.name, 512 << 20)?;
     let path = scratch.path().display().to_string();
     context.environment.images.datastore(&["create", &path, "--label", "main"])?;
-    let system = System::delivered(&context.environment.root)?
-        .without_machines()
-        .first_password(PASSWORD);
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let mut host = context.boot(&system.into(), |config| {
-        // As with guests' cards: with a second processor QEMU 7.2 loses exits.
-        config.cpus = 1;
+    let system = System::delivered(&context.environment.root)?.without_machines();
+    let (mut host, port) = boot_served(context, system, |config| {
         config.disks.push(Disk::new(Bus::Nvme, scratch.path(), "STORE"));
-        let network = format!("user,id=out,hostfwd=tcp:127.0.0.1:{port}-:443");
-        let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
-        config.extra.extend(arguments.map(Into::into));
     })?;
-    let served = |text: &str| text.contains("served at port 443") && text.contains("management address 10.0.2.15");
-    host.poll_command("log", served)?;
     let mut client = Client::new(port);
     let (status, page) = client.ask("/", &[])?;
     ensure!(status == 200 && page.contains("<title>"), "the first page is {status}: {page}");

@@ -12,6 +12,7 @@ use std::{
     net::UdpSocket,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -59,11 +60,20 @@ fn start(program: &Path, arguments: &[&str]) -> Result<Server> {
     Ok(Server(command.spawn()?))
 }
 
+/// A time server and a name server; their ports can be had once.
+pub(super) struct Servers {
+    _servers: [Server; 2],
+    // The ports are free before others have their turn: fields end in order.
+    _turn: MutexGuard<'static, ()>,
+}
+
 /// The servers, or why they cannot be had here.
-pub(super) fn servers(context: &Context) -> Result<std::result::Result<[Server; 2], String>> {
+pub(super) fn servers(context: &Context) -> Result<std::result::Result<Servers, String>> {
+    static TURN: Mutex<()> = Mutex::new(());
     let (Some(chrony), Some(dnsmasq)) = (program("chronyd"), program("dnsmasq")) else {
         return Ok(Err("chronyd or dnsmasq is missing: run `make setup`".into()));
     };
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for port in [53, 123] {
         if let Err(error) = UdpSocket::bind(("127.0.0.1", port)) {
             return Ok(Err(format!("127.0.0.1:{port} cannot be had: {error}")));
@@ -95,7 +105,10 @@ pub(super) fn servers(context: &Context) -> Result<std::result::Result<[Server; 
             "--user=root",
         ],
     )?;
-    Ok(Ok([time, names]))
+    Ok(Ok(Servers {
+        _servers: [time, names],
+        _turn: turn,
+    }))
 }
 
 fn put(client: &Client, path: &str, body: &Value) -> Result<Value> {

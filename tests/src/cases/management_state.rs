@@ -2,7 +2,7 @@
 
 use super::{
     Case,
-    management::{Client, PASSWORD},
+    management::{Client, PASSWORD, boot_served},
 };
 use crate::{
     Context, Outcome, Result,
@@ -14,7 +14,6 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
-    net::{Ipv4Addr, TcpListener},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -53,19 +52,12 @@ fn boot(context: &Context, disk: &Path) -> Result<(Host, Client)> {
 
 /// Boots the system without machines of its own, with a disk and more arguments for QEMU, and waits until it serves.
 pub(super) fn boot_with(context: &Context, disk: &Path, more: &[&str]) -> Result<(Host, Client)> {
-    let system = System::delivered(&context.environment.root)?
-        .without_machines()
-        .first_password(PASSWORD);
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let mut host = context.boot(&system.into(), |config| {
-        config.cpus = 1;
+    let system = System::delivered(&context.environment.root)?.without_machines();
+    let (host, port) = boot_served(context, system, |config| {
         config.disks.push(Disk::new(Bus::Nvme, disk, "STORE"));
-        let network = format!("user,id=out,hostfwd=tcp:127.0.0.1:{port}-:443");
-        let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
-        config.extra.extend(arguments.iter().chain(more).map(|word| (*word).to_owned()));
+        config.extra.extend(more.iter().map(|word| (*word).to_owned()));
         config.restarts = true;
     })?;
-    host.poll_command("log", |text| served(text) >= 1 && text.contains("management address 10.0.2.15"))?;
     Ok((host, Client::new(port)))
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Case,
-    guest_net::{guest, run, runs, system},
+    guest_net::{guest, run, system},
 };
 use crate::{
     Context, Failure, Outcome, Result, ensure,
@@ -213,7 +213,7 @@ fn vlans(context: &Context) -> Result<Outcome> {
     must_reach(&mut host, "one", "10.9.200.254", true)?;
     must_reach(&mut host, "one", "10.9.100.254", false)?;
     host.neat_command("kill net")?;
-    runs(&mut host, "net")?;
+    host.wait_until_runs("net")?;
     must_reach(&mut host, "one", "10.9.200.254", true)?;
     must_reach(&mut host, "two", "10.9.200.1", true)?;
     let groups = host.neat_command("switch groups")?;
@@ -485,7 +485,7 @@ fn watch(context: &Context) -> Result<Outcome> {
         for killed in [false, true] {
             if killed {
                 host.neat_command("kill net")?;
-                runs(&mut host, "net")?;
+                host.wait_until_runs("net")?;
                 host.poll_command("port list", |text| text.contains("one.0"))?;
             }
             let wait = format!("for i in 1 2 3 4 5 6; do [ $(cat /sys/class/net/eth0/carrier) = {carrier} ] && break; sleep 1; done");
@@ -529,7 +529,7 @@ fn changes(context: &Context) -> Result<Outcome> {
     for killed in [false, true] {
         if killed {
             host.neat_command("kill net")?;
-            runs(&mut host, "net")?;
+            host.wait_until_runs("net")?;
         }
         left.take();
         right.take();

@@ -2,7 +2,7 @@
 
 use super::{
     Case,
-    management::{Client, PASSWORD},
+    management::{Client, PASSWORD, boot_served},
 };
 use crate::{
     Context, Outcome, Result, ensure,
@@ -11,7 +11,6 @@ use crate::{
     web_socket::WebSocket,
 };
 use serde_json::json;
-use std::net::{Ipv4Addr, TcpListener};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -63,9 +62,7 @@ fn shell(context: &Context) -> Result<Outcome> {
     host.command("vm type picture hello [from] the shell;")?;
     host.poll_command("vm screen picture", |text| text.contains("hello [from] the shell;"))?;
     host.neat_command("kill vmx.picture")?;
-    host.poll_command("ps", |text| {
-        text.lines().any(|line| line.contains("vmx.picture") && line.contains("running"))
-    })?;
+    host.wait_until_runs("vmx.picture")?;
     let output = host.neat_command("vm screen picture")?;
     ensure!(output.contains(HELLO), "another VMX does not see the screen: {output}");
     host.command("vm type picture a")?;
@@ -100,19 +97,8 @@ fn viewers(context: &Context) -> Result<Outcome> {
     };
     let system = System::delivered(&context.environment.root)?
         .without_machines()
-        .file("screen-guest", &path)
-        .first_password(PASSWORD);
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let mut host = context.boot(&system.into(), |config| {
-        // As with guests' cards: with a second processor QEMU 7.2 loses exits.
-        config.cpus = 1;
-        let network = format!("user,id=out,hostfwd=tcp:127.0.0.1:{port}-:443");
-        let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
-        config.extra.extend(arguments.map(Into::into));
-    })?;
-    host.poll_command("log", |text| {
-        text.contains("served at port 443") && text.contains("management address 10.0.2.15")
-    })?;
+        .file("screen-guest", &path);
+    let (mut host, port) = boot_served(context, system, |_| ())?;
     let mut client = Client::new(port);
     ensure!(client.log_in(PASSWORD)? == 200, "the first password does not log in");
     let machine = json!({
