@@ -76,6 +76,18 @@ impl Host {
         }
     }
 
+    /// The pages that `mem` says are free.
+    pub fn free_pages(&mut self) -> Result<u64> {
+        let text = self.neat_command("mem")?;
+        free_pages(&text).ok_or_else(|| Failure::new(format!("`mem` has no line about free memory:\n{text}")))
+    }
+
+    /// Waits until at least `pages` are free, as they were before. More is right: what had just ended then may have given back the last of its memory afterwards.
+    pub fn wait_for_free(&mut self, pages: u64) -> Result<()> {
+        self.poll_command("mem", |text| free_pages(text).is_some_and(|free| free >= pages))?;
+        Ok(())
+    }
+
     /// Waits until a server of this name runs.
     pub fn wait_until_runs(&mut self, server: &str) -> Result<()> {
         self.poll_command("ps", |text| {
@@ -100,5 +112,24 @@ impl Host {
     pub fn leave_console(&mut self) -> Result<String> {
         self.machine.serial.send(LEAVE)?;
         self.machine.serial.expect(PROMPT)
+    }
+}
+
+/// The number of pages in the line of `mem` about what is free.
+fn free_pages(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("free "))?;
+    // The size is two words, the pages come after it.
+    line.split_whitespace().nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::free_pages;
+
+    #[test]
+    fn free_pages_are_read_from_the_table() {
+        let table = "guests                   0 B       0    0.0\nfree                 1.9 GiB  508832   97.0\nLargest free run: 512 MiB (131072 pages)";
+        assert_eq!(free_pages(table), Some(508_832));
+        assert_eq!(free_pages("guests 0 B 0 0.0"), None);
     }
 }

@@ -185,13 +185,6 @@ fn sha256(bytes: &[u8]) -> Result<String> {
         .ok_or_else(|| Failure::new("sha256sum says nothing"))
 }
 
-fn free(host: &mut Host) -> Result<String> {
-    let mem = host.neat_command("mem")?;
-    let line = mem.lines().find(|line| line.trim_start().to_lowercase().starts_with("free"));
-    line.map(|line| line.trim().to_owned())
-        .ok_or_else(|| Failure::new(format!("`mem` has no line about free memory:\n{mem}")))
-}
-
 fn memory_comes_back(context: &Context) -> Result<Outcome> {
     memory_comes_back_behind(context, None)
 }
@@ -205,7 +198,7 @@ pub(super) fn memory_comes_back_behind(context: &Context, iommu: Option<Iommu>) 
     host.leave_console()?;
     host.command("vm stop guest")?;
     host.poll_command("vm list", |text| !text.contains("running"))?;
-    let before = free(&mut host)?;
+    let before = host.free_pages()?;
     for end in [
         &["vm stop guest"][..],
         &["kill vmm.guest"],
@@ -225,8 +218,7 @@ pub(super) fn memory_comes_back_behind(context: &Context, iommu: Option<Iommu>) 
         host.poll_command("vm list", |text| !text.contains("running"))?;
         host.wait_until_runs("storage")?;
         // What was in flight comes to its end first.
-        let after = host.poll_command("mem", |text| text.contains(&before))?;
-        ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
+        host.wait_for_free(before)?;
     }
     let faults = host.command("iommu faults")?;
     ensure!(faults.contains("No device was refused anything"), "{faults}");

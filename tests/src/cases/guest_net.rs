@@ -355,13 +355,6 @@ fn hostile_queues(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn free(host: &mut Host) -> Result<String> {
-    let mem = host.neat_command("mem")?;
-    let line = mem.lines().find(|line| line.trim_start().to_lowercase().starts_with("free"));
-    line.map(|line| line.trim().to_owned())
-        .ok_or_else(|| crate::Failure::new(format!("`mem` has no line about free memory:\n{mem}")))
-}
-
 fn memory_comes_back(context: &Context) -> Result<Outcome> {
     let mut host = match pair(context, 1, true)? {
         Ok(host) => host,
@@ -370,7 +363,7 @@ fn memory_comes_back(context: &Context) -> Result<Outcome> {
     host.command("vm stop two")?;
     host.command("vm stop one")?;
     host.poll_command("vm list", |text| !text.contains("running"))?;
-    let before = free(&mut host)?;
+    let before = host.free_pages()?;
     for end in [
         &["vm stop one"][..],
         &["kill vmm.one"],
@@ -388,8 +381,7 @@ fn memory_comes_back(context: &Context) -> Result<Outcome> {
         }
         host.poll_command("vm list", |text| !text.contains("running"))?;
         host.wait_until_runs("net")?;
-        let after = host.poll_command("mem", |text| text.contains(&before))?;
-        ensure!(after.contains(&before), "after {end:?}: {after}, before: {before}");
+        host.wait_for_free(before)?;
     }
     Ok(Outcome::Passed)
 }

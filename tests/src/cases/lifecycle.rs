@@ -2,8 +2,7 @@
 
 use super::Case;
 use crate::{
-    Context, Outcome, Result, ensure, fail,
-    shell::Host,
+    Context, Outcome, Result, ensure,
     systems::{Guest, Probe},
 };
 
@@ -25,15 +24,6 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// `free` of `mem` in pages or bytes, as the shell prints it: the number in the line that begins with "free".
-fn free(host: &mut Host) -> Result<String> {
-    let mem = host.neat_command("mem")?;
-    match mem.lines().find(|l| l.trim_start().to_lowercase().starts_with("free")) {
-        Some(line) => Ok(line.trim().to_owned()),
-        None => fail!("`mem` has no line about free memory:\n{mem}"),
-    }
-}
-
 fn kill(context: &Context) -> Result<Outcome> {
     let system = context
         .product()?
@@ -53,7 +43,7 @@ fn kill(context: &Context) -> Result<Outcome> {
     let mut host = context.boot(&system.into(), |config| config.second_port = true)?;
     host.console("one", "GUEST-UP")?;
     host.leave_console()?;
-    let before = free(&mut host)?;
+    let before = host.free_pages()?;
 
     // An ordinary server comes back.
     host.neat_command("kill relay")?;
@@ -85,8 +75,7 @@ fn kill(context: &Context) -> Result<Outcome> {
         list.lines().any(|l| l.contains("one") && l.contains("running")),
         "the other machine ended too:\n{list}"
     );
-    let after = free(&mut host)?;
-    ensure!(before == after, "free memory before: {before}; after: {after}");
+    host.wait_for_free(before)?;
     host.start_command("vm console one")?;
     host.serial().send_line("echo still $((20 + 2)) here")?;
     host.serial().expect("still 22 here")?;
