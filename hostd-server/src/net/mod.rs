@@ -16,7 +16,7 @@ use core::{
     task::Poll,
 };
 use smoltcp::{
-    iface::{Config, Interface, SocketHandle, SocketSet},
+    iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
     phy::{self, DeviceCapabilities, Medium},
     socket::{Socket, dhcpv4, dns, tcp},
     time::{Duration, Instant},
@@ -34,6 +34,8 @@ const SEND: usize = 16 << 10;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Milliseconds that the other side has to end a connection that ended here.
 const ENDING_MS: u64 = 10_000;
+/// Milliseconds until the stack is asked again that says it is due and then does nothing.
+const AGAIN_MS: u64 = 20;
 
 /// What carries frames: a port of the switch. It never waits.
 pub trait Port {
@@ -228,7 +230,7 @@ impl Stack {
         let inner = &mut *self.0.borrow_mut();
         inner.now_ms = now_ms;
         let now = instant(now_ms);
-        inner.interface.poll(now, &mut inner.device, &mut inner.sockets);
+        let polled = inner.interface.poll(now, &mut inner.device, &mut inner.sockets);
         if let Some(handle) = inner.dhcp {
             match inner.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).poll() {
                 Some(dhcpv4::Event::Configured(lease)) => {
@@ -255,6 +257,8 @@ impl Stack {
         });
         let next = inner.ending.iter().map(|(_, deadline)| deadline.saturating_sub(now_ms)).min();
         let delay = inner.interface.poll_delay(now, &inner.sockets).map(|delay| delay.total_millis());
+        // smoltcp 0.14 names a time in the past for ever once no router answered its solicitations (RFC 4861, section 6.3.7): what was due and led to nothing is not due again at once.
+        let delay = delay.map(|delay| if polled == PollResult::None { delay.max(AGAIN_MS) } else { delay });
         [next, delay].into_iter().flatten().min()
     }
 

@@ -216,6 +216,17 @@ fn names_are_looked_up_in_domains_and_answers_of_others_are_not_taken() {
 }
 
 #[test]
+fn a_network_that_nobody_answers_in_is_not_polled_without_end() {
+    let (stack, _) = pair();
+    let (mut now, mut turns) = (0, 0);
+    while now < 60_000 && turns < 10_000 {
+        now += stack.poll(now).unwrap_or(60_000);
+        turns += 1;
+    }
+    assert!(turns <= 60_000 / AGAIN_MS + 100, "{turns} turns in {now} ms");
+}
+
+#[test]
 fn a_datagram_is_answered() {
     let (server, client) = pair();
     let port = answer_datagrams(&server, 123);
