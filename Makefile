@@ -236,7 +236,7 @@ test-storage-long: image ## Kill the storage server 100 times under load, and cu
 
 system-tests: image ## Boot the system in emulated machines and speak to it (ONLY=NAME for a part, ONLY='--machine bochs' for one emulator)
 	$(call say,Running the whole-system tests)
-	@$(HOST_CARGO) build --release -p tessera-tests
+	@$(HOST_CARGO) build --release -p tessera-tests -p tessera-cli
 	@$(HOST_BIN)/system-tests $(ONLY)
 
 test-installer: image ## Debian's installer from its ISO in Chromium, by SeaBIOS and by OVMF, up to its first questions; the pictures are in build/test-logs

@@ -21,6 +21,7 @@ mod register {
 }
 
 const LVT_MASKED: u32 = 1 << 16;
+const LVT_PERIODIC: u32 = 1 << 17;
 const LVT_TSC_DEADLINE: u32 = 2 << 17;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const DELIVERY_PENDING: u32 = 1 << 12;
@@ -205,10 +206,10 @@ pub(super) fn timer_use_deadline() {
     unsafe { core::arch::asm!("mfence", options(nostack, preserves_flags)) }
 }
 
-/// Lets the timer of this processor count down once, at the speed of its bus clock.
-pub(super) fn timer_use_one_shot() {
+/// Lets the timer of this processor count down again and again, at the speed of its bus clock.
+pub(super) fn timer_use_countdown() {
     write(register::DIVIDE, 0b1011);
-    write(register::LVT_TIMER, u32::from(vector::TIMER));
+    write(register::LVT_TIMER, LVT_PERIODIC | u32::from(vector::TIMER));
 }
 
 /// Starts the countdown; 0 stops it.

@@ -12,13 +12,17 @@ use super::{apic, cpu};
 use crate::klog;
 
 const MSR_TSC_DEADLINE: u32 = 0x6e0;
+/// Most countdowns in a second.
+const COUNTDOWNS_PER_SECOND: u64 = 50_000;
 
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 /// Counts of the APIC timer per TSC tick, times 2^32.
 static TIMER_SCALE: AtomicU64 = AtomicU64::new(0);
 static USE_DEADLINE: AtomicBool = AtomicBool::new(false);
+/// Shortest countdown in TSC ticks: it begins anew by itself, and must not come faster than it is answered.
+static SHORTEST: AtomicU64 = AtomicU64::new(0);
 
-// Relaxed throughout: all three are written at boot before other processors run.
+// Relaxed throughout: all are written at boot before other processors run.
 
 /// TSC ticks per second.
 #[inline]
@@ -76,12 +80,13 @@ impl Hardware for Clocks {
 
 /// Measures the TSC and the APIC timer against a clock of known speed, and prepares the first processor's timer.
 pub(super) fn calibrate(machine: &Machine) -> u64 {
-    apic::timer_use_one_shot();
+    apic::timer_use_countdown();
     apic::timer_count(u32::MAX);
     let measured = clock::measure(machine, &Clocks).expect("the machine has no clock to measure the processor's against");
     apic::timer_count(0);
     TSC_HZ.store(measured.tsc_hz, Ordering::Relaxed);
     TIMER_SCALE.store(((u128::from(measured.timer_hz) << 32) / u128::from(measured.tsc_hz)) as u64, Ordering::Relaxed);
+    SHORTEST.store(measured.tsc_hz / COUNTDOWNS_PER_SECOND, Ordering::Relaxed);
     USE_DEADLINE.store(cpu::features().contains(Features::TSC_DEADLINE), Ordering::Relaxed);
     klog!("timer: TSC {} kHz by {}, APIC timer {} kHz", measured.tsc_hz / 1000, measured.clock, measured.timer_hz / 1000);
     init_cpu();
@@ -93,14 +98,15 @@ pub(super) fn init_cpu() {
     if USE_DEADLINE.load(Ordering::Relaxed) {
         apic::timer_use_deadline();
     } else {
-        apic::timer_use_one_shot();
+        apic::timer_use_countdown();
     }
     cancel();
 }
 
 /// Fires vector `TIMER` on this processor when the TSC reaches `tsc`, at once if it has. There is one deadline; this replaces it.
 ///
-/// Without a deadline timer it may fire early, when the deadline is far away: whoever handles it looks at the time and sets it again.
+/// Without a deadline timer it may fire early, when the deadline is far away: whoever handles it looks at the time and sets it again. It then fires again and again until
+/// [`fired`], because QEMU 7.2 loses an interrupt that comes while a guest's exit changes the same word, and a guest that spins would keep the processor.
 #[inline]
 pub fn set_deadline(tsc: u64) {
     if USE_DEADLINE.load(Ordering::Relaxed) {
@@ -108,10 +114,18 @@ pub fn set_deadline(tsc: u64) {
         // SAFETY: the processor has the register.
         unsafe { cpu::wrmsr(MSR_TSC_DEADLINE, tsc.max(1)) };
     } else {
-        let ticks = tsc.saturating_sub(now());
+        let ticks = tsc.saturating_sub(now()).max(SHORTEST.load(Ordering::Relaxed));
         let count = (u128::from(ticks) * u128::from(TIMER_SCALE.load(Ordering::Relaxed))) >> 32;
-        // One more, so that it does not fire just before the deadline, and at least one, because zero would stop it.
+        // One more, so that it does not fire just before the deadline.
         apic::timer_count(u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1));
+    }
+}
+
+/// The timer fired: it does not again before long, if no other deadline is set.
+#[inline]
+pub fn fired() {
+    if !USE_DEADLINE.load(Ordering::Relaxed) {
+        apic::timer_count(u32::MAX);
     }
 }
 

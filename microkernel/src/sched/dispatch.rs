@@ -270,6 +270,7 @@ pub fn save_fpu(cpu: &PerCpu) {
 
 /// The timer fired.
 pub fn on_timer(cpu: &'static PerCpu) {
+    timer::fired();
     let now = timer::now();
     let queue = &cpu.run_queue;
     queue.armed.set(u64::MAX);

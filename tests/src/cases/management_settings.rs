@@ -115,13 +115,13 @@ fn put(client: &Client, path: &str, body: &Value) -> Result<Value> {
     client.get(path, &["--request", "PUT", "--data", &body.to_string()])
 }
 
-fn unix_seconds() -> i64 {
+pub(super) fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Seconds since 1970 of `2026-11-25T22:35:51.000Z`, by a program that is not ours.
-fn seconds_of(text: &str) -> Result<i64> {
+pub(super) fn seconds_of(text: &str) -> Result<i64> {
     let output = Command::new("date").args(["--utc", "--date", text, "+%s"]).output()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     text.parse().map_err(|_| Failure::new(format!("date says {text}")))

@@ -18,6 +18,7 @@ mod isolation;
 mod lifecycle;
 mod management;
 mod management_browser;
+mod management_command_line;
 mod management_settings;
 mod management_state;
 mod net_switch;
@@ -128,6 +129,7 @@ pub fn all() -> Vec<Case> {
         iommu::CASES,
         management::CASES,
         management_browser::CASES,
+        management_command_line::CASES,
         management_settings::CASES,
         management_state::CASES,
         screen::CASES,
