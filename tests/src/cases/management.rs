@@ -1,21 +1,24 @@
 //! Management as people use it: over HTTPS, from this machine.
 
-use super::{Case, guest_net::free_port};
-use crate::{
-    Context, Failure, Outcome, Result,
-    disks::Scratch,
-    ensure,
-    machine::{Bus, Config, Disk},
-    shell::Host,
-    systems::System,
+use super::{
+    Case,
+    guest_net::free_port,
+    management_settings::{names, servers, time},
+    management_state::{boot_with, items},
 };
+use crate::{Context, Failure, Outcome, Result, disks::Scratch, ensure, machine::Config, shell::Host, systems::System};
 use serde_json::{Value, json};
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[Case {
     name: "management/first-steps",
-    about: "over HTTPS: pages, log-in, a kernel uploaded, a machine made, started, stopped and removed; hostd comes back when it is killed",
+    about: "by the API alone, from an empty host: pages, log-in, datastore, uploads, machine, console, counters, snapshot, settings, a reader; hostd is killed",
     minutes: 4,
     bochs: None,
     run: first_steps,
@@ -85,8 +88,12 @@ impl Client {
     }
 
     pub(super) fn log_in(&mut self, password: &str) -> Result<u16> {
+        self.log_in_as("root", password)
+    }
+
+    fn log_in_as(&mut self, user: &str, password: &str) -> Result<u16> {
         self.token.clear();
-        let body = json!({ "user": "root", "password": password, "bearer": true }).to_string();
+        let body = json!({ "user": user, "password": password, "bearer": true }).to_string();
         let (status, answer) = self.ask("/api/v1/session", &["--data", &body])?;
         if status == 200 {
             let answer: Value = serde_json::from_str(&answer).map_err(|e| Failure::new(e.to_string()))?;
@@ -102,7 +109,7 @@ impl Client {
             let task = self.get(&format!("/api/v1/tasks/{id}"), &[])?;
             match task["state"].as_str() {
                 Some("success") => return Ok(()),
-                Some("queued" | "running") => std::thread::sleep(std::time::Duration::from_millis(100)),
+                Some("queued" | "running") => thread::sleep(Duration::from_millis(100)),
                 _ => return Err(Failure::new(format!("a task failed: {task}"))),
             }
         }
@@ -127,19 +134,17 @@ pub(super) fn boot_served(context: &Context, system: System, change: impl FnOnce
 }
 
 fn first_steps(context: &Context) -> Result<Outcome> {
-    let files = ["cloud/vmlinuz", "initramfs.cpio"].map(|name| context.guest_file(name));
+    let files = ["cloud/vmlinuz", "initramfs-disk.cpio"].map(|name| context.guest_file(name));
     let [Ok(kernel), Ok(initramfs)] = &files else {
         let missing = files.into_iter().filter_map(std::result::Result::err);
         return Outcome::skip(missing.collect::<Vec<_>>().join("; "));
     };
+    let servers = match servers(context)? {
+        Ok(servers) => servers,
+        Err(missing) => return Outcome::skip(missing),
+    };
     let scratch = Scratch::empty(&context.environment.logs, context.name, 512 << 20)?;
-    let path = scratch.path().display().to_string();
-    context.environment.images.datastore(&["create", &path, "--label", "main"])?;
-    let system = System::delivered(&context.environment.root)?.without_machines();
-    let (mut host, port) = boot_served(context, system, |config| {
-        config.disks.push(Disk::new(Bus::Nvme, scratch.path(), "STORE"));
-    })?;
-    let mut client = Client::new(port);
+    let (mut host, mut client) = boot_with(context, scratch.path(), &["-rtc", "base=2026-01-01T00:00:00"])?;
     let (status, page) = client.ask("/", &[])?;
     ensure!(status == 200 && page.contains("<title>"), "the first page is {status}: {page}");
     let description = client.get("/api/openapi.json", &[])?;
@@ -152,17 +157,41 @@ fn first_steps(context: &Context) -> Result<Outcome> {
     ensure!(client.log_in(PASSWORD)? == 200, "the first password does not log in");
     let about = client.get("/api/v1/host", &[])?;
     ensure!(about["product"]["name"] == "Tessera", "the host is {about}");
-    machine(&mut host, &client, kernel, initramfs)?;
+    let store = datastore(&client)?;
+    let vm = machine(&client, &store, kernel, initramfs)?;
+    power(&client, &vm, "start")?;
+    console(&mut host, "Type commands", "echo up and $((40 + 2))", "up and 42")?;
+    counters(context, &client, &vm)?;
+    past(&mut host, &client, &vm)?;
+    names(&client)?;
+    time(context, &client)?;
+    reader(&mut client, &vm)?;
     host.neat_command("kill hostd")?;
     host.poll_command("log", |text| text.matches("served at port 443").count() >= 2)?;
     ensure!(client.log_in(PASSWORD)? == 200, "nobody can log in after hostd was killed");
+    ensure!(client.get(&vm, &[])?["powerState"] == "poweredOn", "the machine went with hostd");
+    power(&client, &vm, "stop")?;
+    client.get(&vm, &["--request", "DELETE"])?;
+    host.poll_command("vm list", |text| !text.contains("web"))?;
+    drop(servers);
     Ok(Outcome::Passed)
 }
 
-/// Makes a machine of files that are uploaded, and looks at it from the debug shell.
-fn machine(host: &mut crate::shell::Host, client: &Client, kernel: &Path, initramfs: &Path) -> Result<()> {
-    let stores = client.get("/api/v1/datastores", &[])?;
-    let store = stores["items"][0]["id"].as_str().unwrap_or_default().to_owned();
+/// Makes a datastore on the empty disk.
+fn datastore(client: &Client) -> Result<String> {
+    let devices = items(client, "storage/devices")?;
+    let device = devices
+        .iter()
+        .find(|device| device["kind"] == "nvme")
+        .map(|device| device["name"].clone());
+    ensure!(device.is_some(), "no NVMe disk among {devices:?}");
+    client.done(&client.post("/api/v1/datastores", &json!({ "name": "main", "device": device }))?)?;
+    let stores = items(client, "datastores")?;
+    Ok(stores.first().and_then(|store| store["id"].as_str()).unwrap_or_default().to_owned())
+}
+
+/// Makes a machine of files that are uploaded; its address in the API.
+fn machine(client: &Client, store: &str, kernel: &Path, initramfs: &Path) -> Result<String> {
     client.post(&format!("/api/v1/datastores/{store}/folders"), &json!({ "path": "boot" }))?;
     for (name, file) in [("vmlinuz", kernel), ("initramfs", initramfs)] {
         let path = format!("/api/v1/datastores/{store}/files/boot/{name}");
@@ -170,31 +199,94 @@ fn machine(host: &mut crate::shell::Host, client: &Client, kernel: &Path, initra
         let length = std::fs::metadata(file)?.len();
         ensure!(answer["size"] == length, "{name} of {length} bytes was uploaded as {answer}");
     }
-    let groups = client.get("/api/v1/networks/port-groups", &[])?;
-    let groups = groups["items"].as_array().cloned().unwrap_or_default();
+    let groups = items(client, "networks/port-groups")?;
     let group = groups
         .iter()
         .find(|group| group["name"] == "VM Network")
-        .cloned()
-        .unwrap_or_default();
+        .map(|group| group["id"].clone());
     let machine = json!({
         "name": "web", "vcpus": 1, "memory": 256u64 << 20,
         "boot": { "firmware": "direct", "kernel": "[main] boot/vmlinuz", "initramfs": "[main] boot/initramfs", "commandLine": "console=ttyS0" },
         "disks": [{ "datastore": store, "size": 64u64 << 20 }],
-        "nics": [{ "network": group["id"] }],
+        "nics": [{ "network": group }],
     });
     client.done(&client.post("/api/v1/vms", &machine)?)?;
-    let id = client.get("/api/v1/vms", &[])?["items"][0]["id"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let vm = format!("/api/v1/vms/{id}");
-    client.done(&client.get(&format!("{vm}/start"), &["--request", "POST"])?)?;
-    ensure!(client.get(&vm, &[])?["powerState"] == "poweredOn", "the machine is not on");
-    host.console("web", "Type commands")?;
+    let vms = items(client, "vms")?;
+    let id = vms.first().and_then(|vm| vm["id"].as_str()).unwrap_or_default();
+    Ok(format!("/api/v1/vms/{id}"))
+}
+
+fn power(client: &Client, vm: &str, operation: &str) -> Result<()> {
+    client.done(&client.get(&format!("{vm}/{operation}"), &["--request", "POST"])?)
+}
+
+/// Types a line at the machine's console when `ready` was seen there, and waits for what it shows.
+fn console(host: &mut Host, ready: &str, line: &str, wanted: &str) -> Result<()> {
+    host.console("web", ready)?;
+    host.serial().send_line(line)?;
+    host.serial().expect(wanted)?;
     host.leave_console()?;
-    client.done(&client.get(&format!("{vm}/stop"), &["--request", "POST"])?)?;
-    client.get(&vm, &["--request", "DELETE"])?;
-    host.poll_command("vm list", |text| !text.contains("web"))?;
+    Ok(())
+}
+
+/// A counter of the machine's processor moves.
+fn counters(context: &Context, client: &Client, vm: &str) -> Result<()> {
+    let id = vm.rsplit('/').next().unwrap_or_default();
+    loop {
+        let series = client.get(&format!("/api/v1/counters?entity={id}&limit=1000"), &[])?;
+        let moved = series["items"].as_array().into_iter().flatten().any(|series| {
+            let mut samples = series["samples"].as_array().into_iter().flatten();
+            series["counter"].as_str().is_some_and(|name| name.starts_with("cpu"))
+                && samples.any(|sample| sample["value"].as_f64().is_some_and(|value| value > 0.0))
+        });
+        if moved {
+            return Ok(());
+        }
+        ensure!(Instant::now() < context.deadline, "no counter of the processor moves: {series}");
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// A snapshot, a change of the disk, and back; then other memory.
+fn past(host: &mut Host, client: &Client, vm: &str) -> Result<()> {
+    let write = |text: &str| format!("echo {text} | dd of=/dev/vda conv=fsync 2> /dev/null; head -c 6 /dev/vda; echo :is on it");
+    console(host, "Type commands", &write("before"), "before:is on it")?;
+    client.done(&client.post(&format!("{vm}/snapshots"), &json!({ "name": "first" }))?)?;
+    let snapshots = client.get(&format!("{vm}/snapshots"), &[])?;
+    let snapshot = snapshots["items"][0]["id"].as_str().unwrap_or_default().to_owned();
+    console(host, "Type commands", &write("behind"), "behind:is on it")?;
+    power(client, vm, "stop")?;
+    power(client, vm, &format!("snapshots/{snapshot}/revert"))?;
+    let change = json!({ "memory": 320_u64 << 20 }).to_string();
+    client.done(&client.get(vm, &["--request", "PATCH", "--data", &change])?)?;
+    power(client, vm, "start")?;
+    console(host, "Type commands", "head -c 6 /dev/vda; echo :is on it", "before:is on it")?;
+    let more = "echo $(($(sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo) > 270000)) is more";
+    console(host, "Type commands", more, "1 is more")
+}
+
+/// One who may read and nothing else.
+fn reader(client: &mut Client, vm: &str) -> Result<()> {
+    const READERS: &str = "a reader's password";
+    let account = json!({ "name": "reader", "password": READERS, "role": "readOnly" });
+    client.post("/api/v1/users", &account)?;
+    let all = client.token.clone();
+    ensure!(client.log_in_as("reader", READERS)? == 200, "the reader is not let in");
+    ensure!(
+        client.get(vm, &[])?["powerState"] == "poweredOn",
+        "the reader does not see the machine"
+    );
+    for (method, path, body) in [
+        ("POST", format!("{vm}/stop"), "{}"),
+        ("DELETE", vm.to_owned(), "{}"),
+        ("PATCH", vm.to_owned(), r#"{"memory":268435456}"#),
+        ("POST", format!("{vm}/snapshots"), r#"{"name":"second"}"#),
+        ("POST", "/api/v1/users".to_owned(), r#"{"name":"other","password":"some password"}"#),
+        ("POST", "/api/v1/host/reboot".to_owned(), "{}"),
+    ] {
+        let (status, answer) = client.ask(&path, &["--request", method, "--data", body])?;
+        ensure!(status == 403, "the reader's {method} {path} is {status}: {answer}");
+    }
+    client.token = all;
     Ok(())
 }

@@ -127,7 +127,7 @@ pub(super) fn seconds_of(text: &str) -> Result<i64> {
     text.parse().map_err(|_| Failure::new(format!("date says {text}")))
 }
 
-fn names(client: &Client) -> Result<()> {
+pub(super) fn names(client: &Client) -> Result<()> {
     let resolve = |name: &str| client.ask("/api/v1/host/dns/resolve", &["--data", &json!({ "name": name }).to_string()]);
     let settings = json!({ "hostName": "seven", "domain": "", "servers": ["10.0.2.2"], "searchDomains": ["lab.example"], "dhcp": false });
     put(client, "/api/v1/host/dns", &settings)?;
@@ -147,7 +147,7 @@ fn names(client: &Client) -> Result<()> {
     Ok(())
 }
 
-fn time(context: &Context, client: &Client) -> Result<()> {
+pub(super) fn time(context: &Context, client: &Client) -> Result<()> {
     let wrong = client.get("/api/v1/host/time", &[])?;
     let off = seconds_of(wrong["now"].as_str().unwrap_or_default())? - unix_seconds();
     ensure!(off.abs() > 86_400, "the clock was right already: {wrong}");
