@@ -17,7 +17,10 @@ use std::{
 };
 use target::Target;
 use tessera_block::{BlockDevice, block_on};
-use tessera_datastore::{CheckOptions, DiskOptions, FormatOptions, Kind, Store};
+use tessera_datastore::{CheckOptions, DiskOptions, FormatOptions, Kind, Memory, Store};
+
+/// Bytes of heap that a storage server has unless the manifest is changed.
+const STORAGE_HEAP: u64 = 16 << 20;
 
 /// What to do with a datastore.
 #[derive(Subcommand)]
@@ -359,6 +362,13 @@ impl Image {
             "{} objects, {} blocks in use, {} checksums compared, {} problems {word}",
             report.objects, report.used, report.verified, report.count
         );
+        let heap = Memory::heap_for(report.memory);
+        if heap > STORAGE_HEAP {
+            println!(
+                "a host mounts it only with {} MiB of `heap` for its storage server, for there are so many objects",
+                heap.div_ceil(1 << 20)
+            );
+        }
         ensure!(
             repair || report.count == 0,
             "the datastore is damaged: `image-builder datastore repair` mends it"

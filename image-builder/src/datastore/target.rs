@@ -138,6 +138,7 @@ pub fn mount(path: &Path, partition: Option<u32>, write: bool) -> anyhow::Result
     let options = MountOptions {
         cache: 256 << 20,
         read_only: !write,
+        ..MountOptions::default()
     };
     block_on(Store::mount(open(path, partition, write)?, options)).with_context(|| path.display().to_string())
 }

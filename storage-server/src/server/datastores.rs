@@ -5,7 +5,7 @@ use alloc::{format, rc::Rc, string::String, vec, vec::Vec};
 use tessera_block::IoError;
 use tessera_datastore::{DiskOptions, Error, FormatOptions, Info, Kind, Store};
 use tessera_proto::{
-    Call, Failure, FailureKind, Page,
+    Call, Failure, FailureKind, MAX_MESSAGE, Page,
     datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind, FileData, MAX_DATA, MAX_RANGES, NewDisk},
 };
 use tessera_rt::{start, time};
@@ -13,6 +13,8 @@ use tessera_storage::stores::{Datastore, Stores, Volume};
 
 /// Bytes of shared memory that are copied at once.
 const CHUNK: usize = 128 << 10;
+/// More entries of a folder than go into an answer.
+const PAGE: usize = MAX_MESSAGE / 8;
 
 pub(super) type Mounted = Rc<Store<Volume>>;
 
@@ -77,8 +79,9 @@ fn describe(store: &Datastore) -> DatastoreInfo {
     }
 }
 
+/// Fills a page with what stands from `first` on.
 fn page(items: Vec<Info>, first: u32) -> Page<EntryInfo> {
-    Page::fill((0..).zip(items.into_iter().map(entry)).skip(first as usize))
+    Page::fill((first..).zip(items.into_iter().map(entry)))
 }
 
 /// Seconds since 1970.
@@ -165,7 +168,8 @@ impl tessera_proto::datastore::Server for &Answers {
     }
 
     fn browse(&mut self, _call: &mut Call, store: &str, folder: &str, first: u32) -> Result<Page<EntryInfo>, Failure> {
-        Ok(page(self.mounted(store)?.list(folder).map_err(trouble)?, first))
+        let part = self.mounted(store)?.list_part(folder, first as usize, PAGE).map_err(trouble)?;
+        Ok(page(part, first))
     }
 
     fn stat(&mut self, _call: &mut Call, store: &str, path: &str) -> Result<EntryInfo, Failure> {
@@ -307,7 +311,8 @@ impl tessera_proto::datastore::Server for &Answers {
 
     fn snapshots(&mut self, _call: &mut Call, store: &str, disk: &str, first: u32) -> Result<Page<EntryInfo>, Failure> {
         let (store, info) = self.virtual_disk(store, disk)?;
-        Ok(page(store.snapshots(info.id).map_err(trouble)?, first))
+        let all = store.snapshots(info.id).map_err(trouble)?;
+        Ok(page(all.into_iter().skip(first as usize).collect(), first))
     }
 
     fn create_snapshot(&mut self, call: &mut Call, store: &str, disk: &str, name: &str) -> Result<(), Failure> {
@@ -382,13 +387,12 @@ impl tessera_proto::datastore::Server for &Answers {
             uuid: unique(),
             label: label.into(),
             now: seconds(),
-            size: None,
-            log_blocks: None,
+            ..FormatOptions::default()
         };
         let stores = self.stores().clone();
         self.later(call, async move {
             stores
-                .format(&disk, partition, &options)
+                .format(&disk, partition, options)
                 .await
                 .map_err(|text| Failure::new(FailureKind::BadState, text))
         })

@@ -93,7 +93,7 @@ pub fn run() {
     }
     let spare = (0..LATER).filter_map(|_| Untyped::OWN.reply().ok()).collect();
     let executor = Rc::new(Executor::new());
-    let stores = Stores::new(executor.clone());
+    let stores = Stores::new(executor.clone(), start_info().heap);
     let answers = Rc::new(Answers::new(executor.clone(), disks.into(), stores, spare));
     let mut server = Server {
         ports,

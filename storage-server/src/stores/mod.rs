@@ -11,7 +11,7 @@ use alloc::{format, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 use tessera_block::{BlockDevice, Partition};
 use tessera_datastore::{
-    Error, FormatOptions, MountOptions, Store,
+    Error, FormatOptions, Memory as ObjectMemory, MountOptions, Store,
     gpt::{self, GptError},
 };
 use tessera_device::{Executor, Memory};
@@ -50,18 +50,21 @@ pub struct Stores {
     /// Partitions of disks, as their tables were when they were looked at.
     partitions: RefCell<Vec<(Rc<Disk>, Vec<gpt::Entry>)>>,
     space: Rc<Space>,
+    /// For what all of them know of their files, disks and snapshots.
+    memory: ObjectMemory,
     round: Cell<u32>,
 }
 
 impl Stores {
-    /// None yet.
+    /// None yet; `heap`: bytes of the server's heap.
     #[must_use]
-    pub fn new(executor: Rc<Executor>) -> Rc<Self> {
+    pub fn new(executor: Rc<Executor>, heap: u64) -> Rc<Self> {
         Rc::new(Self {
             executor,
             list: RefCell::default(),
             partitions: RefCell::default(),
             space: Rc::default(),
+            memory: ObjectMemory::of_heap(heap),
             round: Cell::new(0),
         })
     }
@@ -104,6 +107,7 @@ impl Stores {
         };
         let options = MountOptions {
             cache: CACHE,
+            memory: self.memory.clone(),
             read_only: disk.geometry().read_only,
         };
         let mounted = match Partition::new(disk.clone(), first, sectors) {
@@ -188,7 +192,7 @@ impl Stores {
     ///
     /// # Errors
     /// There is one already, or what formatting met.
-    pub async fn format(self: &Rc<Self>, disk: &Rc<Disk>, partition: u32, options: &FormatOptions) -> Result<(), String> {
+    pub async fn format(self: &Rc<Self>, disk: &Rc<Disk>, partition: u32, mut options: FormatOptions) -> Result<(), String> {
         let (first, sectors) = if partition == 0 {
             match gpt::read(disk).await {
                 Err(GptError::Missing) => (0, disk.geometry().sectors),
@@ -209,7 +213,8 @@ impl Stores {
             return Err(format!("the datastore {} is there already", used.name));
         }
         let volume = Partition::new(disk.clone(), first, sectors).map_err(|error| format!("{error}"))?;
-        let store = Store::format(volume, options).await.map_err(|error| format!("{error}"))?;
+        options.memory = self.memory.clone();
+        let store = Store::format(volume, &options).await.map_err(|error| format!("{error}"))?;
         log::info!("made datastore {} on {}", options.label, disk.name());
         self.add(Datastore {
             name: self.unique(options.label.clone()),

@@ -14,6 +14,7 @@ use crate::bytes::checksum;
 use crate::cache::Key;
 use crate::error::Error;
 use crate::layout::{BLOCK, CATALOG, FANOUT, GROUP_BLOCKS, RECORDS_PER_BLOCK, ROOT_FOLDER, blocks, is_allocatable};
+use crate::memory::Memory;
 use crate::pointer::{Pointer, pointer, set_pointer};
 use crate::record::{CHECKSUMS, DYING, Kind, REAPING, Record, is_name};
 use crate::state::{Need, State, Stop};
@@ -60,6 +61,8 @@ pub struct Report {
     pub count: u64,
     /// Objects looked at.
     pub objects: u64,
+    /// Bytes of memory that they take where the datastore is mounted; see [`Memory`].
+    pub memory: u64,
     /// Blocks of data and metadata in use.
     pub used: u64,
     /// Blocks of data whose checksum was compared.
@@ -129,6 +132,7 @@ async fn run<D: BlockDevice>(
 ) -> Result<(Report, Store<D>), Error> {
     let mount = MountOptions {
         cache: options.cache.max(1 << 20),
+        memory: Memory::default(),
         read_only: !fix,
     };
     let (store, damage) = Store::open(device, mount, Strictness::Lenient).await?;
@@ -169,6 +173,7 @@ async fn run<D: BlockDevice>(
     }
     progress(order.len() as u64, order.len() as u64);
     checker.report.objects = order.len() as u64;
+    checker.report.memory = store.state.borrow().memory().taken() as u64;
     checker.bitmaps().await?;
     let report = checker.report;
     if fix {
@@ -566,7 +571,7 @@ impl<D: BlockDevice> Checker<'_, D> {
     fn mend_catalog(&mut self) -> Result<(), Error> {
         let mut state = self.store.state.borrow_mut();
         if !matches!(state.object(ROOT_FOLDER), Ok(root) if root.record.kind == Kind::Folder && !root.record.is(DYING)) {
-            state.put_object(ROOT_FOLDER, Record::new(Kind::Folder, 0, ""));
+            state.put_object(ROOT_FOLDER, Record::new(Kind::Folder, 0, ""))?;
             state.dirty.insert(ROOT_FOLDER);
         }
         // Tables that could not be read are written anew.
@@ -575,9 +580,7 @@ impl<D: BlockDevice> Checker<'_, D> {
             let none = (first..first + RECORDS_PER_BLOCK).all(|id| state.object(id).is_err());
             if none {
                 state.dirty.insert(first);
-                if state.objects.len() <= first as usize {
-                    state.objects.resize_with(first as usize + 1, || None);
-                }
+                state.make_places(first as usize + 1)?;
             }
         }
         let list: Vec<u32> = state.all().map(|(id, _)| id).filter(|&id| id != ROOT_FOLDER).collect();
@@ -628,7 +631,7 @@ impl<D: BlockDevice> Checker<'_, D> {
             if new != record {
                 self.report.add(Some(id), None, "did not fit into the catalogue".into(), false);
                 state.names.retain(|_, other| *other != id);
-                state.put_object(id, new);
+                state.put_object(id, new)?;
                 state.dirty.insert(id);
             }
         }

@@ -89,7 +89,7 @@ pub enum Error {
         /// The oldest one that is known.
         oldest: u64,
     },
-    /// There are as many objects as there can be.
+    /// There are as many objects as there can be, or as there is memory for.
     TooMany,
     /// Shrinking would cut off what is in use.
     InUse {
@@ -151,7 +151,7 @@ impl fmt::Display for Error {
             ),
             Self::TooMany => write!(
                 f,
-                "the datastore has as many files, disks and snapshots as it can have: remove some"
+                "there are more files, folders, disks and snapshots than the format or the memory for them allows: remove some, with `image-builder datastore remove` where it cannot be mounted any more, or give the storage server more `heap` in the manifest"
             ),
             Self::InUse { needed } => write!(
                 f,

@@ -148,7 +148,7 @@ impl State {
             });
         }
         let id = self.free_id()?;
-        self.put_object(id, record);
+        self.put_object(id, record)?;
         self.dirty.insert(id);
         self.structural = true;
         Ok(id)
@@ -210,6 +210,14 @@ impl<D: BlockDevice> Store<D> {
     /// # Errors
     /// [`Error::NotFound`], [`Error::WrongKind`].
     pub fn list(&self, path: &str) -> Result<Vec<Info>, Error> {
+        self.list_part(path, 0, usize::MAX)
+    }
+
+    /// What is in a folder, by name, without the first `skip` and `most` at most.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::WrongKind`].
+    pub fn list_part(&self, path: &str, skip: usize, most: usize) -> Result<Vec<Info>, Error> {
         let state = self.state.borrow();
         let folder = state.walk(path)?;
         if state.object(folder)?.record.kind != Kind::Folder {
@@ -219,11 +227,8 @@ impl<D: BlockDevice> Store<D> {
             });
         }
         let range = (folder, String::new())..(folder + 1, String::new());
-        state
-            .names
-            .range(range)
-            .map(|(_, &id)| Ok(state.info(id, &state.object(id)?.record)))
-            .collect()
+        let part = state.names.range(range).skip(skip).take(most);
+        part.map(|(_, &id)| Ok(state.info(id, &state.object(id)?.record))).collect()
     }
 
     /// Makes a folder.
@@ -370,7 +375,7 @@ impl<D: BlockDevice> Store<D> {
     /// Gives something another name, or moves it to another folder.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Exists`], [`Error::InvalidName`], [`Error::BadSize`] never; [`Error::Busy`] for a folder that would hold itself.
+    /// [`Error::NotFound`], [`Error::Exists`], [`Error::InvalidName`], [`Error::TooMany`]; [`Error::Busy`] for a folder that would hold itself.
     pub fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         let mut state = self.state.borrow_mut();
         state.check_writable()?;
@@ -389,9 +394,9 @@ impl<D: BlockDevice> Store<D> {
         if id == ROOT_FOLDER {
             return Err(Error::Busy("the topmost folder".to_string()));
         }
-        let record = state.record_mut(id)?;
-        let old = (record.parent, core::mem::replace(&mut record.name, name.to_string()));
-        record.parent = folder;
+        let old = (state.object(id)?.record.parent, state.object(id)?.record.name.clone());
+        state.rename_object(id, name)?;
+        state.record_mut(id)?.parent = folder;
         state.names.remove(&old);
         state.names.insert((folder, name.to_string()), id);
         state.structural = true;
@@ -417,7 +422,7 @@ impl<D: BlockDevice> Store<D> {
                 }
                 let key = (state.object(id)?.record.parent, state.object(id)?.record.name.clone());
                 state.names.remove(&key);
-                state.objects[id as usize] = None;
+                state.remove_object(id);
                 state.dirty.insert(id);
                 state.structural = true;
                 return Ok(());

@@ -124,7 +124,7 @@ impl State {
             record.shared = shared;
             record.owned += owned;
         }
-        self.objects[id as usize] = None;
+        self.remove_object(id);
         self.cache.forget(id);
         self.dirty.insert(id);
         Ok(())

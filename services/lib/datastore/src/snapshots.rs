@@ -60,13 +60,13 @@ impl State {
 }
 
 impl<D: BlockDevice> Store<D> {
-    /// Commits a change that needs the number of a new object. The object is made by `change`; where the commit does not come about, there is none.
+    /// Commits a change that needs the number of a new object. The object is made by `change`, with the name of the placeholder; where the commit does not come about, there is none.
     async fn commit_with_new(&self, others: &[u32], placeholder: Record, change: impl FnOnce(&mut State, u32)) -> Result<u32, Error> {
         let held = self.lock.hold().await;
         let id = {
             let mut state = self.state.borrow_mut();
             let id = state.free_id()?;
-            state.put_object(id, placeholder);
+            state.put_object(id, placeholder)?;
             id
         };
         let mut list = others.to_vec();
@@ -75,7 +75,7 @@ impl<D: BlockDevice> Store<D> {
         if done.is_err() {
             let mut state = self.state.borrow_mut();
             if !state.failed {
-                state.objects[id as usize] = None;
+                state.remove_object(id);
             }
         }
         done.map(|()| id)
@@ -85,7 +85,7 @@ impl<D: BlockDevice> Store<D> {
     /// are not.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongKind`], [`Error::InvalidName`], [`Error::NoSpace`] (for a thick disk where not all of it could be written again), [`Error::Io`].
+    /// [`Error::NotFound`], [`Error::WrongKind`], [`Error::InvalidName`], [`Error::TooMany`], [`Error::NoSpace`] (for a thick disk where not all of it could be written again), [`Error::Io`].
     pub async fn create_snapshot(&self, disk: u32, name: &str, now: u64) -> Result<u32, Error> {
         if !is_name(name) {
             return Err(Error::InvalidName(name.to_string()));
@@ -143,7 +143,7 @@ impl<D: BlockDevice> Store<D> {
     /// snapshot stays, and the disk goes on from it. The size is that of the snapshot.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongKind`], [`Error::NoSpace`], [`Error::Io`].
+    /// [`Error::NotFound`], [`Error::WrongKind`], [`Error::TooMany`], [`Error::NoSpace`], [`Error::Io`].
     pub async fn revert(&self, disk: u32, snapshot: u32) -> Result<(), Error> {
         {
             let state = self.state.borrow();
@@ -158,7 +158,7 @@ impl<D: BlockDevice> Store<D> {
             state.check_thick(disk, record.size)?;
         }
         let _quiet = self.quiesce(disk).await?;
-        let placeholder = Record::new(Kind::Snapshot, disk, "reverting");
+        let placeholder = Record::new(Kind::Snapshot, disk, &self.state.borrow().living(disk)?.record.name);
         self.commit_with_new(&[disk], placeholder, |state, id| {
             let generation = state.generation;
             let Ok(source) = state.object(snapshot).map(|object| object.record.clone()) else {

@@ -12,6 +12,7 @@ use crate::cache::{Cache, Key};
 use crate::error::Error;
 use crate::layout::{BLOCK, CATALOG, FANOUT, FANOUT_BITS, GROUP_BLOCKS, LOG, MAX_SIZE, ROOT_FOLDER, blocks, is_allocatable, levels};
 use crate::log::{Entry, MAX_CHECKSUMS};
+use crate::memory::{Account, Memory};
 use crate::pointer::{Block, Pointer, empty_node, pointer, set_pointer};
 use crate::record::{CHECKSUMS, DYING, Kind, REAPING, Record, THICK};
 use crate::space::{Run, Space};
@@ -136,6 +137,8 @@ pub struct State {
     pub generation: u64,
     /// Objects by number.
     pub objects: Vec<Option<Box<Object>>>,
+    /// Memory that they take.
+    memory: Account,
     /// Folder and name to number.
     pub names: BTreeMap<(u32, String), u32>,
     /// Thick disks.
@@ -166,12 +169,13 @@ pub struct State {
 
 impl State {
     /// Nothing but the topmost folder.
-    pub fn new(superblock: Superblock, cache: usize) -> Self {
+    pub fn new(superblock: Superblock, cache: usize, memory: Memory) -> Self {
         Self {
             generation: superblock.generation + 1,
             space: Space::new(superblock.blocks, superblock.log_blocks, (cache / 8).max(8)),
             superblock,
             objects: Vec::new(),
+            memory: Account::new(memory),
             names: BTreeMap::new(),
             thick: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -194,11 +198,31 @@ impl State {
         Some(blocks[place].1.clone())
     }
 
-    /// Puts an object in its place, with its name.
-    pub fn put_object(&mut self, id: u32, record: Record) {
-        if self.objects.len() <= id as usize {
-            self.objects.resize_with(id as usize + 1, || None);
+    /// What is known of them.
+    pub const fn memory(&self) -> &Account {
+        &self.memory
+    }
+
+    /// Has places for objects with numbers below `count`.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`].
+    pub fn make_places(&mut self, count: usize) -> Result<(), Error> {
+        if let Some(more) = count.checked_sub(self.objects.len()) {
+            self.memory.take_places(more)?;
+            self.objects.resize_with(count, || None);
         }
+        Ok(())
+    }
+
+    /// Puts an object in its place, with its name; what was there is no more.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`]; nothing was changed then.
+    pub fn put_object(&mut self, id: u32, record: Record) -> Result<(), Error> {
+        self.make_places(id as usize + 1)?;
+        self.memory.take_object(&record.name)?;
+        self.remove_object(id);
         if record.is(THICK) && !record.is(DYING) {
             self.thick.insert(id);
         }
@@ -206,6 +230,26 @@ impl State {
             self.names.insert((record.parent, record.name.clone()), id);
         }
         self.objects[id as usize] = Some(Box::new(Object::new(record)));
+        Ok(())
+    }
+
+    /// There is no such object any more; its name in its folder is the caller's business.
+    pub fn remove_object(&mut self, id: u32) {
+        if let Some(old) = self.objects.get_mut(id as usize).and_then(Option::take) {
+            self.memory.give_back_object(&old.record.name);
+        }
+    }
+
+    /// Gives an object another name, in its record alone.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::TooMany`]; nothing was changed then.
+    pub fn rename_object(&mut self, id: u32, name: &str) -> Result<(), Error> {
+        self.object(id)?;
+        self.memory.take_object(name)?;
+        let old = core::mem::replace(&mut self.record_mut(id)?.name, name.into());
+        self.memory.give_back_object(&old);
+        Ok(())
     }
 
     /// An object by number.

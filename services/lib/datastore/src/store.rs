@@ -14,6 +14,7 @@ use crate::layout::{
     ZONE_BLOCKS, bitmap_block, index_block,
 };
 use crate::log::{self, Place};
+use crate::memory::Memory;
 use crate::pointer::{Block, Pointer};
 use crate::record::{DYING, Kind, Record};
 use crate::state::{Need, Object, State, Stop, Try};
@@ -33,13 +34,17 @@ pub struct FormatOptions {
     pub size: Option<u64>,
     /// Blocks of the intent log; by the size if none.
     pub log_blocks: Option<u32>,
+    /// For what is known of objects.
+    pub memory: Memory,
 }
 
 /// How to mount.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MountOptions {
     /// Bytes of memory for metadata. A leaf of 4 KiB leads to 1 MiB of data.
     pub cache: usize,
+    /// For what is known of objects. What needs more is not mounted, and nothing is made that would need more.
+    pub memory: Memory,
     /// Change nothing on the device.
     pub read_only: bool,
 }
@@ -48,6 +53,7 @@ impl Default for MountOptions {
     fn default() -> Self {
         Self {
             cache: 32 << 20,
+            memory: Memory::default(),
             read_only: false,
         }
     }
@@ -258,11 +264,11 @@ impl<D: BlockDevice> Store<D> {
             label: options.label.to_string(),
             zones: vec![Zone { crc: 0, slot: None }; zones(blocks) as usize],
         };
-        let mut state = State::new(superblock, MountOptions::default().cache / BLOCK);
+        let mut state = State::new(superblock, MountOptions::default().cache / BLOCK, options.memory.clone());
         let mut root = Record::new(Kind::Folder, 0, "");
         root.created = options.now;
         root.modified = options.now;
-        state.put_object(ROOT_FOLDER, root);
+        state.put_object(ROOT_FOLDER, root)?;
         state.dirty.insert(ROOT_FOLDER);
         let store = Self::new(device, state)?;
         // No older superblock may win over the new one.
@@ -315,10 +321,11 @@ impl<D: BlockDevice> Store<D> {
     /// Mounts the datastore on a device: reads the catalogue, repeats the intent log, and commits, so that an old log can never be mistaken for a new one.
     ///
     /// # Errors
-    /// [`Error::NotADatastore`], [`Error::Version`], [`Error::TooSmall`], [`Error::Damaged`], [`Error::Io`], [`Error::NoSpace`].
+    /// [`Error::NotADatastore`], [`Error::Version`], [`Error::TooSmall`], [`Error::Damaged`], [`Error::Io`], [`Error::NoSpace`], [`Error::TooMany`].
     pub async fn mount(device: D, options: MountOptions) -> Result<Self, Error> {
+        let writes = !options.read_only;
         let (store, _) = Self::open(device, options, Strictness::Strict).await?;
-        if !options.read_only {
+        if writes {
             let held = store.lock.hold().await;
             store.commit(&held, &[], |_| {}).await?;
             drop(held);
@@ -330,9 +337,9 @@ impl<D: BlockDevice> Store<D> {
     pub(crate) async fn open(device: D, options: MountOptions, strictness: Strictness) -> Result<(Self, Vec<Error>), Error> {
         let read_only = options.read_only || device.geometry().read_only;
         let superblock = Self::read_superblock(&device).await?;
-        let mut state = State::new(superblock, options.cache / BLOCK);
+        let mut state = State::new(superblock, options.cache / BLOCK, options.memory);
         state.read_only = read_only;
-        state.objects.resize_with(state.superblock.objects as usize, || None);
+        state.make_places(state.superblock.objects as usize)?;
         let mut store = Self::new(device, state)?;
         let mut damage = Vec::new();
         let mut note = |result: Result<(), Error>| match (result, strictness) {
@@ -388,7 +395,7 @@ impl<D: BlockDevice> Store<D> {
         for (place, bytes) in block.as_chunks::<RECORD>().0.iter().enumerate() {
             let id = table * RECORDS_PER_BLOCK + place as u32;
             match Record::decode(id, bytes, generation, total, log_blocks) {
-                Ok(Some(record)) if id != CATALOG => state.put_object(id, record),
+                Ok(Some(record)) if id != CATALOG => state.put_object(id, record)?,
                 Ok(_) => {}
                 Err(()) => return Err(damaged),
             }

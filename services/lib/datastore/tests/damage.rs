@@ -165,7 +165,7 @@ proptest! {
     #[test]
     fn damage_is_told_and_mended(list in prop::collection::vec(damage(), 1..6)) {
         let device = damaged(&list);
-        if let Ok(store) = block_on(Store::mount(&device, MountOptions { cache: 1 << 20, read_only: true })) {
+        if let Ok(store) = block_on(Store::mount(&device, MountOptions { cache: 1 << 20, read_only: true, ..MountOptions::default() })) {
             read_all(&store, "");
         }
         let _ = block_on(check(&device, OPTIONS, |_, _| {}));
@@ -175,7 +175,7 @@ proptest! {
             Ok(_) => {
                 let again = block_on(check(&device, OPTIONS, |_, _| {}));
                 prop_assert!(bad || matches!(&again, Ok(report) if report.count == 0), "{again:#?}");
-                let store = block_on(Store::mount(&device, MountOptions { cache: 1 << 20, read_only: false }));
+                let store = block_on(Store::mount(&device, MountOptions { cache: 1 << 20, read_only: false, ..MountOptions::default() }));
                 prop_assert!(bad || store.is_ok(), "{:?}", store.err());
                 if let Ok(store) = store {
                     read_all(&store, "");

@@ -739,7 +739,7 @@ impl History {
                 &device,
                 MountOptions {
                     cache: 1 << 20,
-                    read_only: false,
+                    ..MountOptions::default()
                 },
             )) {
                 Err(error) if !device.is_dead() => self.fail(&format!("mount: {error}")),
@@ -752,7 +752,7 @@ impl History {
             device,
             MountOptions {
                 cache: 1 << 20,
-                read_only: false,
+                ..MountOptions::default()
             },
         ));
         match store {
