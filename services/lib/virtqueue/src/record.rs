@@ -129,6 +129,11 @@ impl Record {
         }
     }
 
+    /// Whether nothing was ever taken or returned.
+    fn is_untouched(&self) -> bool {
+        self.returned() == 0 && self.returning.load(Ordering::Acquire) == 0 && self.in_flight() == 0
+    }
+
     /// Requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -136,7 +141,13 @@ impl Record {
     }
 
     /// Settles what a process left behind. `index` is the used index that stands in guest memory. Answers how many are in flight and the highest order.
+    ///
+    /// A record that says nothing at all is that of a machine that was stopped and is put together again: everything in its queue had been returned, so the index tells how much that was.
     pub(crate) fn take_over(&self, size: u16, index: u16) -> Result<(u16, u64), Violation> {
+        if self.is_untouched() {
+            self.returned.store(u32::from(index), Ordering::Release);
+            return Ok((0, 0));
+        }
         self.settle_several(index);
         let returned = self.returned();
         if index == returned.wrapping_add(1) {
@@ -247,7 +258,9 @@ mod tests {
         record.take(9, 1);
         assert_eq!(record.take_over(8, 0), Err(Violation::Record), "a head outside the queue");
         let record = Record::new();
+        record.take(3, 1);
         assert_eq!(record.take_over(8, 1), Err(Violation::Record), "nothing was being returned");
+        record.clear();
         record.begin_return(12);
         assert_eq!(record.take_over(8, 1), Err(Violation::Record));
         assert_eq!(record.take_over(8, 2), Err(Violation::UsedIndex { index: 2, written: 0 }));
@@ -255,5 +268,20 @@ mod tests {
         assert_eq!(record.take_over(8, 0), Err(Violation::Record));
         record.clear();
         assert_eq!(record.take_over(8, 0), Ok((0, 0)));
+    }
+
+    #[test]
+    fn a_queue_without_a_record_goes_on_behind_what_was_returned() {
+        let record = Record::new();
+        assert_eq!(record.take_over(8, 0xfff0), Ok((0, 0)));
+        record.take(3, 1);
+        assert_eq!(record.take_over(8, 0xfff0), Ok((1, 1)));
+        assert_eq!(
+            record.take_over(8, 0xfff2),
+            Err(Violation::UsedIndex {
+                index: 0xfff2,
+                written: 0xfff0
+            })
+        );
     }
 }
