@@ -7,7 +7,10 @@ use crate::clock::Clock;
 use crate::cpuid::CpuidTable;
 use crate::devices::{Chipset, Console, Request};
 use crate::memory::GuestMemory;
+use crate::vcpu::{SavedVcpu, Stop};
+use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -61,6 +64,12 @@ pub enum Phase {
     PoweredOff = 3,
     /// The guest asked to be started anew.
     Resetting = 4,
+    /// Processors are to park where they are.
+    Suspending = 5,
+    /// Parked processors take their state down.
+    Saving = 6,
+    /// Parked processors take the state over that was saved.
+    Restoring = 7,
 }
 
 impl Phase {
@@ -70,6 +79,9 @@ impl Phase {
             1 => Self::Running,
             2 => Self::Failed,
             3 => Self::PoweredOff,
+            5 => Self::Suspending,
+            6 => Self::Saving,
+            7 => Self::Restoring,
             _ => Self::Resetting,
         }
     }
@@ -210,6 +222,18 @@ pub struct Machine<H: Host> {
     start: SpinMutex<Start>,
     resets: AtomicU32,
     report: SpinMutex<String>,
+    exchange: SpinMutex<Exchange>,
+    /// Host's TSC at which guest time stands still.
+    stopped_at: AtomicU64,
+}
+
+/// States of processors on their way between their threads and the one that decides about the machine.
+#[derive(Default)]
+struct Exchange {
+    saved: [Option<Box<SavedVcpu>>; MAX_VCPUS],
+    /// Processors that still have to do their part: a bit each.
+    turns: u32,
+    trouble: Option<Stop>,
 }
 
 /// Attempts to take a lock before its holder is given time.
@@ -253,6 +277,8 @@ impl<H: Host> Machine<H> {
             start: SpinMutex::new(Start::BootSector),
             resets: AtomicU32::new(0),
             report: SpinMutex::new(String::new()),
+            exchange: SpinMutex::default(),
+            stopped_at: AtomicU64::new(0),
         }
     }
 
@@ -362,6 +388,82 @@ impl<H: Host> Machine<H> {
         self.statistics[..self.vcpus()]
             .iter()
             .all(|statistics| statistics.activity() == Activity::Parked)
+    }
+
+    /// Host's TSC at which guest time stands still, in the phases in which it does.
+    #[must_use]
+    pub fn stopped_at(&self) -> u64 {
+        self.stopped_at.load(Ordering::Relaxed)
+    }
+
+    /// All processors are parked, and take their states down, or over from `saved`; `now` is when guest time stands still. Ask [`Self::exchanged`] whether they are done.
+    pub fn begin_exchange(&self, phase: Phase, saved: Vec<Box<SavedVcpu>>, now: u64) {
+        // Relaxed: published with the phase.
+        self.stopped_at.store(now, Ordering::Relaxed);
+        {
+            let mut exchange = lock::<H, _>(&self.exchange);
+            *exchange = Exchange {
+                turns: (1 << self.vcpus()) - 1,
+                ..Exchange::default()
+            };
+            for (place, saved) in exchange.saved.iter_mut().zip(saved) {
+                *place = Some(saved);
+            }
+        }
+        self.phase.store(phase as u8, Ordering::Release);
+        for index in 0..self.vcpus() {
+            self.interrupts.kick(index);
+        }
+    }
+
+    /// The states that were taken down, when all processors have done their part; or what kept one from it.
+    pub fn exchanged(&self) -> Option<Result<Vec<Box<SavedVcpu>>, Stop>> {
+        let mut exchange = lock::<H, _>(&self.exchange);
+        if exchange.turns != 0 {
+            return None;
+        }
+        let states = exchange.saved.each_mut().map(Option::take);
+        Some(match exchange.trouble {
+            Some(trouble) => Err(trouble),
+            None => Ok(states.into_iter().flatten().collect()),
+        })
+    }
+
+    /// Whether a processor has still to do its part.
+    pub(crate) fn has_turn(&self, index: usize) -> bool {
+        lock::<H, _>(&self.exchange).turns >> index & 1 != 0
+    }
+
+    /// A processor has done its part.
+    pub(crate) fn give(&self, index: usize, saved: Result<Box<SavedVcpu>, Stop>) {
+        let mut exchange = lock::<H, _>(&self.exchange);
+        match saved {
+            Ok(saved) => exchange.saved[index] = Some(saved),
+            Err(trouble) => exchange.trouble = Some(trouble),
+        }
+        exchange.turns &= !(1 << index);
+    }
+
+    /// The state that a processor is to take over.
+    pub(crate) fn taken(&self, index: usize) -> Option<Box<SavedVcpu>> {
+        lock::<H, _>(&self.exchange).saved[index].take()
+    }
+
+    /// A processor has taken it over, or cannot.
+    pub(crate) fn restored(&self, index: usize, outcome: Result<(), Stop>) {
+        let mut exchange = lock::<H, _>(&self.exchange);
+        if let Err(trouble) = outcome {
+            exchange.trouble = Some(trouble);
+        }
+        exchange.turns &= !(1 << index);
+    }
+
+    /// A machine that stood still goes on.
+    pub fn go_on(&self) {
+        self.phase.store(Phase::Running as u8, Ordering::Release);
+        for index in 0..self.vcpus() {
+            self.interrupts.kick(index);
+        }
     }
 
     /// Puts devices and inboxes into their power-on state. Only when parked.

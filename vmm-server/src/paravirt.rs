@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::memory::GuestMemory;
+use serde::{Deserialize, Serialize};
 
 /// MSR numbers.
 pub mod msr {
@@ -22,7 +23,7 @@ const STABLE: u8 = 1;
 const ENABLED: u64 = 1;
 
 /// One vCPU's registrations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paravirt {
     /// MSR `SYSTEM_TIME`.
     pub system_time: u64,

@@ -2,6 +2,7 @@
 
 mod backing;
 mod space;
+pub mod state_file;
 
 pub use backing::StoreDisk;
 pub use space::Space;

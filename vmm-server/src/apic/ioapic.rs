@@ -1,6 +1,7 @@
 //! The I/O APIC (Intel 82093AA; ICH9 datasheet 13.5): 24 pins, edge and level triggered.
 
 use super::routing::{Delivery, Interrupts, Kick, Message};
+use serde::{Deserialize, Serialize};
 
 /// Number of pins.
 pub const PINS: usize = 24;
@@ -21,7 +22,7 @@ const WRITABLE: u64 = 0xff00_0000_0001_afff;
 const VERSION: u32 = 0x20 | ((PINS as u32 - 1) << 16);
 
 /// The I/O APIC.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IoApic {
     select: u8,
     id: u32,

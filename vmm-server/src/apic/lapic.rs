@@ -9,6 +9,10 @@
 //!
 //! The timer runs from a 1 GHz bus clock, or in TSC-deadline mode. Times are values of the host's time stamp counter.
 
+mod saved;
+
+pub use saved::SavedLapic;
+
 use super::lapic_registers::{Lvt, initial_lvt, lvt};
 use crate::clock::Clock;
 use core::sync::atomic::Ordering;

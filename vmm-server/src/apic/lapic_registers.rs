@@ -1,6 +1,7 @@
 //! The register file of the local APIC, the same for memory (SDM volume 3, table 11-1) and MSRs (table 11-6): register `n` is at `n * 16` in the page and MSR 0x800 + `n`.
 
 use super::lapic::{Effect, Lapic, TimerMode};
+use serde::{Deserialize, Serialize};
 
 /// Numbers of registers.
 pub mod register {
@@ -76,7 +77,7 @@ pub(super) fn initial_lvt() -> [Lvt; lvt::COUNT] {
 }
 
 /// An entry of the local vector table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lvt(pub u32);
 
 impl Lvt {

@@ -6,5 +6,5 @@ pub mod lapic_registers;
 pub mod routing;
 
 pub use ioapic::IoApic;
-pub use lapic::{Effect, Lapic};
+pub use lapic::{Effect, Lapic, SavedLapic};
 pub use routing::{Delivery, Event, Inbox, Interrupts, Kick, Message};

@@ -252,6 +252,11 @@ impl<K: Kick> Interrupts<K> {
         }
     }
 
+    /// Gets vCPU `index`'s thread to look at the phase of the machine, without a mark in its inbox.
+    pub fn kick(&self, index: usize) {
+        self.kick.kick(index);
+    }
+
     /// See [`Kick::wake_link`].
     pub fn wake_link(&self) {
         self.kick.wake_link();

@@ -1,5 +1,9 @@
 //! Which device answers at which port and address, and where its interrupt goes. Shared by all vCPUs of a machine behind one lock.
 
+mod saved;
+
+pub use saved::SavedChipset;
+
 use super::debug_port::{self, DebugPort};
 use super::fw_cfg::{self, FwCfg};
 use super::keyboard::{self, Keyboard};

@@ -3,6 +3,7 @@
 use super::power::Request;
 use crate::memory::GuestMemory;
 use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
 
 /// Selects an item, 16 bits.
 pub const SELECTOR: u16 = 0x510;
@@ -53,7 +54,32 @@ fn short(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
+/// Where the guest is reading.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Place {
+    selected: u16,
+    offset: u32,
+    address: u64,
+}
+
 impl FwCfg {
+    /// Where the guest is reading.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        Place {
+            selected: self.selected,
+            offset: self.offset,
+            address: self.address,
+        }
+    }
+
+    /// It goes on reading there.
+    pub const fn set_place(&mut self, place: &Place) {
+        self.selected = place.selected;
+        self.offset = place.offset;
+        self.address = place.address;
+    }
+
     /// Tells of `vcpus` processors, and of no files yet.
     #[must_use]
     pub fn new(vcpus: usize) -> Self {

@@ -1,7 +1,9 @@
 //! The pair of 8259A interrupt controllers (Intel 8259A datasheet; ICH9 datasheet 13.4), as a boot loader and an early kernel use them.
 
+use serde::{Deserialize, Serialize};
+
 /// One controller.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Pic {
     /// Input levels.
     levels: u8,
@@ -188,7 +190,7 @@ impl Pic {
 }
 
 /// The two controllers, the second at input 2 of the first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PicPair {
     master: Pic,
     slave: Pic,

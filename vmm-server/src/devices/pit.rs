@@ -2,6 +2,8 @@
 //!
 //! Nothing ticks: each channel knows when it was loaded, and counts are computed when somebody looks. Times are nanoseconds of guest time.
 
+use serde::{Deserialize, Serialize};
+
 /// Input clock in Hz.
 pub const HZ: u64 = 1_193_182;
 /// No deadline.
@@ -10,7 +12,7 @@ const NEVER: u64 = u64::MAX;
 const SHORTEST_PERIOD: u64 = 60;
 
 /// How a two-byte counter is read or written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Access {
     #[default]
     Low,
@@ -19,7 +21,7 @@ enum Access {
 }
 
 /// One counter.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Channel {
     mode: u8,
     bcd: bool,
@@ -236,7 +238,7 @@ impl Channel {
 }
 
 /// The three counters and port 0x61.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pit {
     channels: [Channel; 3],
     speaker: bool,

@@ -1,5 +1,7 @@
 //! ACPI power management (ACPI 6.5, 4.8): PM1 event and control registers, the PM timer, and the reset register (0xcf9, ICH9 datasheet 13.7.5). There is no SMM; ACPI mode is always on.
 
+use serde::{Deserialize, Serialize};
+
 /// First port of the PM1 event block: status, enable.
 pub const EVENT: u16 = 0x600;
 /// PM1 control register.
@@ -40,7 +42,7 @@ pub enum Request {
 }
 
 /// The registers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Power {
     status: u16,
     enable: u16,

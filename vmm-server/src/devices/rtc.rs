@@ -2,6 +2,8 @@
 //!
 //! The clock is guest time plus an offset; setting it changes the offset. Times are nanoseconds of guest time.
 
+use serde::{Deserialize, Serialize};
+
 /// Interrupt line.
 pub const LINE: usize = 8;
 const NEVER: u64 = u64::MAX;
@@ -21,7 +23,7 @@ const D_VALID: u8 = 0x80;
 pub const CENTURY: u8 = 0x32;
 
 /// A date, as the registers have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Date {
     year: u64,
     month: u64,
@@ -67,9 +69,10 @@ impl Date {
 }
 
 /// The clock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rtc {
     index: u8,
+    #[serde(with = "tessera_vm_state::array")]
     ram: [u8; 128],
     /// Seconds since 1970 at guest time 0, wrapping.
     offset: u64,
@@ -81,6 +84,11 @@ pub struct Rtc {
 }
 
 impl Rtc {
+    /// The clock shows `seconds` more at guest time 0 from now on.
+    pub const fn shift(&mut self, seconds: u64) {
+        self.offset = self.offset.wrapping_add(seconds);
+    }
+
     /// The clock shows `wall_clock` seconds since 1970 at guest time 0.
     #[must_use]
     pub const fn new(wall_clock: u64) -> Self {

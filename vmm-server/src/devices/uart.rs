@@ -1,6 +1,7 @@
 //! The 16550A serial port (National Semiconductor PC16550D datasheet) at COM1. What the guest sends goes to a [`Sink`] at once; the line is as fast as that.
 
 use heapless::Deque;
+use serde::{Deserialize, Serialize};
 
 /// First port.
 pub const PORT: u16 = 0x3f8;
@@ -29,7 +30,7 @@ pub trait Sink {
 }
 
 /// The serial port.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Uart {
     received: Deque<u8, FIFO>,
     ier: u8,

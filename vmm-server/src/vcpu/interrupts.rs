@@ -95,7 +95,7 @@ impl<H: Host> Vcpu<'_, H> {
         }
     }
 
-    fn take(&mut self, events: u32, state: &mut VcpuState) {
+    pub(super) fn take(&mut self, events: u32, state: &mut VcpuState) {
         if events & Event::ROUTES != 0 {
             self.lapic.set_routes(self.inbox.routes());
         }

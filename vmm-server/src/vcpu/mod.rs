@@ -15,13 +15,16 @@ mod memory;
 mod msr;
 mod refusal;
 mod report;
+mod saved;
 
 pub use report::code_at;
+pub use saved::SavedVcpu;
 
 use crate::apic::{Inbox, Lapic, lapic::NEVER};
 use crate::boot::registers;
 use crate::machine::{Activity, Host, Machine, Phase, Run, Statistics};
 use crate::paravirt::Paravirt;
+use alloc::boxed::Box;
 use lengths::LengthCache;
 use msr::Registers;
 use tessera_abi::apic::ApicPage;
@@ -79,21 +82,64 @@ impl<'m, H: Host> Vcpu<'m, H> {
     /// What the processor's thread does, for as long as the process lives: waits for the machine to run, runs, parks.
     pub fn live(&mut self, host: &mut H, state: &mut VcpuState) -> ! {
         loop {
-            self.park_until_running(host);
-            self.power_on(state);
+            if !self.park_until_running(host, state) {
+                self.power_on(state);
+            }
             self.run(host, state);
         }
     }
 
-    fn park_until_running(&mut self, host: &mut H) {
+    /// Waits until the machine runs. True: it goes on with the state that it had, or that was restored.
+    fn park_until_running(&mut self, host: &mut H, state: &mut VcpuState) -> bool {
         self.statistics.set_activity(Activity::Parked);
         host.wake_control();
-        while self.machine.phase() != Phase::Running {
-            host.wait(NEVER);
-            // A kick that was for the machine's start leaves a mark that would hide the next one.
-            let _ = self.inbox.take_events();
+        let mut kept = false;
+        loop {
+            match self.machine.phase() {
+                Phase::Running => break,
+                // What comes while the machine stands still belongs to its state.
+                Phase::Suspending => {
+                    kept = true;
+                    let bits = host.wait(NEVER);
+                    self.take_signal(bits);
+                }
+                Phase::Saving | Phase::Restoring if self.machine.has_turn(self.index) => {
+                    kept = self.exchange(host, state);
+                    host.wake_control();
+                }
+                Phase::Saving | Phase::Restoring => {
+                    let bits = host.wait(NEVER);
+                    self.take_signal(bits);
+                }
+                Phase::Loading | Phase::Failed | Phase::PoweredOff | Phase::Resetting => {
+                    host.wait(NEVER);
+                    kept = false;
+                    // A kick that was for the machine's start leaves a mark that would hide the next one.
+                    let _ = self.inbox.take_events();
+                }
+            }
         }
+        self.attention = true;
         self.statistics.set_activity(Activity::Running);
+        kept
+    }
+
+    /// Takes the state down, or takes the one over that is there, as the machine's phase says. Answers whether the processor can go on.
+    fn exchange(&mut self, host: &mut H, state: &mut VcpuState) -> bool {
+        let machine = self.machine;
+        if machine.phase() == Phase::Saving {
+            let saved = self.save(host, state);
+            // Whatever came of it, the registers are what they were.
+            machine.give(self.index, saved.map(Box::new));
+            return true;
+        }
+        let restored = match machine.taken(self.index) {
+            Some(saved) => self.restore(host, state, &saved),
+            None => Err("there is no state for this processor"),
+        };
+        let good = restored.is_ok();
+        machine.restored(self.index, restored);
+        good
     }
 
     /// Power-on state: the first processor at the kernel's entry, the others waiting for a start-up message.

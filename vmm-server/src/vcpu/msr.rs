@@ -4,6 +4,7 @@ use super::Vcpu;
 use crate::emulator::GENERAL_PROTECTION;
 use crate::machine::Host;
 use crate::paravirt::msr as kvm;
+use serde::{Deserialize, Serialize};
 use tessera_abi::vcpu::{Dirty, VcpuState, gpr, segment};
 
 mod number {
@@ -62,7 +63,7 @@ const LFENCE_SERIALISES: u64 = 2;
 const MAX_LOGGED: u32 = 16;
 
 /// MSRs that only remember what was written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Registers {
     mtrr_default: u64,
     mtrr_fixed: [u64; MTRR_FIXED.len()],

@@ -3,6 +3,7 @@
 use super::command::{ABORTED, Command, Reply, SECTOR};
 use alloc::vec;
 use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
 
 /// Sense keys and additional codes.
 const NOT_READY: u8 = 2;
@@ -22,7 +23,7 @@ const MOST: u32 = 16 << 10;
 const CD_ROM: u16 = 8;
 
 /// The drive.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Drive {
     /// Sectors of the medium.
     sectors: Option<u32>,
@@ -32,6 +33,13 @@ pub struct Drive {
     locked: bool,
     changed: bool,
     sense: (u8, u8),
+}
+
+impl Drive {
+    /// Whether the same number of sectors is in both.
+    pub(super) fn has_same_medium(&self, other: &Self) -> bool {
+        self.sectors == other.sectors && self.tray == other.tray
+    }
 }
 
 const fn sectors(bytes: Option<u64>) -> Option<u32> {

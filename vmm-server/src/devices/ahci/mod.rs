@@ -4,8 +4,10 @@
 
 mod atapi;
 mod command;
+mod saved;
 
 pub use command::{Job, Outcome, SECTOR};
+pub use saved::SavedAhci;
 
 use super::pci::function::{Function, Space};
 use super::pci::line_of;
@@ -13,6 +15,7 @@ use crate::apic::{Interrupts, Kick};
 use crate::memory::GuestMemory;
 use atapi::Drive;
 use command::{Command, Reply};
+use serde::{Deserialize, Serialize};
 
 /// Device and function on the bus.
 pub const PLACE: (u8, u8) = (31, 2);
@@ -61,7 +64,7 @@ pub struct Ahci {
     under_way: Option<u8>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Port {
     list: u32,
     received: u32,

@@ -1,6 +1,7 @@
 //! A PS/2 keyboard (IBM PS/2 Hardware Interface Technical Reference, Keyboard): commands, and scan code sets 1 and 2.
 
 use super::Queue;
+use serde::{Deserialize, Serialize};
 
 /// Taken.
 const ACKNOWLEDGE: u8 = 0xfa;
@@ -39,7 +40,7 @@ pub(super) fn translate(byte: u8) -> u8 {
 }
 
 /// The keyboard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Keys {
     pub(super) waiting: Queue,
     /// Command that waits for its data byte.

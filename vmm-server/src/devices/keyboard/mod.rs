@@ -6,6 +6,7 @@ mod mouse;
 use super::power::Request;
 use keys::Keys;
 use mouse::Mouse;
+use serde::{Deserialize, Serialize};
 use tessera_screen::Event;
 
 /// Bytes that wait somewhere.
@@ -34,7 +35,7 @@ const PASSED: u8 = 0x55;
 const ABSENT: u8 = 1;
 
 /// The controller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Keyboard {
     /// What the guest reads next, and whether the mouse sent it.
     output: Option<(u8, bool)>,

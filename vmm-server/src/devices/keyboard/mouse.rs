@@ -1,6 +1,7 @@
 //! A PS/2 mouse with Microsoft's wheel (IBM PS/2 Hardware Interface Technical Reference, Auxiliary Device; IntelliMouse's knock).
 
 use super::Queue;
+use serde::{Deserialize, Serialize};
 
 const ACKNOWLEDGE: u8 = 0xfa;
 const RESEND: u8 = 0xfe;
@@ -11,7 +12,7 @@ const MOST_WAITING: usize = 12;
 const KNOCK: [u8; 3] = [200, 100, 80];
 
 /// The mouse.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Mouse {
     pub(super) waiting: Queue,
     pending: u8,

@@ -28,8 +28,8 @@ pub enum Space {
 #[derive(Clone, Debug)]
 pub struct Function {
     slot: u8,
-    registers: [u32; REGISTERS],
-    writable: [u32; REGISTERS],
+    pub(super) registers: [u32; REGISTERS],
+    pub(super) writable: [u32; REGISTERS],
     /// Length of each base address register's range; 0: there is none.
     lengths: [u32; 6],
     next_capability: usize,

@@ -5,6 +5,9 @@
 pub mod function;
 pub mod msix;
 mod q35;
+mod saved;
+
+pub use saved::{SavedFunction, SavedPci};
 
 use super::ahci::{self, Ahci};
 use super::vga::{self, Display, Vga};

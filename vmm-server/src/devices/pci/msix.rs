@@ -2,6 +2,7 @@
 
 use crate::apic::Message;
 use crate::apic::routing::Delivery;
+use serde::{Deserialize, Serialize};
 
 /// Most entries of a table.
 pub const MAX_VECTORS: usize = 8;
@@ -18,7 +19,7 @@ pub const CAPABILITY: u8 = 0x11;
 pub const WRITABLE: [u8; 2] = [0, 0xc0];
 
 /// The table with its pending bits, and message control.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Msix {
     entries: [[u32; 4]; MAX_VECTORS],
     count: u16,

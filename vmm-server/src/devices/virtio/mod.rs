@@ -7,7 +7,7 @@ mod registers;
 mod transport;
 
 pub use registers::{MAX_QUEUES, QueueConfig, Registers, Service};
-pub use transport::VirtioPci;
+pub use transport::{SavedVirtio, VirtioPci};
 
 /// Bytes of a device's own configuration space.
 pub const CONFIG_LENGTH: usize = 64;

@@ -12,6 +12,7 @@
 
 use super::{DeviceConfig, feature};
 use heapless::Vec;
+use serde::{Deserialize, Serialize};
 
 /// Most queues of a device: four pairs of a network card's, and the one for its control.
 pub const MAX_QUEUES: usize = 9;
@@ -30,7 +31,7 @@ mod status {
 }
 
 /// A queue, as the driver set it up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueConfig {
     /// Descriptors.
     pub size: u16,
@@ -60,7 +61,7 @@ impl QueueConfig {
 }
 
 /// How far the device's server is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Service {
     /// Nobody serves it.
     Idle,
@@ -76,7 +77,7 @@ pub enum Service {
 }
 
 /// The registers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Registers {
     device_select: u32,
     driver_select: u32,
@@ -306,6 +307,26 @@ impl Registers {
             Service::Stopping => self.stopped(),
             Service::Idle | Service::Wanted { .. } => (),
         }
+    }
+
+    /// The server was stopped in the middle of its work, of which the driver is not to know: it is to be served again.
+    pub fn paused(&mut self) {
+        if self.service == Service::Serving {
+            self.service = Service::Wanted { resume: true };
+        }
+    }
+
+    /// Whether they can be those of such a device with `vectors` MSI-X vectors.
+    #[must_use]
+    pub fn is_sound(&self, config: &DeviceConfig, vectors: u16) -> bool {
+        let vector = |vector: u16| vector < vectors || vector == NO_VECTOR;
+        let queues = self
+            .queues
+            .iter()
+            .all(|queue| queue.size.is_power_of_two() && queue.size <= MAX_SIZE && vector(queue.vector));
+        let unused = self.queues.iter().skip(config.queues.into()).all(|queue| !queue.enabled);
+        let idle = self.service == Service::Idle || self.driver_features & !config.features == 0;
+        queues && unused && idle && vector(self.config_vector)
     }
 
     /// The driver broke a rule, or the device cannot go on (2.1.1). False: it knows already.

@@ -1,6 +1,10 @@
 //! Virtio over PCI (virtio 1.2, 4.1): a memory range with the register files and the MSI-X table, and an I/O range with a port at which all queues are notified, so that the kernel signals the server
 //! itself when the driver notifies (a port's doorbell, see `GuestSpace`).
 
+mod saved;
+
+pub use saved::SavedVirtio;
+
 use super::registers::{self, MAX_QUEUES, Registers, Service};
 use super::{CONFIG_LENGTH, DeviceConfig};
 use crate::apic::{Delivery, Interrupts, Kick, Message};

@@ -32,11 +32,11 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// What the driver set up.
+    /// What the driver set up. `resume`: it is in the middle of its work, and nothing of it is under way.
     ///
     /// # Errors
     /// Size, alignment or place of a queue's part is wrong.
-    pub fn new(used: &[(u16, QueueConfig)], features: u64, memory: &GuestMemory) -> Result<Self, Violation> {
+    pub fn new(used: &[(u16, QueueConfig)], features: u64, memory: &GuestMemory, resume: bool) -> Result<Self, Violation> {
         let agreed = Features {
             indirect: features & feature::INDIRECT != 0,
             event_index: features & feature::EVENT_INDEX != 0,
@@ -50,9 +50,14 @@ impl Queues {
                 used: config.used,
             };
             let record = Box::new(Record::new());
+            let queue = if resume {
+                Queue::take_over(layout, agreed, memory, &record)?
+            } else {
+                Queue::new(layout, agreed, memory, &record)?
+            };
             queues.push(Served {
                 number: *number,
-                queue: Queue::new(layout, agreed, memory, &record)?,
+                queue,
                 record,
             });
         }

@@ -45,7 +45,7 @@ impl Driver {
         let memory = crate::memory::tests::ram(&[2 << 20]);
         let used: Vec<_> = (0..count).map(|queue| (queue, tables(queue))).collect();
         Self {
-            queues: Queues::new(&used, features, &memory).unwrap(),
+            queues: Queues::new(&used, features, &memory, false).unwrap(),
             memory,
             state: (0..count)
                 .map(|queue| (0, BUFFERS + BUFFER_BYTES * u64::from(queue), 0, 0))
