@@ -48,14 +48,17 @@ impl Clock {
     #[inline]
     #[must_use]
     pub const fn ns(&self, tsc: u64) -> u64 {
-        self.ticks_to_ns(tsc.saturating_sub(self.start))
+        let ticks = tsc.wrapping_sub(self.start);
+        if (ticks as i64) < 0 { 0 } else { self.ticks_to_ns(ticks) }
     }
 
     /// The counter value at `ns` after `start`, saturating.
     #[inline]
     #[must_use]
     pub const fn tsc(&self, ns: u64) -> u64 {
-        self.start.saturating_add(self.ns_to_ticks(ns))
+        // A guest that was resumed may have begun before this host did.
+        let tsc = self.start as i64 as i128 + self.ns_to_ticks(ns) as i128;
+        if tsc < 0 { 0 } else { saturate(tsc as u128) }
     }
 
     /// A duration in ticks as nanoseconds.
@@ -104,6 +107,15 @@ const fn saturate(value: u128) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_guest_may_be_older_than_its_host() {
+        let clock = Clock::new(1_000_000_000, 5_u64.wrapping_sub(1_000_000));
+        assert_eq!(clock.ns(5), 1_000_000);
+        assert!(clock.tsc(1_000_100).abs_diff(105) <= 1);
+        assert_eq!(clock.tsc(10), 0, "long past");
+        assert!(clock.tsc(u64::MAX) > 1 << 63);
+    }
 
     #[test]
     fn nonsense_rates_do_not_divide_by_zero() {

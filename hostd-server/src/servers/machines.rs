@@ -172,6 +172,7 @@ impl Machines {
             let (run, reason) = match vm.state {
                 VmState::Stopped => (VmRun::Off, vm.reason),
                 VmState::Failed => (VmRun::Failed, vm.reason),
+                VmState::Suspended => (VmRun::Off, vm.reason),
                 VmState::Running => inside(&vm.name).unwrap_or((VmRun::On, String::new())),
             };
             VmFacts {
@@ -333,7 +334,7 @@ fn inside(name: &str) -> Option<(VmRun, String)> {
     let slot = connect(name, VmService::Control, GLANCE_PATIENCE).ok()?;
     let info = vm_control::Client(slot.connection(GLANCE_PATIENCE)).info().ok()?;
     let run = match info.state {
-        RunState::Loading | RunState::Running => VmRun::On,
+        RunState::Loading | RunState::Running | RunState::Suspending => VmRun::On,
         RunState::Failed => VmRun::Failed,
         RunState::PoweredOff => VmRun::Off,
     };

@@ -20,7 +20,7 @@ use crate::root::Root;
 use alloc::format;
 use alloc::vec::Vec;
 use tessera_abi::object::Rights;
-use tessera_manifest::{GuestFile, Vm};
+use tessera_manifest::Vm;
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::vm_memory::{self, Loan, MachineConfig, MemoryFrame, StateKind};
@@ -34,15 +34,9 @@ const STATE_PAGES_PER_NIC: u64 = 5;
 
 /// The state frames that a machine needs, and their pages.
 pub fn states(config: &Vm) -> impl Iterator<Item = (StateKind, u64)> {
-    // Who reads a machine's files borrows its RAM too.
-    let stored = [Some(&config.kernel), config.initramfs.as_ref(), config.cdrom.as_ref()];
-    // What is in a datastore may be put into a drive at any time.
-    let stored = config.firmware.is_some() || stored.into_iter().flatten().any(|file| matches!(file, GuestFile::Store { .. }));
+    // Who reads a machine's files, or writes its state, borrows its RAM too; it may be suspended at any time, with disks or without.
     let all = [
-        (
-            StateKind::Disks,
-            STATE_PAGES_PER_DISK * config.disks.len().max(stored.into()) as u64,
-        ),
+        (StateKind::Disks, STATE_PAGES_PER_DISK * config.disks.len().max(1) as u64),
         (StateKind::Nics, STATE_PAGES_PER_NIC * config.nics.len() as u64),
     ];
     all.into_iter().filter(|(_, pages)| *pages > 0)
@@ -250,7 +244,8 @@ impl vm_memory::Server for Root {
     fn machine(&mut self, _call: &mut Call, server: u64) -> Result<MachineConfig, Failure> {
         let none = || Failure::new(FailureKind::NotFound, "that server belongs to no running virtual machine");
         let vm = self.index_of(server).and_then(|index| self.servers[index].vm).ok_or_else(none)?;
-        let lent = &self.machines.entries[vm].running.as_ref().ok_or_else(none)?.lent;
+        let entry = &self.machines.entries[vm];
+        let lent = &entry.running.as_ref().ok_or_else(none)?.lent;
         let config = &self.manifest.vms[vm];
         Ok(MachineConfig {
             machine: lent.number,
@@ -259,9 +254,14 @@ impl vm_memory::Server for Root {
             frames: lent.frames.len() as u32,
             disks: config.disks.iter().map(disk_config).collect(),
             nics: config.nics.iter().map(nic_config).collect(),
-            files: [Some(&config.kernel), config.initramfs.as_ref(), config.cdrom.as_ref()]
-                .map(|file| file.map(file_place).filter(|place| matches!(place, FilePlace::Store { .. })))
-                .into(),
+            files: [
+                Some(&config.kernel),
+                config.initramfs.as_ref(),
+                config.cdrom.as_ref(),
+                entry.state_file.as_ref(),
+            ]
+            .map(|file| file.map(file_place).filter(|place| matches!(place, FilePlace::Store { .. })))
+            .into(),
         })
     }
 

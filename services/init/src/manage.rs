@@ -8,7 +8,7 @@ use crate::root::{Root, add_servers};
 use crate::vm::{Connect, Entry};
 use alloc::format;
 use alloc::string::String;
-use tessera_manifest::{DiskBacking, GuestFile, Vm, VmDisk, VmNic};
+use tessera_manifest::{DiskBacking, GuestFile, Resume, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, NicConfig};
@@ -161,6 +161,22 @@ impl Root {
         }
     }
 
+    /// Starts a machine and answers when it runs.
+    fn start_and_answer(&mut self, call: &mut Call, vm: usize, resume: Option<Resume>) -> Result<(), Failure> {
+        // There is one for each machine, and no machine starts twice at once.
+        let spare = self.replies.pop().ok_or(Failure::from(FailureKind::Exhausted))?;
+        if let Err(failure) = self.start_vm(vm, resume) {
+            self.replies.push(spare);
+            return Err(failure);
+        }
+        // The present reply keeps the caller until the machine runs; the spare one takes its place.
+        if let Some(starting) = self.starting.back_mut() {
+            starting.reply = Some(core::mem::replace(&mut self.reply, spare));
+        }
+        call.defer();
+        Ok(())
+    }
+
     /// Something about a machine changed: tells those who follow.
     pub fn machine_changed(&mut self) {
         for record in &mut self.servers {
@@ -204,22 +220,40 @@ impl vm_manager::Server for Root {
 
     fn start(&mut self, call: &mut Call, name: &str) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
-        // There is one for each machine, and no machine starts twice at once.
-        let spare = self.replies.pop().ok_or(Failure::from(FailureKind::Exhausted))?;
-        if let Err(failure) = self.start_vm(vm) {
-            self.replies.push(spare);
-            return Err(failure);
+        if self.machines.entries[vm].state == VmState::Suspended {
+            let text = format_args!("virtual machine {name} is suspended: resume it, or stop it, which gives up its state");
+            return Err(Failure::new(FailureKind::BadState, text));
         }
-        // The present reply keeps the caller until the machine runs; the spare one takes its place.
-        if let Some(starting) = self.starting.back_mut() {
-            starting.reply = Some(core::mem::replace(&mut self.reply, spare));
+        self.start_and_answer(call, vm, None)
+    }
+
+    fn resume(&mut self, call: &mut Call, name: &str, keep: bool) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        if self.machines.entries[vm].state_file.is_none() {
+            let text = format_args!("virtual machine {name} has no file with its state");
+            return Err(Failure::new(FailureKind::BadState, text));
         }
-        call.defer();
+        self.start_and_answer(call, vm, Some(Resume { keep }))
+    }
+
+    fn set_state_file(&mut self, _call: &mut Call, name: &str, file: Option<FilePlace>) -> Result<(), Failure> {
+        let vm = self.machine_named(name)?;
+        if matches!(file, Some(FilePlace::Image { .. })) {
+            return Err(Failure::new(
+                FailureKind::BadRequest,
+                "a machine's state is in a datastore: nothing can be written into the image",
+            ));
+        }
+        self.machines.entries[vm].state_file = file.map(file_of);
         Ok(())
     }
 
     fn stop(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
+        if self.machines.entries[vm].state == VmState::Suspended {
+            self.end_vm(vm, VmState::Stopped, "stopped while it was suspended");
+            return Ok(());
+        }
         if !self.machines.is_running(vm) {
             return Err(Failure::new(
                 FailureKind::BadState,

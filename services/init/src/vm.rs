@@ -16,7 +16,7 @@ use alloc::{format, vec};
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::syscall::MessageInfo;
 use tessera_abi::{Error, PAGE_SIZE};
-use tessera_manifest::{GuestFile, Manifest, Server, StartVm, Vm};
+use tessera_manifest::{GuestFile, Manifest, Resume, SUSPENDED, Server, StartVm, Vm};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::{VmService, VmState};
 use tessera_proto::{Call, Failure, FailureKind};
@@ -78,6 +78,10 @@ pub struct Entry {
     pub started: u64,
     /// Why it last ended.
     pub reason: String,
+    /// Where its state is, or is to be.
+    pub state_file: Option<GuestFile>,
+    /// It was started to go on with its state.
+    pub resume: Option<Resume>,
     /// What it owns while it runs.
     pub running: Option<Running>,
 }
@@ -93,6 +97,8 @@ impl Entry {
             starts: 0,
             started: 0,
             reason: String::new(),
+            state_file: None,
+            resume: None,
             running: None,
         }
     }
@@ -330,6 +336,7 @@ impl Machines {
             config: manifest.vms[vm].clone(),
             cpus: running.cpus.clone(),
             vcpu_priority: VCPU_PRIORITY.min(server.priority),
+            resume: self.entries[vm].resume,
         };
         if server.name == VMM {
             // Where its vCPUs are, so that it wakes them without asking another processor.
@@ -426,11 +433,11 @@ impl Root {
             .ok_or_else(|| Failure::new(FailureKind::NotFound, format_args!("there is no virtual machine `{name}`")))
     }
 
-    /// Begins to start a machine: takes its memory. Its RAM is made bit by bit between other things, by [`Root::go_on`], which then starts its processes.
+    /// Begins to start a machine, anew or with its state: takes its memory. Its RAM is made bit by bit between other things, by [`Root::go_on`], which then starts its processes.
     ///
     /// # Errors
     /// It runs already, or memory is used up; nothing is left behind then.
-    pub fn start_vm(&mut self, vm: usize) -> Result<(), Failure> {
+    pub fn start_vm(&mut self, vm: usize, resume: Option<Resume>) -> Result<(), Failure> {
         let config = &self.manifest.vms[vm];
         if self.machines.is_running(vm) {
             let text = format_args!("virtual machine {} runs already", config.name);
@@ -449,6 +456,7 @@ impl Root {
         entry.state = VmState::Running;
         entry.started = time::now();
         entry.starts = entry.starts.saturating_add(1);
+        entry.resume = resume;
         entry.reason.clear();
         let line = format!(
             "virtual machine {} starts: {} MiB, {} vCPUs",
@@ -563,7 +571,11 @@ impl Root {
 
     /// Its VMM ended, and so it ends.
     pub fn machine_ended(&mut self, vm: usize, end: &End) {
-        let state = if end.in_order() { VmState::Stopped } else { VmState::Failed };
+        let state = match end {
+            End::Exit { code: SUSPENDED, reason } => return self.end_vm(vm, VmState::Suspended, &reason.clone()),
+            end if end.in_order() => VmState::Stopped,
+            _ => VmState::Failed,
+        };
         self.end_vm(vm, state, &end.text());
     }
 

@@ -239,6 +239,10 @@ pub trait Host: Networks {
     fn vm_medium(&mut self, name: &str) -> Answer<Medium>;
     /// Puts something into the drive, or takes out what is there; `running`: its guest is told, too.
     fn vm_set_medium(&mut self, name: &str, medium: Option<FilePlace>, running: bool) -> Answer<()>;
+    /// Has its state written to this file; it ends then.
+    fn vm_suspend(&mut self, name: &str, file: FilePlace) -> Answer<()>;
+    /// Has it go on with the state that was written.
+    fn vm_resume(&mut self, name: &str) -> Answer<()>;
     /// Presses the reset button.
     fn vm_reset(&mut self, name: &str) -> Answer<()>;
     /// Presses the power button.

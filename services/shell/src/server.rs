@@ -442,6 +442,15 @@ impl Host for System {
         told
     }
 
+    fn vm_suspend(&mut self, name: &str, file: FilePlace) -> Answer<()> {
+        self.manager.set_state_file(name, Some(file))?;
+        self.control(name, |vmm| vmm.suspend())
+    }
+
+    fn vm_resume(&mut self, name: &str) -> Answer<()> {
+        self.manager.resume(name, false)
+    }
+
     fn vm_reset(&mut self, name: &str) -> Answer<()> {
         self.control(name, |vmm| vmm.reset())
     }

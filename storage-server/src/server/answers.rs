@@ -11,7 +11,7 @@ use tessera_device::Executor;
 use tessera_proto::{
     Call, Failure, FailureKind, Page,
     datastore::{self, ChangedRanges, FileData},
-    guest_disk::{self, GuestDiskEvent},
+    guest_disk::{self, GuestDiskEvent, StateInfo},
     interface_of,
     storage::{self, DiskData, DiskInfo, GuestDiskStatistics, MAX_DATA, PartitionInfo},
 };
@@ -142,7 +142,17 @@ macro_rules! encode {
     )*};
 }
 
-encode!((), u32, u64, GuestDiskEvent, DiskData, FileData, ChangedRanges, Page<PartitionInfo>);
+encode!(
+    (),
+    u32,
+    u64,
+    GuestDiskEvent,
+    StateInfo,
+    DiskData,
+    FileData,
+    ChangedRanges,
+    Page<PartitionInfo>
+);
 
 fn answer<T: Encode>(reply: Reply, result: &Later<T>) {
     let mut message = Message::take();

@@ -85,12 +85,12 @@ fn page(items: Vec<Info>, first: u32) -> Page<EntryInfo> {
 }
 
 /// Seconds since 1970.
-fn seconds() -> u64 {
+pub(super) fn seconds() -> u64 {
     time::wall_clock(time::now()).unwrap_or(0)
 }
 
 /// A number that no other disk has, as good as can be had without a source of randomness: the time, in ticks and in seconds, mixed.
-fn unique() -> [u8; 16] {
+pub(super) fn unique() -> [u8; 16] {
     let mix = |value: u64| {
         // The finaliser of MurmurHash3, which spreads each bit over all.
         let value = (value ^ value >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -125,7 +125,7 @@ impl Answers {
         })
     }
 
-    fn mounted(&self, name: &str) -> Result<Mounted, Failure> {
+    pub(super) fn mounted(&self, name: &str) -> Result<Mounted, Failure> {
         let found = self.datastore(name)?;
         let store = found.store.clone();
         store.map_err(|trouble| Failure::new(FailureKind::BadState, format_args!("datastore {name}: {trouble}")))

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::answers::Answers;
+use super::states::Writing;
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
@@ -11,7 +12,7 @@ use tessera_device::{
     platform,
 };
 use tessera_proto::datastore::FileData;
-use tessera_proto::guest_disk::{self, BootFile, GuestDiskEvent, GuestDiskInfo};
+use tessera_proto::guest_disk::{self, BootFile, GuestDiskEvent, GuestDiskInfo, StateInfo};
 use tessera_proto::guest_queues::GuestQueues;
 use tessera_proto::storage::GuestDiskStatistics;
 use tessera_proto::vm_manager::FilePlace;
@@ -61,6 +62,8 @@ pub struct Machine {
     events: RefCell<VecDeque<GuestDiskEvent>>,
     watcher: RefCell<Option<Waker>>,
     ended: Cell<bool>,
+    /// The file with its state, while that is written.
+    writing: Writing,
     loan: Loan,
 }
 
@@ -73,6 +76,11 @@ impl Machine {
     /// Where a file of it is, if it is in a datastore.
     pub fn file(&self, file: BootFile) -> Option<FilePlace> {
         self.files.borrow().get(file as usize).cloned().flatten()
+    }
+
+    /// The file that its state is written to.
+    pub fn writing(&self) -> &Writing {
+        &self.writing
     }
 
     /// Its RAM, while the machine is kept.
@@ -140,6 +148,7 @@ impl Guests {
             events: RefCell::default(),
             watcher: RefCell::default(),
             ended: Cell::new(false),
+            writing: Writing::default(),
             loan,
         });
         self.machines.borrow_mut().push(machine.clone());
@@ -508,5 +517,41 @@ impl guest_disk::Server for &Answers {
 
     fn load_file(&mut self, call: &mut Call, file: BootFile, offset: u64, length: u64, address: u64) -> Result<(), Failure> {
         self.load_boot_file(call, file, offset, length, address)
+    }
+
+    fn begin_state(&mut self, call: &mut Call, length: u64, check: u32) -> Result<(), Failure> {
+        self.begin_state_file(call, length, check)
+    }
+
+    fn write_state(&mut self, call: &mut Call, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        self.write_state_file(call, offset, data)
+    }
+
+    fn save_memory(&mut self, call: &mut Call, address: u64, length: u64) -> Result<(), Failure> {
+        self.save_ram(call, address, length)
+    }
+
+    fn end_state(&mut self, call: &mut Call) -> Result<u64, Failure> {
+        self.end_state_file(call)
+    }
+
+    fn abandon_state(&mut self, call: &mut Call) -> Result<(), Failure> {
+        self.abandon_state_file(call)
+    }
+
+    fn open_state(&mut self, call: &mut Call) -> Result<StateInfo, Failure> {
+        self.open_state_file(call)
+    }
+
+    fn read_state(&mut self, call: &mut Call, offset: u64, length: u32) -> Result<FileData, Failure> {
+        self.read_state_file(call, offset, length)
+    }
+
+    fn load_memory(&mut self, call: &mut Call) -> Result<(), Failure> {
+        self.load_ram(call)
+    }
+
+    fn remove_state(&mut self, call: &mut Call) -> Result<(), Failure> {
+        self.remove_state_file(call)
     }
 }

@@ -5,6 +5,7 @@ mod boot_files;
 mod buffers;
 mod datastores;
 mod guests;
+mod states;
 
 use alloc::{rc::Rc, vec::Vec};
 use answers::Answers;

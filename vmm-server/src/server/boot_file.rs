@@ -77,6 +77,7 @@ pub fn open(file: Option<&GuestFile>, which: BootFile) -> Result<Box<dyn File + 
         (Some(GuestFile::Image(_)), BootFile::Kernel) => Ok(Box::new(mapped("kernel")?)),
         (Some(GuestFile::Image(_)), BootFile::Initramfs) => Ok(Box::new(mapped("initramfs")?)),
         (Some(GuestFile::Image(_)), BootFile::Cdrom) => Ok(Box::new(mapped("cdrom")?)),
+        (Some(GuestFile::Image(_)), BootFile::State) => Err("a machine's state is in a datastore".into()),
         (Some(GuestFile::Store { store, path }), _) => Ok(Box::new(Stored::open(which, &format!("{path} in datastore {store}"))?)),
     }
 }

@@ -96,4 +96,9 @@ impl Devices for CdRom {
         act();
         drop(medium);
     }
+
+    fn paused(&self, act: &mut dyn FnMut()) {
+        // A command whose end is not known to the guest yet is begun again.
+        self.stopped(act);
+    }
 }

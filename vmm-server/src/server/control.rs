@@ -2,20 +2,24 @@
 
 use super::boot_file;
 use super::cdrom::CdRom;
+use super::devices;
 use super::devices::Devices;
 use super::host::Kernel;
 use super::local::Local;
 use super::setup::Page;
+use super::suspend::{self, Saved, StateFile};
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use tessera_abi::vcpu::{ExitReason, VcpuState};
-use tessera_manifest::{GuestFile, StartVm};
+use tessera_manifest::{GuestFile, Resume, SUSPENDED, StartVm};
 use tessera_proto::guest_disk::BootFile;
 use tessera_proto::vm_control::{self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory};
 use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::vm_media::{self, Medium};
 use tessera_proto::{Call, Failure, FailureKind, interface_of};
-use tessera_rt::{Vcpu, exit, log, server::Service, sys};
+use tessera_rt::{Vcpu, exit, log, server::Service, sys, time};
 use tessera_vmm::apic::{Delivery, Message};
 use tessera_vmm::boot::{self, File};
 use tessera_vmm::emulator::MAX_INSTRUCTION;
@@ -42,6 +46,24 @@ pub struct Control {
     drive: Option<&'static CdRom>,
     started: u64,
     failure_logged: bool,
+    /// State to go on with.
+    saved: Option<Saved>,
+    /// Why it was not suspended.
+    trouble: String,
+}
+
+/// The machine's state cannot be taken up: it stays suspended.
+pub fn refuse(trouble: &str) -> ! {
+    log::error!("the machine cannot be resumed: {trouble}");
+    exit(SUSPENDED, &format!("cannot be resumed: {trouble}"))
+}
+
+/// Does `act` while all devices are paused.
+fn paused(devices: &[&dyn Devices], act: &mut dyn FnMut()) {
+    match devices {
+        [first, others @ ..] => first.paused(&mut || paused(others, act)),
+        [] => act(),
+    }
 }
 
 /// Does `act` while no server serves any of the devices.
@@ -62,6 +84,7 @@ impl Control {
         devices: Vec<&'static dyn Devices>,
         local: &'static Local,
         drive: Option<&'static CdRom>,
+        saved: Option<Saved>,
     ) -> Self {
         Self {
             machine,
@@ -74,6 +97,8 @@ impl Control {
             drive,
             started: 0,
             failure_logged: false,
+            saved,
+            trouble: String::new(),
         }
     }
 
@@ -120,6 +145,7 @@ impl Control {
         match self.machine.phase() {
             Phase::Failed => self.report(),
             Phase::PoweredOff => exit(0, "the guest switched itself off"),
+            Phase::Suspending if self.machine.is_parked() => self.suspend(),
             Phase::Resetting if self.machine.is_parked() => {
                 log::info!("the guest restarts");
                 // Nothing may work in the guest's memory while it is filled anew.
@@ -127,6 +153,52 @@ impl Control {
                 self.load_and_start();
             }
             _ => (),
+        }
+    }
+
+    /// Writes the state of the machine, whose processors are parked, and ends; or lets it go on.
+    fn suspend(&mut self) {
+        let mut outcome = Err(String::new());
+        paused(&self.devices, &mut || {
+            outcome = suspend::save(self.machine);
+            if let Ok(bytes) = outcome {
+                log::info!("the machine is suspended: {} MiB of state", bytes.div_ceil(1 << 20));
+                exit(SUSPENDED, "suspended");
+            }
+            self.machine.go_on();
+        });
+        if let Err(trouble) = outcome {
+            log::error!("the machine is not suspended, and goes on: {trouble}");
+            self.trouble = trouble;
+        }
+    }
+
+    /// Takes the machine's state up again, in place of loading a guest.
+    fn resume(&mut self, saved: Saved, how: Resume) {
+        while !self.machine.is_parked() {
+            let _ = sys::wait(0, Some(time::after(time::milliseconds(1))));
+        }
+        // As late as can be: guest time goes on from here.
+        let now = self
+            .machine
+            .clock
+            .start()
+            .wrapping_add(self.machine.clock.ns_to_ticks(saved.elapsed()));
+        let resumed = suspend::restore(self.machine, saved, now).and_then(|()| if how.keep { Ok(()) } else { StateFile::new()?.remove() });
+        if let Err(trouble) = resumed {
+            refuse(&trouble);
+        }
+        log::info!("{}: goes on where it was suspended", self.vm.config.name);
+        self.started = sys::tsc();
+        self.machine.go_on();
+        devices::wake(self.machine);
+    }
+
+    /// Lets the guest run: from its kernel or firmware on, or from where it was suspended.
+    pub fn begin(&mut self) {
+        match (self.saved.take(), self.vm.resume) {
+            (Some(saved), Some(how)) => self.resume(saved, how),
+            _ => self.load_and_start(),
         }
     }
 
@@ -181,13 +253,18 @@ impl vm_control::Server for Control {
                 Phase::Running => RunState::Running,
                 Phase::Failed => RunState::Failed,
                 Phase::PoweredOff => RunState::PoweredOff,
+                Phase::Suspending | Phase::Saving | Phase::Restoring => RunState::Suspending,
             },
             vcpus: (0..self.machine.vcpus())
                 .map(|index| run_state(self.machine.statistics(index).activity()))
                 .collect(),
             started_tsc: self.started,
             resets: self.machine.resets(),
-            report: self.machine.report(),
+            report: if self.trouble.is_empty() {
+                self.machine.report()
+            } else {
+                format!("not suspended: {}", self.trouble)
+            },
         })
     }
 
@@ -305,6 +382,18 @@ impl vm_control::Server for Control {
             ));
         }
         self.local.set_target(bytes);
+        Ok(())
+    }
+
+    fn suspend(&mut self, _call: &mut Call) -> Result<(), Failure> {
+        self.running()?;
+        if self.vm.config.display {
+            let text = "a machine with a screen cannot be suspended yet: its video RAM would be lost";
+            return Err(Failure::new(FailureKind::Unsupported, text));
+        }
+        self.trouble.clear();
+        // The last processor to park wakes this thread, which then writes the state.
+        self.machine.stop(Phase::Suspending);
         Ok(())
     }
 }

@@ -94,6 +94,9 @@ pub struct Surroundings {
 pub trait Devices: Sync {
     /// Does `act` while the server serves none of them, and none of their registers are looked at.
     fn stopped(&self, act: &mut dyn FnMut());
+
+    /// As [`Self::stopped`], when nothing is in flight; but the drivers are not to know, and the devices are served again afterwards.
+    fn paused(&self, act: &mut dyn FnMut());
 }
 
 fn options(vm: &StartVm) -> thread::Options {
@@ -108,6 +111,11 @@ fn options(vm: &StartVm) -> thread::Options {
 
 fn not_started(what: &str) -> impl FnOnce(Error) -> String {
     move |error| format!("the threads of a {what} cannot be started: {}", error.text())
+}
+
+/// Has the threads that follow registers of devices look at them.
+pub fn wake(machine: &Machine<Kernel>) {
+    machine.interrupts.wake_link();
 }
 
 /// Starts a thread that follows registers of devices: it does `step` when something changed at one, and at the time that the last `step` answered. Answers its notification.
@@ -324,6 +332,18 @@ impl<B: Backend> Link<B> {
         if self.service(number) == Service::Idle {
             return;
         }
+        self.quiesce(number, device);
+        self.with(number, |device, to| device.stopped(to));
+    }
+
+    /// The same, unknown to its driver.
+    fn pause(&self, number: usize, device: &mut Device) {
+        self.quiesce(number, device);
+        self.with(number, |device, to| device.paused(to));
+    }
+
+    /// Has the server bring everything to its end that is in flight, and do nothing more.
+    fn quiesce(&self, number: usize, device: &mut Device) {
         self.hang(number, device, None);
         // Until it is done: the server may be at work in the guest's memory. One that died is not.
         while let Err(error) = self.backend.reset(self.connection(), number as u32) {
@@ -332,7 +352,6 @@ impl<B: Backend> Link<B> {
                 let _ = sys::wait(0, Some(time::after(time::milliseconds(PAUSE_MS))));
             }
         }
-        self.with(number, |device, to| device.stopped(to));
     }
 
     /// Waits for what the server has to tell.
@@ -380,6 +399,25 @@ impl<B: Backend> Devices for Link<B> {
             self.stop(number, device);
         }
         act();
+    }
+
+    fn paused(&self, act: &mut dyn FnMut()) {
+        let mut devices = self.devices.lock();
+        for (number, device) in devices.iter_mut().enumerate() {
+            match self.service(number) {
+                Service::Idle => {}
+                Service::Stopping => self.stop(number, device),
+                Service::Wanted { resume } => {
+                    // What a server that died had begun has to come to its end.
+                    self.attach(number, device, resume);
+                    self.pause(number, device);
+                }
+                Service::Serving => self.pause(number, device),
+            }
+        }
+        act();
+        drop(devices);
+        wake(self.around.machine);
     }
 }
 

@@ -141,7 +141,7 @@ impl Local {
     fn work<D: Device>(&self, number: usize, served: &mut Served<D>, told: &mut u32) -> bool {
         let service = self.with(number, |device, _| device.registers().service());
         match service {
-            Some(Service::Wanted { .. }) => self.begin(number, served, told),
+            Some(Service::Wanted { resume }) => self.begin(number, served, resume, told),
             Some(Service::Stopping) => {
                 served.queues = None;
                 self.with(number, |device, to| device.stopped(to));
@@ -161,19 +161,25 @@ impl Local {
         })
     }
 
-    fn begin<D: Device>(&self, number: usize, served: &mut Served<D>, told: &mut u32) {
+    fn begin<D: Device>(&self, number: usize, served: &mut Served<D>, resume: bool, told: &mut u32) {
         let set_up = self.with(number, |device, _| {
             (device.registers().used_queues(), device.registers().features())
         });
         let Some((used, features)) = set_up else { return };
-        match Queues::new(&used, features, &self.machine.memory) {
+        match Queues::new(&used, features, &self.machine.memory, resume) {
             Ok(queues) => {
                 served.device.start();
                 served.queues = Some(queues);
             }
             Err(violation) => self.broken(number, &violation, told),
         }
-        self.with(number, |device, to| device.served(to));
+        self.with(number, |device, to| {
+            device.served(to);
+            if resume {
+                // The driver may not have been told of the last ones.
+                used.iter().for_each(|(queue, _)| device.queue_interrupt(*queue, to, None));
+            }
+        });
     }
 
     fn broken(&self, number: usize, violation: &Violation, told: &mut u32) {
@@ -216,6 +222,17 @@ impl Devices for Local {
             self.with(number, |device, to| device.stopped(to));
         }
         act();
+    }
+
+    fn paused(&self, act: &mut dyn FnMut()) {
+        let mut all = self.all.lock();
+        (all.console.queues, all.balloon.queues, all.rng.queues) = (None, None, None);
+        for number in [CONSOLE, BALLOON, RNG] {
+            self.with(number, |device, to| device.paused(to));
+        }
+        act();
+        drop(all);
+        devices::wake(self.machine);
     }
 }
 

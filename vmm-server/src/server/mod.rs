@@ -11,6 +11,7 @@ mod net;
 mod screen;
 mod setup;
 mod storage;
+mod suspend;
 
 use console::RingConsole;
 use tessera_rt::{Endpoint, Reply, exit, log, require, server::serve, start};
@@ -25,7 +26,7 @@ pub fn run() {
         }
     };
     let mut control = control;
-    control.load_and_start();
+    control.begin();
     start::ready();
     if let Err(error) = serve(Endpoint::new(require("control")), Reply::FIRST, &mut control) {
         log::error!("the control endpoint cannot be served: {}", error.text());

@@ -3,13 +3,14 @@
 use super::boot_file;
 use super::cdrom::CdRom;
 use super::console::RingConsole;
-use super::control::{Control, VcpuHandle};
+use super::control::{Control, VcpuHandle, refuse};
 use super::devices::{Devices, Link, Surroundings};
 use super::host::{Kernel, Threads};
 use super::local::Local;
 use super::net::Nics;
 use super::screen;
 use super::storage::Disks;
+use super::suspend::StateFile;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -84,9 +85,20 @@ pub fn build() -> Result<Control, String> {
         map_flash(guest, &memory)?;
     }
     let console = RingConsole::attach()?;
+    let saved = match start_vm.resume {
+        None => None,
+        Some(_) => match StateFile::new().and_then(|file| file.read(vcpus)) {
+            Ok(saved) => Some(saved),
+            Err(trouble) => refuse(&trouble),
+        },
+    };
     let now = sys::tsc();
-    let clock = Clock::new(info.tsc_hz, now);
+    let clock = saved
+        .as_ref()
+        .map_or_else(|| Clock::new(info.tsc_hz, now), |saved| saved.clock(info.tsc_hz, now));
     let uptime = now.saturating_sub(info.boot_tsc) / clock.hz();
+    let wall_clock = info.wall_clock.saturating_add(uptime);
+    let wall_clock = saved.as_ref().map_or(wall_clock, |saved| saved.wall_clock(wall_clock));
 
     // The kernel says on every state page what extended state it switches, so the vCPUs come first.
     let mut pages = Vec::new();
@@ -115,7 +127,7 @@ pub fn build() -> Result<Control, String> {
         console,
         clock,
         cpuid,
-        info.wall_clock.saturating_add(uptime),
+        wall_clock,
     )));
     if start_vm.config.display {
         machine.chipset().add_display(screen::attach(guest)?);
@@ -171,6 +183,7 @@ pub fn build() -> Result<Control, String> {
         devices,
         local,
         drive,
+        saved,
     ))
 }
 

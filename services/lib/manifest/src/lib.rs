@@ -463,7 +463,19 @@ pub struct StartVm {
     pub cpus: Vec<u32>,
     /// Priority of the vCPU threads.
     pub vcpu_priority: u8,
+    /// It goes on with the state that is in its file.
+    pub resume: Option<Resume>,
 }
+
+/// How a machine's state is taken up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The file stays.
+    pub keep: bool,
+}
+
+/// What a monitor ends with when its machine's state is in its file.
+pub const SUSPENDED: i32 = 17;
 
 impl Manifest {
     /// The manifest's bytes in the bundle.

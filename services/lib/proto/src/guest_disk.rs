@@ -53,10 +53,21 @@ pub enum BootFile {
     Initramfs,
     /// What is in its CD-ROM drive.
     Cdrom,
+    /// Its state.
+    State,
 }
 
 /// Most bytes of one `read_file`.
 pub const MAX_READ: usize = 3072;
+
+/// The file that holds the machine's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateInfo {
+    /// Bytes of the monitor's part.
+    pub state: u64,
+    /// Bytes of the file.
+    pub length: u64,
+}
 
 interface! {
     /// A virtual machine's disks, for its VMM; each call is about the caller's own machine.
@@ -79,4 +90,22 @@ interface! {
     6 idempotent fn read_file(file: BootFile, offset: u64, length: u32) -> FileData;
     /// Reads a part of it into the machine's RAM, at a guest-physical address.
     7 idempotent fn load_file(file: BootFile, offset: u64, length: u64, address: u64) -> ();
+    /// Begins the file that holds the machine's state (`vm_manager.set_state_file`), in place of what is there; the monitor's part has `length` bytes with the CRC-32C `check`. Nothing is valid before `end_state`.
+    8 once fn begin_state(length: u64, check: u32) -> ();
+    /// Writes at most [`MAX_READ`] bytes of the monitor's part.
+    9 idempotent fn write_state(offset: u64, data: &'a [u8]) -> ();
+    /// Writes a piece of the machine's RAM, which is to stand still, behind the last one; in whole MiB.
+    10 once fn save_memory(address: u64, length: u64) -> ();
+    /// Finishes the file. It is safe when this answers, with its length.
+    11 once fn end_state() -> u64;
+    /// Removes what was written of a file that is not finished.
+    12 idempotent fn abandon_state() -> ();
+    /// Opens the file and checks all but the memory.
+    13 idempotent fn open_state() -> StateInfo;
+    /// Reads up to `length` bytes of the monitor's part, at most [`MAX_READ`].
+    14 idempotent fn read_state(offset: u64, length: u32) -> FileData;
+    /// Loads the machine's RAM, which is all zeros before, out of the file.
+    15 idempotent fn load_memory() -> ();
+    /// Removes the file: the machine goes on, so it is not what it was any more.
+    16 idempotent fn remove_state() -> ();
 }

@@ -15,6 +15,8 @@ pub enum RunState {
     Failed,
     /// The guest switched itself off.
     PoweredOff,
+    /// It stands still, and its state is being written.
+    Suspending,
 }
 
 /// What a virtual processor is doing.
@@ -42,7 +44,7 @@ pub struct VmInfo {
     pub started_tsc: u64,
     /// How often the guest was reset.
     pub resets: u32,
-    /// Why it is not running, with registers and code bytes, lines of text; empty while it runs.
+    /// Why it is not running, with registers and code bytes, lines of text; empty while it runs, unless it was to be suspended and that failed.
     pub report: String,
 }
 
@@ -167,4 +169,6 @@ interface! {
     6 idempotent fn memory() -> VmMemory;
     /// Asks the guest to do without this many bytes of its memory; its balloon driver follows as far as it can.
     7 idempotent fn set_balloon(bytes: u64) -> ();
+    /// Suspends the machine into its file (`vm_manager.set_state_file`). Answers when that has begun: when it is done the monitor ends and the machine is suspended; if it fails, the machine goes on, and `info` says why.
+    8 once fn suspend() -> ();
 }

@@ -18,6 +18,8 @@ pub enum VmState {
     Running,
     /// Its VMM failed; `reason` says why.
     Failed,
+    /// Its state is in a file, and it can be resumed.
+    Suspended,
 }
 
 /// A virtual machine.
@@ -122,7 +124,7 @@ interface! {
     0 idempotent fn list(first: u32) -> Page<VmSummary>;
     /// Starts a machine that is stopped.
     1 once fn start(name: &'a str) -> ();
-    /// Ends a running machine at once, as if its power failed, and takes back its memory.
+    /// Ends a running machine at once, as if its power failed, and takes back its memory. One that is suspended is stopped then, as if its power had failed: its file is of no use any more.
     2 once fn stop(name: &'a str) -> ();
     /// Gives an Endpoint on which to call a service of the machine. It stays good when the serving process is restarted, and dies with the machine.
     3 idempotent fn connect(name: &'a str, service: VmService) gives 1 -> ();
@@ -138,4 +140,8 @@ interface! {
     8 idempotent fn follow() takes 1 -> ();
     /// Says what is in the CD-ROM drive of a machine with firmware, also while it runs; its monitor is told by `vm_media.change`.
     9 idempotent fn set_medium(name: &'a str, medium: Option<FilePlace>) -> ();
+    /// Says in which file of a datastore the machine's state is, or is to be when its monitor is told to suspend it (`vm_control.suspend`).
+    10 idempotent fn set_state_file(name: &'a str, file: Option<FilePlace>) -> ();
+    /// Starts a machine that does not run with the state that is in its file. The file is removed before the guest goes on, unless it is to be kept: then whoever asks makes sure that the disks are what they were.
+    11 once fn resume(name: &'a str, keep: bool) -> ();
 }

@@ -66,7 +66,7 @@ pub struct MachineConfig {
     /// Its disks.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,
-    /// Its kernel and its initial RAM disk, where they are in a datastore.
+    /// Its kernel, its initial RAM disk, what is in its CD-ROM drive and its state, where they are in a datastore.
     #[serde(with = "wire::list")]
     pub files: Vec<Option<FilePlace>>,
     /// Its network cards.

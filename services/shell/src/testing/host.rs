@@ -651,6 +651,14 @@ impl Host for FakeHost {
         self.act(&format!("medium {name} {medium:?} {running}"))
     }
 
+    fn vm_suspend(&mut self, name: &str, file: FilePlace) -> Answer<()> {
+        self.act(&format!("suspend {name} {file:?}"))
+    }
+
+    fn vm_resume(&mut self, name: &str) -> Answer<()> {
+        self.act(&format!("resume {name}"))
+    }
+
     fn vm_reset(&mut self, name: &str) -> Answer<()> {
         self.act(&format!("reset {name}"))
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use tessera_abi::Error;
 use tessera_proto::capture::{CaptureChunk, CaptureInfo};
 use tessera_proto::datastore::{ChangedRanges, DatastoreInfo, EntryInfo, EntryKind, FileData, NewDisk};
-use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo};
+use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo, StateInfo};
 use tessera_proto::guest_net::{GuestNetEvent, GuestNicInfo};
 use tessera_proto::guest_queues::{GuestQueue, GuestQueues};
 use tessera_proto::host_port::HostPortInfo;
@@ -628,6 +628,12 @@ impl vm_manager::Server for Example {
     fn set_medium(&mut self, _: &mut Call, name: &str, medium: Option<FilePlace>) -> Result<(), Failure> {
         self.note(format!("set_medium {name} {medium:?}"))
     }
+    fn set_state_file(&mut self, _: &mut Call, name: &str, file: Option<FilePlace>) -> Result<(), Failure> {
+        self.note(format!("set_state_file {name} {file:?}"))
+    }
+    fn resume(&mut self, _: &mut Call, name: &str, keep: bool) -> Result<(), Failure> {
+        self.note(format!("resume {name} {keep}"))
+    }
 }
 
 impl vm_media::Server for Example {
@@ -686,6 +692,9 @@ impl vm_control::Server for Example {
     }
     fn set_balloon(&mut self, _: &mut Call, bytes: u64) -> Result<(), Failure> {
         self.note(format!("set_balloon {bytes}"))
+    }
+    fn suspend(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("suspend")
     }
     fn registers(&mut self, _: &mut Call, vcpu: u32) -> Result<Registers, Failure> {
         self.note(format!("registers {vcpu}"))?;
@@ -934,6 +943,41 @@ impl guest_disk::Server for Example {
     }
     fn load_file(&mut self, _: &mut Call, file: BootFile, offset: u64, length: u64, address: u64) -> Result<(), Failure> {
         self.note(format!("load_file {file:?} {offset} {length} {address:#x}"))
+    }
+    fn begin_state(&mut self, _: &mut Call, length: u64, check: u32) -> Result<(), Failure> {
+        self.note(format!("begin_state {length} {check:#x}"))
+    }
+    fn write_state(&mut self, _: &mut Call, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        self.note(format!("write_state {offset} {data:?}"))
+    }
+    fn save_memory(&mut self, _: &mut Call, address: u64, length: u64) -> Result<(), Failure> {
+        self.note(format!("save_memory {address:#x} {length:#x}"))
+    }
+    fn end_state(&mut self, _: &mut Call) -> Result<u64, Failure> {
+        self.note("end_state")?;
+        Ok(80 << 20)
+    }
+    fn abandon_state(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("abandon_state")
+    }
+    fn open_state(&mut self, _: &mut Call) -> Result<StateInfo, Failure> {
+        self.note("open_state")?;
+        Ok(StateInfo {
+            state: 9000,
+            length: 80 << 20,
+        })
+    }
+    fn read_state(&mut self, _: &mut Call, offset: u64, length: u32) -> Result<FileData, Failure> {
+        self.note(format!("read_state {offset} {length}"))?;
+        Ok(FileData {
+            data: b"processors".to_vec(),
+        })
+    }
+    fn load_memory(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("load_memory")
+    }
+    fn remove_state(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("remove_state")
     }
 }
 
@@ -1219,6 +1263,8 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
         path: "iso/one.iso".into(),
     };
     call!(vm_manager.set_medium("debian", Some(medium.clone())));
+    call!(vm_manager.set_state_file("debian", Some(medium.clone())));
+    call!(vm_manager.resume("debian", true));
     call!(vm_media.medium());
     call!(vm_media.change(Some(medium)));
     call!(vm_control.info());
@@ -1229,6 +1275,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_control.inject_nmi(3));
     call!(vm_control.memory());
     call!(vm_control.set_balloon(1 << 20));
+    call!(vm_control.suspend());
     call!(vm_console.attach([21]));
     call!(vm_console.detach());
     call!(vm_console.read(299));
@@ -1292,6 +1339,15 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(guest_disk.file(BootFile::Kernel));
     call!(guest_disk.read_file(BootFile::Initramfs, 512, 1024));
     call!(guest_disk.load_file(BootFile::Kernel, 512, 1 << 20, 0x100_0000));
+    call!(guest_disk.begin_state(9000, 0x1234_5678));
+    call!(guest_disk.write_state(3000, b"bytes"));
+    call!(guest_disk.save_memory(16 << 20, 16 << 20));
+    call!(guest_disk.end_state());
+    call!(guest_disk.abandon_state());
+    call!(guest_disk.open_state());
+    call!(guest_disk.read_state(3000, 3000));
+    call!(guest_disk.load_memory());
+    call!(guest_disk.remove_state());
     call!(host_port.open([25], "Management Network", Slots(55)));
     call!(host_port.close());
     call!(guest_net.describe(2));

@@ -21,6 +21,7 @@ const fn state(state: VmState) -> (&'static str, Style) {
         VmState::Stopped => ("stopped", Style::Faint),
         VmState::Running => ("running", Style::Good),
         VmState::Failed => ("failed", Style::Error),
+        VmState::Suspended => ("suspended", Style::Faint),
     }
 }
 
@@ -112,6 +113,7 @@ pub fn info(context: &mut Context<'_>, vm: &VmSummary) -> Result<(), Failure> {
         RunState::Running => "running",
         RunState::Failed => "failed",
         RunState::PoweredOff => "powered off",
+        RunState::Suspending => "stands still, its state is being written",
     };
     context.out.line(&format!("  guest     {guest}, {} resets", info.resets));
     for (number, vcpu) in info.vcpus.iter().enumerate() {

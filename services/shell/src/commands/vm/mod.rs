@@ -7,6 +7,7 @@ mod media;
 mod memory;
 mod regs;
 mod screen;
+mod suspend;
 
 use super::{Command, Context, Doing, Failure, machine, number, shorten, vm_names, words};
 use crate::{console, host::Host, suggest};
@@ -17,9 +18,9 @@ use tessera_proto::vm_manager::{VmState, VmSummary};
 pub struct Vm;
 
 /// What can be done with a machine.
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 19] = [
     "list", "start", "stop", "console", "info", "exits", "regs", "memory", "power", "reset", "nmi", "show", "create", "remove", "screen",
-    "type", "media",
+    "type", "media", "suspend", "resume",
 ];
 
 impl Command for Vm {
@@ -36,6 +37,8 @@ impl Command for Vm {
             "vm list",
             "vm start NAME",
             "vm stop NAME",
+            "vm suspend NAME [STORE]",
+            "vm resume NAME",
             "vm console NAME",
             "vm info NAME",
             "vm exits NAME [VCPU]",
@@ -54,7 +57,7 @@ impl Command for Vm {
     }
 
     fn help(&self) -> &'static str {
-        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nmemory: what the guest says of its memory, which takes a balloon driver; with MIB it is asked to do without so much.\nmedia: what is in the CD-ROM drive, which a machine with firmware has; insert and eject change it, also while the machine runs, then with a file of a datastore.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, with KERNEL bios or uefi firmware boots from disk or CD-ROM, DISK is STORE:PATH, device:NAME or device:NAME/PARTITION. remove forgets one that is stopped; its disks stay."
+        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nsuspend: writes the state of a running machine to the file NAME.vmss in the datastore of its first disk or the named one, and ends it; resume has it go on where it was. Its clocks stand still in between; the time of day is told by its hardware clock. A suspended machine that is stopped gives its state up.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nmemory: what the guest says of its memory, which takes a balloon driver; with MIB it is asked to do without so much.\nmedia: what is in the CD-ROM drive, which a machine with firmware has; insert and eject change it, also while the machine runs, then with a file of a datastore.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, with KERNEL bios or uefi firmware boots from disk or CD-ROM, DISK is STORE:PATH, device:NAME or device:NAME/PARTITION. remove forgets one that is stopped; its disks stay."
     }
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
@@ -96,6 +99,9 @@ impl Command for Vm {
                 self,
                 "`vm media` takes the name of a machine, then `insert` and a file, or `eject`",
             )),
+            ("suspend", [name]) => suspend::suspend(context, name, None),
+            ("suspend", [name, store]) => suspend::suspend(context, name, Some(store)),
+            ("resume", [name]) => suspend::resume(context, name),
             ("memory", [name]) => memory::memory(context, self, name, None),
             ("memory", [name, mib]) => memory::memory(context, self, name, Some(mib)),
             ("exits" | "regs" | "nmi", [name, vcpu]) => {
@@ -123,7 +129,9 @@ fn act(context: &mut Context<'_>, verb: &str, name: &str) -> Result<(), Failure>
             context.out.line(&format!("{name} started; `vm console {name}` opens its console."));
         }
         "stop" => {
-            running(&vm)?;
+            if vm.state != VmState::Suspended {
+                running(&vm)?;
+            }
             context.host.vm_stop(name).doing(&format!("stop {name}"))?;
             context.out.line(&format!("{name} stopped, its memory is free again."));
         }
@@ -167,7 +175,8 @@ fn running(vm: &VmSummary) -> Result<(), Failure> {
         what.push_str(": ");
         what.push_str(&vm.reason);
     }
-    Err(Failure::new(what, format!("`vm start {}` starts it.", vm.name)))
+    let verb = if vm.state == VmState::Suspended { "resume" } else { "start" };
+    Err(Failure::new(what, format!("`vm {verb} {}` starts it.", vm.name)))
 }
 
 fn inspect(context: &mut Context<'_>, verb: &str, name: &str, vcpu: Option<u32>) -> Result<(), Failure> {
