@@ -53,8 +53,8 @@ impl Machine {
             executor: Executor::new(),
             sleepers: Sleepers::default(),
             // As urgent as guests' processors: whoever guesses passwords takes no time from anybody but by the share of one thread.
-            computations: Worker::start(MOST_COMPUTATIONS, 2)?,
-            calls: Rc::new(Worker::start(MOST_CALLS, 0)?),
+            computations: Worker::start(MOST_COMPUTATIONS)?,
+            calls: Rc::new(Worker::start(MOST_CALLS)?),
             clock: Cell::default(),
         })
     }

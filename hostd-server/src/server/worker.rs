@@ -40,16 +40,16 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one that takes at most `most` jobs at a time; `lower`: how much less urgent it is than the first thread.
+    /// Starts one that takes at most `most` jobs at a time. It is as urgent as the first thread: below it, guests that never rest would keep it from ever being done.
     ///
     /// # Errors
     /// `NoMemory`: `memory` or `slots` of the manifest is too small.
-    pub fn start(most: usize, lower: u8) -> Result<Self, Error> {
+    pub fn start(most: usize) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
         let done = signal(DONE)?;
         let own = shared.clone();
         let options = Options {
-            priority: start_info().priority.saturating_sub(lower),
+            priority: start_info().priority,
             stack: STACK,
             ..Options::default()
         };

@@ -19,6 +19,7 @@ mod lifecycle;
 mod management;
 mod management_browser;
 mod management_command_line;
+mod management_load;
 mod management_settings;
 mod management_state;
 mod net_switch;
@@ -130,6 +131,7 @@ pub fn all() -> Vec<Case> {
         management::CASES,
         management_browser::CASES,
         management_command_line::CASES,
+        management_load::CASES,
         management_settings::CASES,
         management_state::CASES,
         screen::CASES,

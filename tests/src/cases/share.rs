@@ -14,7 +14,7 @@ pub const CASES: &[Case] = &[Case {
 }];
 
 /// Processor time in percent of each machine's VMM, from a `ps` whose columns end in the name or hold a percentage.
-fn percentages(ps: &str) -> HashMap<String, f64> {
+pub(super) fn percentages(ps: &str) -> HashMap<String, f64> {
     let mut found = HashMap::new();
     for line in ps.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
