@@ -84,9 +84,14 @@ pub extern "C" fn from_kernel(number: u64, frame: &Frame) {
             frame.rsp
         );
     }
+    in_kernel(number as u8);
+}
+
+/// Handles an interrupt that came outside of shared mode, or that a guest's exit has acknowledged.
+pub fn in_kernel(number: u8) {
     let cpu = percpu::this();
     lock::enter_shared(cpu);
-    interrupt(cpu, number as u8);
+    interrupt(cpu, number);
     lock::leave_shared(cpu);
 }
 
@@ -101,7 +106,7 @@ fn interrupt(cpu: &'static PerCpu, number: u8) {
             dispatch::on_timer(cpu);
         }
         // Whoever sent it has set what this processor looks at on its way out.
-        vector::RESCHEDULE | vector::SHOOTDOWN => apic::eoi(),
+        vector::RESCHEDULE | vector::SHOOTDOWN | vector::POSTED => apic::eoi(),
         vector::DEVICE_FIRST..=vector::DEVICE_LAST => device(cpu, number - vector::DEVICE_FIRST),
         _ => {}
     }

@@ -8,7 +8,7 @@
 //! requests `routes[bit]` and goes on in the guest, and the VMM does not see the bit. Whoever holds a badged capability to that Notification so interrupts the guest
 //! without the VMM. A VMM thread that waits elsewhere (`Wait`, in a halted guest) gets the bits and requests the vectors itself. A bit without a route ends the run as `NOTIFIED`.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// A register of an APIC.
 #[derive(Debug, Default)]
@@ -96,6 +96,16 @@ impl VectorSet {
     }
 }
 
+/// Vectors that another processor requests while the guest runs: a posted-interrupt descriptor (SDM volume 3, 30.6).
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Posted {
+    requests: [AtomicU64; 4],
+    /// Bit 0: there are requests. The processor clears it when it takes them.
+    outstanding: AtomicU64,
+    reserved: [u64; 3],
+}
+
 /// The page.
 #[derive(Debug)]
 #[repr(C, align(4096))]
@@ -121,7 +131,10 @@ pub struct ApicPage {
     /// Not 0: the guest may have ended the interrupt in service without anybody knowing (paravirtual end of interrupt). The kernel ends none then, and a routed
     /// interrupt that one in service would hold back is a signal for the VMM.
     pub end_unknown: AtomicU32,
-    reserved: [u64; 375],
+    reserved: [u64; 6],
+    /// Offset 0x480. Sequentially consistent, because whoever posts looks afterwards whether the guest still runs.
+    pub posted: Posted,
+    unused: [u64; 360],
 }
 
 const _: () = {
@@ -130,6 +143,7 @@ const _: () = {
     assert!(core::mem::offset_of!(ApicPage, in_service) == 0x100);
     assert!(core::mem::offset_of!(ApicPage, requests) == 0x200);
     assert!(core::mem::offset_of!(ApicPage, routes) == 0x400);
+    assert!(core::mem::offset_of!(ApicPage, posted) == 0x480);
 };
 
 impl Default for ApicPage {
@@ -147,7 +161,9 @@ impl Default for ApicPage {
             routes: [const { AtomicU8::new(0) }; 64],
             x2apic: AtomicU32::new(0),
             end_unknown: AtomicU32::new(0),
-            reserved: [0; 375],
+            reserved: [0; 6],
+            posted: Posted::default(),
+            unused: [0; 360],
         }
     }
 }
@@ -166,6 +182,48 @@ impl ApicPage {
     pub fn accept(&self, vector: u8) {
         self.requests.remove(vector);
         self.in_service.insert(vector);
+    }
+
+    /// The vector to post for a signal, where that does what [`Self::route`] does.
+    #[must_use]
+    pub fn postable(&self, bits: u64) -> Option<u8> {
+        let vector = self.routes[(bits.trailing_zeros() & 63) as usize].load(Ordering::Relaxed);
+        let plain = bits.is_power_of_two() && vector >= 16 && self.end_unknown.load(Ordering::Relaxed) == 0;
+        (plain && !self.trigger_mode.contains(vector)).then_some(vector)
+    }
+
+    /// Posts a vector to the processor that runs the guest, which has to be notified.
+    pub fn post(&self, vector: u8) {
+        self.posted.requests[usize::from(vector >> 6)].fetch_or(1 << (vector & 63), Ordering::SeqCst);
+        self.posted.outstanding.fetch_or(1, Ordering::SeqCst);
+    }
+
+    /// Takes a vector back that nobody has taken over. Returns whether it was there.
+    pub fn withdraw(&self, vector: u8) -> bool {
+        let bit = 1 << (vector & 63);
+        self.posted.requests[usize::from(vector >> 6)].fetch_and(!bit, Ordering::SeqCst) & bit != 0
+    }
+
+    /// Whether [`Self::take_posted`] has something to do.
+    #[inline(always)]
+    pub fn is_posted(&self) -> bool {
+        self.posted.outstanding.load(Ordering::SeqCst) & 1 != 0
+    }
+
+    /// Requests what was posted and not taken over, while the guest does not run. Returns whether there may have been something.
+    pub fn take_posted(&self) -> bool {
+        // Before the requests: what is posted from here on sets it again.
+        if self.posted.outstanding.fetch_and(!1, Ordering::SeqCst) & 1 == 0 {
+            return false;
+        }
+        for (index, posted) in self.posted.requests.iter().enumerate() {
+            let posted = posted.swap(0, Ordering::SeqCst);
+            for half in 0..2 {
+                let register = self.requests.register(index * 2 + half);
+                register.set(register.get() | (posted >> (32 * half)) as u32);
+            }
+        }
+        true
     }
 
     /// Requests the vectors that a signal's bits are routed to. Returns the bits that are not.
@@ -219,6 +277,29 @@ mod tests {
         assert_eq!(page.request(), Some(0x51));
         page.end_unknown.store(0, Ordering::Relaxed);
         assert_eq!(page.route(6), 0);
+    }
+
+    #[test]
+    fn what_is_posted_is_requested_once_or_taken_back() {
+        let page = Box::<ApicPage>::default();
+        page.routes[3].store(0x41, Ordering::Relaxed);
+        page.routes[63].store(0xff, Ordering::Relaxed);
+        page.routes[4].store(15, Ordering::Relaxed);
+        assert_eq!([0, 1, 1 << 4, 1 << 3 | 1 << 63].map(|bits| page.postable(bits)), [None; 4]);
+        assert_eq!([1 << 3, 1 << 63].map(|bits| page.postable(bits)), [Some(0x41), Some(0xff)]);
+        assert!(!page.is_posted() && !page.take_posted());
+        page.post(0x41);
+        page.post(0xff);
+        page.post(0x5f);
+        assert!(page.is_posted() && page.requests.is_empty());
+        assert_eq!([page.withdraw(0x5f), page.withdraw(0x5f)], [true, false]);
+        assert_eq!([page.take_posted(), page.take_posted()], [true, false]);
+        assert!(page.requests.contains(0x41) && page.requests.contains(0xff) && page.requests.len() == 2);
+        assert!(!page.withdraw(0x41), "the guest has it");
+        page.trigger_mode.insert(0x41);
+        assert_eq!(page.postable(1 << 3), None, "its end would exit");
+        page.end_unknown.store(1, Ordering::Relaxed);
+        assert_eq!(page.postable(1 << 63), None);
     }
 
     #[test]

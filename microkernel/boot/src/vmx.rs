@@ -62,6 +62,10 @@ pub const MOV_DR: u32 = 1 << 23;
 pub const ENTRY_LONG_MODE: u32 = 1 << 9;
 
 const PREEMPTION_TIMER: u32 = 1 << 6;
+/// Pin-based control: the notification vector takes posted interrupts over instead of ending the guest's run. It demands the next.
+const POSTED: u32 = 1 << 7;
+/// Exit control: an external interrupt is acknowledged by the exit, which tells its vector.
+const ACKNOWLEDGE: u32 = 1 << 15;
 const SECONDARY: u32 = 1 << 31;
 const VPID: u32 = 1 << 5;
 const PAUSE_LOOP: u32 = 1 << 10;
@@ -138,7 +142,7 @@ impl Capabilities {
     /// # Errors
     /// What is missing, in a line for the boot log.
     pub fn controls(&self) -> Result<Controls, &'static str> {
-        let pin = choose(self.pin, PIN, PREEMPTION_TIMER)?;
+        let pin = choose(self.pin, PIN, PREEMPTION_TIMER | POSTED)?;
         let primary = choose(self.primary, PRIMARY, SECONDARY)?;
         if self.primary as u32 & PRIMARY_FORBIDDEN != 0 {
             return Err("CR3 accesses cannot be left to guests");
@@ -164,8 +168,12 @@ impl Capabilities {
         let secondary = if tags { secondary } else { secondary & !VPID };
         let delivers = secondary & (X2APIC_MODE | DELIVERY) == X2APIC_MODE | DELIVERY;
         let secondary = secondary & !if delivers { X2APIC_MODE } else { X2APIC_MODE | DELIVERY };
+        let exit = choose(self.exit, EXIT, ACKNOWLEDGE)?;
+        let posts = delivers && pin & POSTED != 0 && exit & ACKNOWLEDGE != 0;
+        let (pin, exit) = if posts { (pin, exit) } else { (pin & !POSTED, exit & !ACKNOWLEDGE | self.exit as u32 & ACKNOWLEDGE) };
         let found = self.found(tags);
-        let delivery = if delivers { VirtFeatures::VIRTUAL_APIC | VirtFeatures::APIC_REGISTERS } else { VirtFeatures::empty() };
+        let mut delivery = if delivers { VirtFeatures::VIRTUAL_APIC | VirtFeatures::APIC_REGISTERS } else { VirtFeatures::empty() };
+        delivery.set(VirtFeatures::POSTED_INTERRUPTS, posts);
         let used = found
             & (VirtFeatures::NESTED_PAGING
                 | VirtFeatures::UNRESTRICTED_GUEST
@@ -183,7 +191,7 @@ impl Capabilities {
             pin,
             primary: primary & !(INTERRUPT_WINDOW | NMI_WINDOW),
             secondary,
-            exit: choose(self.exit, EXIT, 0)?,
+            exit,
             entry: choose(self.entry, ENTRY, 0)? & !ENTRY_LONG_MODE,
             // Write-back, a walk of four levels, accessed and dirty flags.
             ept_flags: 6 | 3 << 3 | u64::from(ept(21)) << 6,
@@ -273,7 +281,7 @@ mod tests {
         assert_eq!(controls.entry & ENTRY_LONG_MODE, 0);
         assert_eq!(controls.ept_flags, 6 | 3 << 3 | 1 << 6);
         assert!(controls.found.contains(controls.used) && controls.used.contains(VirtFeatures::DEADLINE_TIMER));
-        assert!(!controls.used.contains(VirtFeatures::POSTED_INTERRUPTS));
+        assert!(controls.used.contains(VirtFeatures::POSTED_INTERRUPTS));
     }
 
     #[test]
@@ -340,6 +348,20 @@ mod tests {
             let controls = capabilities.controls().unwrap();
             assert_eq!(controls.secondary & (X2APIC_MODE | DELIVERY), 0);
             assert!(!controls.used.intersects(delivery));
+        }
+    }
+
+    #[test]
+    fn interrupts_are_posted_only_where_exits_can_acknowledge_and_the_processor_delivers() {
+        let controls = willing().controls().unwrap();
+        assert_eq!((controls.pin & POSTED, controls.exit & ACKNOWLEDGE), (POSTED, ACKNOWLEDGE));
+        let changes: [fn(&mut Capabilities); 3] = [|c| c.pin &= !(1 << 39), |c| c.exit &= !(1 << 47), |c| c.secondary &= !(1 << 41)];
+        for change in changes {
+            let mut capabilities = willing();
+            change(&mut capabilities);
+            let controls = capabilities.controls().unwrap();
+            assert_eq!((controls.pin & POSTED, controls.exit & ACKNOWLEDGE), (0, 0));
+            assert!(!controls.used.contains(VirtFeatures::POSTED_INTERRUPTS));
         }
     }
 

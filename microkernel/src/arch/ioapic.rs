@@ -8,19 +8,10 @@ use x86_64::instructions::port::Port;
 use super::{apic, memory, vector};
 use crate::klog;
 
-/// Why a line cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteError {
-    /// No controller has such a line.
-    NoSuchLine,
-    /// The processor does not run, or its identity does not fit into 8 bits.
-    BadProcessor,
-}
-
 const REGISTER_VERSION: u32 = 1;
 const ENTRY_MASKED: u32 = 1 << 16;
-const ENTRY_LEVEL: u32 = 1 << 15;
-const ENTRY_ACTIVE_LOW: u32 = 1 << 13;
+const LEVEL_BIT: u32 = 15;
+const ACTIVE_LOW_BIT: u32 = 13;
 
 struct Controller {
     address: u64,
@@ -79,22 +70,13 @@ pub(super) fn init(ioapics: &[IoApic], overrides: &Vec<Override, 16>) {
 }
 
 fn mask_legacy() {
-    let first = vector::LEGACY_FIRST;
     // SAFETY: the sequence of the 8259A data sheet; a spurious interrupt would arrive at vectors that nothing uses.
     unsafe {
-        for (port, value) in [
-            (0x20, 0x11),
-            (0xa0, 0x11),
-            (0x21, first),
-            (0xa1, first + 8),
-            (0x21, 4),
-            (0xa1, 2),
-            (0x21, 1),
-            (0xa1, 1),
-            (0x21, 0xff),
-            (0xa1, 0xff),
-        ] {
-            Port::new(port).write(value);
+        for (port, first, cascade) in [(0x20, vector::LEGACY_FIRST, 4), (0xa0, vector::LEGACY_FIRST + 8, 2)] {
+            Port::new(port).write(0x11_u8);
+            for value in [first, cascade, 1, 0xff] {
+                Port::new(port + 1).write(value);
+            }
         }
     }
 }
@@ -111,23 +93,14 @@ fn with_line<T>(gsi: u32, act: impl FnOnce(&Controller, u32) -> T) -> Option<T> 
 }
 
 /// Sends line `gsi` to processor `cpu` as `vector`. It stays masked.
-///
-/// # Errors
-/// See [`RouteError`]; nothing has changed then.
-pub fn route(gsi: u32, vector: u8, cpu: usize, level: bool, active_low: bool) -> Result<(), RouteError> {
-    let target = apic::id_of(cpu).filter(|&id| id < 0xff).ok_or(RouteError::BadProcessor)?;
-    let mut low = ENTRY_MASKED | u32::from(vector);
-    if level {
-        low |= ENTRY_LEVEL;
-    }
-    if active_low {
-        low |= ENTRY_ACTIVE_LOW;
-    }
+/// Nothing if no controller has such a line, or if the processor does not run or has an identity that does not fit into 8 bits.
+pub fn route(gsi: u32, vector: u8, cpu: usize, level: bool, active_low: bool) -> Option<()> {
+    let target = apic::id_of(cpu).filter(|&id| id < 0xff)?;
+    let low = ENTRY_MASKED | u32::from(vector) | u32::from(level) << LEVEL_BIT | u32::from(active_low) << ACTIVE_LOW_BIT;
     with_line(gsi, |controller, entry| {
         controller.write(entry, low);
         controller.write(entry + 1, target << 24);
     })
-    .ok_or(RouteError::NoSuchLine)
 }
 
 /// Holds a line back. A line that does not exist is held back already.

@@ -28,6 +28,8 @@ pub mod vector {
     pub const RESCHEDULE: u8 = 0xf0;
     /// Another processor asks this one to come into the kernel and drop its translations.
     pub const SHOOTDOWN: u8 = 0xf1;
+    /// Another processor posted an interrupt to this one's guest; outside the guest it means nothing, for entries look.
+    pub const POSTED: u8 = 0xf2;
     /// The processor's own timer.
     pub const TIMER: u8 = 0xfe;
     /// The local APIC withdrew an interrupt; no end-of-interrupt is due.

@@ -6,22 +6,16 @@ use x86_64::instructions::port::Port;
 
 use super::{cpu, memory, timer};
 
-#[derive(Clone, Copy)]
-struct Registers {
-    reset: Option<ResetRegister>,
-    soft_off: Option<SoftOff>,
-}
-
-static REGISTERS: Once<Registers> = Once::new();
+static REGISTERS: Once<(Option<ResetRegister>, Option<SoftOff>)> = Once::new();
 
 /// Remembers what ACPI says.
 pub fn configure(machine: &Machine) {
-    REGISTERS.call_once(|| Registers { reset: machine.reset, soft_off: machine.soft_off });
+    REGISTERS.call_once(|| (machine.reset, machine.soft_off));
 }
 
 /// Restarts the machine: by ACPI, by the keyboard controller, by a triple fault, whichever works first.
 pub fn reset() -> ! {
-    match REGISTERS.get().and_then(|registers| registers.reset) {
+    match REGISTERS.get().and_then(|registers| registers.0) {
         // SAFETY: firmware names the port for this; the machine restarts.
         Some(ResetRegister::Port(port, value)) => unsafe { Port::new(port).write(value) },
         // SAFETY: as above; below 4 GiB all memory is mapped.
@@ -38,7 +32,7 @@ pub fn reset() -> ! {
 /// Switches the machine off, by ACPI or as emulators have it; stands still if nothing does.
 pub fn power_off() -> ! {
     const SLEEP_ENABLE: u16 = 1 << 13;
-    if let Some(off) = REGISTERS.get().and_then(|registers| registers.soft_off) {
+    if let Some(off) = REGISTERS.get().and_then(|registers| registers.1) {
         // SAFETY: firmware names these ports for switching off; the other bits of the register do not matter any more.
         unsafe {
             Port::new(off.pm1a).write(u16::from(off.type_a) << 10 | SLEEP_ENABLE);

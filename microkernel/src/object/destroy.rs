@@ -236,7 +236,7 @@ pub fn stop_thread(exclusive: &Exclusive, thread: Ref<Thread>) {
         cpu.current.set(None);
         cpu.running_vcpu.set(None);
         cpu.vcpu_deadline.set(u64::MAX);
-        thread.in_guest.store(0, core::sync::atomic::Ordering::SeqCst);
+        thread.in_guest.store(core::ptr::null_mut(), core::sync::atomic::Ordering::SeqCst);
         exclusive.reschedule(cpu);
     }
 }
@@ -247,6 +247,10 @@ fn take_from_processor(exclusive: &Exclusive, vcpu: Ref<Vcpu>) {
         if cpu.running_vcpu.get() == Some(vcpu) {
             exclusive.stop(cpu);
             cpu.running_vcpu.set(None);
+            if let Some(thread) = cpu.current.get() {
+                // Nobody posts to it any more.
+                thread.in_guest.store(core::ptr::null_mut(), core::sync::atomic::Ordering::SeqCst);
+            }
         }
         if cpu.fpu_vcpu.get() == Some(vcpu) {
             // Its state dies with it; what is left in the registers is overwritten before any other thread can look.

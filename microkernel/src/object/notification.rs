@@ -38,6 +38,11 @@ impl Notification {
         self.bits.fetch_or(bits, Ordering::SeqCst);
     }
 
+    /// Takes bits back that nobody has taken. Returns whether they were there.
+    pub fn withdraw(&self, bits: u64) -> bool {
+        self.bits.fetch_and(!bits, Ordering::SeqCst) & bits != 0
+    }
+
     /// Whether there are bits.
     #[inline(always)]
     pub fn is_set(&self) -> bool {

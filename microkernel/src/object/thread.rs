@@ -124,8 +124,8 @@ pub struct Thread {
     pub bound: Cell<Option<Ref<Notification>>>,
     /// Badge of the capability it called with.
     pub badge: Cell<u64>,
-    /// 1 while it is in a vCPU's guest, so that a signal must interrupt its processor.
-    pub in_guest: core::sync::atomic::AtomicU32,
+    /// The vCPU while it is in that one's guest, so that a signal must interrupt its processor; else null. Only exclusive mode changes it from elsewhere.
+    pub in_guest: core::sync::atomic::AtomicPtr<super::vcpu::Vcpu>,
     /// The message of a fault.
     pub fault_words: [Cell<u64>; 6],
     /// Links of the list it is in.

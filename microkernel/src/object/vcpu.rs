@@ -66,4 +66,10 @@ impl Vcpu {
     pub fn state(&self) -> *mut VcpuState {
         (core::ptr::from_ref(self) as usize + STATE_OFFSET) as *mut VcpuState
     }
+
+    /// The second.
+    pub fn apic(&self) -> &ApicPage {
+        // SAFETY: it belongs to this object, and all of it is atomic.
+        unsafe { &*self.state().wrapping_add(1).cast() }
+    }
 }

@@ -6,6 +6,7 @@ use tessera_abi::Error;
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::syscall::{FLAG_DEADLINE, MAX_CAPS, MessageInfo, NOTIFIED};
 use tessera_abi::trace::Event;
+use tessera_abi::virt::VirtFeatures;
 
 use super::fast::{FAULT_MESSAGE, copy_rest, own_slot};
 use crate::arch::percpu::{self, PerCpu};
@@ -16,8 +17,10 @@ use crate::object::endpoint::Endpoint;
 use crate::object::notification::Notification;
 use crate::object::reply::Reply;
 use crate::object::thread::{State, Thread};
+use crate::object::vcpu::Vcpu;
 use crate::sched::dispatch;
 use crate::trace;
+use crate::virt;
 
 /// An object behind a capability of the thread's own table, checked for kind and rights.
 ///
@@ -421,7 +424,9 @@ pub fn signal(cpu: &'static PerCpu, notification: Ref<Notification>, bits: u64) 
         if notify(&notification, thread) {
             dispatch::wake_local(cpu, thread);
         }
-    } else if thread.in_guest.load(Ordering::SeqCst) != 0 {
+    } else if post(notification, thread, bits) {
+        // The guest has it.
+    } else if !thread.in_guest.load(Ordering::SeqCst).is_null() {
         // It looks at its notification when the interrupt has brought it out of the guest.
         apic::send_ipi(usize::from(thread.cpu.get()), vector::RESCHEDULE);
     } else {
@@ -434,12 +439,31 @@ pub fn signal(cpu: &'static PerCpu, notification: Ref<Notification>, bits: u64) 
     }
 }
 
+/// Hands a signal that is routed to the processor that runs the thread's guest, without an exit. In vain where it must be told by an interrupt.
+#[inline(never)]
+fn post(notification: Ref<Notification>, thread: Ref<Thread>, bits: u64) -> bool {
+    let vcpu = thread.in_guest.load(Ordering::SeqCst);
+    // SAFETY: a vCPU ends in exclusive mode, after its thread has left the guest; this is shared mode.
+    let Some(page) = unsafe { vcpu.as_ref() }.map(Vcpu::apic) else { return false };
+    let Some(number) = page.postable(bits).filter(|_| virt::features()[1].contains(VirtFeatures::POSTED_INTERRUPTS)) else { return false };
+    // From here on they are a request or a signal, never both; whoever took them in between has seen to them.
+    if notification.withdraw(bits) {
+        page.post(number);
+        if thread.in_guest.load(Ordering::SeqCst).is_null() && page.withdraw(number) {
+            notification.set(bits);
+            return false;
+        }
+        apic::send_ipi(usize::from(thread.cpu.get()), vector::POSTED);
+    }
+    true
+}
+
 /// Wakes whoever waits for bits of `notification`, on whatever processor.
 fn signal_remote(exclusive: &Exclusive, notification: Ref<Notification>) {
     if let Some(thread) = notification.waiter().or(notification.bound.get()) {
         if notify(&notification, thread) {
             dispatch::wake(exclusive, thread);
-        } else if thread.in_guest.load(Ordering::SeqCst) != 0 {
+        } else if !thread.in_guest.load(Ordering::SeqCst).is_null() {
             apic::send_ipi(usize::from(thread.cpu.get()), vector::RESCHEDULE);
         }
     }

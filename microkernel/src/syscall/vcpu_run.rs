@@ -115,7 +115,7 @@ fn enter<const FIRST: bool>(
     deadline: u64,
 ) -> Result<Exit, u64> {
     // Whoever signals sets the bits and then looks here; this looks at the bits afterwards, so one of the two sees the other.
-    thread.in_guest.swap(1, Ordering::SeqCst);
+    thread.in_guest.swap(vcpu.as_ptr(), Ordering::SeqCst);
     if let Some(notification) = thread.bound.get()
         && notification.is_set()
     {
@@ -141,7 +141,8 @@ fn enter<const FIRST: bool>(
 fn stop_running(cpu: &PerCpu, thread: Ref<Thread>) {
     cpu.running_vcpu.set(None);
     cpu.vcpu_deadline.set(u64::MAX);
-    thread.in_guest.store(0, Ordering::Release);
+    // The VMM looks afterwards for what was posted, and whoever posts looks here afterwards: one of the two sees the other.
+    thread.in_guest.swap(core::ptr::null_mut(), Ordering::SeqCst);
 }
 
 /// Takes the signals. Those that are routed become the guest's interrupts; others end the run.
@@ -236,7 +237,7 @@ fn ended(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
     if cpu.current.get() != Some(thread) {
         return SWITCH;
     }
-    thread.in_guest.store(0, Ordering::Release);
+    thread.in_guest.store(core::ptr::null_mut(), Ordering::Release);
     cpu.vcpu_deadline.set(u64::MAX);
     dispatch::switch_fpu(cpu, thread);
     Outcome::error(Error::Deleted)
@@ -297,7 +298,7 @@ fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, c
         return Some(ended(cpu, thread));
     }
     vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
-    thread.in_guest.store(0, Ordering::Release);
+    thread.in_guest.store(core::ptr::null_mut(), Ordering::Release);
     if call.deadline != u64::MAX && timer::now() >= call.deadline {
         let outcome = leave(cpu, thread, vcpu, ExitReason::Deadline);
         return Some(settle(cpu, thread, outcome));

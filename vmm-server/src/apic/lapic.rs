@@ -248,6 +248,11 @@ impl Lapic {
         }
     }
 
+    /// Takes over what was posted while the guest ran and did not reach it. Before the thread waits: then nobody posts.
+    pub fn take_posted(&self) {
+        let _ = self.page.take_posted();
+    }
+
     /// Whether the IRR holds anything at all.
     #[inline]
     #[must_use]

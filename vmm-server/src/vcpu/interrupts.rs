@@ -43,6 +43,7 @@ impl<H: Host> Vcpu<'_, H> {
             }
             self.withdraw_skip();
             self.lapic.set_task_priority(state.cr8 as u8);
+            self.lapic.take_posted();
             self.update_deadline();
             if !self.waiting_for_start && (!self.halted || self.can_wake(state)) {
                 break;

@@ -58,7 +58,7 @@ fn line(request: &Request<'_>) -> Result<Results, Error> {
     }
     let cpu = request.exclusive.cpu().index.get();
     let vector = IRQS.claim(u64::from(gsi), cpu as u8)?;
-    ioapic::route(gsi, vector::DEVICE_FIRST + vector as u8, cpu, level, low).map_err(|_| Error::BadArgument)?;
+    ioapic::route(gsi, vector::DEVICE_FIRST + vector as u8, cpu, level, low).ok_or(Error::BadArgument)?;
     // It stays masked until it has somebody to signal.
     give(request, vector, table, index)
 }

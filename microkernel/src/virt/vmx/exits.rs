@@ -44,6 +44,15 @@ pub unsafe fn exit_attentively(area: *mut VcpuArea, exit_reason: u32) -> Exit {
     }
 }
 
+/// An interrupt of the host's. Where the exit has acknowledged it, it is handled here, and the vCPU may be gone; else it is pending still.
+pub fn host_interrupt() -> Exit {
+    let event = read(field::EXIT_EVENT) as u32;
+    if event & EVENT_VALID != 0 {
+        crate::interrupt::in_kernel(event as u8);
+    }
+    Exit::HostInterrupt
+}
+
 /// Takes what the exit left of debug registers, shadows and an event whose delivery it interrupted.
 ///
 /// # Safety
@@ -99,7 +108,8 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
         reason::HLT => ExitReason::Halt,
         reason::VMCALL => ExitReason::Hypercall,
         // Pending still, and taken when the caller opens its window; or the deadline, which the caller looks at; or what is held, at which the next entry does.
-        reason::EXTERNAL_INTERRUPT | reason::INIT..=reason::OTHER_SMI | reason::TIMER | reason::BELOW_THRESHOLD => {
+        reason::EXTERNAL_INTERRUPT => return host_interrupt(),
+        reason::INIT..=reason::OTHER_SMI | reason::TIMER | reason::BELOW_THRESHOLD => {
             return Exit::HostInterrupt;
         }
         reason::INTERRUPT_WINDOW => {

@@ -78,12 +78,14 @@ mod machine {
     use super::vmcs::{self, field, read, write};
     use super::{HOST_MSRS, MsrEntry, SWITCHED_MSRS, convert, state};
     use crate::arch::cpu::{self, rdmsr, wrmsr};
+    use crate::arch::vector;
     use crate::virt::host::{Cpu, NO_VMCS, image_physical, pending};
     use crate::virt::{Backend, Bitmap, CpuState, Detection, IO_MAP, IoExit, VcpuArea, page};
     use core::arch::x86_64::__cpuid;
     use core::cell::UnsafeCell;
     use core::mem::offset_of;
     use spin::Once;
+    use tessera_abi::apic::ApicPage;
     use tessera_abi::vcpu::VcpuState;
     use tessera_abi::virt::VirtFeatures;
     use tessera_boot::vmx::{Capabilities, Controls, X2APIC_MODE, fill_msr_map, pass_x2apic};
@@ -240,6 +242,7 @@ mod machine {
             0 => gdt.limit,
             _ => (gdt.base.as_u64() >> (16 * (i - 1))) as u16,
         }));
+        let apic = own + (size_of::<VcpuArea>() + size_of::<VcpuState>()) as u64;
         let io_map = image_physical(IO_MAP.0.get());
         let cr4 = Cr4::read_raw();
         // SAFETY: the MSRs exist on each processor with long mode.
@@ -258,7 +261,9 @@ mod machine {
             (field::ENTRY_MSR_LOAD_COUNT, SWITCHED_MSRS.len() as u64),
             (field::EXIT_MSR_LOAD, HOST_VALUES.get().map_or(0, |values| image_physical(values.as_ptr()))),
             (field::EXIT_MSR_LOAD_COUNT, HOST_MSRS as u64),
-            (field::VIRTUAL_APIC, own + (size_of::<VcpuArea>() + size_of::<VcpuState>()) as u64),
+            (field::VIRTUAL_APIC, apic),
+            (field::POSTED_VECTOR, vector::POSTED.into()),
+            (field::POSTED_DESCRIPTOR, apic + offset_of!(ApicPage, posted) as u64),
             (field::INTERRUPT_STATUS, 0),
             (field::LINK_POINTER, u64::MAX),
             (field::TIMER, area.vmx.timer),

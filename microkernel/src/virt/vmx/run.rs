@@ -3,7 +3,7 @@
 //! The way of a cheap exit (`cpuid`, a plain port access, an MSR, `hlt`) and of the entry after it is kept short: what could need more work is collected
 //! into one word, and a single branch leads to [`prepare`] or `exits`.
 
-use super::exits::{entry_failed, exit_attentively, instruction_failed};
+use super::exits::{entry_failed, exit_attentively, host_interrupt, instruction_failed};
 use super::machine::{bind, set_apic_mode};
 use super::state as registers;
 use super::vmcs::{self, field, host_cr0, host_cr3, read, read_to, reason, write, write_from};
@@ -57,7 +57,9 @@ pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline:
     let state = page(area);
     // SAFETY: the caller's area; interrupts are off, and the references end before anything changes behind them.
     let (host, own) = unsafe { (&(*area).host, &(*area).vmx) };
-    let attention = asked | host.pending << 1 | (host_cr0() ^ own.host_cr0) | (host_cr3() ^ own.host_cr3);
+    // SAFETY: the caller's page.
+    let posted = unsafe { apic(state) }.is_posted();
+    let attention = asked | u64::from(posted) | host.pending << 1 | (host_cr0() ^ own.host_cr0) | (host_cr3() ^ own.host_cr3);
     if attention != 0 {
         // SAFETY: the caller's promise.
         if let Err(exit) = unsafe { prepare(area, &mut *cpu.get(), nested) } {
@@ -105,7 +107,7 @@ pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline:
                 reason::WRMSR => return wrmsr(area),
                 reason::HLT => return plain(area, ExitReason::Halt),
                 reason::VMCALL => return plain(area, ExitReason::Hypercall),
-                reason::EXTERNAL_INTERRUPT if read(field::VECTORING) as u32 & EVENT_VALID == 0 => return Exit::HostInterrupt,
+                reason::EXTERNAL_INTERRUPT if read(field::VECTORING) as u32 & EVENT_VALID == 0 => return host_interrupt(),
                 _ => {}
             }
         }
@@ -278,11 +280,11 @@ unsafe fn prepare_events(area: &mut VcpuArea, blocked: &mut u64) -> Result<(), E
     }
     let wanted = get!(state, request_window);
     let (mut window, mut threshold) = (wanted & WINDOW_EXIT != 0, 0);
-    if wanted & WINDOW_DELIVER != 0 || area.host.pending & (pending::REQUESTS | pending::HELD) != 0 {
+    // SAFETY: the caller's promise.
+    let apic = unsafe { apic(state) };
+    if apic.take_posted() || wanted & WINDOW_DELIVER != 0 || area.host.pending & (pending::REQUESTS | pending::HELD) != 0 {
         put!(state, wanted & WINDOW_EXIT, request_window);
         area.host.pending &= !(pending::REQUESTS | pending::HELD);
-        // SAFETY: the caller's promise.
-        let apic = unsafe { apic(state) };
         if super::machine::controls().used.contains(VirtFeatures::VIRTUAL_APIC) {
             hand_over(apic);
         } else if let Some(vector) = apic.request() {
