@@ -307,7 +307,7 @@ pub mod io_ports {
 
 /// Operations on `Vcpu`.
 pub mod vcpu {
-    /// `w0` GuestSpace, `w1` AddressSpace, `w2` address where two pages are mapped, [`crate::vcpu::VcpuState`] and behind it [`crate::apic::ApicPage`], `w3` index of the vCPU in its VM.
+    /// `w0` GuestSpace, `w1` AddressSpace, `w2` address where three pages are mapped, [`crate::vcpu::VcpuState`] and behind it [`crate::apic::ApicPage`], `w3` index of the vCPU in its VM.
     pub const CONFIGURE: u64 = 0;
     /// Brings all of the guest's state into the shared page, where the last exit brought only a part.
     pub const SYNC: u64 = 1;

@@ -12,7 +12,7 @@ use super::thread::Thread;
 use crate::kref::Ref;
 use crate::virt::{AREA_SIZE, VcpuArea};
 
-/// First page of the object; the backend's area follows, then the two shared pages.
+/// First page of the object; the backend's area follows, then the shared pages.
 #[repr(C)]
 #[derive(Default)]
 pub struct Vcpu {
@@ -47,7 +47,7 @@ const _: () = assert!(STATE_OFFSET + size_of::<(VcpuState, ApicPage)>() <= size:
 
 impl Vcpu {
     /// Pages shared with the VMM.
-    pub const SHARED_PAGES: u64 = 2;
+    pub const SHARED_PAGES: u64 = 3;
 
     /// One that is not configured.
     #[must_use]
@@ -67,7 +67,7 @@ impl Vcpu {
         (core::ptr::from_ref(self) as usize + STATE_OFFSET) as *mut VcpuState
     }
 
-    /// The second.
+    /// The second and third.
     pub fn apic(&self) -> &ApicPage {
         // SAFETY: it belongs to this object, and all of it is atomic.
         unsafe { &*self.state().wrapping_add(1).cast() }

@@ -23,14 +23,14 @@ pub const CASES: &[Case] = &[
         name: "guest-disk/memory-comes-back",
         about: "ending the storage server and the machine in any order gives all memory back to the page",
         minutes: 4,
-        bochs: None,
+        bochs: Some(6),
         run: memory_comes_back,
     },
     Case {
         name: "guest-disk/kill-storage-under-load",
         about: "Debian runs from its disk and verifies what it writes while the storage server is killed again and again",
         minutes: 8,
-        bochs: None,
+        bochs: Some(8),
         run: kill_under_load,
     },
     Case {

@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[
         name: "guest-disk/4-queues",
         about: "a guest with 4 processors uses 4 queues, verifies what it writes by all of them, also while the storage server is killed",
         minutes: 5,
-        bochs: None,
+        bochs: Some(5),
         run: queues,
     },
     Case {

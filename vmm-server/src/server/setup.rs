@@ -268,7 +268,7 @@ unsafe impl Send for Page {}
 fn make_vcpu(guest: GuestSpace, index: usize) -> Result<(VcpuCap, Page), String> {
     let slot = Untyped::OWN.make(ObjectKind::Vcpu, 0).map_err(failed("a vCPU cannot be made"))?;
     let vcpu = VcpuCap::new(slot);
-    let address = vm::take(2 * PAGE_SIZE as u64, PAGE_SIZE as u64).map_err(failed("a vCPU's pages cannot be mapped"))?;
+    let address = vm::take(3 * PAGE_SIZE as u64, PAGE_SIZE as u64).map_err(failed("a vCPU's pages cannot be mapped"))?;
     vcpu.configure(guest, AddressSpace::OWN, address, index as u32)
         .map_err(failed("this machine cannot run virtual processors"))?;
     Ok((vcpu, Page(address as *mut VcpuState)))

@@ -45,7 +45,7 @@ fn configure(request: &Request<'_>, vcpu: Ref<Vcpu>) -> Result<Results, Error> {
     if vcpu.configured.get() || vcpu.mapped_in.get() != 0 {
         return Err(Error::BadState);
     }
-    if address % PAGE_SIZE as u64 != 0 || !(USER_BOTTOM..USER_TOP - PAGE_SIZE as u64).contains(&address) {
+    if address % PAGE_SIZE as u64 != 0 || !(USER_BOTTOM..=USER_TOP - Vcpu::SHARED_PAGES * PAGE_SIZE as u64).contains(&address) {
         return Err(Error::BadArgument);
     }
     let guest_slot = request.own(guest)?.require(ObjectKind::GuestSpace, Rights::WRITE)?;

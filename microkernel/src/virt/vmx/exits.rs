@@ -36,6 +36,7 @@ pub unsafe fn exit_attentively(area: *mut VcpuArea, exit_reason: u32) -> Exit {
         match exit_reason {
             reason::IO => io(area),
             reason::WRMSR => wrmsr(area),
+            reason::EXTERNAL_INTERRUPT => host_interrupt(),
             _ => match rare_exit(&mut *area, exit_reason) {
                 Exit::Guest(reason) => plain(area, reason),
                 Exit::HostInterrupt => Exit::HostInterrupt,
@@ -108,7 +109,6 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
         reason::HLT => ExitReason::Halt,
         reason::VMCALL => ExitReason::Hypercall,
         // Pending still, and taken when the caller opens its window; or the deadline, which the caller looks at; or what is held, at which the next entry does.
-        reason::EXTERNAL_INTERRUPT => return host_interrupt(),
         reason::INIT..=reason::OTHER_SMI | reason::TIMER | reason::BELOW_THRESHOLD => {
             return Exit::HostInterrupt;
         }

@@ -22,7 +22,7 @@ impl Guest {
     pub fn new() -> Result<Self, Error> {
         let guest = GuestSpace::new(Untyped::OWN.make(ObjectKind::GuestSpace, 8)?);
         let vcpu = Vcpu::new(Untyped::OWN.make(ObjectKind::Vcpu, 0)?);
-        let state = vm::take(2 * 4096, 4096)?;
+        let state = vm::take(3 * 4096, 4096)?;
         vcpu.configure(guest, AddressSpace::OWN, state, 0)?;
         let frame = Untyped::OWN.frame(8)?;
         let slot = slots::take()?;

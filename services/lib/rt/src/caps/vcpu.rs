@@ -7,7 +7,7 @@ use tessera_abi::Error;
 use tessera_abi::object::vcpu;
 
 capability! {
-    /// A virtual processor with its two shared pages ([`tessera_abi::vcpu::VcpuState`], [`tessera_abi::apic::ApicPage`]).
+    /// A virtual processor with its three shared pages ([`tessera_abi::vcpu::VcpuState`], [`tessera_abi::apic::ApicPage`]).
     Vcpu
 }
 
@@ -25,7 +25,7 @@ pub struct VcpuStatus {
 }
 
 impl Vcpu {
-    /// Ties it to a guest's memory and maps its two pages at `state` in `space`. `index` is its number in the machine.
+    /// Ties it to a guest's memory and maps its three pages at `state` in `space`. `index` is its number in the machine.
     ///
     /// # Errors
     /// `Unsupported` without VT-x or AMD-V, `BadArgument`, `NoMemory` (page tables).
