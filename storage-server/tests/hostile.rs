@@ -451,7 +451,7 @@ fn beside(bench: &Bench, change: impl Fn(&dyn Fn(u64, u16)) + Send, work: impl F
         let over = &over;
         scope.spawn(move || {
             let write = |at: u64, value: u16| {
-                assert!(at % 2 == 0 && at < LENGTH);
+                assert!(at.is_multiple_of(2) && at < LENGTH);
                 let place = (address + at as usize) as *mut u16;
                 // SAFETY: inside of the guest's memory, which is never freed and no Rust object, aligned; the device reads it as memory that somebody else changes.
                 unsafe { AtomicU16::from_ptr(place) }.store(value, Ordering::Relaxed);
