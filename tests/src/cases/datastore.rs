@@ -44,7 +44,7 @@ fn end_guest(host: &mut Host) -> Result<()> {
     Ok(())
 }
 
-fn store_with_debian(context: &Context, image: &Path) -> Result<Scratch> {
+pub(super) fn store_with_debian(context: &Context, image: &Path) -> Result<Scratch> {
     let scratch = Scratch::empty(&context.environment.logs, context.name, 2 << 30)?;
     let path = scratch.path().display().to_string();
     context.environment.images.datastore(&["create", &path, "--label", "main"])?;

@@ -31,6 +31,7 @@ mod screen_browser;
 mod share;
 mod shell;
 mod storage;
+mod suspend;
 
 use crate::{Context, Outcome, Result, machine::Emulator};
 use std::time::Duration;
@@ -70,6 +71,7 @@ impl Case {
         let several = self.name.ends_with("-vcpus")
             || self.name.starts_with("guest-disk/")
             || self.name.starts_with("datastore/")
+            || self.name.starts_with("suspend/")
             || (self.name.starts_with("iommu/") && (self.name.ends_with("-guest") || self.name.ends_with("-ends")))
             || self.name.starts_with("guest-net/")
             || self.name.starts_with("net-switch/")
@@ -137,6 +139,7 @@ pub fn all() -> Vec<Case> {
         screen::CASES,
         screen_browser::CASES,
         network::CASES,
+        suspend::CASES,
     ]
     .concat()
 }
