@@ -85,24 +85,12 @@ impl Case {
         (emulator == Emulator::Qemu && several).then_some(SEVERAL)
     }
 
-    /// Whether it runs only when it is asked for by its full name: it has not passed yet, or not each time, and nobody knows yet whether it, the emulator or the system is to blame.
-    #[must_use]
-    pub fn is_unsettled(&self) -> bool {
-        UNSETTLED.contains(&self.name)
-    }
-
     /// The watchdog: five times what it usually takes.
     #[must_use]
     pub fn limit(&self, emulator: Emulator) -> Duration {
         Duration::from_secs(u64::from(self.minutes(emulator).unwrap_or(self.minutes)) * 300)
     }
 }
-
-/// See [`Case::is_unsettled`].
-const UNSETTLED: [&str; 1] = [
-    // A storm of doorbells beside a stream between two others stands still in every second try.
-    "guest-net/hostile-queues",
-];
 
 /// All tests.
 #[must_use]
