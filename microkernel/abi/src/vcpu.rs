@@ -294,7 +294,7 @@ pub struct VcpuState {
     pub rflags: u64,
     /// Bit 0: `sti` or `mov ss` blocks interrupts for one instruction. Bit 1: NMI blocked.
     pub interrupt_shadow: u32,
-    /// The event whose delivery the exit interrupted: the VMM injects it again.
+    /// The event whose delivery the exit interrupted: the VMM injects it again. What stands here at an entry, while `inject` holds nothing, the kernel does.
     pub vectoring: u32,
     /// [`Dirty`] groups for the next entry.
     pub dirty: u32,

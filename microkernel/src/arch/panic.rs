@@ -60,18 +60,10 @@ pub fn collect_record(allocator: &mut BootAllocator, page: Option<u64>) -> u64 {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    finish(&|report| writeln!(report, "{}\n  at {}", info.message(), Location(info)))
-}
-
-struct Location<'a>(&'a PanicInfo<'a>);
-
-impl fmt::Display for Location<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.location() {
-            Some(location) => write!(f, "{}:{}", location.file(), location.line()),
-            None => f.write_str("an unknown place"),
-        }
-    }
+    finish(&|report| match info.location() {
+        Some(location) => writeln!(report, "{}\n  at {location}", info.message()),
+        None => writeln!(report, "{}", info.message()),
+    })
 }
 
 #[cold]
@@ -158,15 +150,9 @@ extern "C" fn fatal(frame: &Frame) -> ! {
         writeln!(report, "{name}, error {:#x}", frame.error)?;
         writeln!(report, "  rip {:#018x} cs {:#x} rflags {:#x}", frame.rip, frame.cs, frame.rflags)?;
         writeln!(report, "  rsp {:#018x} ss {:#x} cr2 {:#018x}", frame.rsp, frame.ss, Cr2::read_raw())?;
-        for (row, names) in
-            [["r15", "r14", "r13"], ["r12", "r11", "r10"], ["r9", "r8", "rbp"], ["rdi", "rsi", "rdx"], ["rcx", "rbx", "rax"]]
-                .iter()
-                .enumerate()
-        {
-            for (column, name) in names.iter().enumerate() {
-                write!(report, "  {name:3} {:#018x}", frame.general[row * 3 + column])?;
-            }
-            writeln!(report)?;
+        let names = ["r15", "r14", "r13", "r12", "r11", "r10", "r9", "r8", "rbp", "rdi", "rsi", "rdx", "rcx", "rbx", "rax"];
+        for (i, (name, value)) in names.iter().zip(frame.general).enumerate() {
+            write!(report, "  {name:3} {value:#018x}{}", if i % 3 == 2 { "\n" } else { "" })?;
         }
         Ok(())
     })

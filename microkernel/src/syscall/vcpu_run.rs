@@ -35,6 +35,10 @@ const SWITCH: Outcome = Outcome { status: u64::MAX, value: 0 };
 impl Outcome {
     const EXIT: Self = Self { status: 0, value: 0 };
 
+    const fn notified(bits: u64) -> Self {
+        Self { status: NOTIFIED, value: bits }
+    }
+
     const fn error(error: Error) -> Self {
         Self { status: error as u64, value: 0 }
     }
@@ -67,9 +71,7 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     let call = Call { slot, flags, deadline };
     let exit = match enter::<true>(cpu, thread, vcpu, space, call.deadline) {
         Ok(exit) => exit,
-        Err(bits) => {
-            return settle(cpu, thread, Outcome { status: NOTIFIED, value: bits });
-        }
+        Err(bits) => return settle(cpu, thread, Outcome::notified(bits)),
     };
     if let Exit::Guest(reason) = exit {
         lock::enter_shared(cpu);
@@ -200,9 +202,7 @@ fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<
         }
         exit = match enter::<false>(cpu, thread, vcpu, space, call.deadline) {
             Ok(exit) => exit,
-            Err(bits) => {
-                return settle(cpu, thread, Outcome { status: NOTIFIED, value: bits });
-            }
+            Err(bits) => return settle(cpu, thread, Outcome::notified(bits)),
         };
     }
 }
@@ -298,7 +298,6 @@ fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, c
         return Some(ended(cpu, thread));
     }
     vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
-    thread.in_guest.store(core::ptr::null_mut(), Ordering::Release);
     if call.deadline != u64::MAX && timer::now() >= call.deadline {
         let outcome = leave(cpu, thread, vcpu, ExitReason::Deadline);
         return Some(settle(cpu, thread, outcome));

@@ -273,6 +273,17 @@ unsafe fn apic<'a>(state: *mut VcpuState) -> &'a ApicPage {
     unsafe { &*state.wrapping_add(1).cast() }
 }
 
+/// Takes the event that the next entry delivers, and its error code: the VMM's, else one whose delivery was interrupted by an exit that was the kernel's own.
+fn take_event(state: *mut VcpuState) -> (u32, u32) {
+    let (mut event, mut error) = (get!(state, inject), get!(state, inject_error));
+    if event & tessera_abi::vcpu::EVENT_VALID == 0 {
+        (event, error) = (get!(state, vectoring), get!(state, vectoring_error));
+    }
+    put!(state, 0, inject);
+    put!(state, 0, vectoring);
+    (event, error)
+}
+
 /// Requests the interrupts that a signal's bits are routed to; the next entry delivers them. Returns the bits that are the VMM's.
 ///
 /// # Safety

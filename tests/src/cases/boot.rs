@@ -6,6 +6,7 @@ use crate::{
     image::Spec,
     machine::{Emulator, Firmware},
 };
+use std::fs;
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -94,23 +95,61 @@ fn to_prompt(context: &Context, firmware: Firmware, cpus: u32, iso: bool) -> Res
     Ok(Outcome::Passed)
 }
 
+/// Why a machine cannot run guests.
+#[derive(Clone, Copy, Debug)]
+enum Lack {
+    /// Its processors lack this.
+    Feature(&'static str),
+    /// Its processors are of this model.
+    Model(&'static str),
+    /// The firmware locked VT-x.
+    Permission,
+}
+
+/// An option ROM that locks IA32_FEATURE_CONTROL with VMX off, as firmware does whose set-up says so.
+fn locking_rom() -> Vec<u8> {
+    // mov ecx, 0x3a; mov eax, 1; xor edx, edx; wrmsr; retf
+    const CODE: &[u8] = &[
+        0x66, 0xb9, 0x3a, 0, 0, 0, 0x66, 0xb8, 1, 0, 0, 0, 0x66, 0x31, 0xd2, 0x0f, 0x30, 0xcb,
+    ];
+    let mut rom = [&[0x55, 0xaa, 4], CODE].concat();
+    rom.resize(2048, 0);
+    let sum = rom.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    rom[2047] = sum.wrapping_neg();
+    rom
+}
+
 fn no_virtualisation(context: &Context) -> Result<Outcome> {
-    // Of what is needed Bochs can leave out virtualisation alone; the rest is tried on `Capabilities` without a machine.
-    let machines: &[(&'static str, &str)] = match context.emulator {
-        Emulator::Qemu => &[("svm", "neither AMD-V nor VT-x"), ("npt", "AMD-V without nested paging")],
-        Emulator::Bochs => &[("vmx", "neither AMD-V nor VT-x")],
+    // What no machine can leave out is tried on `Capabilities` alone.
+    let machines: &[(Lack, &str)] = match context.emulator {
+        Emulator::Qemu => &[
+            (Lack::Feature("svm"), "neither AMD-V nor VT-x"),
+            (Lack::Feature("npt"), "AMD-V without nested paging"),
+        ],
+        Emulator::Bochs => &[
+            (Lack::Feature("vmx"), "neither AMD-V nor VT-x"),
+            (Lack::Model("core2_penryn_t9600"), "no EPT"),
+            (Lack::Model("corei5_lynnfield_750"), "no unrestricted guest"),
+            (Lack::Permission, "VT-x is disabled by firmware"),
+        ],
     };
     for &(feature, missing) in machines {
-        let mut host = context.boot(&context.product()?.into(), |config| config.lacks.push(feature))?;
+        let rom = context.environment.logs.join("no-vmx.rom");
+        fs::write(&rom, locking_rom())?;
+        let mut host = context.boot(&context.product()?.into(), |config| match feature {
+            Lack::Feature(name) => config.lacks.push(name),
+            Lack::Model(name) => config.processor = Some(name),
+            Lack::Permission => config.option_rom = Some(rom),
+        })?;
         ensure!(
             host.boot_text
                 .lines()
                 .any(|line| line.contains(missing) && line.contains("virtual machines cannot run")),
-            "without {feature} the kernel says:\n{}",
+            "with {feature:?} the kernel says:\n{}",
             host.boot_text
         );
         let cpu = host.neat_command("cpu")?;
-        ensure!(cpu.contains("No virtual machine can run"), "without {feature} `cpu` says:\n{cpu}");
+        ensure!(cpu.contains("No virtual machine can run"), "with {feature:?} `cpu` says:\n{cpu}");
         host.command("vm start debian")?;
         // Its monitor is started, and ends when it finds that it gets no processor.
         host.poll_command("vm list", |text| {

@@ -95,6 +95,8 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
     } else {
         format!(", exclude_features=\"{}\"", config.lacks.join(","))
     };
+    let processor = config.processor.map(str::to_owned);
+    let processor = processor.unwrap_or_else(|| std::env::var("TESSERA_BOCHS_CPU").unwrap_or_else(|_| PROCESSOR.into()));
     let date = if config.icount { "946681200" } else { "utc" };
     let mut text = format!(
         "romimage: file={BIOS}, options=fastboot\n\
@@ -114,11 +116,15 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
          info: action=report\n\
          debug: action=ignore\n",
         config.memory,
-        std::env::var("TESSERA_BOCHS_CPU").unwrap_or_else(|_| PROCESSOR.into()),
+        processor,
         config.cpus,
         u8::from(config.restarts),
         logs.join(emulator_log(config)).display(),
     );
+    if let Some(rom) = &config.option_rom {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "optromimage1: file=\"{}\", address=0xd0000", rom.display());
+    }
     for (number, port) in (1..).zip(serial) {
         // Writing to a String does not fail.
         let _ = writeln!(text, "com{number}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}");

@@ -58,6 +58,8 @@ pub struct Lapic {
     pub(crate) page: &'static ApicPage,
     /// What the guest's devices that signal this processor directly request, by bit of its thread's notification.
     routes: Routes,
+    /// An interrupt was ended here since the last look.
+    ended: bool,
     pub(super) logical: u8,
     pub(super) flat: bool,
     pub(super) spurious: u32,
@@ -89,6 +91,7 @@ impl Lapic {
             tpr: 0,
             page,
             routes: [0; 64],
+            ended: false,
             logical: 0,
             flat: true,
             spurious: 0xff,
@@ -287,7 +290,13 @@ impl Lapic {
             return Effect::None;
         };
         self.page.in_service.remove(vector);
+        self.ended = true;
         self.ended(vector)
+    }
+
+    /// Whether an interrupt was ended by [`Self::end`] since the last call.
+    pub const fn take_ended(&mut self) -> bool {
+        core::mem::replace(&mut self.ended, false)
     }
 
     /// A vector left the ISR.

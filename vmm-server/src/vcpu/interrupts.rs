@@ -247,7 +247,8 @@ impl<H: Host> Vcpu<'_, H> {
             }
             Effect::Ipi(command) => self.send(command),
         }
-        self.attention |= self.lapic.has_requests();
+        // What has ended holds nothing back any more, which a processor that delivers by itself is told at the next entry.
+        self.attention |= self.lapic.has_requests() | self.lapic.take_ended();
     }
 
     /// Sends an interrupt command (SDM volume 3, 11.6.1).

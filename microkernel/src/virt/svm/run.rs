@@ -9,7 +9,7 @@ use super::state as registers;
 use super::vmcb::{Vmcb, clean, code, intercept, tlb, virtual_interrupt};
 use crate::virt::convert::check_event;
 use crate::virt::host::{Cpu, Host, pending, write_debug_registers};
-use crate::virt::{CpuState, Exit, Nested, VcpuArea, apic, ends_interrupt, fpu, get, page, put, put_pair, world_switch};
+use crate::virt::{CpuState, Exit, Nested, VcpuArea, apic, ends_interrupt, fpu, get, page, put, put_pair, take_event, world_switch};
 use core::mem::offset_of;
 use tessera_abi::vcpu::{Dirty, EVENT_NMI, EVENT_SOFTWARE, EVENT_VALID, ExitReason, VcpuState, WINDOW_DELIVER, WINDOW_EXIT, gpr};
 
@@ -352,11 +352,10 @@ unsafe fn prepare(vmcb: &mut Vmcb, host: &mut Host, this: &mut Cpu, state: *mut 
 /// # Safety
 /// As [`run`].
 unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState) -> Result<(), Exit> {
-    let event = get!(state, inject);
+    let (event, error) = take_event(state);
     vmcb.control.inject = 0;
     if event & EVENT_VALID != 0 {
-        put!(state, 0, inject);
-        match check_event(event, get!(state, inject_error)) {
+        match check_event(event, error) {
             Ok(inject) => vmcb.control.inject = inject,
             // SAFETY: the caller's promise.
             Err(invalid) => return Err(unsafe { entry_failed(vmcb, host, state, invalid) }),
@@ -374,8 +373,6 @@ unsafe fn prepare_events(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState
             }
             _ => {}
         }
-    } else if event != 0 {
-        put!(state, 0, inject);
     }
 
     host.nmi_window = get!(state, request_nmi_window) != 0;

@@ -109,9 +109,7 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
         reason::HLT => ExitReason::Halt,
         reason::VMCALL => ExitReason::Hypercall,
         // Pending still, and taken when the caller opens its window; or the deadline, which the caller looks at; or what is held, at which the next entry does.
-        reason::INIT..=reason::OTHER_SMI | reason::TIMER | reason::BELOW_THRESHOLD => {
-            return Exit::HostInterrupt;
-        }
+        reason::INIT..=reason::OTHER_SMI | reason::TIMER | reason::BELOW_THRESHOLD => return Exit::HostInterrupt,
         reason::INTERRUPT_WINDOW => {
             set_window(area, false, INTERRUPT_WINDOW, pending::WINDOW);
             if area.host.pending & pending::HELD != 0 && get!(state, request_window) & WINDOW_EXIT == 0 {

@@ -54,8 +54,6 @@ pub struct Own {
     host_rsp: u64,
     host_cr0: u64,
     host_cr3: u64,
-    /// Flags and root of the nested page tables.
-    ept_pointer: u64,
     /// Primary controls as they stand in the VMCS.
     primary: u64,
     /// Task priority below which the guest exits, as it stands in the VMCS.
@@ -66,7 +64,7 @@ pub struct Own {
     timer_shift: u64,
     /// Operand of LGDT: exits leave the limit at 64 KiB (SDM volume 3, 28.5.2).
     gdt: [u16; 8],
-    reserved: [u64; 464],
+    reserved: [u64; 465],
 }
 
 #[cfg(target_os = "none")]

@@ -10,7 +10,9 @@ use super::vmcs::{self, field, host_cr0, host_cr3, read, read_to, reason, write,
 use super::{Own, convert};
 use crate::virt::convert::check_event;
 use crate::virt::host::{Cpu, pending, write_debug_registers};
-use crate::virt::{CpuState, Exit, Nested, VcpuArea, apic, ends_interrupt, fpu, get, page, put, put_pair, register_offset, world_switch};
+use crate::virt::{
+    CpuState, Exit, Nested, VcpuArea, apic, ends_interrupt, fpu, get, page, put, put_pair, register_offset, take_event, world_switch,
+};
 use core::arch::asm;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
@@ -252,11 +254,10 @@ unsafe fn prepare(area: *mut VcpuArea, this: &mut Cpu, nested: Nested) -> Result
 /// As [`run`].
 unsafe fn prepare_events(area: &mut VcpuArea, blocked: &mut u64) -> Result<(), Exit> {
     let state = page(area);
-    let event = get!(state, inject);
+    let (event, error) = take_event(state);
     write(field::ENTRY_EVENT, 0);
     if event & EVENT_VALID != 0 {
-        put!(state, 0, inject);
-        match check_event(event, get!(state, inject_error)) {
+        match check_event(event, error) {
             Ok(inject) => {
                 let protected = read(field::GUEST_CR0) & 1 != 0;
                 // In real mode no exception has an error code (SDM volume 3, 27.2.1.3).
@@ -275,8 +276,6 @@ unsafe fn prepare_events(area: &mut VcpuArea, blocked: &mut u64) -> Result<(), E
             // An interrupt is injected when it can be taken.
             _ => *blocked &= BY_NMI,
         }
-    } else if event != 0 {
-        put!(state, 0, inject);
     }
     let wanted = get!(state, request_window);
     let (mut window, mut threshold) = (wanted & WINDOW_EXIT != 0, 0);
