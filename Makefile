@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-browser test-storage-long test-net-long test-installer system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-browser test-storage-long test-bochs-long test-net-long test-installer system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -238,6 +238,11 @@ system-tests: image ## Boot the system in emulated machines and speak to it (ONL
 	$(call say,Running the whole-system tests)
 	@$(HOST_CARGO) build --release -p tessera-tests -p tessera-cli
 	@$(HOST_BIN)/system-tests $(ONLY)
+
+test-bochs-long: image ## Those guests on Bochs that take minutes there
+	$(call say,Running the long tests on Bochs)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@TESSERA_BOCHS_ALL=1 TESSERA_WATCHDOG_FACTOR=3 $(HOST_BIN)/system-tests --machine bochs guest/memory guest-disk guest-net datastore/made lifecycle firmware
 
 test-installer: image ## Debian's installer from its ISO in Chromium, by SeaBIOS and by OVMF, up to its first questions; the pictures are in build/test-logs
 	@tests/guests/installer.sh $(GUESTS)

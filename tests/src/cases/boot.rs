@@ -4,7 +4,7 @@ use super::Case;
 use crate::{
     Context, Outcome, Result, ensure,
     image::Spec,
-    machine::{Emulator, Firmware},
+    machine::{Emulator, Firmware, bochs},
 };
 use std::fs;
 
@@ -100,27 +100,25 @@ fn to_prompt(context: &Context, firmware: Firmware, cpus: u32, iso: bool) -> Res
 enum Lack {
     /// Its processors lack this.
     Feature(&'static str),
-    /// Its processors are of this model.
-    Model(&'static str),
     /// The firmware locked VT-x.
     Permission,
 }
 
-/// An option ROM that locks IA32_FEATURE_CONTROL with VMX off, as firmware does whose set-up says so.
-fn locking_rom() -> Vec<u8> {
-    // mov ecx, 0x3a; mov eax, 1; xor edx, edx; wrmsr; retf
-    const CODE: &[u8] = &[
-        0x66, 0xb9, 0x3a, 0, 0, 0, 0x66, 0xb8, 1, 0, 0, 0, 0x66, 0x31, 0xd2, 0x0f, 0x30, 0xcb,
-    ];
-    let mut rom = [&[0x55, 0xaa, 4], CODE].concat();
-    rom.resize(2048, 0);
-    let sum = rom.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
-    rom[2047] = sum.wrapping_neg();
-    rom
+/// Bochs' BIOS as one whose set-up says that there is to be no VT-x: on each processor it locks IA32_FEATURE_CONTROL without bit 2, VMX outside of SMX.
+fn locking_bios() -> Result<Vec<u8>> {
+    // or eax, 5; wrmsr
+    const ALLOWS: &[u8] = &[0x83, 0xc8, 0x05, 0x0f, 0x30];
+    let mut bios = fs::read(bochs::BIOS)?;
+    let places: Vec<usize> = (0..bios.len()).filter(|&at| bios[at..].starts_with(ALLOWS)).collect();
+    ensure!(places.len() == 2, "{} allows VMX in {} places", bochs::BIOS, places.len());
+    for at in places {
+        bios[at + 2] = 1;
+    }
+    Ok(bios)
 }
 
 fn no_virtualisation(context: &Context) -> Result<Outcome> {
-    // What no machine can leave out is tried on `Capabilities` alone.
+    // What no machine can leave out is tried on `Capabilities` alone: Bochs' models without EPT or unrestricted guests are older than FSGSBASE, which the kernel needs.
     let machines: &[(Lack, &str)] = match context.emulator {
         Emulator::Qemu => &[
             (Lack::Feature("svm"), "neither AMD-V nor VT-x"),
@@ -128,18 +126,17 @@ fn no_virtualisation(context: &Context) -> Result<Outcome> {
         ],
         Emulator::Bochs => &[
             (Lack::Feature("vmx"), "neither AMD-V nor VT-x"),
-            (Lack::Model("core2_penryn_t9600"), "no EPT"),
-            (Lack::Model("corei5_lynnfield_750"), "no unrestricted guest"),
             (Lack::Permission, "VT-x is disabled by firmware"),
         ],
     };
     for &(feature, missing) in machines {
-        let rom = context.environment.logs.join("no-vmx.rom");
-        fs::write(&rom, locking_rom())?;
+        let bios = context.environment.logs.join("no-vmx.bios");
+        if matches!(feature, Lack::Permission) {
+            fs::write(&bios, locking_bios()?)?;
+        }
         let mut host = context.boot(&context.product()?.into(), |config| match feature {
             Lack::Feature(name) => config.lacks.push(name),
-            Lack::Model(name) => config.processor = Some(name),
-            Lack::Permission => config.option_rom = Some(rom),
+            Lack::Permission => config.bios = Some(bios),
         })?;
         ensure!(
             host.boot_text

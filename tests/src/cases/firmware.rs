@@ -41,14 +41,14 @@ pub const CASES: &[Case] = &[
         name: "firmware/media",
         about: "a CD is put into the drive of a running machine, which boots from it after its next reset, and taken out again",
         minutes: 3,
-        bochs: None,
+        bochs: Some(5),
         run: media,
     },
     Case {
         name: "firmware/uefi-cdrom",
         about: "OVMF comes up in a guest and boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, which reaches user land",
         minutes: 6,
-        bochs: None,
+        bochs: Some(15),
         run: |context| from_cdrom(context, "uefi", "BdsDxe: "),
     },
 ];

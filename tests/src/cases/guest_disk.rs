@@ -37,7 +37,7 @@ pub const CASES: &[Case] = &[
         name: "guest-disk/hostile-queues",
         about: "a guest that breaks every rule of its queues harms neither host nor neighbour, and its disk works after each reset",
         minutes: 4,
-        bochs: None,
+        bochs: Some(5),
         run: hostile_queues,
     },
 ];

@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
         name: "guest-disk/partition",
         about: "a guest gets a partition of a disk, reaches all of it and nothing beside it",
         minutes: 2,
-        bochs: None,
+        bochs: Some(4),
         run: partition,
     },
     Case {

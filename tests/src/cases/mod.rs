@@ -57,7 +57,9 @@ impl Case {
     pub fn minutes(&self, emulator: Emulator) -> Option<u32> {
         match emulator {
             Emulator::Qemu => Some(self.minutes),
-            Emulator::Bochs => self.bochs,
+            Emulator::Bochs => self
+                .bochs
+                .filter(|_| !LONG_ON_BOCHS.contains(&self.name) || std::env::var_os("TESSERA_BOCHS_ALL").is_some()),
         }
     }
 
@@ -91,6 +93,25 @@ impl Case {
         Duration::from_secs(u64::from(self.minutes(emulator).unwrap_or(self.minutes)) * 300)
     }
 }
+
+/// What is left out on Bochs, because it takes minutes there, unless `TESSERA_BOCHS_ALL` is set (`make test-bochs-long`).
+const LONG_ON_BOCHS: [&str; 15] = [
+    "guest/memory-1-gib",
+    "guest/memory-2-gib",
+    "guest-disk/memory-comes-back",
+    "guest-disk/kill-storage-under-load",
+    "guest-disk/hostile-queues",
+    "guest-disk/partition",
+    "guest-disk/4-queues",
+    "guest-net/two-guests",
+    "guest-net/kill-net",
+    "guest-net/no-group",
+    "guest-net/memory-comes-back",
+    "datastore/made-at-run-time",
+    "lifecycle/start-stop-1000",
+    "firmware/media",
+    "firmware/uefi-cdrom",
+];
 
 /// All tests.
 #[must_use]

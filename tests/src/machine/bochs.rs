@@ -10,7 +10,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
+/// The BIOS of its own.
+pub const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 const VGA_BIOS: &str = "/usr/share/vgabios/vgabios.bin";
 
 /// Instructions that Bochs takes for a second. The TSC, the timers and the baud rate go by it, so it sets how much a guest gets done between two ticks of its clock; how
@@ -95,11 +96,10 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
     } else {
         format!(", exclude_features=\"{}\"", config.lacks.join(","))
     };
-    let processor = config.processor.map(str::to_owned);
-    let processor = processor.unwrap_or_else(|| std::env::var("TESSERA_BOCHS_CPU").unwrap_or_else(|_| PROCESSOR.into()));
     let date = if config.icount { "946681200" } else { "utc" };
+    let bios = config.bios.as_deref().unwrap_or_else(|| Path::new(BIOS)).display();
     let mut text = format!(
-        "romimage: file={BIOS}, options=fastboot\n\
+        "romimage: file={bios}, options=fastboot\n\
          vgaromimage: file={VGA_BIOS}\n\
          display_library: {display}\n\
          megs: {}\n\
@@ -116,15 +116,11 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
          info: action=report\n\
          debug: action=ignore\n",
         config.memory,
-        processor,
+        std::env::var("TESSERA_BOCHS_CPU").unwrap_or_else(|_| PROCESSOR.into()),
         config.cpus,
         u8::from(config.restarts),
         logs.join(emulator_log(config)).display(),
     );
-    if let Some(rom) = &config.option_rom {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "optromimage1: file=\"{}\", address=0xd0000", rom.display());
-    }
     for (number, port) in (1..).zip(serial) {
         // Writing to a String does not fail.
         let _ = writeln!(text, "com{number}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}");

@@ -105,10 +105,8 @@ pub struct Config {
     pub nics: Vec<Nic>,
     /// Features that its processors lack, by the emulator's names.
     pub lacks: Vec<&'static str>,
-    /// Model of its processors, by Bochs' name; Bochs alone.
-    pub processor: Option<&'static str>,
-    /// An option ROM, which the BIOS runs before it boots; Bochs alone.
-    pub option_rom: Option<PathBuf>,
+    /// Another BIOS than the emulator's; Bochs alone.
+    pub bios: Option<PathBuf>,
     /// QEMU's monitor can be used.
     pub monitor: bool,
     /// More arguments for QEMU.
@@ -134,8 +132,7 @@ impl Config {
             disks: Vec::new(),
             nics: Vec::new(),
             lacks: Vec::new(),
-            processor: None,
-            option_rom: None,
+            bios: None,
             monitor: false,
             extra: Vec::new(),
         }
