@@ -1,6 +1,6 @@
 //! What a driver offers: a controller with its disks.
 
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 use tessera_block::{Geometry, IoError};
 pub use tessera_device::Segment;
 use tessera_proto::storage::{DiskHealth, DiskState};
@@ -97,6 +97,11 @@ pub trait Controller {
 
     /// Disk number `unit`, from 0 on; `None` past the last. Disks do not change their numbers; one that was taken away stays, as [`DiskState::Gone`].
     fn unit(&self, unit: u32) -> Option<Unit>;
+
+    /// What happened to a disk since this was last asked, beside changes of its state: warnings of the device and errors that it noted itself.
+    fn events(&mut self, _unit: u32) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Whether a request can be one command: its length, and how its memory lies.
     fn fits(&self, unit: u32, request: &Request<'_>) -> bool;

@@ -1,5 +1,7 @@
 //! Disks as the rest of the server sees them: requests by number for guests, a [`BlockDevice`] for everything else.
 
+pub mod events;
+
 use crate::controller::{Controller, Operation, Refused, Request, Segment, Unit};
 use crate::split::{Piece, split};
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
@@ -8,10 +10,10 @@ use core::{
     future::poll_fn,
     task::{Poll, Waker},
 };
+use events::Events;
 use tessera_block::{BlockDevice, Geometry, IoError};
 use tessera_device::dma::DmaBuffer;
-use tessera_proto::storage::{DiskInfo, DiskState, DiskStatistics};
-use tessera_rt::log;
+use tessera_proto::storage::{DiskEvent, DiskInfo, DiskState, DiskStatistics};
 
 /// Who is told that a request has completed.
 pub trait Sink {
@@ -51,6 +53,7 @@ pub struct Host {
     free: RefCell<Vec<u32>>,
     waiting: RefCell<VecDeque<Waiting>>,
     accounts: RefCell<Vec<Account>>,
+    events: RefCell<Events>,
     /// Completions of one poll; kept for its memory.
     finished: RefCell<Vec<(u32, Result<(), IoError>)>>,
     now: Cell<u64>,
@@ -67,6 +70,7 @@ impl Host {
             free: RefCell::default(),
             waiting: RefCell::default(),
             accounts: RefCell::default(),
+            events: RefCell::default(),
             finished: RefCell::default(),
             now: Cell::new(0),
         })
@@ -104,6 +108,20 @@ impl Host {
             .borrow_mut()
             .watch(now, &mut |tag, result| finished.push((tag, result)));
         self.tell(finished);
+        self.note_events(now);
+    }
+
+    /// Notes what the controller has to tell, and what its disks are doing.
+    fn note_events(&self, now: u64) {
+        let mut controller = self.controller.borrow_mut();
+        let mut events = self.events.borrow_mut();
+        for unit in 0.. {
+            let Some(known) = controller.unit(unit) else { break };
+            for text in controller.events(unit) {
+                events.add(unit, &known.name, now, &text);
+            }
+            events.state(unit, &known.name, now, known.state);
+        }
     }
 
     /// Whether it has to be polled because no interrupt will come.
@@ -160,7 +178,7 @@ impl Host {
             let text = alloc::format!("{:?} failed: {error}", pending.operation);
             // One line for each new trouble: a disk that is gone fails everything.
             if account.last_error != text {
-                log::warn!("disk {name}: {text}");
+                self.events.borrow_mut().add(pending.unit, &name, self.now.get(), &text);
             }
             account.last_error = text;
         }
@@ -414,6 +432,12 @@ impl Disk {
             },
             last_error: account.map(|account| account.last_error.clone()).unwrap_or_default(),
         }
+    }
+
+    /// What happened to it lately, oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<DiskEvent> {
+        self.host.events.borrow().of(self.unit)
     }
 
     /// One request of one's own, waited for.

@@ -12,7 +12,7 @@ use tessera_proto::{
     datastore::{ChangedRanges, DatastoreInfo, EntryInfo, NewDisk},
     iommu::{DomainInfo, FaultInfo, IommuInfo},
     network::{Exercise, NicInfo},
-    storage::{DiskInfo, PartitionInfo},
+    storage::{DiskEvent, DiskInfo, PartitionInfo},
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
     vm_control::{Registers, VcpuExits, VmInfo, VmMemory},
@@ -180,6 +180,8 @@ pub trait Host: Networks {
     fn disks(&mut self) -> Answer<Vec<DiskInfo>>;
     /// Partitions of a disk.
     fn partitions(&mut self, disk: &str) -> Answer<Vec<PartitionInfo>>;
+    /// What happened to a disk lately.
+    fn disk_events(&mut self, disk: &str) -> Answer<Vec<DiskEvent>>;
     /// Bytes of a disk, `length` from byte `offset` of a sector on.
     fn disk_read(&mut self, disk: &str, sector: u64, offset: u32, length: u32) -> Answer<Vec<u8>>;
     /// Fills sectors with a pattern and reads them back.

@@ -13,7 +13,7 @@ use tessera_proto::{
     datastore::{self, ChangedRanges, DatastoreInfo, EntryInfo},
     iommu::{self, DomainInfo, FaultInfo, IommuInfo},
     network::{self, Exercise, NicInfo},
-    storage::{self, DiskInfo, PartitionInfo},
+    storage::{self, DiskEvent, DiskInfo, PartitionInfo},
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
     vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo, VmMemory},
@@ -298,6 +298,11 @@ impl Host for System {
     fn partitions(&mut self, disk: &str) -> Answer<Vec<PartitionInfo>> {
         let mut storage = self.storage()?;
         collect(LIST, |first| storage.partitions(disk, first))
+    }
+
+    fn disk_events(&mut self, disk: &str) -> Answer<Vec<DiskEvent>> {
+        let mut storage = self.storage()?;
+        collect(LIST, |first| storage.events(disk, first))
     }
 
     fn disk_read(&mut self, disk: &str, sector: u64, offset: u32, length: u32) -> Answer<Vec<u8>> {

@@ -13,7 +13,7 @@ use tessera_proto::{
     datastore::{self, ChangedRanges, FileData},
     guest_disk::{self, GuestDiskEvent, StateInfo},
     interface_of,
-    storage::{self, DiskData, DiskInfo, GuestDiskStatistics, MAX_DATA, PartitionInfo},
+    storage::{self, DiskData, DiskEvent, DiskInfo, GuestDiskStatistics, MAX_DATA, PartitionInfo},
 };
 use tessera_rt::{Reply, Untyped, abi::syscall::MessageInfo, message::Message, start::start_info};
 use tessera_storage::{disk::Disk, pattern, stores::Stores};
@@ -203,6 +203,11 @@ impl storage::Server for &Answers {
             return Err(FailureKind::BadRequest.into());
         }
         self.later(call, exercise(disk, sector, count, seed))
+    }
+
+    fn events(&mut self, _call: &mut Call, disk: &str, first: u32) -> Result<Page<DiskEvent>, Failure> {
+        let all = self.disk(disk)?.events();
+        Ok(Page::fill((0..).zip(all).skip(first as usize)))
     }
 
     fn guest_disks(&mut self, _call: &mut Call, first: u32) -> Result<Page<GuestDiskStatistics>, Failure> {

@@ -95,6 +95,15 @@ pub struct DiskInfo {
     pub last_error: String,
 }
 
+/// Something that happened to a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskEvent {
+    /// When, in milliseconds since the machine started.
+    pub at: u64,
+    /// What, as a sentence that goes on from the disk's name.
+    pub text: String,
+}
+
 /// A partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionInfo {
@@ -152,4 +161,6 @@ interface! {
     3 once fn exercise(disk: &'a str, sector: u64, count: u32, seed: u64) -> ();
     /// What virtual machines did with their disks, from the `first`th on.
     4 idempotent fn guest_disks(first: u32) -> Page<GuestDiskStatistics>;
+    /// What happened to a disk lately, oldest first, from the `first`th on: changes of its state, warnings of the device, requests that failed in a new way. The last 64 of each controller are known.
+    5 idempotent fn events(disk: &'a str, first: u32) -> Page<DiskEvent>;
 }

@@ -13,7 +13,7 @@ use tessera_proto::{
     init::Level,
     iommu::{AccessKind, DomainInfo, FaultInfo, IommuInfo, IommuKind},
     network::{Exercise, Link, NicInfo, NicOffloads, NicState, NicStatistics},
-    storage::{DiskHealth, DiskInfo, DiskState, DiskStatistics, PartitionInfo},
+    storage::{DiskEvent, DiskHealth, DiskInfo, DiskState, DiskStatistics, PartitionInfo},
     supervisor::{
         CapabilityInfo, EndpointInfo, LogChunk, LogLine, MemoryInfo, PciFunction, PciInterrupts, PciRange, ServerInfo, ServerState,
         SystemInfo, ThreadInfo, ThreadState, WriteExecute,
@@ -366,6 +366,11 @@ impl Host for FakeHost {
             name: disk.repeat(20),
         };
         self.answer(vec![one])
+    }
+
+    fn disk_events(&mut self, disk: &str) -> Answer<Vec<DiskEvent>> {
+        let event = |at, text: &str| DiskEvent { at, text: text.into() };
+        self.answer(vec![event(1_234, "it was taken away"), event(u64::MAX, &disk.repeat(40))])
     }
 
     fn disk_read(&mut self, _disk: &str, sector: u64, offset: u32, length: u32) -> Answer<Vec<u8>> {

@@ -14,6 +14,8 @@ pub mod admin {
     pub const IDENTIFY: u8 = 0x06;
     /// Set features.
     pub const SET_FEATURES: u8 = 0x09;
+    /// Request for an event.
+    pub const ASYNC_EVENT: u8 = 0x0c;
 }
 
 /// I/O commands.

@@ -33,6 +33,8 @@ pub struct ControllerInfo {
     pub write_cache: bool,
     /// Takes scatter-gather lists of any alignment.
     pub lists: bool,
+    /// Entries of its error log, less one.
+    pub errors: u8,
 }
 
 impl ControllerInfo {
@@ -53,6 +55,7 @@ impl ControllerInfo {
             write_zeroes: oncs & 8 != 0,
             write_cache: number(bytes, 525, 1) & 1 != 0,
             lists: number(bytes, 536, 4) & 3 == 1,
+            errors: number(bytes, 262, 1) as u8,
         }
     }
 }
@@ -124,4 +127,60 @@ pub fn health(bytes: &[u8]) -> DiskHealth {
         // Bits 0, 2 and 3: spare blocks used up, unreliable, read-only.
         failing: Some(number(bytes, 0, 1) & 0x0d != 0),
     }
+}
+
+/// Warnings of the log page with the condition, by bit, in words.
+pub const WARNINGS: [(u8, &str); 5] = [
+    (1, "its spare space is used up: replace it soon"),
+    (2, "its temperature is outside of its limits: look at its cooling"),
+    (4, "it is not reliable any more: copy what is on it and replace it"),
+    (8, "it takes no writes any more: copy what is on it and replace it"),
+    (
+        16,
+        "the backup of its volatile memory has failed: a power cut may lose what was flushed",
+    ),
+];
+
+/// The warnings of the log page with the condition.
+#[must_use]
+pub fn warnings(bytes: &[u8]) -> u8 {
+    number(bytes, 0, 1) as u8
+}
+
+/// How many errors were logged in the controller's life.
+#[must_use]
+pub fn error_count(bytes: &[u8]) -> u64 {
+    number(bytes, 176, 8)
+}
+
+/// Bytes of an entry of the error log.
+pub const ERROR_LENGTH: usize = 64;
+
+/// An entry of the error log (5.16.1.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedError {
+    /// Which one in the controller's life, from 1 on.
+    pub number: u64,
+    /// Submission queue.
+    pub queue: u16,
+    /// Status as a completion has it.
+    pub status: u16,
+    /// First sector, where there is one.
+    pub sector: u64,
+    /// Namespace.
+    pub namespace: u32,
+}
+
+/// Reads the error log; entries that are not in use are left out.
+#[must_use]
+pub fn errors(bytes: &[u8]) -> Vec<LoggedError> {
+    let all = bytes.as_chunks::<ERROR_LENGTH>().0.iter().map(|entry| LoggedError {
+        number: number(entry, 0, 8),
+        queue: number(entry, 8, 2) as u16,
+        // Bit 0 is the phase.
+        status: number(entry, 12, 2) as u16 >> 1,
+        sector: number(entry, 16, 8),
+        namespace: number(entry, 24, 4) as u32,
+    });
+    all.filter(|error| error.number != 0).collect()
 }

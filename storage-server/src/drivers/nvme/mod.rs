@@ -14,6 +14,7 @@
 //! Nothing waits but the start. Each I/O queue has an interrupt of its own where there are enough.
 
 mod command;
+mod events;
 mod identify;
 mod queue;
 mod steps;
@@ -23,8 +24,9 @@ mod tests;
 use crate::controller::{COMMAND_MS, Controller, Done, Operation, Refused, Request, Unit};
 use crate::drivers::Device;
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
-use command::{ALL_NAMESPACES, Command, Pointer, Status, admin, io};
-use identify::{ControllerInfo, HEALTH_LENGTH, NamespaceInfo};
+use command::{Command, Status, io};
+use events::Logs;
+use identify::{ControllerInfo, NamespaceInfo};
 use queue::{Broken, InFlight, MAX_PIECES, Queue, is_paged};
 use steps::Phase;
 use tessera_block::{Geometry, IoError};
@@ -54,9 +56,8 @@ mod register {
     pub const ADMIN_COMPLETIONS: u64 = 0x30;
 }
 
-/// Tags of the driver's own commands on the admin queue.
+/// Tag of the commands of the preparation on the admin queue.
 const STEP: u32 = 0;
-const HEALTH: u32 = 1;
 
 /// A namespace.
 #[derive(Clone, Debug)]
@@ -86,7 +87,7 @@ struct Nvme {
     info: ControllerInfo,
     namespaces: Vec<Namespace>,
     health: DiskHealth,
-    health_asked: Option<u64>,
+    logs: Logs,
     /// Since a command has completed.
     resets: u32,
     /// Since the start.
@@ -132,7 +133,7 @@ pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String
         info: ControllerInfo::default(),
         namespaces: Vec::new(),
         health: DiskHealth::default(),
-        health_asked: None,
+        logs: Logs::default(),
         resets: 0,
         all_resets: 0,
         draining: None,
@@ -165,28 +166,6 @@ impl Nvme {
         matches!(self.registers.read32(register::VERSION), 0 | u32::MAX)
     }
 
-    fn ask_health(&mut self, now: u64) {
-        let command = Command {
-            opcode: admin::LOG_PAGE,
-            namespace: ALL_NAMESPACES,
-            pointer: Pointer {
-                list: false,
-                words: [self.scratch.physical(), 0],
-            },
-            // Log page 2; number of double words less one from bit 16 on.
-            arguments: [2 | (HEALTH_LENGTH as u32 / 4 - 1) << 16, 0, 0, 0, 0, 0],
-        };
-        let whose = InFlight {
-            tag: HEALTH,
-            sector: 0,
-            since: now,
-        };
-        // Full: it is asked again later.
-        if self.admin.submit(&*self.registers, command, &[], None, whose).is_ok() {
-            self.health_asked = Some(now);
-        }
-    }
-
     /// Takes completions of admin commands.
     fn collect_admin(&mut self, now: u64) -> Result<Result<(), String>, Broken> {
         let mut finished: Vec<(u32, Status, u32)> = Vec::new();
@@ -195,17 +174,12 @@ impl Nvme {
         })?;
         for (tag, status, result) in finished {
             match tag {
-                HEALTH if status.is_ok() => {
-                    let mut bytes = [0; HEALTH_LENGTH];
-                    self.scratch.copy_out(0, &mut bytes);
-                    self.health = identify::health(&bytes);
-                }
                 STEP => {
                     if let Err(reason) = self.step_completed(status, result, now) {
                         return Ok(Err(reason));
                     }
                 }
-                _ => {}
+                other => self.log_completed(other, status, result),
             }
         }
         Ok(Ok(()))
@@ -333,6 +307,11 @@ impl Controller for Nvme {
         })
     }
 
+    fn events(&mut self, unit: u32) -> Vec<String> {
+        // They are the controller's, so the first namespace tells them.
+        if unit == 0 { self.logs.told.take() } else { Vec::new() }
+    }
+
     fn fits(&self, _unit: u32, request: &Request<'_>) -> bool {
         match request.operation {
             Operation::Read | Operation::Write => {
@@ -403,8 +382,8 @@ impl Controller for Nvme {
                     self.give_up("a command takes too long", now, done);
                 } else if self.collect_admin(now).is_err() {
                     self.give_up("the controller completes what it was not given", now, done);
-                } else if self.health_asked.is_none_or(|asked| now.saturating_sub(asked) >= HEALTH_MS) {
-                    self.ask_health(now);
+                } else {
+                    self.tend_logs(now);
                 }
             }
             _ => self.go_on(now, done),

@@ -47,7 +47,7 @@ impl Nvme {
     pub(super) fn disable(&mut self, now: u64) {
         self.registers.write32(register::CONFIGURATION, 0);
         self.phase = Phase::Disabling(now.saturating_add(self.patience));
-        self.health_asked = None;
+        self.logs.reset();
     }
 
     /// Goes on with the way to readiness as far as it goes now.

@@ -1,7 +1,7 @@
 //! The driver against a controller made of code.
 
 use super::start;
-use crate::controller::{Operation, Request};
+use crate::controller::{Controller, Operation, Request};
 use crate::drivers::testing::{Machine, Medium, Noisy, SECTORS, device, keeps_what_is_written, run, survives};
 use core::cell::{Cell, RefCell};
 use proptest::prelude::*;
@@ -25,6 +25,11 @@ struct Pair {
 struct State {
     registers: BTreeMap<u64, u32>,
     pairs: BTreeMap<u16, Pair>,
+    /// The command that waits for an event.
+    waiting: Option<u64>,
+    /// Of its log pages: warnings, and numbers of errors.
+    warnings: u8,
+    errors: Vec<u64>,
 }
 
 /// The controller.
@@ -80,6 +85,7 @@ impl Model {
                         data[4..12].copy_from_slice(b"SERIAL  ");
                         data[24..30].copy_from_slice(b"MODEL ");
                         data[77] = 8;
+                        data[262] = 7;
                         data[520] = 0x0c;
                         data[525] = 1;
                         data[536] = 1;
@@ -88,7 +94,8 @@ impl Model {
                 }
                 self.machine.store(words[3], &data);
             }
-            0x09 => return (0, 1 | 1 << 16),
+            0x09 if arguments[0] & 0xff == 7 => return (0, 1 | 1 << 16),
+            0x09 => assert_eq!(arguments, [0x0b, 0x1f]),
             0x05 => state.pairs.entry(queue).or_default().completions = (words[3], size),
             0x01 => {
                 let pair = state.pairs.entry(queue).or_default();
@@ -96,8 +103,19 @@ impl Model {
                 (pair.head, pair.tail, pair.phase) = (0, 0, true);
             }
             0x02 => {
-                let mut data = [0u8; 512];
-                data[1..3].copy_from_slice(&313u16.to_le_bytes());
+                let mut data = vec![0u8; ((arguments[0] >> 16) as usize + 1) * 4];
+                if arguments[0] & 0xff == 1 {
+                    for (entry, number) in data.as_chunks_mut::<64>().0.iter_mut().zip(state.errors.iter().rev()) {
+                        entry[..8].copy_from_slice(&number.to_le_bytes());
+                        // An unrecovered read error, with the phase.
+                        entry[12..14].copy_from_slice(&(0x281u16 << 1 | 1).to_le_bytes());
+                        entry[16] = 77;
+                    }
+                } else {
+                    data[0] = state.warnings;
+                    data[1..3].copy_from_slice(&313u16.to_le_bytes());
+                    data[176..184].copy_from_slice(&state.errors.last().copied().unwrap_or(0).to_le_bytes());
+                }
                 self.machine.store(words[3], &data);
             }
             _ => return (1, 0),
@@ -140,22 +158,37 @@ impl Model {
             let words: [u64; 8] = core::array::from_fn(|index| self.machine.word(at + index as u64 * 8));
             pair.head = (pair.head + 1) % pair.submissions.1;
             state.pairs.insert(queue, pair);
+            if queue == 0 && words[0] as u8 == 0x0c {
+                assert_eq!(state.waiting.replace(words[0]), None);
+                continue;
+            }
             let (status, result) = if queue == 0 {
                 self.admin(&mut state, &words)
             } else {
                 (self.io(&words), 0)
             };
-            let Some(pair) = state.pairs.get_mut(&queue) else { return };
-            let place = pair.completions.0 + u64::from(pair.tail) * 16;
-            let last = words[0] >> 16 & 0xffff | u64::from(pair.phase) << 16 | u64::from(status) << 17;
-            self.machine.store(place, &u64::from(result).to_le_bytes());
-            self.machine.store(place + 8, &(u64::from(pair.head) | last << 32).to_le_bytes());
-            pair.tail += 1;
-            if pair.tail == pair.completions.1 {
-                pair.tail = 0;
-                pair.phase = !pair.phase;
-            }
+            self.complete(&mut state, queue, words[0], status, result);
         }
+    }
+
+    fn complete(&self, state: &mut State, queue: u16, command: u64, status: u16, result: u32) {
+        let Some(pair) = state.pairs.get_mut(&queue) else { return };
+        let place = pair.completions.0 + u64::from(pair.tail) * 16;
+        let last = command >> 16 & 0xffff | u64::from(pair.phase) << 16 | u64::from(status) << 17;
+        self.machine.store(place, &u64::from(result).to_le_bytes());
+        self.machine.store(place + 8, &(u64::from(pair.head) | last << 32).to_le_bytes());
+        pair.tail += 1;
+        if pair.tail == pair.completions.1 {
+            pair.tail = 0;
+            pair.phase = !pair.phase;
+        }
+    }
+
+    /// Something happened: what the driver asked to be told of.
+    fn tell(&self, result: u32) {
+        let mut state = self.state.borrow_mut();
+        let command = state.waiting.take().expect("the driver waits for events");
+        self.complete(&mut state, 0, command, 0, result);
     }
 }
 
@@ -193,6 +226,7 @@ impl Registers for Model {
         state.registers.insert(offset, value);
         if offset == 0x14 {
             state.pairs.clear();
+            state.waiting = None;
             if value & 1 != 0 {
                 let register = |at: u64| u64::from(state.registers.get(&at).copied().unwrap_or(0));
                 let size = (register(0x24) & 0xfff) as u16 + 1;
@@ -247,6 +281,63 @@ fn a_controller_tells_of_itself_and_obeys() {
         controller.watch(machine.time.get(), &mut |_, _| {});
     }
     assert_eq!(controller.unit(0).unwrap().health.temperature, Some(40));
+}
+
+#[test]
+fn a_controller_tells_of_warnings_and_errors() {
+    let (machine, _, model) = model();
+    // What was there before is history; a warning is not.
+    model.state.borrow_mut().errors = vec![1, 2, 3];
+    let mut controller = start(&device(&machine, vec![], 0, model.clone()), 0).unwrap();
+    let watch = |controller: &mut dyn Controller| {
+        for _ in 0..6 {
+            machine.pause(250);
+            controller.watch(machine.now(), &mut |_, _| {});
+        }
+        controller.events(0)
+    };
+    assert_eq!(watch(&mut *controller), Vec::<String>::new());
+    model.state.borrow_mut().warnings = 2 | 8;
+    // Temperature: type 1, what 1, log page 2.
+    model.tell(1 | 1 << 8 | 2 << 16);
+    let told = watch(&mut *controller);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].contains("warns: its temperature") && told[1].contains("no writes"),
+        "{told:?}"
+    );
+    assert_eq!(controller.unit(0).unwrap().health.failing, Some(true));
+    model.state.borrow_mut().warnings = 8;
+    model.tell(1 | 1 << 8 | 2 << 16);
+    let told = watch(&mut *controller);
+    assert!(
+        told.len() == 1 && told[0].contains("not warn any more: its temperature"),
+        "{told:?}"
+    );
+    // An error: type 0, one that stays, log page 1.
+    model.state.borrow_mut().errors.extend([4, 5]);
+    model.tell(3 << 8 | 1 << 16);
+    let told = watch(&mut *controller);
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].contains("internal error that stays"), "{told:?}");
+    assert!(
+        told[1].starts_with("error 4 in the controller's log") && told[1].contains("sector 77"),
+        "{told:?}"
+    );
+    assert!(told[2].starts_with("error 5"), "{told:?}");
+    assert_eq!(watch(&mut *controller), Vec::<String>::new());
+    // Without being told, at the next look at its condition.
+    model.state.borrow_mut().errors.push(6);
+    machine.pause(60_000);
+    let told = watch(&mut *controller);
+    assert!(told.len() == 1 && told[0].starts_with("error 6"), "{told:?}");
+    // That nothing happens for a long time is no command that takes too long.
+    for _ in 0..200 {
+        machine.pause(250);
+        controller.watch(machine.now(), &mut |_, _| {});
+    }
+    assert_eq!(controller.unit(0).unwrap().resets, 0);
+    assert!(model.state.borrow().waiting.is_some());
 }
 
 #[test]

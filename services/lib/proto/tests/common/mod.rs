@@ -530,6 +530,17 @@ impl storage::Server for Example {
     fn exercise(&mut self, _: &mut Call, disk: &str, sector: u64, count: u32, seed: u64) -> Result<(), Failure> {
         self.note(format!("exercise {disk} {sector} {count} {seed}"))
     }
+    fn events(&mut self, _: &mut Call, disk: &str, first: u32) -> Result<Page<DiskEvent>, Failure> {
+        self.note(format!("events {disk} {first}"))?;
+        let event = DiskEvent {
+            at: 300,
+            text: "it was taken away".into(),
+        };
+        Ok(Page {
+            items: vec![event],
+            next: Some(3),
+        })
+    }
     fn guest_disks(&mut self, _: &mut Call, first: u32) -> Result<Page<GuestDiskStatistics>, Failure> {
         self.note(format!("guest_disks {first}"))?;
         let item = GuestDiskStatistics {
@@ -1314,6 +1325,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(storage.read("nvme0n1", 300, 512, 1024));
     call!(storage.exercise("nvme0n1", 300, 8, 1));
     call!(storage.guest_disks(2));
+    call!(storage.events("nvme0n1", 2));
     call!(vm_memory.machine(9));
     call!(vm_memory.borrow_memory([22], 4));
     call!(vm_memory.frame(4, 1, Slots(51)));

@@ -27,26 +27,27 @@ impl Command for Disk {
     }
 
     fn summary(&self) -> &'static str {
-        "list disks, look at one, read sectors"
+        "list disks, look at one, its events, its sectors"
     }
 
     fn usage(&self) -> &'static [&'static str] {
         &[
             "disk list",
             "disk show DISK",
+            "disk events DISK",
             "disk read DISK SECTOR [COUNT]",
             "disk exercise DISK SECTOR COUNT [SEED]",
         ]
     }
 
     fn help(&self) -> &'static str {
-        "Lists the disks of the machine with model, size, state, temperature and errors since the storage server started.\nWith `show`, everything that a disk tells of itself, what it has done, and its partitions. With `read`, sectors as hexadecimal numbers and characters.\n`exercise` DESTROYS what is on the sectors: it fills them with a pattern and reads them back. The system manifest has to allow it, which only tests do."
+        "Lists the disks of the machine with model, size, state, temperature and errors since the storage server started.\nWith `show`, everything that a disk tells of itself, what it has done, and its partitions. With `events`, what happened to a disk lately, in seconds since the machine started: its state, what it warns of, what failed. With `read`, sectors as hexadecimal numbers and characters.\n`exercise` DESTROYS what is on the sectors: it fills them with a pattern and reads them back. The system manifest has to allow it, which only tests do."
     }
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
         match before {
-            [] => words(&["list", "show", "read", "exercise"]),
-            ["show" | "read" | "exercise"] => host
+            [] => words(&["list", "show", "events", "read", "exercise"]),
+            ["show" | "events" | "read" | "exercise"] => host
                 .disks()
                 .map_or_else(|_| Vec::new(), |disks| disks.into_iter().map(|disk| disk.name).collect()),
             _ => Vec::new(),
@@ -59,6 +60,10 @@ impl Command for Disk {
             ["show", name] => {
                 let disk = find(context, name)?;
                 show::show(context, &disk)
+            }
+            ["events", name] => {
+                let disk = find(context, name)?;
+                events(context, &disk)
             }
             ["read", name, sector, rest @ ..] if rest.len() < 2 => {
                 let sector = number(self, "the sector", sector)?;
@@ -103,6 +108,19 @@ fn state(disk: &DiskInfo) -> (&'static str, Style) {
         DiskState::Failed => ("failed", Style::Error),
         DiskState::Gone => ("gone", Style::Error),
     }
+}
+
+fn events(context: &mut Context<'_>, disk: &DiskInfo) -> Result<(), Failure> {
+    let events = context.host.disk_events(&disk.name).doing("list the disk's events")?;
+    if events.is_empty() {
+        context.out.styled_line(Style::Faint, "Nothing happened to it.");
+        return Ok(());
+    }
+    for event in events {
+        let at = format!("{:>6}.{:03}", event.at / 1000, event.at % 1000);
+        context.out.prose(&format!("{at}  {}", event.text), at.len() + 2);
+    }
+    Ok(())
 }
 
 fn list(context: &mut Context<'_>) -> Result<(), Failure> {
