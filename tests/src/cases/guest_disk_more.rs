@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "datastore/full",
-        about: "a guest that fills a datastore pauses, the log says why, and it goes on when there is space again",
+        about: "a guest that fills a datastore pauses, the log says that it is nearly full and why the guest waits, and it goes on when there is space again",
         minutes: 3,
         bochs: None,
         run: full,
@@ -160,6 +160,8 @@ fn full(context: &Context) -> Result<Outcome> {
     host.leave_console()?;
     let log = host.poll_command("log -n 30", |text| text.contains("waits for space"))?;
     ensure!(log.contains("data in datastore main waits for space"), "the log says:\n{log}");
+    // It is looked for every few seconds.
+    host.poll_command("log -n 30", |text| text.contains("datastore main is nearly full"))?;
     // The guest is at work and its disk waits: neither an error nor an end.
     host.start_command("vm console guest")?;
     succeeds(host.serial(), "sleep 2; jobs | grep -q Running && ! dmesg | grep -i 'i/o error'")?;

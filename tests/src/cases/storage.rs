@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "storage/removal",
-        about: "a disk that is pulled out while it works is an event; the others go on",
+        about: "a disk that warns, and is pulled out while it works, is an event; the others go on",
         minutes: 1,
         bochs: None,
         run: removal,
@@ -283,6 +283,12 @@ fn removal(context: &Context) -> Result<Outcome> {
     let Some(monitor) = &host.machine.monitor else {
         fail!("the machine has no monitor")
     };
+    // Its temperature.
+    monitor.command("qom-set /machine/peripheral/disk0 smart_critical_warning 2")?;
+    host.poll_command("disk events nvme0", |text| text.contains("warns: its temperature"))?;
+    let Some(monitor) = &host.machine.monitor else {
+        fail!("the machine has no monitor")
+    };
     monitor.command("device_del disk0")?;
     // Whoever used it hears of it.
     let groups = host.com2()?.expect_line(r"probe: disk FAILED (.*)$")?;
@@ -296,6 +302,8 @@ fn removal(context: &Context) -> Result<Outcome> {
         log.contains("the controller is gone"),
         "the log says nothing about the removal:\n{log}"
     );
+    let events = host.neat_command("disk events nvme0")?;
+    ensure!(events.contains("it was taken away"), "its events are:\n{events}");
     for (seed, (name, _)) in (1..).zip(&disks).skip(1) {
         compare(&mut host, name, 77, &pattern(seed, 77, 512))?;
     }
