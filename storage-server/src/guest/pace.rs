@@ -1,17 +1,29 @@
 //! How often a guest and its device disturb each other: with many requests at once, neither an interrupt nor a notification for each.
 //!
-//! How many requests the guest has at once is seen from what it waits for: those in flight, and those that ended without it being told. An interrupt waits until a quarter of
-//! that many have ended; a notification is not asked for while something is in flight, for new requests are found when it ends. Both for a bounded time, so that one slow request
-//! holds up nobody, and whenever that time was waited in vain, the guest is taken to have half as many. With one or a few requests at once nothing waits.
+//! How many requests a guest has at once cannot be seen where the device is faster than the guest: each has ended before the next is there, whether the guest waits for it or not. So it is tried.
+//! An interrupt waits until a *batch* of requests has ended, for a bounded time. Batches that fill up in that time get larger; one that does not was waited for in vain, and it is half as large from
+//! then on; its size is tried again only after many requests. A guest with one request at once is so held up for that time once in as many.
+//!
+//! A notification is not asked for while something is in flight, where many are at once, for new requests are found when it ends; for the same bounded time.
 
-/// Requests at once from which on anything waits.
+/// Requests at once from which on notifications are not asked for.
 const MANY: u16 = 4;
+/// Requests of a batch at most.
+const MOST: u16 = 16;
+/// Requests that end until a size that was too large is tried again.
+const AGAIN: u16 = 256;
 
 /// What is being put off for one queue. Times are in ticks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Requests that the guest has at once, most of the time.
+    /// Requests that the guest has at once, as far as the device sees it.
     depth: u16,
+    /// Requests that end for one interrupt.
+    batch: u16,
+    /// A size of batches that was too large.
+    failed: u16,
+    /// Requests that ended since then.
+    since: u16,
     /// The guest is interrupted then.
     interrupt: Option<u64>,
     /// Notifications are off.
@@ -22,10 +34,26 @@ pub struct Pace {
     progress: bool,
 }
 
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            depth: 0,
+            batch: 1,
+            failed: MOST + 1,
+            since: 0,
+            interrupt: None,
+            deaf: false,
+            listen: None,
+            progress: false,
+        }
+    }
+}
+
 impl Pace {
     /// A request ended.
     pub fn ended(&mut self) {
         self.progress = true;
+        self.since = self.since.saturating_add(1);
     }
 
     fn see(&mut self, untold: u16, in_flight: u16) {
@@ -56,13 +84,26 @@ impl Pace {
     /// Whether to interrupt now for `untold` requests that ended, with others still in flight.
     pub fn interrupts(&mut self, now: u64, patience: u64, untold: u16, in_flight: u16) -> bool {
         self.see(untold, in_flight);
+        let full = untold >= self.batch;
         let late = self.interrupt.is_some_and(|due| now >= due);
-        if late {
+        if patience > 0 && !full && !late {
+            self.interrupt.get_or_insert(now + patience);
+            return false;
+        }
+        self.interrupt = None;
+        if full {
+            if self.since >= AGAIN {
+                self.since = 0;
+                self.failed = (self.failed + 1).min(MOST + 1);
+            }
+            self.batch = (self.batch + 1).min(self.failed - 1);
+        } else if late {
+            self.failed = self.batch.max(2);
+            self.batch = (self.batch / 2).max(1);
+            self.since = 0;
             self.depth /= 2;
         }
-        let due = patience == 0 || late || untold >= self.depth / MANY;
-        self.interrupt = if due { None } else { self.interrupt.or(Some(now + patience)) };
-        due
+        true
     }
 
     /// When something will be due.
@@ -78,43 +119,69 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_at_a_time_nothing_waits() {
-        let mut pace = Pace::default();
-        assert!(pace.listens(50, 0, 1));
-        pace.ended();
-        assert!(!pace.is_time_to_look(1), "the driver notifies");
-        assert!(pace.interrupts(1, 50, 1, 0));
-        assert_eq!(pace.due(1, 50), None);
+    /// Tells of requests that end one by one, `gap` ticks after each other, the guest having `depth` at once; interrupts and ticks that were waited in vain.
+    fn run(pace: &mut Pace, count: u32, depth: u16, gap: u64, now: &mut u64) -> (u32, u64) {
+        let (mut interrupts, mut waited, mut untold) = (0, 0, 0);
+        for _ in 0..count {
+            *now += gap;
+            untold += 1;
+            pace.ended();
+            if !pace.interrupts(*now, 50, untold, 0) {
+                if untold < depth && pace.due(*now, 50).unwrap() > *now + gap {
+                    continue;
+                }
+                let due = pace.due(*now, 50).unwrap();
+                waited += due - *now;
+                *now = due;
+                assert!(pace.interrupts(*now, 50, untold, 0));
+            }
+            interrupts += 1;
+            untold = 0;
+        }
+        (interrupts, waited)
     }
 
     #[test]
-    fn of_many_a_part_is_told_at_once() {
-        let mut pace = Pace::default();
-        assert!(!pace.listens(50, 0, 32));
-        assert!(!pace.interrupts(10, 50, 1, 31));
-        assert!(!pace.interrupts(20, 50, 7, 0), "also when the device is faster than the guest");
-        assert!(pace.interrupts(30, 50, 8, 24));
-        assert!(!pace.interrupts(40, 50, 1, 31), "and then it starts again");
-        assert!(pace.interrupts(90, 50, 2, 30), "but not for longer than this");
+    fn one_at_a_time_seldom_waits() {
+        let (mut pace, mut now) = (Pace::default(), 0);
+        let (interrupts, waited) = run(&mut pace, 10_000, 1, 10, &mut now);
+        assert_eq!(interrupts, 10_000);
+        assert!(waited <= 50 * (10_000 / u64::from(AGAIN) + 2), "{waited}");
+    }
+
+    #[test]
+    fn of_many_a_part_is_told_at_once_also_where_the_device_is_faster_than_the_guest() {
+        let (mut pace, mut now) = (Pace::default(), 0);
+        let (interrupts, _) = run(&mut pace, 1_000, 32, 1, &mut now);
+        assert!(interrupts < 1_000 / 10, "{interrupts}");
+        let (interrupts, waited) = run(&mut pace, 1_000, 32, 9, &mut now);
+        assert!(interrupts < 1_000 / 3, "{interrupts}");
+        assert!(waited < 1_000, "a busy guest is not held up: {waited}");
     }
 
     #[test]
     fn a_guest_that_has_less_to_do_is_soon_told_at_once() {
-        let mut pace = Pace::default();
-        assert!(!pace.listens(50, 0, 32));
-        let (mut now, mut waits) = (0, 0);
-        while !pace.interrupts(now, 50, 1, 0) {
-            now += 50;
-            waits += 1;
-            assert!(pace.interrupts(now, 50, 1, 0));
-        }
-        assert!((1..=4).contains(&waits), "{waits}");
-        while !pace.listens(50, 0, 1) {
-            now = pace.due(now, 50).unwrap();
-            waits += 1;
-            assert!(pace.is_time_to_look(now) && waits <= 6);
-        }
+        let (mut pace, mut now) = (Pace::default(), 0);
+        run(&mut pace, 1_000, 32, 1, &mut now);
+        let (interrupts, waited) = run(&mut pace, 200, 1, 10, &mut now);
+        assert_eq!(interrupts, 200);
+        assert!(waited <= 50 * 6, "{waited}");
+    }
+
+    #[test]
+    fn a_batch_that_is_waited_for_in_vain_is_told_in_time() {
+        let mut pace = Pace {
+            batch: 8,
+            ..Pace::default()
+        };
+        assert!(!pace.interrupts(10, 50, 1, 31));
+        assert!(!pace.interrupts(59, 50, 7, 25));
+        assert_eq!(pace.due(59, 50), Some(60));
+        assert!(pace.interrupts(60, 50, 7, 25), "not for longer than this");
+        assert!(
+            pace.interrupts(61, 50, 4, 25) && !pace.interrupts(62, 50, 4, 25),
+            "half as many, and growing"
+        );
     }
 
     #[test]
