@@ -192,7 +192,7 @@ impl System {
         self
     }
 
-    /// Without a server that does nothing for others.
+    /// Without a server that others can do without.
     fn without_server(self, name: &str) -> Self {
         let heading = format!("\n[[server]]\nname = \"{name}\"\n");
         let Some(begin) = self.text.find(&heading) else { return self };
@@ -204,10 +204,11 @@ impl System {
             .unwrap_or(rest.len());
         let mut text = self.text[..=begin].to_owned();
         text.push_str(&rest[end..]);
-        // Files that only it had.
+        // Files that only it had, and who calls it.
+        let calls = format!("{name} = {{ use = \"{name}\" }}");
         let text = text
             .lines()
-            .filter(|line| !line.starts_with("web-pack = ") && !line.starts_with("notices = "))
+            .filter(|line| !line.starts_with("web-pack = ") && !line.starts_with("notices = ") && *line != calls)
             .collect::<Vec<_>>()
             .join("\n")
             + "\n";

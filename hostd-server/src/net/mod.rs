@@ -2,10 +2,12 @@
 
 mod datagram;
 mod names;
+mod ping;
 pub mod setting;
 mod stream;
 
 pub use names::NameError;
+pub use ping::PingError;
 pub use stream::TcpStream;
 
 use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};

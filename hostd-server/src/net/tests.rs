@@ -238,3 +238,62 @@ fn a_datagram_is_answered() {
     assert_eq!(answer.as_deref(), Some(&b"whatever"[..]));
     assert_eq!(client.0.borrow().sockets.iter().count(), before, "a socket is left behind");
 }
+
+/// Longer than the second in which the stack asks for no other neighbour.
+const LIMIT_MS: u64 = 2500;
+
+/// Two stacks run until a ping is over; its outcome, and the milliseconds that it took.
+fn ping_between(from: &Stack, other: &Stack, to: IpAddr, data: &[u8]) -> (Result<bool, PingError>, u64) {
+    let mut context = Context::from_waker(Waker::noop());
+    let begun = from.0.borrow().now_ms;
+    let clock = Rc::new(core::cell::Cell::new(begun));
+    let end = clock.clone();
+    let limit = Box::pin(poll_fn(move |_| {
+        if end.get() >= begun + LIMIT_MS {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }));
+    let mut ping = Box::pin(from.ping(to, 0x1234, 7, data, limit));
+    loop {
+        if let Poll::Ready(outcome) = ping.as_mut().poll(&mut context) {
+            return (outcome, clock.get() - begun);
+        }
+        from.poll(clock.get());
+        other.poll(clock.get());
+        clock.set(clock.get() + 1);
+    }
+}
+
+#[test]
+fn an_echo_is_answered_by_who_is_there() {
+    let (one, two) = pair();
+    let near = |last| IpAddr::from([10, 0, 0, last]);
+    for length in [0, 1, 56, 1400] {
+        let data: Vec<u8> = (0..length).map(|at: usize| at as u8).collect();
+        let (outcome, took) = ping_between(&one, &two, near(2), &data);
+        assert_eq!(outcome, Ok(true), "{length} bytes");
+        assert!(took < LIMIT_MS, "{took} ms");
+    }
+    let link_local = two.addresses().into_iter().find(|(address, _)| address.is_ipv6()).unwrap().0;
+    assert_eq!(ping_between(&one, &two, link_local, b"data").0, Ok(true), "{link_local}");
+    assert_eq!(ping_between(&one, &two, near(3), b"data"), (Ok(false), LIMIT_MS));
+    let before = one.0.borrow().sockets.iter().count();
+    for (to, error) in [
+        (near(1), PingError::Own),
+        ([10, 0, 1, 2].into(), PingError::NoRoute),
+        ([255; 4].into(), PingError::NotOneHost),
+        ([224, 0, 0, 1].into(), PingError::NotOneHost),
+        (Ipv6Addr::LOCALHOST.into(), PingError::NotOneHost),
+    ] {
+        assert_eq!(ping_between(&one, &two, to, b"data").0, Err(error), "{to}");
+    }
+    one.set_ipv4(Ipv4::Dhcp);
+    assert_eq!(ping_between(&one, &two, near(2), b"data").0, Err(PingError::NoAddress));
+    assert_eq!(
+        one.0.borrow().sockets.iter().count(),
+        before + 1,
+        "DHCP's, and none that nobody waits for"
+    );
+}

@@ -25,7 +25,7 @@ type Sleepers = Rc<RefCell<Vec<(u64, Waker)>>>;
 
 /// This machine.
 pub struct Machine {
-    executor: Executor,
+    executor: Rc<Executor>,
     sleepers: Sleepers,
     computations: Worker,
     calls: Rc<Worker>,
@@ -50,7 +50,7 @@ impl Machine {
     /// `NoMemory`: there is no room for threads.
     pub fn new() -> Result<Self, Error> {
         Ok(Self {
-            executor: Executor::new(),
+            executor: Rc::new(Executor::new()),
             sleepers: Sleepers::default(),
             // As urgent as guests' processors: whoever guesses passwords takes no time from anybody but by the share of one thread.
             computations: Worker::start(MOST_COMPUTATIONS)?,
@@ -70,6 +70,11 @@ impl Machine {
         clock.set(raw_us(), offset_us);
         self.clock.set(clock);
         clock.drift_ppb()
+    }
+
+    /// What runs the tasks.
+    pub fn executor(&self) -> Rc<Executor> {
+        self.executor.clone()
     }
 
     /// For calls to other servers that take long.

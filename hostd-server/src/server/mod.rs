@@ -1,6 +1,7 @@
 //! The daemon on the running system: one thread, one loop. Frames, timers and tasks have their turns; nothing waits for a client.
 
 mod machine;
+mod messages;
 mod network;
 pub mod pages;
 mod random;
@@ -11,8 +12,10 @@ use crate::servers::{
     Servers, Stores,
     state::{self, Found, StoreFile},
 };
-use alloc::{boxed::Box, rc::Rc, string::ToString};
+use alloc::{boxed::Box, rc::Rc, string::ToString, vec::Vec};
+use core::net::IpAddr;
 pub use machine::Machine;
+use messages::Messages;
 use network::SwitchPort;
 use tessera_hostd::{
     api::Api,
@@ -24,7 +27,14 @@ use tessera_hostd::{
     state::{Keeper, StateStore},
     tls::TlsStream,
 };
-use tessera_rt::{Notification, exit, log, start, start::start_info, time};
+use tessera_proto::{Call, hostd};
+use tessera_rt::{
+    Endpoint, Reply, exit, log, require,
+    server::{self, serve as serve_messages},
+    start,
+    start::start_info,
+    time,
+};
 use tls::Tls;
 
 /// The port of HTTPS.
@@ -91,27 +101,64 @@ pub fn run() {
     let stack = Stack::new(Box::new(port.clone()), Ipv4::Dhcp, random::number(), machine.monotonic_ms());
     start_api(&machine, &stack, port.mac());
     start::ready();
-    let mut addresses = alloc::vec::Vec::new();
-    loop {
-        let now = machine.monotonic_ms();
-        let next = stack.poll(now).unwrap_or(PAUSE_MS);
-        port.flush();
-        let more = machine.turn();
+    let mut daemon = Daemon {
+        messages: Messages::new(&machine, &stack),
+        machine,
+        stack,
+        port,
+        addresses: Vec::new(),
+    };
+    if let Err(error) = serve_messages(Endpoint::new(require("hostd")), Reply::FIRST, &mut daemon) {
+        log::error!("the endpoint `hostd` cannot be served: {}", error.text());
+        exit(1, "messages cannot be received")
+    }
+}
+
+/// What has its turns in the loop.
+struct Daemon {
+    machine: Rc<Machine>,
+    stack: Stack,
+    port: SwitchPort,
+    messages: Messages,
+    /// Those that the log has told of.
+    addresses: Vec<(IpAddr, u8)>,
+}
+
+impl Daemon {
+    /// Does what is due, and says when something will be (TSC).
+    fn turn(&mut self) -> u64 {
+        let next = self.stack.poll(self.machine.monotonic_ms()).unwrap_or(PAUSE_MS);
+        self.port.flush();
+        let more = self.machine.turn();
         // What tasks wrote goes out at once.
-        stack.poll(machine.monotonic_ms());
-        port.flush();
-        let found = stack.addresses();
-        if found != addresses {
-            for (address, prefix) in found.iter().filter(|address| !addresses.contains(address)) {
+        self.stack.poll(self.machine.monotonic_ms());
+        self.port.flush();
+        let found = self.stack.addresses();
+        if found != self.addresses {
+            for (address, prefix) in found.iter().filter(|address| !self.addresses.contains(address)) {
                 log::info!("management address {address}/{prefix}");
             }
-            addresses = found;
+            self.addresses = found;
         }
-        if !more {
-            let pause = next.min(PAUSE_MS).min(machine.pause());
-            // An error is a deadline that passed.
-            let _ = Notification::FIRST.wait(Some(time::after(time::milliseconds(pause))));
+        if more {
+            return time::now();
         }
+        let pause = next.min(PAUSE_MS).min(self.machine.pause());
+        time::after(time::milliseconds(pause))
+    }
+}
+
+impl server::Service for Daemon {
+    fn message(&mut self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
+        hostd::dispatch(&mut self.messages, call, request, reply)
+    }
+
+    fn deadline(&mut self) -> Option<u64> {
+        Some(self.turn())
+    }
+
+    fn reply(&mut self, _first: Reply) -> Reply {
+        self.messages.reply()
     }
 }
 

@@ -95,17 +95,23 @@ impl Capture {
         }
     }
 
-    /// Bytes of the file from `from` on, up to `most`, and whether they are its last. What lies before is forgotten. `None`: what was asked for is forgotten already, or was never there.
-    pub fn read(&mut self, from: u64, most: usize) -> Option<(Vec<u8>, bool)> {
+    /// Bytes of the file from `from` on, up to `most`, and whether they are its last. `None`: what was asked for is forgotten already, or was never there.
+    #[must_use]
+    pub fn peek(&self, from: u64, most: usize) -> Option<(Vec<u8>, bool)> {
         let skip = usize::try_from(from.checked_sub(self.forgotten)?).ok()?;
-        if skip > self.bytes.len() {
-            return None;
-        }
-        self.bytes.drain(..skip);
+        let rest = self.bytes.len().checked_sub(skip)?;
+        let count = rest.min(most);
+        let part = self.bytes.iter().skip(skip).take(count).copied().collect();
+        Some((part, !self.running && count == rest))
+    }
+
+    /// The same; what lies before `from` is forgotten.
+    pub fn read(&mut self, from: u64, most: usize) -> Option<(Vec<u8>, bool)> {
+        let part = self.peek(from, most)?;
+        // It fits: there was something to look at.
+        self.bytes.drain(..(from - self.forgotten) as usize);
         self.forgotten = from;
-        let count = self.bytes.len().min(most);
-        let part = self.bytes.iter().take(count).copied().collect();
-        Some((part, !self.running && count == self.bytes.len()))
+        Some(part)
     }
 }
 

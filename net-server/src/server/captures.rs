@@ -68,6 +68,15 @@ fn missing(id: u32) -> Failure {
     )
 }
 
+/// What is answered to a reader.
+fn chunk(id: u32, from: u64, part: Option<(Vec<u8>, bool)>) -> Result<CaptureChunk, Failure> {
+    let (bytes, end) = part.ok_or_else(|| {
+        let text = format!("byte {from} of capture {id} was read before and forgotten, or is not there yet");
+        Failure::new(FailureKind::BadRequest, text)
+    })?;
+    Ok(CaptureChunk { bytes, end })
+}
+
 impl capture::Server for Server {
     fn captures(&mut self, _call: &mut Call, first: u32) -> Result<Page<CaptureInfo>, Failure> {
         let all = (0..).zip(&self.hub.captures.all).skip(first as usize);
@@ -113,11 +122,13 @@ impl capture::Server for Server {
     }
 
     fn read(&mut self, _call: &mut Call, id: u32, from: u64) -> Result<CaptureChunk, Failure> {
-        let (bytes, end) = self.hub.captures.find(id)?.read(from, CHUNK).ok_or_else(|| {
-            let text = format!("byte {from} of capture {id} was read before and forgotten, or is not there yet");
-            Failure::new(FailureKind::BadRequest, text)
-        })?;
-        Ok(CaptureChunk { bytes, end })
+        let part = self.hub.captures.find(id)?.read(from, CHUNK);
+        chunk(id, from, part)
+    }
+
+    fn peek(&mut self, _call: &mut Call, id: u32, from: u64) -> Result<CaptureChunk, Failure> {
+        let part = self.hub.captures.find(id)?.peek(from, CHUNK);
+        chunk(id, from, part)
     }
 
     fn stop(&mut self, _call: &mut Call, id: u32) -> Result<(), Failure> {

@@ -145,6 +145,7 @@ fn first_steps(context: &Context) -> Result<Outcome> {
     };
     let scratch = Scratch::empty(&context.environment.logs, context.name, 512 << 20)?;
     let (mut host, mut client) = boot_with(context, scratch.path(), &["-rtc", "base=2026-01-01T00:00:00"])?;
+    ping(&mut host)?;
     let (status, page) = client.ask("/", &[])?;
     ensure!(status == 200 && page.contains("<title>"), "the first page is {status}: {page}");
     let description = client.get("/api/openapi.json", &[])?;
@@ -188,6 +189,26 @@ fn datastore(client: &Client) -> Result<String> {
     client.done(&client.post("/api/v1/datastores", &json!({ "name": "main", "device": device }))?)?;
     let stores = items(client, "datastores")?;
     Ok(stores.first().and_then(|store| store["id"].as_str()).unwrap_or_default().to_owned())
+}
+
+/// QEMU's user network answers echo requests to its own addresses.
+fn ping(host: &mut Host) -> Result<()> {
+    for (to, count) in [("10.0.2.2", 3), ("fe80::2", 2)] {
+        let answer = host.neat_command(&format!("ping {to} {count}"))?;
+        let all = format!("{count} requests, {count} answers; least ");
+        ensure!(
+            answer.contains(&all) && answer.contains(&format!("{to} answered request {count} in ")),
+            "{answer}"
+        );
+    }
+    let silent = host.neat_command("ping 10.0.2.99 1")?;
+    ensure!(
+        silent.contains("1 requests, 0 answers") && silent.contains("did not answer"),
+        "{silent}"
+    );
+    let own = host.neat_command("ping 10.0.2.15")?;
+    ensure!(own.contains("it is an address of this host"), "{own}");
+    Ok(())
 }
 
 /// Makes a machine of files that are uploaded; its address in the API.

@@ -76,6 +76,8 @@ fn mistakes(context: &Context) -> Result<Outcome> {
         answer.contains("ps"),
         "an unknown command was not answered with a suggestion: {answer}"
     );
+    let nobody = host.neat_command("ping 10.0.2.2")?;
+    ensure!(nobody.contains("does not grant `hostd`"), "without hostd `ping` says: {nobody}");
     for line in [
         "kill",
         "kill nobody",

@@ -56,4 +56,6 @@ interface! {
     3 idempotent fn stop(id: u32) -> ();
     /// Forgets a capture.
     4 once fn remove(id: u32) -> ();
+    /// Reads the file from a byte on as `read` does, but forgets nothing.
+    5 idempotent fn peek(id: u32, from: u64) -> CaptureChunk;
 }

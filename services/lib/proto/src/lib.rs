@@ -17,6 +17,7 @@ pub mod guest_disk;
 pub mod guest_net;
 pub mod guest_queues;
 pub mod host_port;
+pub mod hostd;
 pub mod init;
 pub mod iommu;
 pub mod network;
@@ -60,6 +61,7 @@ pub const INTERFACES: &[&Interface] = &[
     &iommu::INTERFACE,
     &vm_screen::INTERFACE,
     &vm_media::INTERFACE,
+    &hostd::INTERFACE,
 ];
 
 /// Most bytes of a request or reply.

@@ -15,6 +15,7 @@ mod log;
 mod mem;
 mod nic;
 mod pci;
+mod ping;
 mod port;
 mod power;
 mod ps;
@@ -51,6 +52,7 @@ pub static COMMANDS: &[&dyn Command] = &[
     &switch::Switch,
     &port::Port,
     &capture::Capture,
+    &ping::Ping,
     &ipc::Ipc,
     &vm::Vm,
     &log::Log,

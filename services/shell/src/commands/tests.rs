@@ -60,6 +60,7 @@ const SHOWING: &[&str] = &[
     "port show a-machine-of-a-long-name.7",
     "capture",
     "capture read 1",
+    "ping ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 3",
     "datastore",
     "datastore list",
     "datastore ls main",
@@ -280,6 +281,9 @@ fn mistakes_are_named_and_change_nothing() {
         ),
         ("port show debian.1", "there is no port `debian.1`", "Did you mean `debian.0`?"),
         ("port link debian.0 left", "`port link` is no form of `port`", "help port"),
+        ("ping", "`ping` needs an address", "help ping"),
+        ("ping 10.0.2.2 0", "the number of requests is 1 to 1000, not 0", "help ping"),
+        ("ping 10.0.2.2 x", "the number of requests must be a number, not `x`", "help ping"),
         ("capture stop x", "a capture must be a number, not `x`", "help capture"),
         ("uptime now", "`uptime` takes no argument `now`", "help uptime"),
         (

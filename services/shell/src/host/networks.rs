@@ -4,6 +4,7 @@ use super::Answer;
 use alloc::vec::Vec;
 use tessera_proto::{
     capture::{CaptureChunk, CaptureInfo},
+    hostd::Echo,
     switch::{AddressInfo, Group, GroupInfo, PortInfo, Settings, SwitchInfo},
 };
 
@@ -69,6 +70,8 @@ pub trait Networks {
     fn addresses(&mut self, switch: &str) -> Answer<Vec<AddressInfo>>;
     /// Changes something.
     fn network_change(&mut self, change: NetworkChange<'_>) -> Answer<()>;
+    /// Sends an echo request from the management port, and waits for the answer.
+    fn ping(&mut self, to: &str, sequence: u16, bytes: u16, wait_ms: u32) -> Answer<Echo>;
     /// Captures.
     fn captures(&mut self) -> Answer<Vec<CaptureInfo>>;
     /// Begins one.

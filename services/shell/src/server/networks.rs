@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use tessera_proto::{
     capture::{self, CaptureChunk, CaptureInfo},
     collect,
+    hostd::{self, Echo},
     switch::{self, AddressInfo, GroupInfo, PortInfo, SwitchInfo},
 };
 use tessera_rt::{Connection, Endpoint, grant, time};
@@ -63,6 +64,12 @@ impl Networks for System {
             NetworkChange::Mirror { switch, from, to } => client.mirror(switch, from, to),
             NetworkChange::PortLink { port, up } => client.set_link(port, up),
         }
+    }
+
+    fn ping(&mut self, to: &str, sequence: u16, bytes: u16, wait_ms: u32) -> Answer<Echo> {
+        let Some(slot) = grant("hostd") else { return not_granted("hostd") };
+        let connection = Connection::with_timeout(Endpoint::new(slot), time::milliseconds(NETWORK_PATIENCE_MS));
+        hostd::Client(connection).ping(to, sequence, bytes, wait_ms)
     }
 
     fn captures(&mut self) -> Answer<Vec<CaptureInfo>> {

@@ -4,6 +4,7 @@ use super::FakeHost;
 use crate::host::{Answer, NetworkChange, Networks};
 use tessera_proto::{
     capture::{CaptureChunk, CaptureInfo},
+    hostd::Echo,
     switch::{
         AddressInfo, Balance, DropReason, Dropped, Group, GroupInfo, Limits, Mirror, PortInfo, PortKind, Security, Settings, Shaping,
         SwitchInfo, TRUNK, Teaming, Traffic,
@@ -129,6 +130,15 @@ impl Networks for FakeHost {
 
     fn network_change(&mut self, change: NetworkChange<'_>) -> Answer<()> {
         self.act(&format!("{change:?}"))
+    }
+
+    fn ping(&mut self, to: &str, sequence: u16, bytes: u16, wait_ms: u32) -> Answer<Echo> {
+        self.act(&format!("ping {to} {sequence} {bytes} {wait_ms}"))?;
+        // Every other one is lost.
+        self.answer(Echo {
+            address: to.into(),
+            microseconds: (sequence % 2 == 0).then_some(1500 + 1000 * u32::from(sequence)),
+        })
     }
 
     fn captures(&mut self) -> Answer<Vec<CaptureInfo>> {

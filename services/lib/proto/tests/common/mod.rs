@@ -8,6 +8,7 @@ use tessera_proto::guest_disk::{BootFile, GuestDiskEvent, GuestDiskInfo, StateIn
 use tessera_proto::guest_net::{GuestNetEvent, GuestNicInfo};
 use tessera_proto::guest_queues::{GuestQueue, GuestQueues};
 use tessera_proto::host_port::HostPortInfo;
+use tessera_proto::hostd::{self, Echo};
 use tessera_proto::init::Level;
 use tessera_proto::iommu::{AccessKind, DomainInfo, FaultInfo, IommuInfo, IommuKind};
 use tessera_proto::network::{Exercise, Link, NicInfo, NicOffloads, NicState, NicStatistics};
@@ -403,6 +404,13 @@ impl capture::Server for Example {
             end: true,
         })
     }
+    fn peek(&mut self, _: &mut Call, id: u32, from: u64) -> Result<CaptureChunk, Failure> {
+        self.note(format!("peek {id} {from}"))?;
+        Ok(CaptureChunk {
+            bytes: vec![10, 13, 13],
+            end: false,
+        })
+    }
     fn stop(&mut self, _: &mut Call, id: u32) -> Result<(), Failure> {
         self.note(format!("stop {id}"))
     }
@@ -644,6 +652,16 @@ impl vm_manager::Server for Example {
     }
     fn resume(&mut self, _: &mut Call, name: &str, keep: bool) -> Result<(), Failure> {
         self.note(format!("resume {name} {keep}"))
+    }
+}
+
+impl hostd::Server for Example {
+    fn ping(&mut self, _: &mut Call, to: &str, sequence: u16, bytes: u16, wait_ms: u32) -> Result<Echo, Failure> {
+        self.note(format!("ping {to} {sequence} {bytes} {wait_ms}"))?;
+        Ok(Echo {
+            address: "192.0.2.1".into(),
+            microseconds: Some(1234),
+        })
     }
 }
 
@@ -1174,6 +1192,7 @@ pub fn dispatch(server: &mut Example, call: &mut Call, request: &[u8], reply: &m
         Some(10) => network::dispatch(server, call, request, reply),
         Some(12) => switch::dispatch(server, call, request, reply),
         Some(13) => capture::dispatch(server, call, request, reply),
+        Some(15) => hostd::dispatch(server, call, request, reply),
         Some(16) => iommu::dispatch(server, call, request, reply),
         _ => unknown_operation(reply),
     }
@@ -1276,6 +1295,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_manager.set_medium("debian", Some(medium.clone())));
     call!(vm_manager.set_state_file("debian", Some(medium.clone())));
     call!(vm_manager.resume("debian", true));
+    call!(hostd.ping("2001:db8::1", 3, 56, 1000));
     call!(vm_media.medium());
     call!(vm_media.change(Some(medium)));
     call!(vm_control.info());
@@ -1320,6 +1340,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(capture.read(7, 4096));
     call!(capture.stop(7));
     call!(capture.remove(7));
+    call!(capture.peek(7, 4096));
     call!(storage.disks(2));
     call!(storage.partitions("nvme0n1", 1));
     call!(storage.read("nvme0n1", 300, 512, 1024));
