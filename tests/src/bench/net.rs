@@ -138,9 +138,11 @@ fn run(machine: &mut Machine, job: &Job, port: u16) -> Result<u64> {
         machine.serial.wait_at_most(PATIENCE);
         let before = if job.lossy { received(machine)? } else { 0 };
         let begin = machine.counter()?.when_idle()?;
+        machine.counter()?.keep(&format!("{}-begin", job.name))?;
         machine.serial.wait_at_most(PATIENCE);
         succeeds(&mut machine.serial, &(job.command)(count, port))?;
         let instructions = machine.counter()?.when_idle()?.saturating_sub(begin);
+        machine.counter()?.keep(&format!("{}-end", job.name))?;
         let arrived = if job.lossy {
             received(machine)?.saturating_sub(before)
         } else {

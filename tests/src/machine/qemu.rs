@@ -37,7 +37,8 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     if config.counted {
         let plugin = Counter::plugin()?;
         command.args(["-accel", "tcg,thread=single", "-icount", "shift=0"]);
-        command.args(["-plugin", &format!("{},counts={}", plugin.display(), counts.display())]);
+        let blocks = if Counter::profile().is_some() { ",blocks=on" } else { "" };
+        command.args(["-plugin", &format!("{},counts={}{blocks}", plugin.display(), counts.display())]);
     } else if config.icount {
         command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
     } else {
