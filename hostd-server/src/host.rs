@@ -5,6 +5,7 @@
 use crate::{future::LocalFuture, http::BodySource};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::task::{Context, Poll};
+pub use tessera_vswitch::{Mirror, Security, Shaping, Teaming};
 
 /// Why something could not be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -411,6 +412,31 @@ pub struct SwitchSpec {
     pub mtu: u32,
     /// Network cards of the host that are its uplinks.
     pub uplinks: Vec<String>,
+    /// The rest of what it says; what is set without stays as it is.
+    #[serde(default)]
+    pub policies: Option<SwitchPolicies>,
+}
+
+/// What a switch says about the ports of its groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SwitchPolicies {
+    /// What they may do.
+    pub security: Security,
+    /// Their limits.
+    pub shaping: Shaping,
+    /// Their uplinks.
+    pub teaming: Teaming,
+    /// Ports that are watched.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// What a port group has of its own; `None`: its switch's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GroupPolicies {
+    /// Limits of its ports.
+    pub shaping: Option<Shaping>,
+    /// Their uplinks.
+    pub teaming: Option<Teaming>,
 }
 
 /// A port group.
@@ -428,6 +454,71 @@ pub struct PortGroupSpec {
     pub mac_changes: bool,
     /// Guests may send from others' addresses.
     pub forged_transmits: bool,
+    /// The rest of what it says; what is set without stays as it is.
+    #[serde(default)]
+    pub policies: Option<GroupPolicies>,
+}
+
+/// A port of a switch.
+#[derive(Clone, Debug, Default)]
+pub struct PortFacts {
+    /// Name.
+    pub name: String,
+    /// Who is there.
+    pub kind: PortKind,
+    /// The switch.
+    pub switch: String,
+    /// The port group; an uplink has none.
+    pub group: Option<String>,
+    /// VLAN; 0: untagged, 4095: all, tagged.
+    pub vlan: u16,
+    /// The address in use.
+    pub mac: String,
+    /// Link.
+    pub link_up: bool,
+    /// Nothing goes in or out: it uses an address that it must not have.
+    pub blocked: bool,
+    /// The uplink that it uses now.
+    pub uplink: Option<String>,
+    /// Frames and bytes that came from it.
+    pub received: (u64, u64),
+    /// Frames and bytes that it was given.
+    pub sent: (u64, u64),
+    /// Frames for many, of both.
+    pub multicast: u64,
+    /// Names of the reasons why frames were dropped, the same in words, and how many.
+    pub dropped: Vec<(String, String, u64)>,
+}
+
+/// Who is at a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortKind {
+    /// A machine.
+    #[default]
+    Machine,
+    /// A server of the host.
+    Host,
+    /// A network card of the host.
+    Uplink,
+}
+
+/// A recording of a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureFacts {
+    /// Number.
+    pub id: u32,
+    /// The port.
+    pub port: String,
+    /// Bytes of each frame that are kept.
+    pub snap: u32,
+    /// Bytes that wait to be read.
+    pub waiting: u32,
+    /// Frames that were recorded.
+    pub frames: u64,
+    /// Frames that found no room.
+    pub lost: u64,
+    /// It goes on.
+    pub running: bool,
 }
 
 /// A network card of the host.
@@ -610,6 +701,18 @@ pub trait Host {
     fn set_port_group<'a>(&'a self, name: &'a str, spec: &'a PortGroupSpec) -> Reply<'a, ()>;
     /// Removes a port group that nothing is connected to.
     fn remove_port_group<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
+    /// Ports of all switches.
+    fn ports(&self) -> Reply<'_, Vec<PortFacts>>;
+    /// Recordings of ports.
+    fn captures(&self) -> Reply<'_, Vec<CaptureFacts>>;
+    /// Begins one of a port that keeps up to `snap` bytes of each frame; its number.
+    fn start_capture<'a>(&'a self, port: &'a str, snap: u32) -> Reply<'a, u32>;
+    /// What there is of its file (pcapng) from byte `from` on, all or a part. What lies before is forgotten.
+    fn read_capture(&self, id: u32, from: u64) -> Reply<'_, Vec<u8>>;
+    /// Ends one; its file can still be read.
+    fn stop_capture(&self, id: u32) -> Reply<'_, ()>;
+    /// Forgets one.
+    fn remove_capture(&self, id: u32) -> Reply<'_, ()>;
     /// The host's own interfaces.
     fn interfaces(&self) -> Reply<'_, Vec<InterfaceSpec>>;
     /// Changes an interface of the host a moment later, so that the answer gets to whoever asked; connections may end. If nobody who may log in is heard within a minute then,

@@ -9,6 +9,7 @@ mod files;
 mod host;
 mod http;
 mod login;
+mod network;
 mod show;
 mod vm;
 
@@ -55,6 +56,9 @@ enum Command {
     /// Files of datastores.
     #[command(subcommand)]
     File(files::Files),
+    /// Networks.
+    #[command(subcommand)]
+    Network(network::Network),
     /// Datastores.
     Datastores,
     /// Tasks, newest first.
@@ -95,6 +99,7 @@ fn run(options: Options) -> Result<()> {
         Command::Host => show::one(&place()?.json("GET", "/api/v1/host", None)?, wanted),
         Command::Vm(command) => vm::run(&place()?, command, wanted)?,
         Command::File(command) => files::run(&place()?, command, wanted)?,
+        Command::Network(command) => network::run(&place()?, command, wanted)?,
         Command::Datastores => show::list(
             &list(&place()?, "/datastores")?,
             &["id", "name", "capacity", "free", "device", "accessible"],

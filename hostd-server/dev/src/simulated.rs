@@ -14,6 +14,8 @@ use tessera_hostd::{
 };
 
 const GIB: u64 = 1 << 30;
+/// A recording: the begin of a pcapng file.
+const CAPTURED: &[u8] = &[0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0, 0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0];
 
 #[derive(Clone)]
 struct Entry {
@@ -136,6 +138,7 @@ pub struct Simulated {
     machines: RefCell<BTreeMap<String, Machine>>,
     stores: RefCell<BTreeMap<String, Store>>,
     switches: RefCell<BTreeMap<String, SwitchSpec>>,
+    captures: RefCell<Vec<CaptureFacts>>,
     groups: RefCell<BTreeMap<String, PortGroupSpec>>,
     interfaces: RefCell<BTreeMap<String, InterfaceSpec>>,
     time_servers: RefCell<Vec<String>>,
@@ -204,6 +207,7 @@ impl Simulated {
             machines: RefCell::default(),
             stores: RefCell::default(),
             switches: RefCell::default(),
+            captures: RefCell::default(),
             groups: RefCell::default(),
             interfaces: RefCell::default(),
             time_servers: RefCell::default(),
@@ -233,12 +237,14 @@ impl Simulated {
             name: "vSwitch0".into(),
             mtu: 1500,
             uplinks: vec!["eth0".into()],
+            policies: Some(SwitchPolicies::default()),
         };
         host.switches.borrow_mut().insert("vSwitch0".into(), switch);
         for name in ["VM Network", "Management Network"] {
             let group = PortGroupSpec {
                 name: name.into(),
                 switch: "vSwitch0".into(),
+                policies: Some(GroupPolicies::default()),
                 ..PortGroupSpec::default()
             };
             host.groups.borrow_mut().insert(name.into(), group);
@@ -750,7 +756,14 @@ impl Host for Simulated {
         now(Ok(self.switches.borrow().values().cloned().collect()))
     }
     fn set_switch<'a>(&'a self, name: &'a str, spec: &'a SwitchSpec) -> Reply<'a, ()> {
-        self.switches.borrow_mut().insert(name.into(), spec.clone());
+        let mut all = self.switches.borrow_mut();
+        let mut new = spec.clone();
+        if new.policies.is_none() {
+            new.policies = all
+                .get(name)
+                .map_or_else(|| Some(SwitchPolicies::default()), |old| old.policies.clone());
+        }
+        all.insert(name.into(), new);
         now(Ok(()))
     }
     fn remove_switch<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
@@ -765,7 +778,14 @@ impl Host for Simulated {
         now(Ok(self.groups.borrow().values().cloned().collect()))
     }
     fn set_port_group<'a>(&'a self, name: &'a str, spec: &'a PortGroupSpec) -> Reply<'a, ()> {
-        self.groups.borrow_mut().insert(name.into(), spec.clone());
+        let mut all = self.groups.borrow_mut();
+        let mut new = spec.clone();
+        if new.policies.is_none() {
+            new.policies = all
+                .get(name)
+                .map_or_else(|| Some(GroupPolicies::default()), |old| old.policies.clone());
+        }
+        all.insert(name.into(), new);
         now(Ok(()))
     }
     fn remove_port_group<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
@@ -775,6 +795,71 @@ impl Host for Simulated {
             .remove(name)
             .map(|_| ())
             .ok_or_else(|| missing("port group", name)))
+    }
+    fn ports(&self) -> Reply<'_, Vec<PortFacts>> {
+        let management = PortFacts {
+            name: "host-4".into(),
+            kind: PortKind::Host,
+            switch: "vSwitch0".into(),
+            group: Some("Management Network".into()),
+            mac: "52:54:00:12:34:56".into(),
+            link_up: true,
+            uplink: Some("eth0".into()),
+            received: (12, 3400),
+            sent: (10, 1200),
+            dropped: vec![("forged".into(), "from another address than the port's".into(), 3)],
+            ..PortFacts::default()
+        };
+        let uplink = PortFacts {
+            name: "eth0".into(),
+            kind: PortKind::Uplink,
+            group: None,
+            dropped: Vec::new(),
+            ..management.clone()
+        };
+        now(Ok(vec![management, uplink]))
+    }
+    fn captures(&self) -> Reply<'_, Vec<CaptureFacts>> {
+        now(Ok(self.captures.borrow().clone()))
+    }
+    fn start_capture<'a>(&'a self, port: &'a str, snap: u32) -> Reply<'a, u32> {
+        let mut all = self.captures.borrow_mut();
+        if !["host-4", "eth0"].contains(&port) {
+            return now(Err(missing("port", port)));
+        }
+        if all.len() >= 4 {
+            return now(Err(HostError::new(Failure::NoSpace, "There are 4 captures already: remove one")));
+        }
+        let id = all.last().map_or(1, |last| last.id + 1);
+        all.push(CaptureFacts {
+            id,
+            port: port.into(),
+            snap,
+            waiting: CAPTURED.len() as u32,
+            frames: 1,
+            lost: 0,
+            running: true,
+        });
+        now(Ok(id))
+    }
+    fn read_capture(&self, id: u32, from: u64) -> Reply<'_, Vec<u8>> {
+        let known = self.captures.borrow().iter().any(|one| one.id == id);
+        now(match usize::try_from(from).ok().and_then(|from| CAPTURED.get(from..)) {
+            _ if !known => Err(missing("capture", &id.to_string())),
+            Some(rest) => Ok(rest.to_vec()),
+            None => Err(HostError::new(Failure::Invalid, "That byte is not there yet")),
+        })
+    }
+    fn stop_capture(&self, id: u32) -> Reply<'_, ()> {
+        let mut all = self.captures.borrow_mut();
+        let found = all.iter_mut().find(|one| one.id == id);
+        now(found
+            .map(|one| one.running = false)
+            .ok_or_else(|| missing("capture", &id.to_string())))
+    }
+    fn remove_capture(&self, id: u32) -> Reply<'_, ()> {
+        self.captures.borrow_mut().retain(|one| one.id != id);
+        now(Ok(()))
     }
     fn interfaces(&self) -> Reply<'_, Vec<InterfaceSpec>> {
         now(Ok(self.interfaces.borrow().values().cloned().collect()))

@@ -14,6 +14,7 @@ macro_rules! model {
 
 mod host;
 mod network;
+mod policies;
 mod screen;
 mod security;
 mod storage;
@@ -23,6 +24,7 @@ mod vm;
 
 pub use host::*;
 pub use network::*;
+pub use policies::*;
 pub use screen::*;
 pub use security::*;
 pub use storage::*;

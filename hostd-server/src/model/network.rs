@@ -1,5 +1,8 @@
 //! Networks.
-use super::text::{Few, Id, Ipv4, Ipv6Network, Name, Ranged};
+use super::{
+    PortMirror, TrafficShaping, UplinkTeaming,
+    text::{Few, Id, Ipv4, Ipv6Network, Name, Ranged},
+};
 use alloc::{string::String, vec::Vec};
 
 /// Largest packet.
@@ -18,6 +21,14 @@ model! {
         pub mtu: u32,
         /// Network cards of the host.
         pub uplinks: Vec<String>,
+        /// What ports may do, where their group says nothing else.
+        pub security: PortSecurity,
+        /// Limits of each port, where its group says nothing else.
+        pub shaping: TrafficShaping,
+        /// How uplinks are used, where a group says nothing else.
+        pub teaming: UplinkTeaming,
+        /// Ports that are watched.
+        pub mirrors: Vec<PortMirror>,
         /// Ports it can have.
         pub ports: u32,
         /// Ports in use.
@@ -32,6 +43,14 @@ model! {
         pub mtu: Option<Mtu>,
         /// Uplinks.
         pub uplinks: Option<Few<Id, 8>>,
+        /// What ports may do, where their group says nothing else.
+        pub security: Option<PortSecurity>,
+        /// Limits of each port, where its group says nothing else.
+        pub shaping: Option<TrafficShaping>,
+        /// How uplinks are used, where a group says nothing else.
+        pub teaming: Option<UplinkTeaming>,
+        /// Ports that are watched.
+        pub mirrors: Option<Few<PortMirror, 16>>,
     }
 
     /// A change of a switch.
@@ -40,6 +59,14 @@ model! {
         pub mtu: Option<Mtu>,
         /// Uplinks.
         pub uplinks: Option<Few<Id, 8>>,
+        /// What ports may do, where their group says nothing else.
+        pub security: Option<PortSecurity>,
+        /// Limits of each port, where its group says nothing else.
+        pub shaping: Option<TrafficShaping>,
+        /// How uplinks are used, where a group says nothing else.
+        pub teaming: Option<UplinkTeaming>,
+        /// Ports that are watched.
+        pub mirrors: Option<Few<PortMirror, 16>>,
     }
 
     /// What ports of a group may do.
@@ -64,6 +91,10 @@ model! {
         pub vlan: u32,
         /// Security.
         pub security: PortSecurity,
+        /// Limits of its own; null: the switch's hold.
+        pub shaping: Option<TrafficShaping>,
+        /// Uplinks of its own; null: the switch's.
+        pub teaming: Option<UplinkTeaming>,
         /// Machines on it.
         pub vms: Vec<String>,
         /// The host's interfaces on it.
@@ -80,6 +111,10 @@ model! {
         pub vlan: Option<Vlan>,
         /// Security.
         pub security: Option<PortSecurity>,
+        /// Limits of its own; null: the switch's hold.
+        pub shaping: Option<TrafficShaping>,
+        /// Uplinks of its own; null: the switch's.
+        pub teaming: Option<UplinkTeaming>,
     }
 
     /// A change of a port group.
@@ -88,6 +123,12 @@ model! {
         pub vlan: Option<Vlan>,
         /// Security.
         pub security: Option<PortSecurity>,
+        /// Limits of its own; null: the switch's hold from now on.
+        #[serde(default, deserialize_with = "super::text::given", skip_serializing_if = "Option::is_none")]
+        pub shaping: Option<Option<TrafficShaping>>,
+        /// Uplinks of its own; null: the switch's from now on.
+        #[serde(default, deserialize_with = "super::text::given", skip_serializing_if = "Option::is_none")]
+        pub teaming: Option<Option<UplinkTeaming>>,
     }
 
     /// A network card of the host.

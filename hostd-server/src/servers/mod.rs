@@ -38,9 +38,9 @@ use tessera_crypto::Identity;
 use tessera_hostd::{
     future::LocalFuture,
     host::{
-        CapabilityFacts, CertificateFacts, Console, DeviceFacts, DiskSpec, DnsSpec, EndpointFacts, EntryFacts, Failure, FileSink, Host,
-        HostError, HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortGroupSpec, Reply, ScreenView, ServerFacts, StoreFacts,
-        SwitchSpec, TimeFacts, Usage, VmFacts, VmPower, VmSpec,
+        CapabilityFacts, CaptureFacts, CertificateFacts, Console, DeviceFacts, DiskSpec, DnsSpec, EndpointFacts, EntryFacts, Failure,
+        FileSink, Host, HostError, HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortFacts, PortGroupSpec, Reply, ScreenView,
+        ServerFacts, StoreFacts, SwitchSpec, TimeFacts, Usage, VmFacts, VmPower, VmSpec,
     },
     http::BodySource,
     licences,
@@ -360,6 +360,30 @@ impl Host for Servers {
 
     fn remove_port_group<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
         now(Network.remove_port_group(name))
+    }
+
+    fn ports(&self) -> Reply<'_, Vec<PortFacts>> {
+        now(Network.ports())
+    }
+
+    fn captures(&self) -> Reply<'_, Vec<CaptureFacts>> {
+        now(Network.captures())
+    }
+
+    fn start_capture<'a>(&'a self, port: &'a str, snap: u32) -> Reply<'a, u32> {
+        now(Network.start_capture(port, snap))
+    }
+
+    fn read_capture(&self, id: u32, from: u64) -> Reply<'_, Vec<u8>> {
+        now(Network.read_capture(id, from))
+    }
+
+    fn stop_capture(&self, id: u32) -> Reply<'_, ()> {
+        now(Network.stop_capture(id))
+    }
+
+    fn remove_capture(&self, id: u32) -> Reply<'_, ()> {
+        now(Network.remove_capture(id))
     }
 
     fn interfaces(&self) -> Reply<'_, Vec<InterfaceSpec>> {

@@ -1,6 +1,7 @@
 //! The operations, by what they are about.
 
 pub(super) mod network;
+mod ports;
 pub(super) mod screen;
 mod security;
 mod storage;
@@ -41,5 +42,6 @@ pub(super) fn routes() -> Vec<Route> {
     screen::routes(&mut routes);
     storage::routes(&mut routes);
     network::routes(&mut routes);
+    ports::routes(&mut routes);
     routes
 }

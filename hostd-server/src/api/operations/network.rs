@@ -7,11 +7,11 @@ use crate::{
         data::Networks,
         route::{Created, Json, Route},
     },
-    host::{InterfaceSpec, PortGroupSpec, SwitchSpec},
+    host::{GroupPolicies, InterfaceSpec, PortGroupSpec, Security, SwitchPolicies, SwitchSpec},
     http::Method,
     model::{
-        HostInterface, HostInterfacePatch, Page, PhysicalNic, PortGroup, PortGroupCreate, PortGroupPatch, PortSecurity, SwitchCreate,
-        SwitchPatch, VirtualSwitch,
+        HostInterface, HostInterfacePatch, Page, PhysicalNic, PortGroup, PortGroupCreate, PortGroupPatch, PortMirror, PortSecurity,
+        SwitchCreate, SwitchPatch, TrafficShaping, UplinkTeaming, VirtualSwitch, mirrors, text::Few,
     },
 };
 use alloc::{
@@ -135,7 +135,7 @@ pub(super) fn routes(all: &mut Vec<Route>) {
 }
 
 /// Gives everything that the host names an identifier, and keeps new ones.
-async fn ids(call: &Call, kind: &str, names: impl Iterator<Item = String>) -> Result<Vec<String>> {
+pub(super) async fn ids(call: &Call, kind: &str, names: impl Iterator<Item = String>) -> Result<Vec<String>> {
     let mut changes = Vec::new();
     let ids = names.map(|name| call.api.data.borrow_mut().id(kind, &name, &mut changes)).collect();
     if !changes.is_empty() {
@@ -158,11 +158,16 @@ async fn switches(call: &Call) -> Result<Vec<VirtualSwitch>> {
                 .map(|group| group.vms.len() + group.host_interfaces.len())
                 .sum::<usize>()
                 + one.uplinks.len();
+            let policies = one.policies.unwrap_or_default();
             VirtualSwitch {
                 id,
                 name: one.name,
                 mtu: one.mtu,
                 uplinks: one.uplinks,
+                security: security(policies.security),
+                shaping: policies.shaping.into(),
+                teaming: policies.teaming.into(),
+                mirrors: mirrors(&policies.mirrors),
                 ports: 256,
                 used_ports: u32::try_from(used).unwrap_or(256),
             }
@@ -199,9 +204,51 @@ async fn groups(call: &Call) -> Result<Vec<PortGroup>> {
                 mac_changes: one.mac_changes,
                 forged_transmits: one.forged_transmits,
             },
+            shaping: one.policies.as_ref().and_then(|own| own.shaping).map(Into::into),
+            teaming: one.policies.and_then(|own| own.teaming).map(Into::into),
             name: one.name,
         })
         .collect())
+}
+
+fn security(one: Security) -> PortSecurity {
+    PortSecurity {
+        promiscuous: one.promiscuous,
+        mac_changes: one.mac_changes,
+        forged_transmits: one.forged_transmits,
+    }
+}
+
+fn to_security(one: &PortSecurity) -> Security {
+    Security {
+        promiscuous: one.promiscuous,
+        mac_changes: one.mac_changes,
+        forged_transmits: one.forged_transmits,
+    }
+}
+
+/// An order of uplinks has only those of the switch, and each once.
+fn check_teaming(teaming: &UplinkTeaming, uplinks: &[String]) -> Result<()> {
+    let all: Vec<&str> = teaming.active.0.iter().chain(&teaming.standby.0).map(|name| &**name).collect();
+    for (place, name) in all.iter().enumerate() {
+        if all[..place].contains(name) {
+            return Err(ApiError::invalid(format!("{name} stands twice among active and standby uplinks")));
+        }
+        if !uplinks.iter().any(|uplink| uplink == name) {
+            return Err(ApiError::conflict(format!("{name} is no uplink of the switch")));
+        }
+    }
+    Ok(())
+}
+
+/// A peak is not below the average.
+fn check_shaping(shaping: &TrafficShaping) -> Result<()> {
+    for limit in [&shaping.sent, &shaping.received].into_iter().flatten() {
+        if limit.peak.get() < limit.average.get() {
+            return Err(ApiError::invalid("The peak of a limit is below its average"));
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the host's switches and port groups as they are now, and that one of them was removed.
@@ -252,7 +299,13 @@ pub(in crate::api) async fn apply_networks(api: &Rc<Api>) {
             None => continue,
             Some(new) => {
                 let uplinks = old.uplinks.iter().filter(|uplink| new.uplinks.contains(uplink)).cloned().collect();
-                host.set_switch(&old.name, &SwitchSpec { uplinks, ..new.clone() }).await
+                // An order of uplinks may name some that are not there yet.
+                let less = SwitchSpec {
+                    uplinks,
+                    policies: None,
+                    ..new.clone()
+                };
+                host.set_switch(&old.name, &less).await
             }
         };
         if let Err(error) = result {
@@ -301,15 +354,62 @@ async fn check_uplinks(call: &Call, wanted: &[String], switch: &str) -> Result<(
     Ok(())
 }
 
-fn names(list: Option<crate::model::text::Few<crate::model::text::Id, 8>>) -> Option<Vec<String>> {
+fn names(list: Option<Few<crate::model::text::Id, 8>>) -> Option<Vec<String>> {
     list.map(|list| list.0.into_iter().map(|name| name.into_string()).collect())
 }
 
+/// What a switch had, with what is said anew. Orders of uplinks forget those that it does not have any more.
+fn policies(
+    mut old: SwitchPolicies,
+    security: Option<PortSecurity>,
+    shaping: Option<TrafficShaping>,
+    teaming: Option<UplinkTeaming>,
+    mirrors: Option<Few<PortMirror, 16>>,
+    uplinks: &[String],
+) -> Result<SwitchPolicies> {
+    if let Some(new) = security {
+        old.security = to_security(&new);
+    }
+    if let Some(new) = shaping {
+        check_shaping(&new)?;
+        old.shaping = new.into();
+    }
+    match teaming {
+        Some(new) => {
+            check_teaming(&new, uplinks)?;
+            old.teaming = new.into();
+        }
+        None => {
+            old.teaming.active.retain(|name| uplinks.contains(name));
+            old.teaming.standby.retain(|name| uplinks.contains(name));
+        }
+    }
+    if let Some(new) = mirrors {
+        for (place, mirror) in new.0.iter().enumerate() {
+            if mirror.from == mirror.to || new.0[..place].iter().any(|other| other.from == mirror.from) {
+                return Err(ApiError::invalid(format!("{} is mirrored to itself, or twice", &*mirror.from)));
+            }
+        }
+        old.mirrors = new.0.into_iter().map(Into::into).collect();
+    }
+    Ok(old)
+}
+
 async fn create_switch(call: Call, _: NoQuery, Json(made): Json<SwitchCreate>) -> Result<Created<VirtualSwitch>> {
+    let uplinks = names(made.uplinks).unwrap_or_default();
+    let policies = policies(
+        SwitchPolicies::default(),
+        made.security,
+        made.shaping,
+        made.teaming,
+        made.mirrors,
+        &uplinks,
+    )?;
     let spec = SwitchSpec {
         name: made.name.to_string(),
         mtu: made.mtu.map_or(1500, |mtu| mtu.get32()),
-        uplinks: names(made.uplinks).unwrap_or_default(),
+        uplinks,
+        policies: Some(policies),
     };
     if switches(&call).await?.iter().any(|one| one.name == spec.name) {
         return Err(ApiError::conflict(format!("There is a switch {} already", spec.name)));
@@ -328,10 +428,15 @@ async fn create_switch(call: Call, _: NoQuery, Json(made): Json<SwitchCreate>) -
 
 async fn edit_switch(call: Call, _: NoQuery, Json(change): Json<SwitchPatch>) -> Result<Json<VirtualSwitch>> {
     let old = switch_of(&call, call.parameter("switch")).await?;
+    let known = call.api.host.switches().await?.into_iter().find(|one| one.name == old.name);
+    let before = known.and_then(|known| known.policies).unwrap_or_default();
+    let uplinks = names(change.uplinks).unwrap_or(old.uplinks);
+    let policies = policies(before, change.security, change.shaping, change.teaming, change.mirrors, &uplinks)?;
     let spec = SwitchSpec {
         mtu: change.mtu.map_or(old.mtu, |mtu| mtu.get32()),
-        uplinks: names(change.uplinks).unwrap_or(old.uplinks),
+        uplinks,
         name: old.name,
+        policies: Some(policies),
     };
     check_uplinks(&call, &spec.uplinks, &spec.name).await?;
     call.api.host.set_switch(&spec.name, &spec).await?;
@@ -372,15 +477,32 @@ async fn get_group(call: Call, _: NoQuery, (): ()) -> Result<Json<PortGroup>> {
     Ok(Json(group_of(&call).await?))
 }
 
-fn group_spec(name: &str, switch: String, vlan: u32, security: &PortSecurity) -> PortGroupSpec {
-    PortGroupSpec {
+fn group_spec(
+    name: &str,
+    switch: &VirtualSwitch,
+    vlan: u32,
+    security: &PortSecurity,
+    shaping: Option<TrafficShaping>,
+    teaming: Option<UplinkTeaming>,
+) -> Result<PortGroupSpec> {
+    if let Some(shaping) = &shaping {
+        check_shaping(shaping)?;
+    }
+    if let Some(teaming) = &teaming {
+        check_teaming(teaming, &switch.uplinks)?;
+    }
+    Ok(PortGroupSpec {
         name: name.into(),
-        switch,
+        switch: switch.name.clone(),
+        policies: Some(GroupPolicies {
+            shaping: shaping.map(Into::into),
+            teaming: teaming.map(Into::into),
+        }),
         vlan: u16::try_from(vlan).unwrap_or(0),
         promiscuous: security.promiscuous,
         mac_changes: security.mac_changes,
         forged_transmits: security.forged_transmits,
-    }
+    })
 }
 
 async fn create_group(call: Call, _: NoQuery, Json(made): Json<PortGroupCreate>) -> Result<Created<PortGroup>> {
@@ -393,7 +515,8 @@ async fn create_group(call: Call, _: NoQuery, Json(made): Json<PortGroupCreate>)
         mac_changes: false,
         forged_transmits: false,
     });
-    let spec = group_spec(&made.name, switch.name, made.vlan.map_or(0, |vlan| vlan.get32()), &security);
+    let vlan = made.vlan.map_or(0, |vlan| vlan.get32());
+    let spec = group_spec(&made.name, &switch, vlan, &security, made.shaping, made.teaming)?;
     call.api.host.set_port_group(&spec.name, &spec).await?;
     keep_networks(&call, None).await?;
     let found = groups(&call)
@@ -410,10 +533,12 @@ async fn edit_group(call: Call, _: NoQuery, Json(change): Json<PortGroupPatch>) 
     let switch = switch_of(&call, &old.switch).await?;
     let spec = group_spec(
         &old.name,
-        switch.name,
+        &switch,
         change.vlan.map_or(old.vlan, |vlan| vlan.get32()),
         &change.security.unwrap_or(old.security),
-    );
+        change.shaping.unwrap_or(old.shaping),
+        change.teaming.unwrap_or(old.teaming),
+    )?;
     call.api.host.set_port_group(&old.name, &spec).await?;
     keep_networks(&call, None).await?;
     call.api.tell("network", &old.id, "updated");
