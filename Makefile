@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-browser test-storage-long test-bochs-long test-net-long test-installer system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-browser test-storage-long test-bochs-long test-net-long test-suspend test-installer system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -254,6 +254,11 @@ test-net-long: image ## Kill the network server 100 times under load (TESSERA_KI
 	$(call say,Killing the network server)
 	@$(HOST_CARGO) build --release -p tessera-tests
 	@TESSERA_KILLS=$${TESSERA_KILLS:-100} TESSERA_WATCHDOG_FACTOR=10 $(HOST_BIN)/system-tests debian-net/kill-under-load
+
+test-suspend: image ## Suspend and resume a machine 100 times under load (TESSERA_SUSPENDS=NUMBER)
+	$(call say,Suspending and resuming)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@TESSERA_SUSPENDS=$${TESSERA_SUSPENDS:-100} TESSERA_WATCHDOG_FACTOR=10 $(HOST_BIN)/system-tests --machine qemu suspend/go-on
 
 test-browser: image ## Use the Host Client in Chromium on a host in QEMU, with pictures in build/test-logs/browser
 	$(call say,Using the Host Client)

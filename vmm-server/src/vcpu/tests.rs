@@ -617,3 +617,4 @@ fn device_memory_is_emulated() {
 }
 
 mod exits;
+mod saved;

@@ -74,3 +74,71 @@ impl<C: Console> Chipset<C> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apic::routing::tests::Kicks;
+    use crate::devices::chipset::tests::Terminal;
+    use crate::devices::virtio::block;
+    use proptest::prelude::*;
+    use tessera_vm_state::{decode, encode};
+
+    fn board(disks: usize) -> (Chipset<Terminal>, Interrupts<Kicks>) {
+        let mut board = Chipset::new(Terminal::default(), 1000);
+        for _ in 0..disks {
+            assert!(board.pci.add(block::config(&block::tests::disk())));
+        }
+        (board, Interrupts::new(2, Kicks::default()))
+    }
+
+    #[test]
+    fn another_board_is_refused() {
+        let (one, _) = board(1);
+        let (mut two, to) = board(2);
+        let before = encode(&two.save());
+        assert!(two.restore(&one.save(), 0, 0, &to).is_err());
+        assert_eq!(encode(&two.save()), before, "nothing changed");
+    }
+
+    proptest! {
+        #[test]
+        fn a_board_comes_back(operations in prop::collection::vec((any::<u16>(), prop::sample::select(&[1u8, 2, 4]), any::<u32>(), 0u64..100_000_000), 0..200)) {
+            let (mut one, to_one) = board(1);
+            let mut now = 0;
+            for (port, width, value, step) in operations {
+                now += step;
+                let port = if port & 1 == 0 { port >> 5 } else { port };
+                one.port_write(port, width, value, now, &to_one);
+                one.run(now, &to_one);
+            }
+            let saved = encode(&one.save()).unwrap();
+            let (mut two, to_two) = board(1);
+            let state: SavedChipset = decode(&saved).unwrap();
+            two.restore(&state, 0, now, &to_two).unwrap();
+            prop_assert_eq!(encode(&two.save()).unwrap(), saved, "what it was is what it is");
+            prop_assert_eq!(to_two.external(), to_one.external());
+            for port in (0x20..0x100).chain(0x3f8..0x400).chain(0x600..0x610) {
+                prop_assert_eq!(one.port_read(port, 1, now, &to_one), two.port_read(port, 1, now, &to_two), "port {:#x}", port);
+            }
+        }
+
+        #[test]
+        fn damage_is_survived(place in any::<prop::sample::Index>(), bit in 0u8..8, ports in prop::collection::vec((any::<u16>(), any::<u32>()), 0..50)) {
+            let (one, _) = board(1);
+            let mut saved = encode(&one.save()).unwrap();
+            let at = place.index(saved.len());
+            saved[at] ^= 1 << bit;
+            if let Ok(state) = decode::<SavedChipset>(&saved) {
+                let (mut two, to) = board(1);
+                let _ = two.restore(&state, 0, 5, &to);
+                for (port, value) in ports {
+                    let port = if port & 1 == 0 { port >> 5 } else { port };
+                    two.port_write(port, 1, value, 10, &to);
+                    two.port_read(port, 1, 20, &to);
+                }
+                two.run(1_000_000_000, &to);
+            }
+        }
+    }
+}
