@@ -16,10 +16,14 @@ use tessera_proto::{
     vm_media,
     vm_memory::{DiskConfig, DiskPlace, NicConfig},
 };
-use tessera_rt::{Connection, Endpoint, slots, time};
+use tessera_rt::{Connection, Endpoint, slots, sys, time};
 
 /// How long a start may take: a kernel and an initial RAM disk are read from a datastore.
 const START_PATIENCE: u64 = 120_000;
+/// How long a machine's state may take to be written or read.
+const SUSPEND_PATIENCE: u64 = 600_000;
+/// How often is looked whether it is.
+const LOOK: u64 = 100;
 /// How long init may take for anything else.
 const PATIENCE: u64 = 10_000;
 /// How long to wait for a machine that is starting until it can be connected to.
@@ -172,7 +176,7 @@ impl Machines {
             let (run, reason) = match vm.state {
                 VmState::Stopped => (VmRun::Off, vm.reason),
                 VmState::Failed => (VmRun::Failed, vm.reason),
-                VmState::Suspended => (VmRun::Off, vm.reason),
+                VmState::Suspended => (VmRun::Suspended, String::new()),
                 VmState::Running => inside(&vm.name).unwrap_or((VmRun::On, String::new())),
             };
             VmFacts {
@@ -321,12 +325,82 @@ impl Machines {
                 .map_err(|error| failed(&format!("{name} was not stopped"), &error)),
             VmPower::Shutdown => control(name, "asked to shut down", |vmm| vmm.power_button()),
             VmPower::Reset => control(name, "reset", |vmm| vmm.reset()),
-            VmPower::Suspend | VmPower::Resume => {
-                let text = format!("{name} cannot be suspended: this host does not keep the memory of machines that do not run");
-                Err(HostError::new(Failure::Unsupported, text))
-            }
+            VmPower::Suspend => self.suspend(name, None),
+            VmPower::Resume => self.resume(name, None),
         }
     }
+
+    /// Has a running machine's state written, to this file in a datastore or to its own, and waits until it has ended.
+    pub fn suspend(self, name: &str, file: Option<(String, String)>) -> Answer<()> {
+        let what = format!("{name} was not suspended");
+        let mut manager = manager(PATIENCE)?;
+        let config = manager.config(name).map_err(|error| failed(&what, &error))?;
+        let store = config.disks.into_iter().find_map(|disk| match disk.place {
+            DiskPlace::Store { store, .. } => Some(store),
+            DiskPlace::Device { .. } => None,
+        });
+        let own = store.map(|store| (store, format!("{name}.vmss")));
+        let (store, path) = file.or(own).ok_or_else(|| {
+            let text = format!("{what}: it has no disk in a datastore, where its state could be");
+            HostError::new(Failure::Unsupported, text)
+        })?;
+        manager
+            .set_state_file(name, Some(FilePlace::Store { store, path }))
+            .map_err(|error| failed(&what, &error))?;
+        control(name, "suspended", |vmm| vmm.suspend())?;
+        wait_until(&what, || {
+            let (state, reason) = state_of(name)?;
+            match state {
+                VmState::Suspended => Ok(true),
+                VmState::Running => match inside(name) {
+                    // Why it was not is what its monitor has to report while it runs.
+                    Some((VmRun::On, report)) if !report.is_empty() => Err(HostError::new(Failure::Busy, format!("{what}: {report}"))),
+                    _ => Ok(false),
+                },
+                _ => Err(HostError::new(Failure::Busy, format!("{what}: it ended meanwhile: {reason}"))),
+            }
+        })
+    }
+
+    /// Has a machine that does not run go on with its state: that of this file, which stays, or its own, which is removed.
+    pub fn resume(self, name: &str, file: Option<(String, String)>) -> Answer<()> {
+        let what = format!("{name} does not go on");
+        let keep = file.is_some();
+        let mut manager = manager(START_PATIENCE)?;
+        if let Some((store, path)) = file {
+            manager
+                .set_state_file(name, Some(FilePlace::Store { store, path }))
+                .map_err(|error| failed(&what, &error))?;
+        }
+        manager.resume(name, keep).map_err(|error| failed(&what, &error))?;
+        wait_until(&what, || {
+            let (state, reason) = state_of(name)?;
+            match state {
+                VmState::Running => Ok(inside(name).is_some()),
+                _ => Err(HostError::new(Failure::Busy, format!("{what}: {reason}"))),
+            }
+        })
+    }
+}
+
+/// What init says of a machine, and why it last ended.
+fn state_of(name: &str) -> Answer<(VmState, String)> {
+    let mut manager = manager(PATIENCE)?;
+    let all = collect(LIST, |first| manager.list(first)).map_err(|error| failed("The machines cannot be listed", &error))?;
+    let found = all.into_iter().find(|vm| vm.name == name).map(|vm| (vm.state, vm.reason));
+    found.ok_or_else(|| HostError::new(Failure::NotFound, format!("There is no machine {name}")))
+}
+
+/// Asks again and again, with pauses, until something is done.
+fn wait_until(what: &str, mut done: impl FnMut() -> Answer<bool>) -> Answer<()> {
+    let end = time::after(time::milliseconds(SUSPEND_PATIENCE));
+    while !done()? {
+        if time::now() > end {
+            return Err(HostError::new(Failure::Busy, format!("{what} in time")));
+        }
+        let _ = sys::wait(0, Some(time::after(time::milliseconds(LOOK))));
+    }
+    Ok(())
 }
 
 /// How a running machine is from the inside; `None`: its VMM does not tell now.

@@ -242,14 +242,16 @@ impl Host for Servers {
         now(screen::type_at(name, keys, text))
     }
 
-    fn save_vm<'a>(&'a self, name: &'a str, _store: &'a str, _path: &'a str) -> Reply<'a, ()> {
-        cannot(&format!("{name} cannot be saved: this host does not keep the memory of machines"))
+    fn save_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()> {
+        let (name, file) = (String::from(name), (String::from(store), String::from(path)));
+        let order = self.calls.run(move || Machines.suspend(&name, Some(file)));
+        Box::pin(async move { order.await.unwrap_or_else(|| Err(too_many())) })
     }
 
-    fn restore_vm<'a>(&'a self, name: &'a str, _store: &'a str, _path: &'a str) -> Reply<'a, ()> {
-        cannot(&format!(
-            "{name} cannot go on from a file: this host does not keep the memory of machines"
-        ))
+    fn restore_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()> {
+        let (name, file) = (String::from(name), (String::from(store), String::from(path)));
+        let order = self.calls.run(move || Machines.resume(&name, Some(file)));
+        Box::pin(async move { order.await.unwrap_or_else(|| Err(too_many())) })
     }
 
     fn devices(&self) -> Reply<'_, Vec<DeviceFacts>> {

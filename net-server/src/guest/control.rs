@@ -67,6 +67,16 @@ impl Control {
         }
     }
 
+    /// What holds for a driver that asked for something, of which nothing is known any more: rather too many packets than too few.
+    #[must_use]
+    pub fn unknown(mac: [u8; 6], features: Features) -> Self {
+        Self {
+            modes: mode::OVERFLOW_UNICAST | mode::OVERFLOW_MULTICAST,
+            vlans: alloc::vec![0xff; VLAN_BYTES],
+            ..Self::new(mac, features)
+        }
+    }
+
     /// Writes it down for a successor.
     pub fn save(&self, to: &DmaBuffer) {
         let mut bytes = [0; STATE];
@@ -244,6 +254,15 @@ mod tests {
         }
         command.truncate(LONGEST);
         command
+    }
+
+    #[test]
+    fn what_is_not_known_lets_everything_in_until_the_driver_says() {
+        let mut control = Control::unknown(OWN, ALL);
+        let other = [2, 0, 0, 0, 0, 9];
+        assert!(control.wants(OWN) && control.wants(BROADCAST) && control.wants(GROUP) && control.wants_vlan(77, ALL));
+        assert_eq!(control.command(&tables(&[], &[]), ALL, 4), Effect::Filter);
+        assert!(control.wants(OWN) && !control.wants(other) && !control.wants(GROUP));
     }
 
     #[test]

@@ -212,7 +212,9 @@ impl Device {
         } else {
             None
         };
-        let control = control.unwrap_or_else(|| Control::new(self.mac, features));
+        // A machine that was suspended goes on where nobody knows what its driver asked for.
+        let anew = if resume { Control::unknown } else { Control::new };
+        let control = control.unwrap_or_else(|| anew(self.mac, features));
         control.save(&self.memory);
         self.active.set(control.pairs);
         self.control.replace(control);
@@ -531,6 +533,15 @@ impl Device {
             Poll::Pending
         })
         .await;
+        // What is done is returned: who goes on with these queues elsewhere knows nothing else of them.
+        for pair in 0..MAX_PAIRS {
+            if let Some(receive) = &mut *self.receive[pair].borrow_mut() {
+                self.flush(receive_queue(pair), &mut receive.served);
+            }
+            if let Some(transmit) = &mut *self.transmit[pair].borrow_mut() {
+                self.flush(receive_queue(pair) + 1, &mut transmit.served);
+            }
+        }
         self.attached.set(false);
         for pair in 0..MAX_PAIRS {
             self.receive[pair].replace(None);

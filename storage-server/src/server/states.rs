@@ -12,8 +12,8 @@ use tessera_proto::datastore::FileData;
 use tessera_proto::guest_disk::{BootFile, MAX_READ, StateInfo};
 use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::{Call, Failure, FailureKind};
-use tessera_storage::stores::Volume;
 use tessera_storage::stores::state_file::{Memory, Reader, Trouble, Writer};
+use tessera_storage::stores::{Datastore, Volume};
 
 /// A file that is being written, when nobody is writing to it.
 pub type Writing = RefCell<Option<Writer<Volume>>>;
@@ -151,11 +151,18 @@ impl Answers {
     pub(super) fn remove_state_file(&self, call: &mut Call) -> Later<()> {
         let machine = self.guests().machine(call)?;
         let (store, path) = self.state_place(&machine)?;
+        let stores = self.stores().clone();
         self.later(call, async move {
             match store.remove(&path).await {
-                Ok(()) | Err(tessera_datastore::Error::NotFound(_)) => store.flush().await.map_err(trouble),
-                Err(error) => Err(trouble(error)),
+                Ok(()) | Err(tessera_datastore::Error::NotFound(_)) => store.flush().await.map_err(trouble)?,
+                Err(error) => return Err(trouble(error)),
             }
+            // Its space is given back bit by bit.
+            let mounted = |all: &Rc<Datastore>| all.store.as_ref().is_ok_and(|known| Rc::ptr_eq(known, &store));
+            if let Some(datastore) = stores.all().into_iter().find(mounted) {
+                stores.tidy(&datastore);
+            }
+            Ok(())
         })
     }
 }

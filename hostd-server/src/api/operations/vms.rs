@@ -1132,9 +1132,21 @@ async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<SnapshotCreate>)
                     .save_vm(&spec.name, &disk.store, &format!("{}/{id}.memory", spec.name))
                     .await?;
             }
+            // Memory and disks are of the same moment: the machine stands still until all of them are there.
+            let mut taken = Ok(());
             for disk in spec.disks.iter().filter(|disk| !disk.read_only) {
-                api.host.snapshot_disk(&disk.store, &disk.path, &id).await?;
+                if taken.is_ok() {
+                    taken = api.host.snapshot_disk(&disk.store, &disk.path, &id).await;
+                }
             }
+            if let Some(disk) = spec.disks.first().filter(|_| memory && running == VmRun::On) {
+                let now = api.host.vms().await?;
+                if now.iter().any(|vm| vm.name == spec.name && vm.run == VmRun::Suspended) {
+                    let file = format!("{}/{id}.memory", spec.name);
+                    api.host.restore_vm(&spec.name, &disk.store, &file).await?;
+                }
+            }
+            taken?;
             let mut now = api
                 .data
                 .borrow()
