@@ -107,7 +107,7 @@ pub(super) fn init_cpu() {
 ///
 /// Without a deadline timer it may fire early, when the deadline is far away: whoever handles it looks at the time and sets it again. It then fires again and again until
 /// [`fired`], because QEMU 7.2 loses an interrupt that comes while a guest's exit changes the same word, and a guest that spins would keep the processor.
-#[inline]
+#[inline(never)]
 pub fn set_deadline(tsc: u64) {
     if USE_DEADLINE.load(Ordering::Relaxed) {
         // A deadline of 0 would disarm.

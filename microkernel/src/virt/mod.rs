@@ -274,14 +274,14 @@ unsafe fn apic<'a>(state: *mut VcpuState) -> &'a ApicPage {
 }
 
 /// Takes the event that the next entry delivers, and its error code: the VMM's, else one whose delivery was interrupted by an exit that was the kernel's own.
+#[inline(never)]
 fn take_event(state: *mut VcpuState) -> (u32, u32) {
-    let (mut event, mut error) = (get!(state, inject), get!(state, inject_error));
-    if event & tessera_abi::vcpu::EVENT_VALID == 0 {
-        (event, error) = (get!(state, vectoring), get!(state, vectoring_error));
-    }
+    let event = get!(state, inject);
+    let theirs = event & tessera_abi::vcpu::EVENT_VALID != 0;
+    let taken = if theirs { (event, get!(state, inject_error)) } else { (get!(state, vectoring), get!(state, vectoring_error)) };
     put!(state, 0, inject);
     put!(state, 0, vectoring);
-    (event, error)
+    taken
 }
 
 /// Requests the interrupts that a signal's bits are routed to; the next entry delivers them. Returns the bits that are the VMM's.

@@ -36,17 +36,7 @@ pub const fn io_exit(info_1: u64, info_2: u64) -> IoExit {
 /// `ACCESS_*` of a nested page fault (APM volume 2, 15.25.6).
 #[must_use]
 pub const fn memory_access(info_1: u64) -> u64 {
-    let mut access = 0;
-    if info_1 & 1 << 1 != 0 {
-        access |= ACCESS_WRITE;
-    }
-    if info_1 & 1 << 4 != 0 {
-        access |= ACCESS_EXECUTE;
-    }
-    if info_1 & 1 << 33 != 0 {
-        access |= ACCESS_PAGE_WALK;
-    }
-    access
+    ((info_1 >> 1 & 1) * ACCESS_WRITE) | ((info_1 >> 4 & 1) * ACCESS_EXECUTE) | ((info_1 >> 33 & 1) * ACCESS_PAGE_WALK)
 }
 
 /// `info[0]` and `info[1]` of a task switch (APM volume 2, 15.14.1). `during_delivery`: an event was being delivered.

@@ -30,17 +30,8 @@ pub const fn io_exit(qualification: u64, next_rip: u64) -> IoExit {
 /// `ACCESS_*` of an EPT violation (SDM volume 3, table 28-7).
 #[must_use]
 pub const fn memory_access(qualification: u64) -> u64 {
-    let mut access = 0;
-    if qualification & 2 != 0 {
-        access |= ACCESS_WRITE;
-    }
-    if qualification & 4 != 0 {
-        access |= ACCESS_EXECUTE;
-    }
-    if qualification & 3 << 7 == 1 << 7 {
-        access |= ACCESS_PAGE_WALK;
-    }
-    access
+    let walk = (qualification & 3 << 7 == 1 << 7) as u64;
+    ((qualification >> 1 & 1) * ACCESS_WRITE) | ((qualification >> 2 & 1) * ACCESS_EXECUTE) | (walk * ACCESS_PAGE_WALK)
 }
 
 /// Attributes for the VMCS: only what it may hold. An unusable segment has that bit alone.

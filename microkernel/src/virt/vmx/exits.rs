@@ -46,6 +46,7 @@ pub unsafe fn exit_attentively(area: *mut VcpuArea, exit_reason: u32) -> Exit {
 }
 
 /// An interrupt of the host's. Where the exit has acknowledged it, it is handled here, and the vCPU may be gone; else it is pending still.
+#[inline(never)]
 pub fn host_interrupt() -> Exit {
     let event = read(field::EXIT_EVENT) as u32;
     if event & EVENT_VALID != 0 {
