@@ -64,13 +64,13 @@ impl Bounce {
         let frame = &mut self.frames[number as usize];
         // Only as much as there is, however often its owner changes it.
         let mut offset = 0;
-        let mut chunk = [0; 2048];
-        while offset < length {
-            let count = chunk.len().min(length - offset);
-            packet.copy_out(offset as u32, &mut chunk[..count]);
-            frame.memory.copy_in(offset, &chunk[..count]);
-            offset += count;
-        }
+        packet.visit(&mut |piece| {
+            let piece = piece.part(0, length - offset);
+            frame.memory.copy_from(offset, piece);
+            offset += piece.length();
+        });
+        // What another frame left there is nobody's business.
+        frame.memory.clear(offset, length - offset);
         frame.segment[0].length = length as u32;
         let sent = send(frame, number);
         if !sent {

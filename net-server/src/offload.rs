@@ -21,21 +21,27 @@ const CONGESTION_WINDOW_REDUCED: u8 = 0x80;
 /// Memory for the work.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    /// Grows only, so that it is not cleared for each packet.
     packet: Vec<u8>,
-    frame: Vec<u8>,
+    headers: Vec<u8>,
 }
 
-/// A packet in memory of this process: complete, nothing left to do.
-struct Flat<'a>(&'a [u8]);
+/// A packet in memory of this process: complete, nothing left to do. Headers and what they are for lie apart, so that the latter is not copied to where it can follow.
+struct Flat<'a>(&'a [u8], &'a [u8]);
 
 impl Packet for Flat<'_> {
     fn length(&self) -> u32 {
-        self.0.len() as u32
+        (self.0.len() + self.1.len()) as u32
     }
     fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
-        let rest = self.0.get(offset as usize..).unwrap_or_default();
-        let count = Piece::of(rest).copy_out(bytes);
-        bytes[count..].fill(0);
+        let mut skip = offset as usize;
+        let mut filled = 0;
+        for part in [self.0, self.1] {
+            let rest = part.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(part.len());
+            filled += Piece::of(rest).copy_out(&mut bytes[filled..]);
+        }
+        bytes[filled..].fill(0);
     }
     fn segments(&self) -> Option<&[Segment]> {
         None
@@ -48,26 +54,32 @@ impl Packet for Flat<'_> {
     }
     fn visit(&self, each: &mut dyn FnMut(Piece<'_>)) {
         each(Piece::of(self.0));
+        if !self.1.is_empty() {
+            each(Piece::of(self.1));
+        }
     }
 }
 
 /// Does what is left undone of a packet, and gives the frames to `each`, in order, up to its first error. `None`: it makes no sense, and nothing was given. What is given lies in this process's memory, where no device
 /// reaches.
 pub fn finish<E>(packet: &dyn Packet, scratch: &mut Scratch, each: &mut dyn FnMut(&dyn Packet) -> Result<(), E>) -> Option<Result<(), E>> {
-    let Scratch { packet: whole, frame } = scratch;
-    whole.clear();
+    let Scratch { packet: memory, headers } = scratch;
+    let length = packet.length() as usize;
+    if memory.len() < length {
+        memory.resize(length, 0);
+    }
+    let whole = &mut memory[..length];
     // Read once: whoever owns the memory may be changing it.
-    whole.resize(packet.length() as usize, 0);
     packet.copy_out(0, whole);
     let offload = packet.offload();
     let Some(cut) = offload.segmentation else {
         if let Some((start, offset)) = offload.checksum {
-            fill_checksum(whole, start.into(), usize::from(start) + usize::from(offset))?;
+            fill_checksum(whole, &[], start.into(), usize::from(start) + usize::from(offset))?;
         }
-        return Some(each(&Flat(whole)));
+        return Some(each(&Flat(whole, &[])));
     };
     let (start, _) = offload.checksum?;
-    segment(whole, cut, start.into(), frame, each)
+    segment(whole, cut, start.into(), headers, each)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -82,16 +94,22 @@ fn put(bytes: &mut [u8], at: usize, value: u16) -> Option<()> {
 /// The sum of 16-bit words, in ones' complement (RFC 1071). Eight bytes at a time, the order of the bytes being put right at the end (RFC 1071, 2).
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u16 {
-    let (words, rest) = bytes.as_chunks::<8>();
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    let (words, rest) = rest.as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    // No overflow: a packet has far less than 2^31 words.
-    let halves = |word: &[u8; 8]| {
-        let word = u64::from_le_bytes(*word);
-        (word & 0xffff_ffff) + (word >> 32)
-    };
-    let total = words.iter().map(halves).sum::<u64>() + halves(&last);
-    fold(total).swap_bytes()
+    // No overflow: a packet has far less than 2^64 words. An addition and its carry for each eight bytes.
+    let mut total = u128::from(u64::from_le_bytes(last));
+    for block in blocks {
+        for word in block.as_chunks::<8>().0 {
+            total += u128::from(u64::from_le_bytes(*word));
+        }
+    }
+    for word in words {
+        total += u128::from(u64::from_le_bytes(*word));
+    }
+    let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
+    fold(halves(total as u64) + halves((total >> 64) as u64)).swap_bytes()
 }
 
 /// A sum as 16 bits.
@@ -102,10 +120,15 @@ pub(crate) const fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// Fills in the checksum of what begins at `start`; the field holds the sum of the pseudo header.
-fn fill_checksum(bytes: &mut [u8], start: usize, field: usize) -> Option<()> {
+/// Fills in the checksum of what begins at `start` and goes on with `rest`; the field holds the sum of the pseudo header.
+fn fill_checksum(bytes: &mut [u8], rest: &[u8], start: usize, field: usize) -> Option<()> {
     word(bytes, field)?;
-    let value = !sum(bytes.get(start..)?);
+    let own = bytes.get(start..)?;
+    // Words of the rest are whole ones of both.
+    if !own.len().is_multiple_of(2) && !rest.is_empty() {
+        return None;
+    }
+    let value = !fold(u64::from(sum(own)) + u64::from(sum(rest)));
     // In UDP 0 means that there is none; in the others it is the same number (RFC 768).
     put(bytes, field, if value == 0 { 0xffff } else { value })
 }
@@ -165,35 +188,35 @@ fn segment<E>(
     whole: &[u8],
     cut: Segmentation,
     start: usize,
-    frame: &mut Vec<u8>,
+    headers: &mut Vec<u8>,
     each: &mut dyn FnMut(&dyn Packet) -> Result<(), E>,
 ) -> Option<Result<(), E>> {
-    let at = headers(whole, cut, start)?;
+    let at = self::headers(whole, cut, start)?;
     let payload = &whole[at.payload..];
     let count = payload.len().div_ceil(usize::from(cut.size));
     if count > MOST_FRAMES {
         return None;
     }
     for (number, part) in payload.chunks(usize::from(cut.size)).enumerate() {
-        frame.clear();
-        frame.extend_from_slice(&whole[..at.payload]);
-        frame.extend_from_slice(part);
-        write_headers(frame, &at, cut, number, number + 1 == count)?;
-        if let Err(error) = each(&Flat(frame)) {
+        headers.clear();
+        headers.extend_from_slice(&whole[..at.payload]);
+        write_headers(headers, part, &at, cut, number, number + 1 == count)?;
+        if let Err(error) = each(&Flat(headers, part)) {
             return Some(Err(error));
         }
     }
     Some(Ok(()))
 }
 
-/// Makes the headers those of frame `number`.
-fn write_headers(frame: &mut [u8], at: &Headers, cut: Segmentation, number: usize, last: bool) -> Option<()> {
-    let transport_length = frame.len() - at.transport;
+/// Makes the headers those of frame `number`, which has `payload` behind them.
+fn write_headers(frame: &mut [u8], payload: &[u8], at: &Headers, cut: Segmentation, number: usize, last: bool) -> Option<()> {
+    let length = frame.len() + payload.len();
+    let transport_length = length - at.transport;
     let addresses = if at.version6 {
-        put(frame, at.network + 4, u16::try_from(frame.len() - at.network - 40).ok()?)?;
+        put(frame, at.network + 4, u16::try_from(length - at.network - 40).ok()?)?;
         at.network + 8..at.network + 40
     } else {
-        put(frame, at.network + 2, u16::try_from(frame.len() - at.network).ok()?)?;
+        put(frame, at.network + 2, u16::try_from(length - at.network).ok()?)?;
         // Each frame is a datagram of its own.
         let identity = word(frame, at.network + 4)?.wrapping_add(number as u16);
         put(frame, at.network + 4, identity)?;
@@ -222,7 +245,7 @@ fn write_headers(frame: &mut [u8], at: &Headers, cut: Segmentation, number: usiz
     // The pseudo header (RFC 9293, 3.1; RFC 8200, 8.1).
     let pseudo = u64::from(sum(frame.get(addresses)?)) + u64::from(at.protocol) + transport_length as u64;
     put(frame, field, fold(pseudo))?;
-    fill_checksum(frame, at.transport, field)
+    fill_checksum(frame, payload, at.transport, field)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ impl Packet for Given {
         self.0.len() as u32
     }
     fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
-        Flat(&self.0).copy_out(offset, bytes);
+        Flat(&self.0, &[]).copy_out(offset, bytes);
     }
     fn segments(&self) -> Option<&[Segment]> {
         None
@@ -25,6 +25,18 @@ fn finished(packet: &Given) -> Option<Vec<Vec<u8>>> {
     let outcome = finish::<()>(packet, &mut Scratch::default(), &mut |frame| {
         let mut bytes = vec![0; frame.length() as usize];
         frame.copy_out(0, &mut bytes);
+        // Shown in pieces it is the same, and so is each end of it.
+        let mut shown = Vec::new();
+        frame.visit(&mut |piece| {
+            let begin = shown.len();
+            shown.resize(begin + piece.length(), 0);
+            piece.copy_out(&mut shown[begin..]);
+        });
+        assert_eq!(shown, bytes);
+        let from = bytes.len() / 2;
+        let mut end = vec![0xff; bytes.len() - from + 3];
+        frame.copy_out(from as u32, &mut end);
+        assert_eq!(end, [&bytes[from..], &[0; 3]].concat());
         frames.push(bytes);
         Ok(())
     });

@@ -109,6 +109,15 @@ impl DmaBuffer {
         }
     }
 
+    /// Copies bytes in from elsewhere; those outside are dropped.
+    pub fn copy_from(&self, offset: usize, piece: Piece<'_>) {
+        let piece = piece.part(0, self.length.saturating_sub(offset));
+        if piece.length() > 0 {
+            // SAFETY: all of it is inside, as was just made sure of; the memory holds no Rust object.
+            unsafe { piece.copy_to(self.base.as_ptr().add(offset)) };
+        }
+    }
+
     /// Sets bytes to 0.
     pub fn clear(&self, offset: usize, length: usize) {
         let inside = self.length.saturating_sub(offset).min(length);
@@ -162,6 +171,11 @@ mod tests {
             for (place, (one, other)) in (offset..).zip(back.iter().zip(&bytes)) {
                 prop_assert_eq!(*one, if place < 4096 { *other } else { 0 });
             }
+            buffer.clear(0, 4096);
+            buffer.copy_from(offset, Piece::of(&bytes));
+            let mut again = vec![0xff; bytes.len()];
+            buffer.copy_out(offset, &mut again);
+            prop_assert_eq!(again, back);
             let mut behind = [1; 4096];
             whole.copy_out(4096, &mut behind);
             prop_assert!(behind.iter().all(|byte| *byte == 0));

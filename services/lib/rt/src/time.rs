@@ -16,19 +16,28 @@ pub fn hz() -> u64 {
     start_info().tsc_hz.max(1)
 }
 
+/// `amount * multiplier / divisor`, rounded down; saturates. Loops ask for the time at every turn, so usual numbers do without a division of 128 bits.
+const fn scale(amount: u64, multiplier: u64, divisor: u64) -> u64 {
+    let (whole, rest) = (amount / divisor, amount % divisor);
+    if let (Some(seconds), Some(part)) = (whole.checked_mul(multiplier), rest.checked_mul(multiplier)) {
+        return seconds.saturating_add(part / divisor);
+    }
+    let scaled = amount as u128 * multiplier as u128 / divisor as u128;
+    if scaled > u64::MAX as u128 { u64::MAX } else { scaled as u64 }
+}
+
 /// `amount` of units of which a second has `per_second`, in ticks; saturates.
+#[inline]
 #[must_use]
 pub const fn to_ticks(amount: u64, per_second: u64, hz: u64) -> u64 {
-    let ticks = amount as u128 * hz as u128 / per_second as u128;
-    if ticks > u64::MAX as u128 { u64::MAX } else { ticks as u64 }
+    scale(amount, hz, per_second)
 }
 
 /// Ticks in units of which a second has `per_second`; saturates.
+#[inline]
 #[must_use]
 pub const fn from_ticks(ticks: u64, per_second: u64, hz: u64) -> u64 {
-    let hz = if hz == 0 { 1 } else { hz };
-    let amount = ticks as u128 * per_second as u128 / hz as u128;
-    if amount > u64::MAX as u128 { u64::MAX } else { amount as u64 }
+    scale(ticks, per_second, if hz == 0 { 1 } else { hz })
 }
 
 /// Nanoseconds in ticks.
@@ -71,6 +80,7 @@ pub fn sleep_until(deadline: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn conversions_saturate_and_round_down() {
@@ -79,5 +89,16 @@ mod tests {
         assert_eq!(from_ticks(3_500_000_000, 1, 3_500_000_000), 1);
         assert_eq!(from_ticks(3_499_999_999, 1, 3_500_000_000), 0);
         assert_eq!(from_ticks(5, 1, 0), 5);
+        assert_eq!(from_ticks(u64::MAX, u64::MAX, 1), u64::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn short_divisions_give_what_long_ones_do(amount: u64, multiplier in 1..u64::MAX, divisor in 1..u64::MAX, hz in 1_000_000u64..10_000_000_000) {
+            for (amount, multiplier, divisor) in [(amount, multiplier, divisor), (amount, 1_000_000_000, hz), (amount >> 32, hz, 1_000)] {
+                let exact = u128::from(amount) * u128::from(multiplier) / u128::from(divisor);
+                prop_assert_eq!(u128::from(scale(amount, multiplier, divisor)), exact.min(u64::MAX.into()));
+            }
+        }
     }
 }
