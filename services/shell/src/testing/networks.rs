@@ -137,7 +137,7 @@ impl Networks for FakeHost {
         // Every other one is lost.
         self.answer(Echo {
             address: to.into(),
-            microseconds: (sequence % 2 == 0).then_some(1500 + 1000 * u32::from(sequence)),
+            microseconds: sequence.is_multiple_of(2).then_some(1500 + 1000 * u32::from(sequence)),
         })
     }
 
