@@ -178,6 +178,7 @@ pub fn to_manifest(system: &System, programs: Vec<manifest::Program>, files: Vec
                 command_line: vm.command_line.value.clone(),
                 display: vm.display,
                 cdrom: vm.cdrom.as_ref().map(to_file),
+                variables: vm.variables.as_ref().map(to_file),
                 autostart: vm.autostart,
                 weight: vm.weight,
                 budget_us: vm.budget_us.value,

@@ -473,7 +473,12 @@ impl<H: Host> Machine<H> {
             inbox.clear();
             inbox.set_destination(true, false, true, 0);
         }
-        self.chipset().reset(self.clock.ns(now), &self.interrupts);
+        let mut chipset = self.chipset();
+        chipset.reset(self.clock.ns(now), &self.interrupts);
+        if let Some(flash) = chipset.flash() {
+            flash.reset(&self.memory);
+        }
+        drop(chipset);
         self.resets.fetch_add(1, Ordering::Relaxed);
         self.phase.store(Phase::Loading as u8, Ordering::Release);
     }

@@ -70,6 +70,12 @@ impl GuestMemory {
         FLASH_END - self.flash
     }
 
+    /// Whether an address is one of flash memory, which the guest reads like RAM and writes as a device.
+    #[must_use]
+    pub const fn is_flash(&self, address: u64) -> bool {
+        address >= self.flash() && address < FLASH_END
+    }
+
     /// One past the last byte of RAM that is not flash memory.
     #[must_use]
     pub const fn usable_end(&self) -> u64 {

@@ -115,6 +115,15 @@ fn medium_place(disk: &DiskSpec) -> FilePlace {
     }
 }
 
+/// Where a machine's UEFI keeps its variables: beside its first disk, whatever the machine is called.
+fn variables_of(disk: &DiskSpec) -> Option<FilePlace> {
+    let stem = disk.path.strip_suffix(".vdisk").unwrap_or(&disk.path);
+    (!disk.store.is_empty() && !disk.read_only).then(|| FilePlace::Store {
+        store: disk.store.clone(),
+        path: format!("{stem}.variables"),
+    })
+}
+
 fn config(spec: &VmSpec) -> Answer<VmConfig> {
     let unsupported = |text: String| Err(HostError::new(Failure::Unsupported, text));
     let firmware = spec.firmware.map(|firmware| match firmware {
@@ -151,6 +160,11 @@ fn config(spec: &VmSpec) -> Answer<VmConfig> {
         command_line: spec.command_line.clone(),
         display: true,
         cdrom: in_drive,
+        variables: spec
+            .disks
+            .first()
+            .filter(|_| firmware == Some(Firmware::Uefi))
+            .and_then(variables_of),
         disks: disks.chain(as_disk).collect(),
         // A card has its link up as long as it is there.
         nics: spec

@@ -31,6 +31,8 @@ pub struct Vm {
     pub display: bool,
     /// `cdrom`: one of `[files]`, or `STORE:PATH` for a file in a datastore. With firmware only.
     pub cdrom: Option<Located<String>>,
+    /// `variables`: `STORE:PATH` of the file in a datastore that keeps the variables of UEFI.
+    pub variables: Option<Located<String>>,
     /// `autostart` at boot. Default no.
     pub autostart: bool,
     /// `weight` of the vCPUs among their equals, 1 to 10000. Default 100.
@@ -72,6 +74,16 @@ impl Vm {
             let help = "add firmware = \"bios\" or \"uefi\": what boots a kernel directly has no drive";
             diagnostics.error(cdrom.span, "a CD-ROM needs firmware".to_string(), "without firmware", help);
         }
+        let variables = reader.text("variables", diagnostics);
+        if let Some(variables) = variables.as_ref().filter(|place| firmware.is_none() || !place.value.contains(':')) {
+            let message = "variables are kept by firmware, in a datastore".to_string();
+            diagnostics.error(
+                variables.span,
+                message,
+                "",
+                "write `variables = \"STORE:PATH\"` beside `firmware = \"uefi\"`",
+            );
+        }
         let vcpus = reader.get("vcpus").and_then(|node| number(node, "vcpus", 1..=4, diagnostics));
         let mut disks = Vec::new();
         for (place, mut disk) in reader.tables("disks", diagnostics).into_iter().enumerate() {
@@ -91,6 +103,7 @@ impl Vm {
             nics,
             firmware: firmware.map(|firmware| firmware.value),
             cdrom,
+            variables,
             vcpus: vcpus.map_or(1, |vcpus| narrow(vcpus.value)),
             initramfs: reader.text("initramfs", diagnostics),
             command_line: reader.text("command-line", diagnostics).unwrap_or_default(),

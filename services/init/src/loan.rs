@@ -259,6 +259,7 @@ impl vm_memory::Server for Root {
                 config.initramfs.as_ref(),
                 config.cdrom.as_ref(),
                 entry.state_file.as_ref(),
+                config.variables.as_ref(),
             ]
             .map(|file| file.map(file_place).filter(|place| matches!(place, FilePlace::Store { .. })))
             .into(),

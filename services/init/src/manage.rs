@@ -91,6 +91,7 @@ fn config_of(vm: &Vm) -> VmConfig {
         command_line: vm.command_line.clone(),
         display: vm.display,
         cdrom: vm.cdrom.as_ref().map(file_place),
+        variables: vm.variables.as_ref().map(file_place),
         disks: vm.disks.iter().map(disk_config).collect(),
         nics: vm.nics.iter().map(nic_config).collect(),
     }
@@ -111,6 +112,7 @@ fn vm_of(config: VmConfig, autostart: bool) -> Vm {
         command_line: config.command_line,
         display: config.display,
         cdrom: config.cdrom.map(file_of),
+        variables: config.variables.map(file_of),
         autostart,
         weight: config.weight,
         budget_us: config.budget_us,
@@ -403,6 +405,7 @@ mod tests {
             command_line: "quiet".into(),
             display: true,
             cdrom: None,
+            variables: None,
             disks: vec![DiskConfig {
                 place: DiskPlace::Store {
                     store: "main".into(),

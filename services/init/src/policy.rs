@@ -227,6 +227,7 @@ mod tests {
                 command_line: String::new(),
                 display: false,
                 cdrom: None,
+                variables: None,
                 autostart: true,
                 weight: 100,
                 budget_us: 0,

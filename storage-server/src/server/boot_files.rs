@@ -1,12 +1,12 @@
 //! Files in datastores that virtual machines are started with.
 
 use super::answers::{Answers, Later};
-use super::datastores::{Mounted, trouble};
+use super::datastores::{Mounted, seconds, trouble};
 use super::guests::Machine;
-use alloc::{format, vec};
+use alloc::{format, vec, vec::Vec};
 use tessera_datastore::{Info, Kind};
 use tessera_proto::datastore::FileData;
-use tessera_proto::guest_disk::{BootFile, MAX_READ};
+use tessera_proto::guest_disk::{BootFile, MAX_READ, MAX_VARIABLES};
 use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::{Call, Failure, FailureKind};
 
@@ -31,11 +31,42 @@ impl Answers {
         Ok((mounted, info))
     }
 
+    /// The file of the variables is made when it is first looked for.
+    fn make_variables(&self, machine: &Machine) -> Result<(), Failure> {
+        if let Some(FilePlace::Store { store, path }) = machine.file(BootFile::Variables)
+            && let Err(failure) = self.virtual_disk(&store, &path)
+            && failure.kind == FailureKind::NotFound
+        {
+            self.mounted(&store)?.create_file(&path, seconds()).map_err(trouble)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a part of the variables, and answers when it is safe.
+    pub(super) fn keep_machine_variables(&self, call: &mut Call, offset: u64, data: Vec<u8>) -> Later<()> {
+        let machine = self.guests().machine(call)?;
+        let (store, info) = self.boot_file(&machine, BootFile::Variables)?;
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_VARIABLES);
+        let end = end.ok_or_else(|| Failure::new(FailureKind::BadRequest, "variables have at most 1 MiB"))?;
+        self.later(call, async move {
+            if end > info.size {
+                store.set_file_size(info.id, end).await.map_err(trouble)?;
+            }
+            store.write(info.id, offset, &data).await.map_err(trouble)?;
+            store.flush().await.map_err(trouble)?;
+            Ok(())
+        })
+    }
+
     /// Its length.
     pub(super) fn boot_file_length(&self, call: &Call, file: BootFile) -> Result<u64, Failure> {
         let machine = self.guests().machine(call)?;
-        self.guests()
-            .with_files_of_now(call, &machine, || Ok(self.boot_file(&machine, file)?.1.size))
+        self.guests().with_files_of_now(call, &machine, || {
+            if file == BootFile::Variables {
+                self.make_variables(&machine)?;
+            }
+            Ok(self.boot_file(&machine, file)?.1.size)
+        })
     }
 
     /// A part of it.

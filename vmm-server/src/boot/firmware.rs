@@ -40,15 +40,20 @@ pub fn check(file: &dyn File, memory: u64) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Fills the flash memory.
+/// Fills the flash memory, but for its first `kept` bytes: what the guest wrote there stays.
 ///
 /// # Errors
 /// If it is not good or cannot be read.
-pub fn load(memory: &GuestMemory, file: &dyn File) -> Result<Start, LoadError> {
+pub fn load(memory: &GuestMemory, file: &dyn File, kept: u64) -> Result<Start, LoadError> {
     check(file, memory.end())?;
     let length = file.length();
     memory.clear_below(layout::BIOS_END).ok_or(LoadError::TooSmall(LEAST + length))?;
-    file.load(memory, memory.flash(), Part::all(file)).ok_or(LoadError::File)?;
+    let kept = kept.min(length);
+    let code = Part {
+        offset: kept,
+        length: length - kept,
+    };
+    file.load(memory, memory.flash() + kept, code).ok_or(LoadError::File)?;
     let shadow = SHADOW.min(length);
     let part = Part {
         offset: length - shadow,
@@ -110,11 +115,19 @@ mod tests {
         let mut memory = ram(&[16 << 20, 2 << 20]);
         memory.set_flash(256 << 10);
         let image = image();
-        assert_eq!(load(&memory, &&image[..]), Ok(Start::Firmware));
+        assert_eq!(load(&memory, &&image[..], 0), Ok(Start::Firmware));
         assert_eq!(memory.read::<16>(ENTRY), memory.read::<16>(0xf_fff0));
         let mut shadow = std::vec![0; 128 << 10];
         memory.read_slice(0xe_0000, &mut shadow).unwrap();
         assert_eq!(shadow, image[128 << 10..]);
+        memory.write_slice(memory.flash(), &[1; 32]).unwrap();
+        assert_eq!(load(&memory, &&image[..], 16), Ok(Start::Firmware));
+        assert_eq!(memory.read(memory.flash()), Some([1; 16]), "what is kept");
+        assert_eq!(
+            memory.read::<16>(memory.flash() + 16),
+            image[16..].first_chunk().copied(),
+            "and what is not"
+        );
         let map = memory_map(&memory);
         assert_eq!(map.len(), 40);
         assert_eq!(map[8..20], [0, 0, 0x1c, 1, 0, 0, 0, 0, 1, 0, 0, 0]);
@@ -141,9 +154,9 @@ mod tests {
     fn lengths_are_checked() {
         let memory = ram(&[2 << 20]);
         let image = image();
-        assert_eq!(load(&memory, &&image[1..]), Err(LoadError::Firmware(MOST)));
-        assert_eq!(load(&memory, &&image[..0]), Err(LoadError::Firmware(MOST)));
-        assert_eq!(load(&memory, &&image[..]), Err(LoadError::TooSmall((16 << 20) + (256 << 10))));
+        assert_eq!(load(&memory, &&image[1..], 0), Err(LoadError::Firmware(MOST)));
+        assert_eq!(load(&memory, &&image[..0], 0), Err(LoadError::Firmware(MOST)));
+        assert_eq!(load(&memory, &&image[..], 0), Err(LoadError::TooSmall((16 << 20) + (256 << 10))));
         assert_eq!(check(&&image[..], RAM_END + 1), Err(LoadError::TooLarge));
     }
 }

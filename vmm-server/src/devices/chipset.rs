@@ -5,6 +5,7 @@ mod saved;
 pub use saved::SavedChipset;
 
 use super::debug_port::{self, DebugPort};
+use super::flash::Flash;
 use super::fw_cfg::{self, FwCfg};
 use super::keyboard::{self, Keyboard};
 use super::pci::function::Space;
@@ -54,6 +55,7 @@ pub struct Chipset<C> {
     pci: Pci,
     /// What firmware asks about the machine; only where there is firmware.
     fw_cfg: Option<FwCfg>,
+    pub(super) flash: Option<Flash>,
     debug: DebugPort,
     console: C,
     /// The guest last wrote to the console device and not to the serial port: what is typed goes where it reads.
@@ -80,6 +82,7 @@ impl<C: Console> Chipset<C> {
             uart: Uart::new(),
             pci: Pci::new(),
             fw_cfg: None,
+            flash: None,
             debug: DebugPort::default(),
             console,
             typed_to_port: false,

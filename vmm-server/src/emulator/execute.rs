@@ -480,11 +480,8 @@ impl<B: Bus> Emulator<'_, B> {
     }
 
     fn write_physical(&mut self, address: u64, width: u8, value: u64) {
-        if self
-            .memory
-            .write_slice(address, &value.to_le_bytes()[..usize::from(width)])
-            .is_none()
-        {
+        let bytes = value.to_le_bytes();
+        if self.memory.is_flash(address) || self.memory.write_slice(address, &bytes[..usize::from(width)]).is_none() {
             self.bus.memory_write(address, width, value & mask(width));
         }
     }

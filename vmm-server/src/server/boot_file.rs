@@ -14,7 +14,7 @@ use tessera_vmm::boot::{File, Part, file::HEAD};
 use tessera_vmm::memory::GuestMemory;
 
 /// A file in a datastore.
-struct Stored {
+pub struct Stored {
     endpoint: Endpoint,
     file: BootFile,
     length: u64,
@@ -47,7 +47,8 @@ impl Stored {
         Ok(stored)
     }
 
-    fn client(&self) -> Client<Connection> {
+    /// The storage server, for this machine's files.
+    pub fn client(&self) -> Client<Connection> {
         Client(Connection::new(self.endpoint))
     }
 }
@@ -70,6 +71,11 @@ impl File for Stored {
     }
 }
 
+/// Opens a file in a datastore.
+pub fn stored(which: BootFile, store: &str, path: &str) -> Result<Stored, String> {
+    Stored::open(which, &format!("{path} in datastore {store}"))
+}
+
 /// Opens a file of the machine's description; none is an empty one.
 pub fn open(file: Option<&GuestFile>, which: BootFile) -> Result<Box<dyn File + Send>, String> {
     match (file, which) {
@@ -78,7 +84,8 @@ pub fn open(file: Option<&GuestFile>, which: BootFile) -> Result<Box<dyn File + 
         (Some(GuestFile::Image(_)), BootFile::Initramfs) => Ok(Box::new(mapped("initramfs")?)),
         (Some(GuestFile::Image(_)), BootFile::Cdrom) => Ok(Box::new(mapped("cdrom")?)),
         (Some(GuestFile::Image(_)), BootFile::State) => Err("a machine's state is in a datastore".into()),
-        (Some(GuestFile::Store { store, path }), _) => Ok(Box::new(Stored::open(which, &format!("{path} in datastore {store}"))?)),
+        (Some(GuestFile::Image(_)), BootFile::Variables) => Err("variables cannot be kept in the image".into()),
+        (Some(GuestFile::Store { store, path }), _) => Ok(Box::new(stored(which, store, path)?)),
     }
 }
 

@@ -106,8 +106,10 @@ impl Control {
     pub fn load_and_start(&mut self) {
         let config = &self.vm.config;
         let memory = &self.machine.memory;
+        // What the guest wrote to its flash memory, or what was kept of it, is there already.
+        let kept = self.machine.chipset().flash().map_or(0, |flash| flash.length());
         let loaded = if config.firmware.is_some() {
-            boot::firmware::load(memory, &*self.kernel)
+            boot::firmware::load(memory, &*self.kernel, kept)
         } else {
             boot::load(memory, &*self.kernel, &*self.initramfs, &config.command_line, self.machine.vcpus())
         };
@@ -144,7 +146,11 @@ impl Control {
         self.machine.chipset().run(self.guest_now(), &self.machine.interrupts);
         match self.machine.phase() {
             Phase::Failed => self.report(),
-            Phase::PoweredOff => exit(0, "the guest switched itself off"),
+            Phase::PoweredOff => {
+                // What it wrote to its flash memory is kept first.
+                stopped(&self.devices, &mut || ());
+                exit(0, "the guest switched itself off")
+            }
             Phase::Suspending if self.machine.is_parked() => self.suspend(),
             Phase::Resetting if self.machine.is_parked() => {
                 log::info!("the guest restarts");

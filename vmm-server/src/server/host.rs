@@ -16,7 +16,7 @@ static THREADS: [AtomicU32; MAX_VCPUS] = [const { AtomicU32::new(0) }; MAX_VCPUS
 /// Wake the threads that speak with the servers of devices; 0: there is none.
 static LINKS: [AtomicU32; MAX_LINKS] = [const { AtomicU32::new(0) }; MAX_LINKS];
 /// Servers of devices.
-const MAX_LINKS: usize = 6;
+const MAX_LINKS: usize = 8;
 /// For each device on the bus, the notification that tells its server of requests; 0: nobody serves it.
 static DOORBELLS: [AtomicU32; MAX_DEVICES] = [const { AtomicU32::new(0) }; MAX_DEVICES];
 

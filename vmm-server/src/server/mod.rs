@@ -5,6 +5,7 @@ mod cdrom;
 mod console;
 mod control;
 mod devices;
+mod flash;
 mod host;
 mod local;
 mod net;

@@ -5,6 +5,7 @@ use super::cdrom::CdRom;
 use super::console::RingConsole;
 use super::control::{Control, VcpuHandle, refuse};
 use super::devices::{Devices, Link, Surroundings};
+use super::flash::Variables;
 use super::host::{Kernel, Threads};
 use super::local::Local;
 use super::net::Nics;
@@ -165,6 +166,7 @@ pub fn build() -> Result<Control, String> {
     }
     let mut drive = None;
     if firmware {
+        devices.extend(Variables::connect(machine, start_vm, &*kernel)?.map(|variables| variables as &dyn Devices));
         let medium = match &start_vm.config.cdrom {
             Some(file) => Some(boot_file::open(Some(file), BootFile::Cdrom)?),
             None => None,
@@ -250,8 +252,8 @@ fn map_flash(guest: GuestSpace, memory: &GuestMemory) -> Result<(), String> {
                 .slice(first / PAGE_SIZE as u64, pages, CNode::OWN, slot, Rights::all())
                 .map_err(failed)?;
             let address = memory.flash() + (frame_start + first - memory.usable_end());
-            part.map_guest(guest, address, Rights::READ | Rights::WRITE | Rights::EXECUTE, 0)
-                .map_err(failed)?;
+            // What the guest writes there is for a device.
+            part.map_guest(guest, address, Rights::READ | Rights::EXECUTE, 0).map_err(failed)?;
         }
         frame_start += length;
     }

@@ -10,7 +10,7 @@ impl<H: Host> Vcpu<'_, H> {
     /// The guest touched an address without RAM.
     pub(super) fn memory(&mut self, state: &mut VcpuState) -> Result<(), Stop> {
         let (address, access) = (state.info[0], state.info[1]);
-        if self.machine.memory.contains(address, 1) {
+        if self.machine.memory.contains(address, 1) && !self.machine.memory.is_flash(address) {
             return Err("RAM that is not mapped: the nested page tables contradict the memory map");
         }
         if access & ACCESS_PAGE_WALK != 0 {
@@ -84,7 +84,12 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
             }
             None => {
                 let machine = self.vcpu.machine;
-                machine.chipset().memory_write(address, width, value, &machine.interrupts);
+                let mut chipset = machine.chipset();
+                if machine.memory.is_flash(address) {
+                    chipset.flash_write(address, value as u8, &machine.memory, &machine.interrupts);
+                } else {
+                    chipset.memory_write(address, width, value, &machine.interrupts);
+                }
             }
         }
     }

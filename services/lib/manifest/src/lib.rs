@@ -242,6 +242,8 @@ pub struct Vm {
     pub display: bool,
     /// File that is in its CD-ROM drive; it has one if there is firmware.
     pub cdrom: Option<GuestFile>,
+    /// Where the variables of its firmware are kept, in a datastore.
+    pub variables: Option<GuestFile>,
     /// Start at boot.
     pub autostart: bool,
     /// Weight of its vCPU threads among their equals.

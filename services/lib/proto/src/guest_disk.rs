@@ -55,7 +55,12 @@ pub enum BootFile {
     Cdrom,
     /// Its state.
     State,
+    /// The variables of its firmware.
+    Variables,
 }
+
+/// Most bytes of the variables of a machine's firmware.
+pub const MAX_VARIABLES: u64 = 1 << 20;
 
 /// Most bytes of one `read_file`.
 pub const MAX_READ: usize = 3072;
@@ -108,4 +113,6 @@ interface! {
     15 idempotent fn load_memory() -> ();
     /// Removes the file: the machine goes on, so it is not what it was any more.
     16 idempotent fn remove_state() -> ();
+    /// Writes a part of the variables of the machine's firmware into their file, at most [`MAX_READ`] bytes and up to [`MAX_VARIABLES`]; answers when it is safe.
+    17 idempotent fn keep_variables(offset: u64, data: FileData) -> ();
 }

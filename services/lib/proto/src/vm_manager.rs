@@ -105,6 +105,8 @@ pub struct VmConfig {
     pub display: bool,
     /// What is in the CD-ROM drive, which a machine with firmware has.
     pub cdrom: Option<FilePlace>,
+    /// Where the variables of its firmware are kept: a file in a datastore. Without, they last as long as the machine runs.
+    pub variables: Option<FilePlace>,
     /// Disks, in the order in which the guest sees them.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,

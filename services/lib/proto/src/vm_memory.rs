@@ -66,7 +66,7 @@ pub struct MachineConfig {
     /// Its disks.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,
-    /// Its kernel, its initial RAM disk, what is in its CD-ROM drive and its state, where they are in a datastore.
+    /// Its kernel, its initial RAM disk, what is in its CD-ROM drive, its state and the variables of its firmware, where they are in a datastore.
     #[serde(with = "wire::list")]
     pub files: Vec<Option<FilePlace>>,
     /// Its network cards.

@@ -553,6 +553,7 @@ impl Host for FakeHost {
             command_line: "console=ttyS0".into(),
             display: false,
             cdrom: None,
+            variables: None,
             disks: vec![DiskConfig {
                 place: DiskPlace::Store {
                     store: "main".into(),

@@ -88,6 +88,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         command_line: String::new(),
         display: false,
         cdrom: None,
+        variables: None,
         disks: Vec::new(),
         nics: Vec::new(),
     };
@@ -101,6 +102,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         match *word {
             "initramfs" => config.initramfs = Some(place(value)?),
             "cdrom" => config.cdrom = Some(place(value)?),
+            "variables" => config.variables = Some(place(value)?),
             "vcpus" => config.vcpus = value.parse().map_err(|_| format!("`{}` is no number", shorten(value)))?,
             "display" => {
                 config.display = match *value {
@@ -117,7 +119,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
             })?),
             other => {
                 return Err(format!(
-                    "a machine has no `{}`: initramfs, vcpus, display, cdrom and disk can follow, and `--` before the kernel's command line",
+                    "a machine has no `{}`: initramfs, vcpus, display, cdrom, variables and disk can follow, and `--` before the kernel's command line",
                     shorten(other)
                 ));
             }
@@ -166,6 +168,7 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
         None => ("kernel", file_text(&config.kernel)),
     });
     lines.extend(config.cdrom.as_ref().map(|place| ("cdrom", file_text(place))));
+    lines.extend(config.variables.as_ref().map(|place| ("variables", file_text(place))));
     lines.extend(config.initramfs.as_ref().map(|place| ("initramfs", file_text(place))));
     if !config.command_line.is_empty() {
         lines.push(("line", config.command_line));
