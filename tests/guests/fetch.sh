@@ -8,7 +8,7 @@ mkdir -p "$folder/packages"
 fetch() {
     name=$1
     meta=$2
-    [ -s "$folder/$name/vmlinuz" ] && [ -s "$folder/$name/copyright" ] && [ -s "$folder/$name/modules/pktgen.ko" ] && return 0
+    [ -s "$folder/$name/vmlinuz" ] && [ -s "$folder/$name/copyright" ] && [ -s "$folder/$name/modules/efivarfs.ko" ] && return 0
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
         echo "fetch.sh: without Debian's apt-get and dpkg-deb, put a Linux bzImage at $folder/$name/vmlinuz, its copyright file and a folder 'modules' with its virtio modules beside it." >&2
         exit 1
@@ -41,7 +41,8 @@ fetch() {
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$unpacked" --wildcards './boot/vmlinuz-*' "./usr/share/doc/*/copyright" \
         './lib/modules/*/drivers/virtio/virtio*.ko' './lib/modules/*/drivers/block/virtio_blk.ko' './lib/modules/*/drivers/net/virtio_net.ko' \
         './lib/modules/*/failover.ko' './lib/modules/*/net_failover.ko' './lib/modules/*/virtio-rng.ko' './lib/modules/*/virtio_console.ko' \
-        './lib/modules/*/pktgen.ko' './lib/modules/*/8021q.ko' './lib/modules/*/garp.ko' './lib/modules/*/mrp.ko' './lib/modules/*/stp.ko' './lib/modules/*/llc.ko'
+        './lib/modules/*/pktgen.ko' './lib/modules/*/8021q.ko' './lib/modules/*/garp.ko' './lib/modules/*/mrp.ko' './lib/modules/*/stp.ko' './lib/modules/*/llc.ko' \
+        './lib/modules/*/efivarfs.ko' './lib/modules/*/pvpanic*.ko' './lib/modules/*/watchdog/[iw][6a]*.ko'
     mkdir -p "$folder/$name"
     mv "$unpacked"/usr/share/doc/*/copyright "$folder/$name/copyright"
     echo "$package $(dpkg-deb -f "$deb" Version)" >"$folder/$name/package"

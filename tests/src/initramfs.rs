@@ -228,6 +228,13 @@ pub fn build_for_disk(busybox: &Path, scripts: &Path, modules: &Path) -> Result<
     Ok(archive.finish())
 }
 
+/// An archive of modules alone, for behind another.
+pub fn modules(from: &Path, modules: &[&str]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    add_modules(&mut archive, from, modules)?;
+    Ok(archive.finish())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -102,6 +102,8 @@ pub struct Guest {
     pub nics: Vec<String>,
     /// One of the description's files in its CD-ROM drive.
     pub cdrom: Option<&'static str>,
+    /// More lines of its table, in the description's own words.
+    pub more: Vec<String>,
 }
 
 impl Guest {
@@ -124,6 +126,7 @@ impl Guest {
             disks: vec![],
             nics: vec![],
             cdrom: None,
+            more: vec![],
         }
     }
 
@@ -154,6 +157,7 @@ impl Guest {
             disks: vec![],
             nics: vec![],
             cdrom: None,
+            more: vec![],
         }
     }
 }
@@ -346,6 +350,7 @@ impl System {
             disks,
             nics,
             cdrom,
+            more,
         } = guest;
         // The files of firmware have these names.
         let what = if matches!(*kernel, "bios" | "uefi") { "firmware" } else { "kernel" };
@@ -361,6 +366,9 @@ impl System {
         }
         if let Some(cdrom) = cdrom {
             let _ = writeln!(self.text, "cdrom = \"{cdrom}\"");
+        }
+        for line in more {
+            let _ = writeln!(self.text, "{line}");
         }
         if !disks.is_empty() {
             let _ = writeln!(self.text, "disks = [{}]", disks.join(", "));

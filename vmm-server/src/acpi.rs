@@ -3,7 +3,7 @@
 use crate::apic::ioapic;
 use crate::apic::lapic;
 use crate::devices::chipset::TIMER_PIN;
-use crate::devices::{keyboard, pci, power, rtc, uart};
+use crate::devices::{hpet, keyboard, pci, power, pvpanic, rtc, uart};
 use acpi_tables::aml::{self, AddressSpace, AddressSpaceCacheable};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
@@ -29,6 +29,11 @@ impl AmlSink for Bytes {
 /// All tables for `vcpus` processors, and a screen with keyboard and mouse or none, to be put at guest-physical `base`. The root pointer comes first.
 #[must_use]
 pub fn build(base: u64, vcpus: usize, screen: bool) -> Vec<u8> {
+    with_timer(base, vcpus, screen, false)
+}
+
+/// The same, and a high precision event timer or none.
+fn with_timer(base: u64, vcpus: usize, screen: bool, timer: bool) -> Vec<u8> {
     let mut image = Vec::with_capacity(0x1000);
     // Room for the root pointer, which is known last.
     image.resize(ALIGNMENT, 0);
@@ -39,6 +44,10 @@ pub fn build(base: u64, vcpus: usize, screen: bool) -> Vec<u8> {
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    if timer {
+        let timer = place(&mut image, base, event_timer().as_slice());
+        xsdt.add_entry(timer);
+    }
     let xsdt = place(&mut image, base, &bytes(&xsdt));
     let rsdp = bytes(&Rsdp::new(OEM, xsdt));
     image[..rsdp.len()].copy_from_slice(&rsdp);
@@ -61,12 +70,12 @@ pub struct ForLoader {
     pub script: Vec<u8>,
 }
 
-/// All tables for firmware, which puts them where it wants.
+/// All tables for firmware, which puts them where it wants. Its machines have a high precision event timer.
 #[must_use]
 pub fn for_loader(vcpus: usize, screen: bool) -> ForLoader {
     /// Length of the root pointer.
     const ROOT: usize = 36;
-    let mut tables = build(0, vcpus, screen);
+    let mut tables = with_timer(0, vcpus, screen, true);
     let word = |tables: &[u8], at: usize| {
         let bytes = tables.get(at..at + 4).unwrap_or(&[0; 4]);
         bytes.iter().rev().fold(0, |word, byte| word << 8 | *byte as usize)
@@ -201,6 +210,19 @@ fn fadt(facs: u64, dsdt: u64, screen: bool) -> Sdt {
     table
 }
 
+/// The table of the high precision event timer (IA-PC HPET Specification 1.0a, 3.2.4).
+fn event_timer() -> Sdt {
+    let mut table = Sdt::new(*b"HPET", 56, 1, OEM, OEM_TABLE, 1);
+    table.write_u32(36, hpet::CAPABILITIES as u32);
+    // A generic address structure for memory.
+    table.write_bytes(40, &[0, 64, 0, 0]);
+    table.write_u64(44, hpet::ADDRESS);
+    // Ticks that a periodic timer lasts at least.
+    table.write_u16(53, hpet::LEAST_TICKS);
+    table.update_checksum();
+    table
+}
+
 /// A generic address structure (5.2.3.2) for a port.
 fn gas(table: &mut Sdt, offset: usize, port: u16, bits: u8) {
     let access = match bits {
@@ -279,8 +301,10 @@ fn dsdt(screen: bool) -> Vec<u8> {
     let edge = |line: usize| aml::Interrupt::new(true, true, false, false, line as u32);
     let serial = resources(&[&aml::IO::new(uart::PORT, uart::PORT, 1, 8), &edge(uart::LINE)]);
     let clock = resources(&[&aml::IO::new(0x70, 0x70, 1, 2), &edge(rtc::LINE)]);
+    let panics = resources(&[&aml::IO::new(pvpanic::PORT, pvpanic::PORT, 1, 1)]);
     let mut isa = Vec::from([
         name("_ADR", &0x1_0000u32),
+        device("PEVT", &[name("_HID", &pvpanic::HARDWARE_ID), panics]),
         device("COM1", &[hardware_id("PNP0501"), name("_UID", &aml::ONE), serial]),
         device("RTC_", &[hardware_id("PNP0B00"), clock]),
     ]);
@@ -391,7 +415,8 @@ mod tests {
     #[test]
     fn firmware_links_the_tables_where_it_wants() {
         let base = 0x7fe_0000;
-        let wanted = build(base, 2, true);
+        let wanted = with_timer(base, 2, true, true);
+        assert!(wanted.windows(4).any(|window| window == b"HPET") && !build(base, 2, true).windows(4).any(|window| window == b"HPET"));
         for adds in [false, true] {
             let mut loaded = for_loader(2, true);
             link(&mut loaded, base, adds);

@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use tessera_abi::vcpu::{ExitReason, VcpuState};
 
@@ -222,6 +222,8 @@ pub struct Machine<H: Host> {
     start: SpinMutex<Start>,
     resets: AtomicU32,
     report: SpinMutex<String>,
+    /// The control thread has something to tell.
+    news: AtomicBool,
     exchange: SpinMutex<Exchange>,
     /// Host's TSC at which guest time stands still.
     stopped_at: AtomicU64,
@@ -279,6 +281,7 @@ impl<H: Host> Machine<H> {
             report: SpinMutex::new(String::new()),
             exchange: SpinMutex::default(),
             stopped_at: AtomicU64::new(0),
+            news: AtomicBool::new(false),
         }
     }
 
@@ -351,7 +354,19 @@ impl<H: Host> Machine<H> {
                 self.chipset().transfer(&self.memory);
                 return false;
             }
+            Request::Panicked => {
+                // Relaxed: the thread that said so takes it itself.
+                self.news.store(true, Ordering::Relaxed);
+                return false;
+            }
         })
+    }
+
+    /// Whether the control thread has something to tell, once.
+    #[must_use]
+    pub fn take_news(&self) -> bool {
+        // Relaxed: see `request`. It is looked at first because a swap locks the bus.
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::Relaxed)
     }
 
     /// The machine cannot go on; `report` says why.

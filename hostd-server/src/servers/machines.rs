@@ -165,6 +165,9 @@ fn config(spec: &VmSpec) -> Answer<VmConfig> {
             .first()
             .filter(|_| firmware == Some(Firmware::Uefi))
             .and_then(variables_of),
+        boot_order: Vec::new(),
+        boot_menu_ms: 0,
+        watchdog: None,
         disks: disks.chain(as_disk).collect(),
         // A card has its link up as long as it is there.
         nics: spec

@@ -6,7 +6,7 @@ use crate::{
     source::{Diagnostics, Located, Span},
     units,
 };
-use tessera_manifest::Firmware;
+use tessera_manifest::{BootDevice, Firmware, MAX_BOOT_ORDER, WatchdogAction};
 
 /// A virtual machine.
 #[derive(Clone, Debug)]
@@ -33,6 +33,12 @@ pub struct Vm {
     pub cdrom: Option<Located<String>>,
     /// `variables`: `STORE:PATH` of the file in a datastore that keeps the variables of UEFI.
     pub variables: Option<Located<String>>,
+    /// `boot-order`: a list of "cdrom", "disk", "disk.1", "nic" and so on, for firmware. Default: as it likes.
+    pub boot_order: Vec<BootDevice>,
+    /// `boot-menu`: how long firmware offers a menu of what to boot from. Default: not at all.
+    pub boot_menu_ms: u16,
+    /// `watchdog`: "reset" or "power-off", what happens to a guest that does not come by at it. Default none.
+    pub watchdog: Option<WatchdogAction>,
     /// `autostart` at boot. Default no.
     pub autostart: bool,
     /// `weight` of the vCPUs among their equals, 1 to 10000. Default 100.
@@ -84,6 +90,33 @@ impl Vm {
                 "write `variables = \"STORE:PATH\"` beside `firmware = \"uefi\"`",
             );
         }
+        let mut boot_order = Vec::new();
+        for word in reader.texts("boot-order", diagnostics) {
+            let help = "write a list of \"cdrom\", \"disk\", \"disk.1\", \"nic\", \"nic.1\" and so on";
+            match BootDevice::parse(&word.value).filter(|_| boot_order.len() < MAX_BOOT_ORDER) {
+                Some(device) if firmware.is_some() => boot_order.push(device),
+                Some(_) => diagnostics.error(word.span, "a boot order is for firmware".to_string(), "without firmware", help),
+                None => diagnostics.error(word.span, format!("`{}` is nothing to boot from", word.value), "", help),
+            }
+        }
+        let menu = reader.get("boot-menu").and_then(|node| {
+            let milliseconds = |text: &str| {
+                let menu = units::microseconds(text)? / 1000;
+                u16::try_from(menu)
+                    .ok()
+                    .filter(|menu| *menu > 0)
+                    .ok_or_else(|| "it is offered for 1 ms to 65 s".into())
+            };
+            parsed(node, "boot-menu", milliseconds, "3 s", diagnostics)
+        });
+        let watchdog = reader.get("watchdog").and_then(|node| {
+            let known = |text: &str| match text {
+                "reset" => Ok(WatchdogAction::Reset),
+                "power-off" => Ok(WatchdogAction::PowerOff),
+                _ => Err("a watchdog does \"reset\" or \"power-off\"".into()),
+            };
+            parsed(node, "watchdog", known, "reset", diagnostics)
+        });
         let vcpus = reader.get("vcpus").and_then(|node| number(node, "vcpus", 1..=4, diagnostics));
         let mut disks = Vec::new();
         for (place, mut disk) in reader.tables("disks", diagnostics).into_iter().enumerate() {
@@ -104,6 +137,9 @@ impl Vm {
             firmware: firmware.map(|firmware| firmware.value),
             cdrom,
             variables,
+            boot_order,
+            boot_menu_ms: menu.map_or(0, |menu| menu.value),
+            watchdog: watchdog.map(|watchdog| watchdog.value),
             vcpus: vcpus.map_or(1, |vcpus| narrow(vcpus.value)),
             initramfs: reader.text("initramfs", diagnostics),
             command_line: reader.text("command-line", diagnostics).unwrap_or_default(),

@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::string::String;
 use tessera_manifest::{DiskBacking, GuestFile, Resume, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
-use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
+use tessera_proto::vm_manager::{self, BootDevice, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary, WatchdogAction};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, NicConfig};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{Notification, slots};
@@ -74,6 +74,23 @@ fn file_of(place: FilePlace) -> GuestFile {
     }
 }
 
+/// What can be booted from, as messages have it.
+const fn boot_device(device: &tessera_manifest::BootDevice) -> BootDevice {
+    match *device {
+        tessera_manifest::BootDevice::Cdrom => BootDevice::Cdrom,
+        tessera_manifest::BootDevice::Disk(number) => BootDevice::Disk(number),
+        tessera_manifest::BootDevice::Nic(number) => BootDevice::Nic(number),
+    }
+}
+
+const fn boot_device_of(device: BootDevice) -> tessera_manifest::BootDevice {
+    match device {
+        BootDevice::Cdrom => tessera_manifest::BootDevice::Cdrom,
+        BootDevice::Disk(number) => tessera_manifest::BootDevice::Disk(number),
+        BootDevice::Nic(number) => tessera_manifest::BootDevice::Nic(number),
+    }
+}
+
 fn config_of(vm: &Vm) -> VmConfig {
     VmConfig {
         name: vm.name.clone(),
@@ -92,6 +109,12 @@ fn config_of(vm: &Vm) -> VmConfig {
         display: vm.display,
         cdrom: vm.cdrom.as_ref().map(file_place),
         variables: vm.variables.as_ref().map(file_place),
+        boot_order: vm.boot_order.iter().map(boot_device).collect(),
+        boot_menu_ms: vm.boot_menu_ms,
+        watchdog: vm.watchdog.map(|action| match action {
+            tessera_manifest::WatchdogAction::Reset => WatchdogAction::Reset,
+            tessera_manifest::WatchdogAction::PowerOff => WatchdogAction::PowerOff,
+        }),
         disks: vm.disks.iter().map(disk_config).collect(),
         nics: vm.nics.iter().map(nic_config).collect(),
     }
@@ -113,6 +136,12 @@ fn vm_of(config: VmConfig, autostart: bool) -> Vm {
         display: config.display,
         cdrom: config.cdrom.map(file_of),
         variables: config.variables.map(file_of),
+        boot_order: config.boot_order.into_iter().map(boot_device_of).collect(),
+        boot_menu_ms: config.boot_menu_ms,
+        watchdog: config.watchdog.map(|action| match action {
+            WatchdogAction::Reset => tessera_manifest::WatchdogAction::Reset,
+            WatchdogAction::PowerOff => tessera_manifest::WatchdogAction::PowerOff,
+        }),
         autostart,
         weight: config.weight,
         budget_us: config.budget_us,
@@ -406,6 +435,9 @@ mod tests {
             display: true,
             cdrom: None,
             variables: None,
+            boot_order: vec![BootDevice::Nic(0), BootDevice::Disk(1), BootDevice::Cdrom],
+            boot_menu_ms: 3000,
+            watchdog: Some(WatchdogAction::PowerOff),
             disks: vec![DiskConfig {
                 place: DiskPlace::Store {
                     store: "main".into(),

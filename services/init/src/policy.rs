@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 use tessera_abi::object::{Rights, size, thread};
 use tessera_abi::{PAGE_SIZE, layout};
-use tessera_manifest::{GuestFile, MAX_DISKS, MAX_NICS, Manifest, Program, Resource, Server, Vm, slots};
+use tessera_manifest::{GuestFile, MAX_BOOT_ORDER, MAX_DISKS, MAX_NICS, Manifest, Program, Resource, Server, Vm, slots};
 use tessera_vswitch::Network;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -145,14 +145,20 @@ pub fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
     if vm.nics.len() > MAX_NICS || vm.nics.iter().any(|nic| bad(&nic.mac)) {
         return Err("it has too many network cards, or one whose address is no station's".into());
     }
-    if let Some(file) = [Some(&vm.kernel), vm.initramfs.as_ref(), vm.cdrom.as_ref()]
+    if vm.boot_order.len() > MAX_BOOT_ORDER {
+        return Err(format!("its boot order has more than {MAX_BOOT_ORDER} entries"));
+    }
+    if let Some(GuestFile::Image(_)) = &vm.variables {
+        return Err("the variables of its firmware cannot be kept in the image".into());
+    }
+    if let Some(file) = [Some(&vm.kernel), vm.initramfs.as_ref(), vm.cdrom.as_ref(), vm.variables.as_ref()]
         .into_iter()
         .flatten()
         .find(missing)
     {
         return Err(match file {
             GuestFile::Image(name) => format!("its kernel, firmware, initial RAM disk or CD-ROM `{name}` is not in the image"),
-            GuestFile::Store { .. } => "its kernel, initial RAM disk or CD-ROM has no name".into(),
+            GuestFile::Store { .. } => "its kernel, initial RAM disk, CD-ROM or file of variables has no name".into(),
         });
     }
     if !(1..=10_000).contains(&vm.weight) {
@@ -228,6 +234,9 @@ mod tests {
                 display: false,
                 cdrom: None,
                 variables: None,
+                boot_order: Vec::new(),
+                boot_menu_ms: 0,
+                watchdog: None,
                 autostart: true,
                 weight: 100,
                 budget_us: 0,
@@ -256,6 +265,12 @@ mod tests {
             read_only: false,
             serial: String::new(),
         };
+        let mut ordered = good();
+        ordered.vms[0].boot_order = vec![tessera_manifest::BootDevice::Cdrom; MAX_BOOT_ORDER + 1];
+        assert!(check(&ordered, 4 * PAGE).unwrap_err().contains("boot order"));
+        ordered = good();
+        ordered.vms[0].variables = Some(GuestFile::Image("kernel".into()));
+        assert!(check(&ordered, 4 * PAGE).unwrap_err().contains("variables"));
         let mut crowded = good();
         crowded.vms[0].disks = vec![disk; MAX_DISKS + 1];
         assert!(check(&crowded, 4 * PAGE).unwrap_err().contains("too many disks"));

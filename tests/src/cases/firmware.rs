@@ -7,8 +7,8 @@ use super::{
 use crate::{
     Context, Failure, Outcome, Result,
     disks::Scratch,
-    ensure,
-    machine::{Bus, Disk},
+    ensure, initramfs,
+    machine::{Bus, Disk, Emulator},
     shell::Host,
     systems::{Guest, System},
 };
@@ -18,7 +18,7 @@ use std::{fs, path::PathBuf, process::Command};
 pub const CASES: &[Case] = &[
     Case {
         name: "firmware/bios-cdrom",
-        about: "SeaBIOS comes up in a guest and boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, which reaches user land",
+        about: "SeaBIOS comes up in a guest and boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, whose clock can be the event timer's, and whose panic is seen",
         minutes: 4,
         bochs: Some(5),
         run: |context| from_cdrom(context, "bios", "SeaBIOS \\(version"),
@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "firmware/bios-alone",
-        about: "SeaBIOS without anything to boot from says so, and comes up again when the machine is reset",
+        about: "SeaBIOS offers its menu in the order that was asked for, says that there is nothing to boot from, and comes up again when the machine is reset",
         minutes: 2,
         bochs: Some(3),
         run: bios_alone,
@@ -46,16 +46,23 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "firmware/uefi-cdrom",
-        about: "OVMF comes up in a guest and boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, which reaches user land",
-        minutes: 6,
+        about: "OVMF boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, which sets a UEFI variable; it is there again after the power of the guest and of the host failed",
+        minutes: 9,
         bochs: Some(15),
-        run: |context| from_cdrom(context, "uefi", "BdsDxe: "),
+        run: uefi_cdrom,
     },
 ];
+
+/// Drivers that the guests load when they need them.
+const MODULES: [&str; 3] = ["efivarfs", "pvpanic", "pvpanic-mmio"];
 
 /// A medium for disk and CD-ROM drive, BIOS and UEFI, on which GRUB says a word and boots the guests' Debian kernel.
 fn medium(context: &Context) -> Result<Result<PathBuf, String>> {
     let files = [("cloud/vmlinuz", "vmlinuz"), ("initramfs.cpio", "initramfs")];
+    let modules = match context.guest_file("cloud/modules") {
+        Ok(folder) => initramfs::modules(&folder, &MODULES)?,
+        Err(missing) => return Ok(Err(missing)),
+    };
     let root = context.environment.logs.join(format!("{}.medium", context.name.replace('/', "-")));
     let grub = root.join("boot/grub");
     fs::create_dir_all(&grub)?;
@@ -65,10 +72,11 @@ fn medium(context: &Context) -> Result<Result<PathBuf, String>> {
             Err(missing) => return Ok(Err(missing)),
         }
     }
+    fs::write(root.join("modules"), modules)?;
     fs::write(
         grub.join("grub.cfg"),
         "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\necho GRUB-IS-HERE\n\
-         linux /vmlinuz console=ttyS0 quiet\ninitrd /initramfs\nboot\n",
+         linux /vmlinuz console=ttyS0 quiet\ninitrd /initramfs /modules\nboot\n",
     )?;
     let path = root.with_extension("iso");
     let made = Command::new("grub-mkrescue").arg("-o").arg(&path).arg(&root).output();
@@ -116,6 +124,28 @@ fn reaches_user_land(host: &mut Host) -> Result<()> {
     Ok(())
 }
 
+/// The event timer drives the clock, and the kernel's panic is known outside.
+fn timer_and_panic(host: &mut Host) -> Result<()> {
+    const CLOCKS: &str = "/sys/devices/system/clocksource/clocksource0";
+    host.start_command("vm console pc")?;
+    // What it said before is still there.
+    host.serial().expect("END-OF 0")?;
+    let steps = format!(
+        "cat {CLOCKS}/available_clocksource && echo hpet > {CLOCKS}/current_clocksource && sleep 1 && cat {CLOCKS}/current_clocksource"
+    );
+    let clocks = crate::linux::succeeds(host.serial(), &steps)?;
+    ensure!(
+        clocks.trim_end().ends_with("hpet"),
+        "the event timer is no source of the guest's clock:\n{clocks}"
+    );
+    crate::linux::succeeds(host.serial(), "insmod /modules/pvpanic.ko && insmod /modules/pvpanic-mmio.ko")?;
+    host.serial().send_line("echo c > /proc/sysrq-trigger")?;
+    host.leave_console()?;
+    let info = host.poll_command("vm info pc", |text| text.contains("panics"))?;
+    ensure!(info.contains("1 panics"), "the panic is not known:\n{info}");
+    Ok(())
+}
+
 fn from_cdrom(context: &Context, firmware: &'static str, sign: &str) -> Result<Outcome> {
     let (system, medium) = match with_medium(context, firmware)? {
         Ok(found) => found,
@@ -129,6 +159,52 @@ fn from_cdrom(context: &Context, firmware: &'static str, sign: &str) -> Result<O
     host.start_command("vm console pc")?;
     host.serial().expect_line(sign)?;
     reaches_user_land(&mut host)?;
+    timer_and_panic(&mut host)?;
+    fs::remove_file(medium)?;
+    Ok(Outcome::Passed)
+}
+
+/// The variable that the guest sets, and what its system has before its value: that it stays, and when it can be read.
+const VARIABLE: &str = "/sys/firmware/efi/efivars/Tessera-6a0e0f4e-0f0a-4d4e-9d6c-2f6b1c1d1e1f";
+const ATTRIBUTES: &str = r"\007\000\000\000";
+
+fn uefi_cdrom(context: &Context) -> Result<Outcome> {
+    if context.emulator == Emulator::Bochs {
+        // It has no disk that a datastore could be on and that QEMU has too.
+        return from_cdrom(context, "uefi", "BdsDxe: ");
+    }
+    let (system, medium) = match with_medium(context, "uefi")? {
+        Ok(found) => found,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    let store = Scratch::empty(&context.environment.logs, context.name, 128 << 20)?;
+    let store_path = store.path().display().to_string();
+    context.environment.images.datastore(&["create", &store_path, "--label", "main"])?;
+    let mut guest = guest("uefi");
+    guest.cdrom = Some("medium");
+    guest.more.push("variables = \"main:pc.variables\"".into());
+    let system = system.file("medium", &medium).guest(&guest).into();
+    for round in 0..2 {
+        let mut host = context.boot(&system, |config| config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE")))?;
+        host.neat_command("vm start pc")?;
+        host.start_command("vm console pc")?;
+        host.serial().expect_line("BdsDxe: ")?;
+        host.serial().expect("GRUB-IS-HERE")?;
+        host.serial().expect("Type commands")?;
+        let mount = "insmod /modules/efivarfs.ko && mount -t efivarfs none /sys/firmware/efi/efivars";
+        crate::linux::succeeds(host.serial(), mount)?;
+        if round == 0 {
+            let set = format!("printf '{ATTRIBUTES}it stays' > {VARIABLE}");
+            crate::linux::succeeds(host.serial(), &set)?;
+            host.leave_console()?;
+            host.neat_command("vm stop pc")?;
+        } else {
+            let found = crate::linux::succeeds(host.serial(), &format!("cat {VARIABLE}"))?;
+            ensure!(found.contains("it stays"), "the variable is gone:\n{found}");
+            host.leave_console()?;
+        }
+        // The host's power fails.
+    }
     fs::remove_file(medium)?;
     Ok(Outcome::Passed)
 }
@@ -198,11 +274,26 @@ fn bios_alone(context: &Context) -> Result<Outcome> {
         Ok(system) => system,
         Err(missing) => return Outcome::skip(missing),
     };
-    let mut host = context.boot(&system.guest(&guest("bios")).into(), |_| ())?;
+    let empty = Scratch::empty(&context.environment.logs, context.name, 1 << 20)?;
+    let mut guest = guest("bios");
+    guest.disks.push(device(context));
+    guest.more.push("boot-order = [\"cdrom\", \"disk\"]\nboot-menu = \"3 s\"".into());
+    let mut host = context.boot(&system.guest(&guest).into(), |config| attach(config, empty.path(), true))?;
     host.neat_command("vm start pc")?;
-    for _ in 0..2 {
+    for round in 0..2 {
         host.start_command("vm console pc")?;
         host.serial().expect_line("SeaBIOS \\(version")?;
+        if round == 0 {
+            host.serial().expect("Press ESC for boot menu")?;
+            host.serial().send(b"\x1b")?;
+            host.serial().expect("Select boot device")?;
+            let first = host.serial().expect("2. Virtio disk")?;
+            ensure!(
+                first.contains("1. DVD/CD"),
+                "the menu does not begin with the CD-ROM drive: {first}"
+            );
+            host.serial().send(b"1")?;
+        }
         host.serial().expect("No bootable device")?;
         host.leave_console()?;
         host.neat_command("vm reset pc")?;

@@ -1,7 +1,8 @@
 //! Debian's kernels in virtual machines, up to user land and back to the shell.
 
 use super::Case;
-use crate::{Context, Outcome, Result, ensure, linux::succeeds, shell::Host, systems::Guest};
+use crate::{Context, Outcome, Result, ensure, initramfs, linux::succeeds, machine::Emulator, shell::Host, systems::Guest};
+use std::fs;
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -28,10 +29,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "guest/generic-1-vcpu",
-        about: "Debian's generic kernel to user land, 1 vCPU",
-        minutes: 4,
+        about: "Debian's generic kernel to user land, 1 vCPU; on QEMU its watchdog resets it when nobody comes by",
+        minutes: 5,
         bochs: Some(4),
-        run: |c| to_user_land(c, "generic", 1, 256),
+        run: |c| match c.emulator {
+            Emulator::Qemu => watchdog(c),
+            Emulator::Bochs => to_user_land(c, "generic", 1, 256),
+        },
     },
     Case {
         name: "guest/generic-2-vcpus",
@@ -128,6 +132,41 @@ fn to_user_land(context: &Context, kernel: &str, vcpus: u32, memory: u32) -> Res
     host.leave_console()?;
     host.neat_command("vm exits guest")?;
     host.neat_command("vm regs guest")?;
+    Ok(Outcome::Passed)
+}
+
+fn watchdog(context: &Context) -> Result<Outcome> {
+    let files = ["generic/vmlinuz", "generic/modules", "initramfs.cpio"].map(|file| context.guest_file(file));
+    let [Ok(kernel), Ok(modules), Ok(first)] = files else {
+        return Outcome::skip(files.into_iter().find_map(std::result::Result::err).unwrap_or_default());
+    };
+    let disk = context.environment.logs.join(format!("{}.cpio", context.name.replace('/', "-")));
+    let drivers = initramfs::modules(&modules, &["watchdog", "i6300esb"])?;
+    fs::write(&disk, [fs::read(first)?, drivers].concat())?;
+    let mut guest = Guest::debian("guest", "");
+    (guest.memory, guest.kernel, guest.initramfs) = (256, "tested-kernel", Some("tested-disk"));
+    guest.more.push("watchdog = \"reset\"".into());
+    let system = context
+        .product()?
+        .without_machines()
+        .file("tested-kernel", &kernel)
+        .file("tested-disk", &disk);
+    let mut host = context.boot(&system.guest(&guest).into(), |_| ())?;
+    reaches_user_land(&mut host, "guest")?;
+    succeeds(
+        host.serial(),
+        "insmod /modules/watchdog.ko && insmod /modules/i6300esb.ko heartbeat=4",
+    )?;
+    // It runs from the moment somebody opens it.
+    host.serial().send_line("exec 9>/dev/watchdog; sleep 1000")?;
+    host.serial().expect("GUEST-UP")?;
+    host.leave_console()?;
+    let info = host.neat_command("vm info guest")?;
+    ensure!(
+        info.contains("1 resets") && info.contains("1 times late at its watchdog"),
+        "the guest was not reset by its watchdog:\n{info}"
+    );
+    fs::remove_file(disk)?;
     Ok(Outcome::Passed)
 }
 

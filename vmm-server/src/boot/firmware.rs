@@ -2,6 +2,7 @@
 //! find out about the machine it asks [`crate::devices::fw_cfg`].
 
 use super::file::{File, Part};
+use super::order::Order;
 use super::{LoadError, Start, layout, smbios};
 use crate::acpi;
 use crate::devices::fw_cfg::FwCfg;
@@ -65,8 +66,9 @@ pub fn load(memory: &GuestMemory, file: &dyn File, kept: u64) -> Result<Start, L
 
 /// What the firmware of the machine `name` is told. `rom` is the graphics card's own firmware, or empty.
 #[must_use]
-pub fn describe(name: &str, memory: &GuestMemory, vcpus: usize, rom: &[u8]) -> FwCfg {
+pub fn describe(name: &str, memory: &GuestMemory, vcpus: usize, rom: &[u8], order: &Order<'_>) -> FwCfg {
     let mut fw_cfg = FwCfg::new(vcpus);
+    order.describe(&mut fw_cfg);
     if !rom.is_empty() && memory.has_hole() {
         // Found by the card's identity, as if it were in its ROM (SeaBIOS, `lookup_hardcode`).
         fw_cfg.add("pci1234,1111.rom", rom);
@@ -140,7 +142,7 @@ mod tests {
             if screen {
                 memory.set_hole(0xa_0000, 0xc_0000);
             }
-            let mut fw_cfg = describe("web", &memory, 1, rom);
+            let mut fw_cfg = describe("web", &memory, 1, rom, &Order::default());
             // The directory, byte by byte.
             fw_cfg.write(0x510, 2, 0x19);
             let directory: Vec<u8> = (0..1024).map(|_| fw_cfg.read(0x511, 1) as u8).collect();

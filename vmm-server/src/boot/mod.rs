@@ -16,6 +16,7 @@ pub mod firmware;
 pub mod layout;
 pub mod linux;
 pub mod multiboot;
+pub mod order;
 pub mod registers;
 pub mod smbios;
 

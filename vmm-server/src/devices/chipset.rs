@@ -7,12 +7,14 @@ pub use saved::SavedChipset;
 use super::debug_port::{self, DebugPort};
 use super::flash::Flash;
 use super::fw_cfg::{self, FwCfg};
+use super::hpet::{self, Hpet};
 use super::keyboard::{self, Keyboard};
 use super::pci::function::Space;
 use super::pci::{self, Pci};
 use super::pic::PicPair;
 use super::pit::Pit;
 use super::power::{self, Power, Request};
+use super::pvpanic::{self, PvPanic};
 use super::rtc::{self, Rtc};
 use super::uart::{self, Sink, Uart};
 use super::vga;
@@ -55,6 +57,9 @@ pub struct Chipset<C> {
     pci: Pci,
     /// What firmware asks about the machine; only where there is firmware.
     fw_cfg: Option<FwCfg>,
+    /// Likewise.
+    hpet: Option<Hpet>,
+    pvpanic: PvPanic,
     pub(super) flash: Option<Flash>,
     debug: DebugPort,
     console: C,
@@ -82,6 +87,8 @@ impl<C: Console> Chipset<C> {
             uart: Uart::new(),
             pci: Pci::new(),
             fw_cfg: None,
+            hpet: None,
+            pvpanic: PvPanic::default(),
             flash: None,
             debug: DebugPort::default(),
             console,
@@ -95,6 +102,7 @@ impl<C: Console> Chipset<C> {
     /// Makes the board one that firmware finds its way on, with what it is told about the machine. Before any device is added.
     pub fn add_firmware(&mut self, fw_cfg: FwCfg, memory: u64) {
         self.fw_cfg = Some(fw_cfg);
+        self.hpet = Some(Hpet::new());
         self.pci.set_board(pci::Board::Q35);
         for (index, value) in fw_cfg::setup_memory(memory) {
             self.rtc.store(index, value);
@@ -122,6 +130,7 @@ impl<C: Console> Chipset<C> {
         if let Some(fw_cfg) = &mut self.fw_cfg {
             fw_cfg.reset();
         }
+        self.hpet = self.hpet.as_ref().map(|_| Hpet::new());
         // The clock's registers survive on their battery; only its interrupts go off.
         self.rtc.write(0x70, 0x0b, now);
         self.rtc.write(0x71, 0x02, now);
@@ -206,6 +215,7 @@ impl<C: Console> Chipset<C> {
             vga::FIRST_PORT..=vga::LAST_PORT => self.pci.display().map_or(0xff, |display| display.read(port)),
             0x92 => self.keyboard.read_system_port(),
             debug_port::PORT if self.fw_cfg.is_some() => debug_port::PRESENT,
+            pvpanic::PORT => self.pvpanic.read(),
             _ => 0xff,
         }
     }
@@ -226,6 +236,7 @@ impl<C: Console> Chipset<C> {
             0x70 | 0x71 => self.rtc.write(port, value, now),
             0x80 => self.diagnostic = value,
             0x92 => return self.keyboard.write_system_port(value),
+            pvpanic::PORT => return self.pvpanic.write(value).then_some(Request::Panicked),
             debug_port::PORT if self.fw_cfg.is_some() => {
                 if let Some(line) = self.debug.write(value) {
                     self.console.debug(line);
@@ -237,7 +248,7 @@ impl<C: Console> Chipset<C> {
     }
 
     /// Reads at a guest-physical address outside RAM. Where nothing answers, all bits are 1.
-    pub fn memory_read<K: Kick>(&mut self, address: u64, width: u8, to: &Interrupts<K>) -> u64 {
+    pub fn memory_read<K: Kick>(&mut self, address: u64, width: u8, now: u64, to: &Interrupts<K>) -> u64 {
         if vga::WINDOW.contains(&address)
             && let Some(display) = self.pci.display()
         {
@@ -254,6 +265,9 @@ impl<C: Console> Chipset<C> {
         if let Some(value) = self.pci.mapped_read(address, width, to) {
             return value;
         }
+        if let Some((hpet, offset)) = self.hpet_at(address, width) {
+            return hpet.read(offset, width, now);
+        }
         match address.wrapping_sub(ioapic::ADDRESS) {
             // The registers are 32 bits wide and answer at the low byte of each.
             offset @ 0..ioapic::LENGTH => u64::from(self.ioapic.read(offset & !3)) >> ((offset & 3) * 8),
@@ -262,7 +276,7 @@ impl<C: Console> Chipset<C> {
     }
 
     /// Writes at a guest-physical address outside RAM.
-    pub fn memory_write<K: Kick>(&mut self, address: u64, width: u8, value: u64, to: &Interrupts<K>) {
+    pub fn memory_write<K: Kick>(&mut self, address: u64, width: u8, value: u64, now: u64, to: &Interrupts<K>) {
         if vga::WINDOW.contains(&address)
             && let Some(display) = self.pci.display()
         {
@@ -277,9 +291,16 @@ impl<C: Console> Chipset<C> {
             if self.fw_cfg.is_some() {
                 self.settle_pci(to);
             }
+            self.settle_timers(now, to);
             return;
         }
         if self.pci.mapped_write(address, width, value, to) {
+            self.settle_timers(now, to);
+            return;
+        }
+        if let Some((hpet, offset)) = self.hpet_at(address, width) {
+            hpet.write(offset, width, value, now);
+            self.settle(now, to);
             return;
         }
         if let offset @ 0..ioapic::LENGTH = address.wrapping_sub(ioapic::ADDRESS)
@@ -287,6 +308,18 @@ impl<C: Console> Chipset<C> {
         {
             self.ioapic.write(offset, value as u32, to);
         }
+    }
+
+    /// The timer with its range at an address, and the offset in it.
+    fn hpet_at(&mut self, address: u64, width: u8) -> Option<(&mut Hpet, u64)> {
+        let offset = address.checked_sub(hpet::ADDRESS)?;
+        let inside = offset + u64::from(width) <= hpet::LENGTH;
+        Some((self.hpet.as_mut().filter(|_| inside)?, offset))
+    }
+
+    /// How often the guest's kernel panicked, and did not come by at its watchdog, since the machine was made.
+    pub fn incidents(&mut self) -> (u32, u32) {
+        (self.pvpanic.panics(), self.pci.watchdog().map_or(0, |watchdog| watchdog.timeouts()))
     }
 
     /// The device at this place on the bus is the console device: it is rung when something is typed for it.
@@ -353,19 +386,61 @@ impl<C: Console> Chipset<C> {
         vector
     }
 
-    /// Runs what is due, and takes what came from the console.
-    pub fn run<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
-        if self.pit.run(now) {
+    /// Runs what is due, and takes what came from the console. The answer is what is to happen to the machine.
+    pub fn run<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) -> Option<Request> {
+        if self.pit.run(now) && !self.is_replaced() {
             // An edge: the line stays up until the next.
             self.set_line(TIMER_LINE, false, to);
             self.set_line(TIMER_LINE, true, to);
         }
         self.rtc.run(now);
         self.power.run(now);
+        if let Some(hpet) = &mut self.hpet {
+            hpet.run(now);
+        }
+        let request = self.pci.watchdog().and_then(|watchdog| watchdog.run(now));
         if now >= self.flush_at {
             self.console.flush();
         }
         self.settle(now, to);
+        request
+    }
+
+    /// Whether timers interrupt in the place of PIT and RTC.
+    fn is_replaced(&self) -> bool {
+        self.hpet.as_ref().is_some_and(Hpet::replaces)
+    }
+
+    fn settle_hpet<K: Kick>(&mut self, to: &Interrupts<K>) {
+        let Some(hpet) = &mut self.hpet else { return };
+        let (levels, edges) = (hpet.levels(), hpet.take_edges());
+        for pin in (0..u32::BITS).filter(|pin| hpet::PINS >> pin & 1 != 0) {
+            let pin_mask = 1 << pin;
+            if edges & pin_mask != 0 {
+                self.ioapic.set_pin(pin as usize, false, to);
+                self.ioapic.set_pin(pin as usize, true, to);
+            }
+            self.ioapic.set_pin(pin as usize, levels & pin_mask != 0, to);
+        }
+        for (pin, line) in [(TIMER_PIN, TIMER_LINE), (rtc::LINE, rtc::LINE)] {
+            if edges >> pin & 1 != 0 {
+                self.set_line(line, false, to);
+                self.set_line(line, true, to);
+            }
+        }
+    }
+
+    /// Begins periods, and says when somebody must look again.
+    fn settle_timers<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
+        let mut timers = self.pit.deadline().min(self.rtc.deadline()).min(self.power.deadline(now));
+        if let Some(hpet) = &self.hpet {
+            timers = timers.min(hpet.deadline(now));
+        }
+        if let Some(watchdog) = self.pci.watchdog() {
+            watchdog.settle(now);
+            timers = timers.min(watchdog.deadline());
+        }
+        to.set_chipset_deadline(timers.min(self.flush_at));
     }
 
     /// Presses the power button.
@@ -423,7 +498,10 @@ impl<C: Console> Chipset<C> {
         }
         self.settle_keyboard(to);
         self.set_line(uart::LINE, self.uart.line(), to);
-        self.set_line(rtc::LINE, self.rtc.line(), to);
+        self.settle_hpet(to);
+        if !self.is_replaced() {
+            self.set_line(rtc::LINE, self.rtc.line(), to);
+        }
         self.set_line(power::LINE, self.power.line(), to);
         self.settle_pci(to);
         to.set_external(self.pic.output());
@@ -432,8 +510,7 @@ impl<C: Console> Chipset<C> {
         } else if self.flush_at == u64::MAX {
             self.flush_at = now + FLUSH_AFTER;
         }
-        let timers = self.pit.deadline().min(self.rtc.deadline()).min(self.power.deadline(now));
-        to.set_chipset_deadline(timers.min(self.flush_at));
+        self.settle_timers(now, to);
     }
 }
 
@@ -451,149 +528,5 @@ impl<C: Console> Sink for SerialLine<'_, C> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::apic::routing::{Event, tests::Kicks};
-    use proptest::prelude::*;
-
-    /// A console that remembers.
-    #[derive(Debug, Default)]
-    pub(crate) struct Terminal {
-        pub(crate) shown: std::vec::Vec<u8>,
-        pub(crate) typed: std::collections::VecDeque<u8>,
-        pub(crate) unflushed: bool,
-    }
-
-    impl Sink for Terminal {
-        fn send(&mut self, byte: u8) {
-            self.shown.push(byte);
-            self.unflushed = byte != b'\n';
-        }
-    }
-
-    impl Console for Terminal {
-        fn receive(&mut self) -> Option<u8> {
-            self.typed.pop_front()
-        }
-        fn has_input(&mut self) -> bool {
-            !self.typed.is_empty()
-        }
-        fn has_unflushed(&self) -> bool {
-            self.unflushed
-        }
-        fn flush(&mut self) {
-            self.unflushed = false;
-        }
-    }
-
-    fn board() -> (Chipset<Terminal>, Interrupts<Kicks>) {
-        (Chipset::new(Terminal::default(), 0), Interrupts::new(2, Kicks::default()))
-    }
-
-    #[test]
-    fn timer_interrupt_through_the_8259() {
-        let (mut board, to) = board();
-        for (port, value) in [
-            (0x20, 0x11),
-            (0x21, 0x30),
-            (0x21, 4),
-            (0x21, 1),
-            (0x21, 0xfe),
-            (0x43, 0x34),
-            (0x40, 0xa9),
-            (0x40, 4),
-        ] {
-            board.port_write(port, 1, value, 0, &to);
-        }
-        let deadline = to.chipset_deadline();
-        assert!((999_000..1_001_000).contains(&deadline));
-        assert!(!to.external());
-        board.run(deadline, &to);
-        assert!(to.external());
-        assert!(!to.inbox(0).is_empty(), "vCPU 0 must look");
-        assert_eq!(board.acknowledge(deadline, &to), Some(0x30));
-        assert!(!to.external());
-        assert_eq!(board.acknowledge(deadline, &to), None);
-    }
-
-    #[test]
-    fn serial_port_through_the_io_apic() {
-        let (mut board, to) = board();
-        board.memory_write(ioapic::ADDRESS, 4, 0x18, &to);
-        board.memory_write(ioapic::ADDRESS + 0x10, 4, 0x44, &to);
-        for (port, value) in [(0x3fa, 1), (0x3fc, 0xb), (0x3f9, 1)] {
-            board.port_write(port, 1, value, 0, &to);
-        }
-        board.console.typed.extend(0..40);
-        board.run(0, &to);
-        assert_eq!(to.inbox(0).take_events() & Event::VECTORS, Event::VECTORS);
-        let read: std::vec::Vec<_> = (0..40).map(|_| board.port_read(0x3f8, 1, 0, &to) as u8).collect();
-        assert_eq!(read, (0..40).collect::<std::vec::Vec<_>>(), "the FIFO is refilled as it is read");
-        board.port_write(0x3f8, 1, u32::from(b'A'), 0, &to);
-        assert_eq!(board.console.shown, b"A");
-    }
-
-    #[test]
-    fn the_end_of_a_line_does_not_wait_for_ever() {
-        let (mut board, to) = board();
-        board.port_write(0x3f8, 1, u32::from(b'#'), 500, &to);
-        assert!(board.console.unflushed);
-        assert_eq!(to.chipset_deadline(), 500 + FLUSH_AFTER);
-        board.port_write(0x3f8, 1, u32::from(b' '), 900, &to);
-        assert_eq!(to.chipset_deadline(), 500 + FLUSH_AFTER, "later bytes do not put it off");
-        board.run(500 + FLUSH_AFTER, &to);
-        assert!(!board.console.unflushed);
-        assert_eq!(to.chipset_deadline(), u64::MAX);
-    }
-
-    #[test]
-    fn what_is_typed_goes_where_the_guest_wrote_last() {
-        let (mut board, to) = board();
-        board.port_write(0x3fa, 1, 1, 0, &to);
-        board.set_port(3);
-        board.console.typed.extend(*b"ab");
-        let mut bytes = [0; 8];
-        assert_eq!(board.typed(&mut bytes), 0, "nothing was written to the device");
-        board.show(b"hvc0> ", 0, &to);
-        assert_eq!(board.console.shown, b"hvc0> ");
-        assert_eq!(to.kicked().rings(), [3]);
-        assert_eq!(board.port_read(0x3f8, 1, 0, &to), 0);
-        assert_eq!((board.typed(&mut bytes), bytes[0], bytes[1]), (2, b'a', b'b'));
-        board.port_write(0x3f8, 1, u32::from(b'#'), 0, &to);
-        board.console.typed.extend(*b"c");
-        assert_eq!(board.typed(&mut bytes), 0);
-        board.run(0, &to);
-        assert_eq!(board.port_read(0x3f8, 1, 0, &to), u32::from(b'c'));
-    }
-
-    #[test]
-    fn open_bus() {
-        let (mut board, to) = board();
-        assert_eq!(board.port_read(0x1234, 4, 0, &to), u32::MAX);
-        assert_eq!(board.port_read(0x1234, 1, 0, &to), 0xff);
-        assert_eq!(board.port_read(0xffff, 4, 0, &to), u32::MAX, "wraps around the end of port space");
-        assert_eq!(board.memory_read(0xe000_0000, 2, &to), 0xffff);
-    }
-
-    proptest! {
-        #[test]
-        fn survives_a_walk_of_all_ports(
-            operations in prop::collection::vec((0u8..5, any::<u16>(), prop::sample::select(&[1u8, 2, 4]), any::<u32>(), 0u64..100_000_000), 1..200),
-        ) {
-            let (mut board, to) = board();
-            let mut now = 0;
-            for (kind, port, width, value, step) in operations {
-                now += step;
-                // Half of the accesses go where devices are.
-                let port = if port & 1 == 0 { port >> 5 } else { port };
-                match kind {
-                    0 => { board.port_write(port, width, value, now, &to); }
-                    1 => { let got = board.port_read(port, width, now, &to); prop_assert!(width == 4 || got >> (width * 8) == 0); }
-                    2 => board.memory_write(ioapic::ADDRESS + u64::from(port), width, u64::from(value), &to),
-                    3 => { board.memory_read(ioapic::ADDRESS + u64::from(port), width, &to); }
-                    _ => board.run(now, &to),
-                }
-            }
-        }
-    }
-}
+#[path = "chipset_tests.rs"]
+pub(crate) mod tests;

@@ -18,6 +18,7 @@ const SIGNATURE: u16 = 0;
 const FEATURES: u16 = 1;
 const PROCESSORS: u16 = 5;
 const MOST_PROCESSORS: u16 = 0x0f;
+const BOOT_MENU: u16 = 0x0e;
 const DIRECTORY: u16 = 0x19;
 /// First number of a file.
 const FIRST_FILE: u16 = 0x20;
@@ -99,6 +100,14 @@ impl FwCfg {
             offset: 0,
             address: 0,
         }
+    }
+
+    /// Has firmware offer a menu of what to boot from.
+    pub fn offer_menu(&mut self) {
+        self.items.push(Item {
+            number: BOOT_MENU,
+            data: Vec::from([1, 0]),
+        });
     }
 
     /// Adds a file. Names are of at most 55 bytes.

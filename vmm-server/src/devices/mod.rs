@@ -8,15 +8,18 @@ pub mod chipset;
 pub mod debug_port;
 pub mod flash;
 pub mod fw_cfg;
+pub mod hpet;
 pub mod keyboard;
 pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod power;
+pub mod pvpanic;
 pub mod rtc;
 pub mod uart;
 pub mod vga;
 pub mod virtio;
+pub mod watchdog;
 
 pub use chipset::{Chipset, Console};
 pub use power::Request;

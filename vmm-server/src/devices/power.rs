@@ -39,6 +39,8 @@ pub enum Request {
     Reset,
     /// Copy between a device and the guest's RAM, which devices do not see.
     Transfer,
+    /// Nothing, but its kernel panicked, which is worth telling.
+    Panicked,
 }
 
 /// The registers.

@@ -46,6 +46,8 @@ pub struct Control {
     drive: Option<&'static CdRom>,
     started: u64,
     failure_logged: bool,
+    /// Panics and watchdog timeouts that were logged.
+    incidents: (u32, u32),
     /// State to go on with.
     saved: Option<Saved>,
     /// Why it was not suspended.
@@ -99,6 +101,7 @@ impl Control {
             failure_logged: false,
             saved,
             trouble: String::new(),
+            incidents: (0, 0),
         }
     }
 
@@ -142,8 +145,24 @@ impl Control {
         }
     }
 
+    /// Logs what happened to the guest since it was last looked at.
+    fn tell(&mut self) {
+        let now = self.machine.chipset().incidents();
+        let before = core::mem::replace(&mut self.incidents, now);
+        if now.0 != before.0 {
+            log::warn!("the guest's kernel panicked");
+        }
+        if now.1 != before.1 {
+            log::warn!("the guest did not come by at its watchdog in time");
+        }
+    }
+
     fn look(&mut self) {
-        self.machine.chipset().run(self.guest_now(), &self.machine.interrupts);
+        let request = self.machine.chipset().run(self.guest_now(), &self.machine.interrupts);
+        if let Some(request) = request {
+            self.machine.request(request);
+        }
+        self.tell();
         match self.machine.phase() {
             Phase::Failed => self.report(),
             Phase::PoweredOff => {
@@ -253,7 +272,10 @@ fn run_state(activity: Activity) -> VcpuRunState {
 
 impl vm_control::Server for Control {
     fn info(&mut self, _call: &mut Call) -> Result<VmInfo, Failure> {
+        let (panics, watchdog_timeouts) = self.machine.chipset().incidents();
         Ok(VmInfo {
+            panics,
+            watchdog_timeouts,
             state: match self.machine.phase() {
                 Phase::Loading | Phase::Resetting => RunState::Loading,
                 Phase::Running => RunState::Running,

@@ -20,7 +20,7 @@ use tessera_abi::apic::ApicPage;
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::vcpu::VcpuState;
 use tessera_abi::{Error, PAGE_SIZE};
-use tessera_manifest::StartVm;
+use tessera_manifest::{BootDevice, StartVm, WatchdogAction};
 use tessera_proto::guest_disk::BootFile;
 use tessera_rt::{
     AddressSpace, CNode, Frame, GuestSpace, Notification, Thread, Untyped, Vcpu as VcpuCap, require, slots, start, start_info, sys, thread,
@@ -29,10 +29,12 @@ use tessera_rt::{
 use tessera_vmm::MAX_VCPUS;
 use tessera_vmm::apic::Interrupts;
 use tessera_vmm::boot::firmware;
+use tessera_vmm::boot::order::{Device, Order};
 use tessera_vmm::clock::Clock;
 use tessera_vmm::cpuid::{CpuidTable, Policy};
 use tessera_vmm::devices::vga::WINDOW;
 use tessera_vmm::devices::virtio::fair_queues;
+use tessera_vmm::devices::watchdog;
 use tessera_vmm::machine::Machine;
 use tessera_vmm::memory::GuestMemory;
 use tessera_vmm::vcpu::Vcpu;
@@ -134,13 +136,27 @@ pub fn build() -> Result<Control, String> {
         machine.chipset().add_display(screen::attach(guest)?);
     }
     if firmware {
+        let devices: Vec<_> = start_vm.config.boot_order.iter().map(boot_device).collect();
+        let order = Order {
+            devices: &devices,
+            menu_ms: start_vm.config.boot_menu_ms,
+            disks: start_vm.config.disks.len(),
+            nics: start_vm.config.nics.len(),
+        };
         let fw_cfg = firmware::describe(
             &start_vm.config.name,
             &machine.memory,
             vcpus,
             boot_file::mapped(tessera_screen::ROM)?,
+            &order,
         );
         machine.chipset().add_firmware(fw_cfg, machine.memory.usable_end());
+    }
+    if let Some(action) = start_vm.config.watchdog {
+        machine.chipset().pci().add_watchdog(match action {
+            WatchdogAction::Reset => watchdog::Action::Reset,
+            WatchdogAction::PowerOff => watchdog::Action::PowerOff,
+        });
     }
     let mut handles = Vec::new();
     let mut threads = heapless::Vec::<Notification, MAX_VCPUS>::new();
@@ -187,6 +203,14 @@ pub fn build() -> Result<Control, String> {
         drive,
         saved,
     ))
+}
+
+const fn boot_device(device: &BootDevice) -> Device {
+    match *device {
+        BootDevice::Cdrom => Device::Cdrom,
+        BootDevice::Disk(number) => Device::Disk(number),
+        BootDevice::Nic(number) => Device::Nic(number),
+    }
 }
 
 fn make_guest_space(vm: &StartVm) -> Result<GuestSpace, String> {

@@ -35,8 +35,15 @@ impl<H: Host> Vcpu<'_, H> {
             if self.index == 0 {
                 let guest_now = self.machine.clock.ns(now);
                 if guest_now >= self.machine.interrupts.chipset_deadline() || events & Event::LOOK != 0 {
-                    self.machine.chipset().run(guest_now, &self.machine.interrupts);
+                    let request = self.machine.chipset().run(guest_now, &self.machine.interrupts);
+                    if let Some(request) = request {
+                        self.machine.request(request);
+                        continue;
+                    }
                 }
+            }
+            if self.machine.take_news() {
+                host.wake_control();
             }
             if !self.inbox.is_empty() {
                 continue;

@@ -65,8 +65,8 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
                 u64::from(self.vcpu.lapic.read_page(offset & !3, H::now())) >> ((offset & 3) * 8)
             }
             None => {
-                let machine = self.vcpu.machine;
-                machine.chipset().memory_read(address, width, &machine.interrupts)
+                let (machine, now) = (self.vcpu.machine, self.now());
+                machine.chipset().memory_read(address, width, now, &machine.interrupts)
             }
         }
     }
@@ -83,12 +83,12 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
                 self.vcpu.update_deadline();
             }
             None => {
-                let machine = self.vcpu.machine;
+                let (machine, now) = (self.vcpu.machine, self.now());
                 let mut chipset = machine.chipset();
                 if machine.memory.is_flash(address) {
                     chipset.flash_write(address, value as u8, &machine.memory, &machine.interrupts);
                 } else {
-                    chipset.memory_write(address, width, value, &machine.interrupts);
+                    chipset.memory_write(address, width, value, now, &machine.interrupts);
                 }
             }
         }

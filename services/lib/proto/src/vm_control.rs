@@ -44,6 +44,10 @@ pub struct VmInfo {
     pub started_tsc: u64,
     /// How often the guest was reset.
     pub resets: u32,
+    /// How often its kernel said that it panicked, since the machine's start.
+    pub panics: u32,
+    /// How often it did not come by at its watchdog in time, likewise.
+    pub watchdog_timeouts: u32,
     /// Why it is not running, with registers and code bytes, lines of text; empty while it runs, unless it was to be suspended and that failed.
     pub report: String,
 }

@@ -69,6 +69,46 @@ pub enum FilePlace {
     },
 }
 
+/// What firmware can boot from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootDevice {
+    /// What is in the CD-ROM drive.
+    Cdrom,
+    /// A disk, by its number from 0 on.
+    Disk(u8),
+    /// The network, by a card's number from 0 on.
+    Nic(u8),
+}
+
+impl BootDevice {
+    /// The device of a word: `cdrom`, `disk`, `nic`, and `disk.1` or `nic.1` for the second of its kind.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let (kind, number) = match word.split_once('.') {
+            Some((kind, number)) => (kind, Some(number.parse().ok()?)),
+            None => (word, None),
+        };
+        match (kind, number) {
+            ("cdrom", None) => Some(Self::Cdrom),
+            ("disk", number) => Some(Self::Disk(number.unwrap_or(0))),
+            ("nic", number) => Some(Self::Nic(number.unwrap_or(0))),
+            _ => None,
+        }
+    }
+}
+
+/// What happens when a guest does not come by at its watchdog in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchdogAction {
+    /// It is reset.
+    Reset,
+    /// It is switched off.
+    PowerOff,
+}
+
+/// Most entries of a boot order.
+pub const MAX_BOOT_ORDER: usize = 16;
+
 /// What a virtual machine begins with, if not with a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Firmware {
@@ -107,6 +147,13 @@ pub struct VmConfig {
     pub cdrom: Option<FilePlace>,
     /// Where the variables of its firmware are kept: a file in a datastore. Without, they last as long as the machine runs.
     pub variables: Option<FilePlace>,
+    /// What its firmware boots from, in this order; empty: as the firmware likes. At most [`MAX_BOOT_ORDER`].
+    #[serde(with = "wire::list")]
+    pub boot_order: Vec<BootDevice>,
+    /// How long its firmware offers a menu of what to boot from, in milliseconds; 0: not at all.
+    pub boot_menu_ms: u16,
+    /// What its watchdog does; none: it has no watchdog.
+    pub watchdog: Option<WatchdogAction>,
     /// Disks, in the order in which the guest sees them.
     #[serde(with = "wire::list")]
     pub disks: Vec<DiskConfig>,

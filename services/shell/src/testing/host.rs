@@ -554,6 +554,9 @@ impl Host for FakeHost {
             display: false,
             cdrom: None,
             variables: None,
+            boot_order: Vec::new(),
+            boot_menu_ms: 0,
+            watchdog: None,
             disks: vec![DiskConfig {
                 place: DiskPlace::Store {
                     store: "main".into(),
@@ -584,6 +587,8 @@ impl Host for FakeHost {
 
     fn vm_info(&mut self, _name: &str) -> Answer<VmInfo> {
         self.answer(VmInfo {
+            panics: 0,
+            watchdog_timeouts: 0,
             state: RunState::Running,
             vcpus: vec![VcpuRunState::Running, VcpuRunState::WaitForStart],
             started_tsc: 0,

@@ -12,6 +12,7 @@ pub use saved::{SavedFunction, SavedPci};
 use super::ahci::{self, Ahci};
 use super::vga::{self, Display, Vga};
 use super::virtio::{DeviceConfig, FIRST_SIGNAL, MAX_SIGNALS, VirtioPci};
+use super::watchdog::{self, Watchdog};
 use crate::apic::{Interrupts, Kick};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -25,7 +26,7 @@ pub const DATA: u16 = 0xcfc;
 pub const MAX_DEVICES: usize = 20;
 const ENABLE: u32 = 1 << 31;
 /// Device number of the first virtio device.
-pub(super) const FIRST_DEVICE: u8 = 2;
+pub const FIRST_DEVICE: u8 = 2;
 /// Ports from here on are for devices on the bus, as the DSDT says.
 pub const IO_WINDOW: u16 = 0xc000;
 /// Memory from here up to the I/O APIC is for devices on the bus.
@@ -91,6 +92,8 @@ pub struct Pci {
     display: Option<Box<Vga>>,
     /// The host adapter with the CD-ROM drive.
     ahci: Option<Box<Ahci>>,
+    /// The watchdog, on machines that have one.
+    watchdog: Option<Box<Watchdog>>,
 }
 
 impl Default for Pci {
@@ -110,7 +113,18 @@ impl Pci {
             devices: Vec::new(),
             display: None,
             ahci: None,
+            watchdog: None,
         }
+    }
+
+    /// Adds a watchdog.
+    pub fn add_watchdog(&mut self, action: watchdog::Action) {
+        self.watchdog = Some(Box::new(Watchdog::new(action)));
+    }
+
+    /// The watchdog.
+    pub fn watchdog(&mut self) -> Option<&mut Watchdog> {
+        self.watchdog.as_deref_mut()
     }
 
     /// Plugs the graphics card in.
@@ -167,6 +181,9 @@ impl Pci {
         if let Some(ahci) = &mut self.ahci {
             ahci.reset();
         }
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.reset();
+        }
     }
 
     /// The virtio devices, in the order in which they were added.
@@ -217,9 +234,17 @@ impl Pci {
         self.devices.get_mut(usize::from(index))
     }
 
+    fn watchdog_at(&mut self, place: Place) -> Option<&mut Watchdog> {
+        self.watchdog
+            .as_deref_mut()
+            .filter(|_| (place.slot, place.function) == (watchdog::SLOT, 0))
+    }
+
     /// Reads a register of configuration space; ones where no function is.
     fn config_read<K: Kick>(&mut self, place: Place, to: &Interrupts<K>) -> u32 {
-        if let Some(bridge) = self.plain(place) {
+        if let Some(watchdog) = self.watchdog_at(place) {
+            watchdog.function().read(place.register)
+        } else if let Some(bridge) = self.plain(place) {
             bridge.read(place.register)
         } else if let Some(device) = self.virtio(place) {
             device.config_read(place.register, to)
@@ -230,7 +255,9 @@ impl Pci {
 
     /// Writes the bits of `mask`.
     fn config_write<K: Kick>(&mut self, place: Place, mask: u32, value: u32, to: &Interrupts<K>) {
-        if let Some(bridge) = self.plain(place) {
+        if let Some(watchdog) = self.watchdog_at(place) {
+            watchdog.config_write(place.register, mask, value);
+        } else if let Some(bridge) = self.plain(place) {
             bridge.write(place.register, mask, value);
             if let Some(display) = self.display.as_mut().filter(|_| (place.slot, place.function) == (vga::SLOT, 0)) {
                 display.settle();
@@ -336,6 +363,11 @@ impl Pci {
         {
             return Some(value);
         }
+        if let (Space::Memory, Some(watchdog)) = (space, &self.watchdog)
+            && let Some(value) = watchdog.range_read(address, width)
+        {
+            return Some(value);
+        }
         let (device, offset) = self.at(space, address, width)?;
         Some(device.range_read(space, offset, width, to))
     }
@@ -354,6 +386,11 @@ impl Pci {
             if work {
                 to.wake_link();
             }
+            return true;
+        }
+        if let (Space::Memory, Some(watchdog)) = (space, &mut self.watchdog)
+            && watchdog.range_write(address, width, value)
+        {
             return true;
         }
         let Some((device, offset)) = self.at(space, address, width) else {

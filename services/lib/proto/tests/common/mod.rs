@@ -584,6 +584,9 @@ fn vm_config() -> VmConfig {
         command_line: "quiet".into(),
         display: true,
         variables: None,
+        boot_order: vec![BootDevice::Cdrom, BootDevice::Disk(1), BootDevice::Nic(0)],
+        boot_menu_ms: 5000,
+        watchdog: Some(WatchdogAction::Reset),
         cdrom: None,
         disks: vec![DiskConfig {
             place: DiskPlace::Store {
@@ -683,6 +686,8 @@ impl vm_control::Server for Example {
     fn info(&mut self, _: &mut Call) -> Result<VmInfo, Failure> {
         self.note("info")?;
         Ok(VmInfo {
+            panics: 1,
+            watchdog_timeouts: 2,
             state: RunState::Failed,
             vcpus: vec![VcpuRunState::Halted, VcpuRunState::WaitForStart],
             started_tsc: 1,

@@ -116,6 +116,10 @@ pub fn info(context: &mut Context<'_>, vm: &VmSummary) -> Result<(), Failure> {
         RunState::Suspending => "stands still, its state is being written",
     };
     context.out.line(&format!("  guest     {guest}, {} resets", info.resets));
+    if info.panics > 0 || info.watchdog_timeouts > 0 {
+        let text = format!("{} panics, {} times late at its watchdog", info.panics, info.watchdog_timeouts);
+        context.out.line(&format!("  incidents {text}"));
+    }
     for (number, vcpu) in info.vcpus.iter().enumerate() {
         context.out.line(&format!("  vcpu {number}    {}", vcpu_state(*vcpu)));
     }

@@ -9,7 +9,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use tessera_proto::vm_manager::{FilePlace, Firmware, VmConfig};
+use tessera_proto::vm_manager::{BootDevice, FilePlace, Firmware, MAX_BOOT_ORDER, VmConfig, WatchdogAction};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace};
 
 /// What a machine has when nothing is said about it.
@@ -55,6 +55,40 @@ fn disk(word: &str) -> Option<DiskConfig> {
     })
 }
 
+/// Reads what to boot from, such as `cdrom,disk.1,nic`.
+fn order(words: &str) -> Result<Vec<BootDevice>, String> {
+    let device = |word: &str| {
+        BootDevice::parse(word).ok_or_else(|| {
+            format!(
+                "`{}` is nothing to boot from: write cdrom, disk, nic, or disk.1 for the second disk, with commas between them",
+                shorten(word)
+            )
+        })
+    };
+    let order: Vec<_> = words.split(',').map(device).collect::<Result<_, _>>()?;
+    if order.len() > MAX_BOOT_ORDER {
+        return Err(format!("a boot order has at most {MAX_BOOT_ORDER} entries"));
+    }
+    Ok(order)
+}
+
+/// Reads for how many seconds a menu is offered, in milliseconds.
+fn menu(word: &str) -> Result<u16, String> {
+    let seconds = word.parse().ok().filter(|seconds| (1..=65).contains(seconds));
+    seconds
+        .map(|seconds: u16| seconds * 1000)
+        .ok_or_else(|| format!("a boot menu is offered for 1 to 65 seconds, not `{}`", shorten(word)))
+}
+
+/// Reads what a watchdog does.
+fn watchdog(word: &str) -> Result<WatchdogAction, String> {
+    match word {
+        "reset" => Ok(WatchdogAction::Reset),
+        "power-off" => Ok(WatchdogAction::PowerOff),
+        _ => Err(format!("a watchdog does reset or power-off, not `{}`", shorten(word))),
+    }
+}
+
 /// Reads what follows `vm create`.
 fn parse(words: &[&str]) -> Result<VmConfig, String> {
     let [name, memory, kernel, rest @ ..] = words else {
@@ -89,6 +123,9 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         display: false,
         cdrom: None,
         variables: None,
+        boot_order: Vec::new(),
+        boot_menu_ms: 0,
+        watchdog: None,
         disks: Vec::new(),
         nics: Vec::new(),
     };
@@ -103,6 +140,9 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
             "initramfs" => config.initramfs = Some(place(value)?),
             "cdrom" => config.cdrom = Some(place(value)?),
             "variables" => config.variables = Some(place(value)?),
+            "boot-order" => config.boot_order = order(value)?,
+            "boot-menu" => config.boot_menu_ms = menu(value)?,
+            "watchdog" => config.watchdog = Some(watchdog(value)?),
             "vcpus" => config.vcpus = value.parse().map_err(|_| format!("`{}` is no number", shorten(value)))?,
             "display" => {
                 config.display = match *value {
@@ -119,7 +159,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
             })?),
             other => {
                 return Err(format!(
-                    "a machine has no `{}`: initramfs, vcpus, display, cdrom, variables and disk can follow, and `--` before the kernel's command line",
+                    "a machine has no `{}`: initramfs, vcpus, display, cdrom, variables, boot-order, boot-menu, watchdog and disk can follow, and `--` before the kernel's command line",
                     shorten(other)
                 ));
             }
@@ -151,6 +191,14 @@ pub fn file_text(place: &FilePlace) -> String {
     }
 }
 
+fn boot_text(device: &BootDevice) -> String {
+    match device {
+        BootDevice::Cdrom => "cdrom".into(),
+        BootDevice::Disk(number) => format!("disk.{number}"),
+        BootDevice::Nic(number) => format!("nic.{number}"),
+    }
+}
+
 /// How one is made up.
 pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
     let config = context.host.vm_config(name).doing(&format!("read about {name}"))?;
@@ -169,6 +217,20 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
     });
     lines.extend(config.cdrom.as_ref().map(|place| ("cdrom", file_text(place))));
     lines.extend(config.variables.as_ref().map(|place| ("variables", file_text(place))));
+    if !config.boot_order.is_empty() {
+        let order: Vec<_> = config.boot_order.iter().map(boot_text).collect();
+        lines.push(("boot", order.join(", ")));
+    }
+    if config.boot_menu_ms > 0 {
+        lines.push(("menu", format!("{} ms", config.boot_menu_ms)));
+    }
+    lines.extend(config.watchdog.map(|action| {
+        let text = match action {
+            WatchdogAction::Reset => "resets",
+            WatchdogAction::PowerOff => "switches off",
+        };
+        ("watchdog", text.into())
+    }));
     lines.extend(config.initramfs.as_ref().map(|place| ("initramfs", file_text(place))));
     if !config.command_line.is_empty() {
         lines.push(("line", config.command_line));
@@ -246,6 +308,29 @@ mod tests {
 
     #[test]
     fn a_machine_with_firmware() {
+        let words = [
+            "web",
+            "512M",
+            "bios",
+            "boot-order",
+            "cdrom,disk.1,nic",
+            "boot-menu",
+            "3",
+            "watchdog",
+            "reset",
+        ];
+        let config = parse(&words).unwrap();
+        assert_eq!(config.boot_order, [BootDevice::Cdrom, BootDevice::Disk(1), BootDevice::Nic(0)]);
+        assert_eq!((config.boot_menu_ms, config.watchdog), (3000, Some(WatchdogAction::Reset)));
+        for wrong in [
+            ["boot-order", "cdrom.1"],
+            ["boot-order", ""],
+            ["boot-menu", "0"],
+            ["boot-menu", "66"],
+            ["watchdog", "bite"],
+        ] {
+            assert!(parse(&[&["web", "512M", "bios"][..], &wrong].concat()).is_err(), "{wrong:?}");
+        }
         let config = parse(&["web", "512M", "uefi", "cdrom", "main:iso/netinst.iso"]).unwrap();
         assert_eq!(config.firmware, Some(Firmware::Uefi));
         assert_eq!(config.cdrom.as_ref().map(file_text).as_deref(), Some("main:iso/netinst.iso"));
