@@ -139,7 +139,10 @@ fn go_on(context: &Context, vcpus: u32) -> Result<Outcome> {
         }
         host.neat_command("vm resume debian")?;
         let again = number(&mut host, "cut -d' ' -f1 /proc/uptime")?;
-        ensure!(again >= uptime, "round {round}: the clock went back from {uptime} to {again}");
+        ensure!(
+            again.total_cmp(&uptime).is_ge(),
+            "round {round}: the clock went back from {uptime} to {again}"
+        );
         run(&mut host, "test $mark = 4711")?;
         ask(&mut connection, &format!("round {round}"))?;
         let goes_on = format!(
