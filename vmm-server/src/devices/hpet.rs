@@ -1,5 +1,7 @@
 //! The high precision event timer (IA-PC HPET Specification 1.0a): a counter of 100 MHz and three timers, which interrupt through the I/O APIC, or in the place of PIT and RTC. Only in machines with firmware.
 
+use serde::{Deserialize, Serialize};
+
 /// Where its registers are.
 pub const ADDRESS: u64 = 0xfed0_0000;
 /// Length of its range.
@@ -35,7 +37,7 @@ const WRITABLE: u64 = LEVEL | INTERRUPTS | PERIODIC | SETS | NARROW | ROUTE;
 const FIXED: u64 = CAN_BE_PERIODIC | WIDE | (PINS as u64) << 32;
 
 /// A timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Timer {
     configuration: u64,
     comparator: u64,
@@ -45,7 +47,7 @@ struct Timer {
 }
 
 /// The device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hpet {
     configuration: u64,
     status: u32,

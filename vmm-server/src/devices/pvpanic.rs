@@ -1,5 +1,7 @@
 //! By which a guest says that its kernel panicked: QEMU's pvpanic device (QEMU `docs/specs/pvpanic.rst`), a port that the DSDT names.
 
+use serde::{Deserialize, Serialize};
+
 /// Its port.
 pub const PORT: u16 = 0x505;
 /// Its identity in the DSDT.
@@ -10,7 +12,7 @@ const PANICKED: u8 = 1;
 const CRASH_LOADED: u8 = 2;
 
 /// The device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PvPanic {
     /// Panics that were told since the machine was made.
     panics: u32,

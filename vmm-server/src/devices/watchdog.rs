@@ -1,7 +1,9 @@
 //! A watchdog: the timer of Intel's 6300ESB I/O controller hub (6300ESB datasheet, chapter 17), as QEMU has it. A guest that does not come by for two periods in turn is reset, or switched off.
 
+use super::pci::SavedFunction;
 use super::pci::function::{Function, Space};
 use super::power::Request;
+use serde::{Deserialize, Serialize};
 
 /// Device number on the bus.
 pub const SLOT: u8 = 28;
@@ -40,6 +42,19 @@ pub enum Action {
     PowerOff,
 }
 
+/// What a suspended machine's watchdog knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedWatchdog {
+    function: SavedFunction,
+    periods: [u32; 2],
+    opened: u8,
+    begins: bool,
+    second: bool,
+    until: u64,
+    timed_out: bool,
+    timeouts: u32,
+}
+
 /// The device.
 #[derive(Clone, Debug)]
 pub struct Watchdog {
@@ -60,6 +75,34 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
+    /// What it knows, but for its action, which belongs to the machine.
+    #[must_use]
+    pub const fn save(&self) -> SavedWatchdog {
+        SavedWatchdog {
+            function: self.function.save(),
+            periods: self.periods,
+            opened: self.opened,
+            begins: self.begins,
+            second: self.second,
+            until: self.until,
+            timed_out: self.timed_out,
+            timeouts: self.timeouts,
+        }
+    }
+
+    /// Makes it what another machine's was.
+    pub fn restore(&mut self, saved: &SavedWatchdog) {
+        self.function.restore(&saved.function);
+        // A register has no more bits than this.
+        self.periods = saved.periods.map(|period| period & PERIOD);
+        self.opened = saved.opened.min(2);
+        self.begins = saved.begins;
+        self.second = saved.second;
+        self.until = saved.until;
+        self.timed_out = saved.timed_out;
+        self.timeouts = saved.timeouts;
+    }
+
     /// After power-on: off.
     #[must_use]
     pub const fn new(action: Action) -> Self {

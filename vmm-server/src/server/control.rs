@@ -419,6 +419,10 @@ impl vm_control::Server for Control {
             let text = "a machine with a screen cannot be suspended yet: its video RAM would be lost";
             return Err(Failure::new(FailureKind::Unsupported, text));
         }
+        if self.machine.chipset().flash().is_some() {
+            let text = "a machine with UEFI cannot be suspended yet: what its flash memory was told would be lost";
+            return Err(Failure::new(FailureKind::Unsupported, text));
+        }
         self.trouble.clear();
         // The last processor to park wakes this thread, which then writes the state.
         self.machine.stop(Phase::Suspending);

@@ -4,11 +4,13 @@ use super::{Chipset, Console};
 use crate::apic::ioapic::IoApic;
 use crate::apic::{Interrupts, Kick};
 use crate::devices::fw_cfg;
+use crate::devices::hpet::Hpet;
 use crate::devices::keyboard::Keyboard;
 use crate::devices::pci::SavedPci;
 use crate::devices::pic::PicPair;
 use crate::devices::pit::Pit;
 use crate::devices::power::Power;
+use crate::devices::pvpanic::PvPanic;
 use crate::devices::rtc::Rtc;
 use crate::devices::uart::Uart;
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,8 @@ pub struct SavedChipset {
     uart: Uart,
     pci: SavedPci,
     fw_cfg: Option<fw_cfg::Place>,
+    hpet: Option<Hpet>,
+    pvpanic: PvPanic,
     typed_to_port: bool,
     diagnostic: u8,
 }
@@ -43,6 +47,8 @@ impl<C: Console> Chipset<C> {
             uart: self.uart.clone(),
             pci: self.pci.save(),
             fw_cfg: self.fw_cfg.as_ref().map(fw_cfg::FwCfg::place),
+            hpet: self.hpet.clone(),
+            pvpanic: self.pvpanic,
             typed_to_port: self.typed_to_port,
             diagnostic: self.diagnostic,
         }
@@ -53,7 +59,10 @@ impl<C: Console> Chipset<C> {
     /// # Errors
     /// The other board had other devices: nothing is changed then.
     pub fn restore<K: Kick>(&mut self, saved: &SavedChipset, shift: u64, now: u64, to: &Interrupts<K>) -> Result<(), &'static str> {
-        if saved.keyboard.is_plugged() != self.keyboard.is_plugged() || saved.fw_cfg.is_some() != self.fw_cfg.is_some() {
+        let same = saved.keyboard.is_plugged() == self.keyboard.is_plugged()
+            && saved.fw_cfg.is_some() == self.fw_cfg.is_some()
+            && saved.hpet.is_some() == self.hpet.is_some();
+        if !same {
             return Err("the machine had other devices: a screen, a keyboard or firmware");
         }
         self.pci.restore(&saved.pci)?;
@@ -68,6 +77,8 @@ impl<C: Console> Chipset<C> {
         if let (Some(fw_cfg), Some(place)) = (&mut self.fw_cfg, &saved.fw_cfg) {
             fw_cfg.set_place(place);
         }
+        self.hpet.clone_from(&saved.hpet);
+        self.pvpanic = saved.pvpanic;
         self.typed_to_port = saved.typed_to_port;
         self.diagnostic = saved.diagnostic;
         self.settle(now, to);

@@ -4,6 +4,7 @@ use super::function::REGISTERS;
 use super::{Function, Pci};
 use crate::devices::ahci::SavedAhci;
 use crate::devices::virtio::SavedVirtio;
+use crate::devices::watchdog::SavedWatchdog;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,7 @@ pub struct SavedPci {
     bridges: [SavedFunction; 2],
     devices: Vec<SavedVirtio>,
     ahci: Option<SavedAhci>,
+    watchdog: Option<SavedWatchdog>,
 }
 
 impl Pci {
@@ -50,6 +52,7 @@ impl Pci {
             bridges: self.bridges.each_ref().map(Function::save),
             devices: self.devices.iter().map(super::VirtioPci::save).collect(),
             ahci: self.ahci.as_ref().map(|ahci| ahci.save()),
+            watchdog: self.watchdog.as_ref().map(|watchdog| watchdog.save()),
         }
     }
 
@@ -62,7 +65,8 @@ impl Pci {
         let same = self.devices.len() == saved.devices.len()
             && self.devices.iter().zip(&saved.devices).all(|(device, saved)| device.is_like(saved))
             && self.bridges.iter().zip(&saved.bridges).all(|(bridge, saved)| bridge.is_like(saved))
-            && self.ahci.is_some() == saved.ahci.is_some();
+            && self.ahci.is_some() == saved.ahci.is_some()
+            && self.watchdog.is_some() == saved.watchdog.is_some();
         if !same {
             return Err(OTHERS);
         }
@@ -75,6 +79,9 @@ impl Pci {
         }
         if let (Some(ahci), Some(saved)) = (&mut self.ahci, &saved.ahci) {
             ahci.restore(saved);
+        }
+        if let (Some(watchdog), Some(saved)) = (&mut self.watchdog, &saved.watchdog) {
+            watchdog.restore(saved);
         }
         Ok(())
     }
