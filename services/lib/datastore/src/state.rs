@@ -220,8 +220,9 @@ impl State {
     /// # Errors
     /// [`Error::TooMany`]; nothing was changed then.
     pub fn put_object(&mut self, id: u32, record: Record) -> Result<(), Error> {
-        self.make_places(id as usize + 1)?;
         self.memory.take_object(&record.name)?;
+        self.make_places(id as usize + 1)
+            .inspect_err(|_| self.memory.give_back_object(&record.name))?;
         self.remove_object(id);
         if record.is(THICK) && !record.is(DYING) {
             self.thick.insert(id);
