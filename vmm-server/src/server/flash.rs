@@ -87,4 +87,8 @@ impl Devices for Variables {
         act();
         drop(place);
     }
+
+    fn paused(&self, act: &mut dyn FnMut()) {
+        self.stopped(act);
+    }
 }
