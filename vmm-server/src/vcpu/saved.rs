@@ -152,7 +152,7 @@ const fn set_msrs(state: &mut VcpuState, values: &[u64; 10]) {
 fn prepare(memory: &GuestMemory, piece: u64, code: &[u8], extended: &[u8]) -> Option<()> {
     memory.clear(piece, PIECE)?;
     // One entry each: 2 MiB from address 0 on.
-    for (level, entry) in [piece + PAGE | TABLE, piece + 2 * PAGE | TABLE, LARGE].into_iter().enumerate() {
+    for (level, entry) in [(piece + PAGE) | TABLE, (piece + 2 * PAGE) | TABLE, LARGE].into_iter().enumerate() {
         memory.write_slice(piece + level as u64 * PAGE, &entry.to_le_bytes())?;
     }
     memory.write_slice(piece + CODE, code)?;
