@@ -5,7 +5,7 @@
 //! resume:  RAM and state are read -> the machine is put together -> processors take their state over -> the file goes -> servers go on -> the guest runs
 //! ```
 
-use super::devices::{self, Backend, PATIENCE_MS};
+use super::devices::{Backend, PATIENCE_MS};
 use super::host::Kernel;
 use super::storage::Disks;
 use alloc::boxed::Box;
@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use tessera_proto::CallError;
 use tessera_proto::guest_disk::{Client, MAX_READ};
-use tessera_rt::{Connection, Endpoint, log, start, sys, time};
+use tessera_rt::{Connection, Endpoint, start, sys, time};
 use tessera_vm_state::{checksum, decode, encode};
 use tessera_vmm::clock::Clock;
 use tessera_vmm::devices::chipset::SavedChipset;
@@ -176,7 +176,5 @@ pub fn restore(machine: &Machine<Kernel>, saved: Saved, now: u64) -> Result<(), 
         .chipset()
         .restore(&saved.chipset, shift, machine.clock.ns(now), &machine.interrupts)?;
     exchange(machine, Phase::Restoring, saved.vcpus, now)?;
-    log::debug!("the machine's state is restored");
-    devices::wake(machine);
     Ok(())
 }

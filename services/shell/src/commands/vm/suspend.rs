@@ -26,9 +26,10 @@ pub fn suspend(context: &mut Context<'_>, name: &str, store: Option<&str>) -> Re
     let path = format!("{name}.vmss");
     let text = format!("{store}:{path}");
     context.host.vm_suspend(name, FilePlace::Store { store, path }).doing(&what)?;
-    context.out.line(&format!(
-        "{name} stands still, and its state is written to {text}; `vm info {name}` shows how far that is, `vm resume {name}` has it go on."
-    ));
+    let line = format!(
+        "{name} stands still while its state is written to {text}; `vm info {name}` shows how far that is, `vm resume {name}` has it go on."
+    );
+    context.out.prose(&line, 0);
     Ok(())
 }
 
