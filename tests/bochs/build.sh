@@ -57,6 +57,9 @@ compile() {
     grep -q 'if (is_unmasked_event_pending(BX_EVENT_PENDING_VMX_VIRTUAL_INTR))' cpu/event.cc || return 1
     sed -i '/^  BX_CPU_THIS_PTR in_vmx_guest = true;$/{n;s/^$/  handleInterruptMaskChange();/}' cpu/vmx.cc
     grep -q '^  handleInterruptMaskChange();$' cpu/vmx.cc || return 1
+    # And a guest by AMD-V would not get the virtual interrupt that it is entered with before it changes the flag.
+    sed -i 's/^  BX_CPU_THIS_PTR in_svm_guest = true;$/&\n  handleInterruptMaskChange();/' cpu/svm.cc
+    grep -q '^  handleInterruptMaskChange();$' cpu/svm.cc || return 1
     # A notification of posted interrupts that finds none, because the entry before it took them over, would request vector 255.
     sed -i '/^bool BX_CPU_C::VMX_Posted_Interrupt_Processing/,/^}/{s/^  vector = \(.*highest_priority_int(virr);\)/  int highest = \1/;s/if (vector >= vm->rvi) vm->rvi = vector;/if (highest > int(vm->rvi)) vm->rvi = highest;/}' cpu/vapic.cc
     [ "$(grep -c 'int highest = \|if (highest > int(vm->rvi))' cpu/vapic.cc)" = 2 ] || return 1
