@@ -41,14 +41,14 @@ pub const CASES: &[Case] = &[
         name: "firmware/media",
         about: "a CD is put into the drive of a running machine, which boots from it after its next reset, and taken out again",
         minutes: 3,
-        bochs: Some(5),
+        bochs: None,
         run: media,
     },
     Case {
         name: "firmware/uefi-cdrom",
         about: "OVMF boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, which sets a UEFI variable; it is there again after the power of the guest and of the host failed",
         minutes: 9,
-        bochs: Some(15),
+        bochs: None,
         run: uefi_cdrom,
     },
 ];

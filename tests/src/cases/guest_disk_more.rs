@@ -20,14 +20,14 @@ pub const CASES: &[Case] = &[
         name: "guest-disk/partition",
         about: "a guest gets a partition of a disk, reaches all of it and nothing beside it",
         minutes: 2,
-        bochs: Some(4),
+        bochs: None,
         run: partition,
     },
     Case {
         name: "guest-disk/4-queues",
         about: "a guest with 4 processors uses 4 queues, verifies what it writes by all of them, also while the storage server is killed",
         minutes: 5,
-        bochs: Some(5),
+        bochs: Some(11),
         run: queues,
     },
     Case {

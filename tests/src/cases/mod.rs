@@ -95,23 +95,7 @@ impl Case {
 }
 
 /// What is left out on Bochs, because it takes minutes there, unless `TESSERA_BOCHS_ALL` is set (`make test-bochs-long`).
-const LONG_ON_BOCHS: [&str; 15] = [
-    "guest/memory-1-gib",
-    "guest/memory-2-gib",
-    "guest-disk/memory-comes-back",
-    "guest-disk/kill-storage-under-load",
-    "guest-disk/hostile-queues",
-    "guest-disk/partition",
-    "guest-disk/4-queues",
-    "guest-net/two-guests",
-    "guest-net/kill-net",
-    "guest-net/no-group",
-    "guest-net/memory-comes-back",
-    "datastore/made-at-run-time",
-    "lifecycle/start-stop-1000",
-    "firmware/media",
-    "firmware/uefi-cdrom",
-];
+const LONG_ON_BOCHS: [&str; 2] = ["guest-disk/4-queues", "guest-net/two-guests"];
 
 /// All tests.
 #[must_use]
