@@ -42,8 +42,8 @@ impl Answers {
         Ok(())
     }
 
-    /// Writes a part of the variables, and answers when it is safe.
-    pub(super) fn keep_machine_variables(&self, call: &mut Call, offset: u64, data: Vec<u8>) -> Later<()> {
+    /// Writes a part of the variables; the last one answers when all are safe.
+    pub(super) fn keep_machine_variables(&self, call: &mut Call, offset: u64, data: Vec<u8>, last: bool) -> Later<()> {
         let machine = self.guests().machine(call)?;
         let (store, info) = self.boot_file(&machine, BootFile::Variables)?;
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_VARIABLES);
@@ -53,7 +53,9 @@ impl Answers {
                 store.set_file_size(info.id, end).await.map_err(trouble)?;
             }
             store.write(info.id, offset, &data).await.map_err(trouble)?;
-            store.flush().await.map_err(trouble)?;
+            if last {
+                store.flush().await.map_err(trouble)?;
+            }
             Ok(())
         })
     }

@@ -515,8 +515,8 @@ impl guest_disk::Server for &Answers {
         self.read_boot_file(call, file, offset, length)
     }
 
-    fn keep_variables(&mut self, call: &mut Call, offset: u64, data: FileData) -> Result<(), Failure> {
-        self.keep_machine_variables(call, offset, data.data)
+    fn keep_variables(&mut self, call: &mut Call, offset: u64, data: FileData, last: bool) -> Result<(), Failure> {
+        self.keep_machine_variables(call, offset, data.data, last)
     }
 
     fn load_file(&mut self, call: &mut Call, file: BootFile, offset: u64, length: u64, address: u64) -> Result<(), Failure> {

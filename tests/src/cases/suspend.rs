@@ -100,7 +100,9 @@ fn boot(context: &Context, vcpus: u32, port: u16) -> Result<Result<(Host, Scratc
     succeeds(host.serial(), "stty cols 1000")?;
     let up = "ip link set lo up; ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2";
     succeeds(host.serial(), up)?;
-    for line in [&format!("({ECHO}) & sleep 1"), LOAD, SUMS, "mark=4711"] {
+    let listening = format!("({ECHO}) & until grep -q ':0050 ' /proc/net/tcp; do sleep 1; done");
+    let counting = "until test -s /tmp/count; do test ! -s /tmp/bad || cat /tmp/bad; sleep 1; done";
+    for line in [&listening, LOAD, SUMS, counting, "mark=4711"] {
         succeeds(host.serial(), line)?;
     }
     host.leave_console()?;

@@ -86,7 +86,6 @@ impl Control {
         devices: Vec<&'static dyn Devices>,
         local: &'static Local,
         drive: Option<&'static CdRom>,
-        saved: Option<Saved>,
     ) -> Self {
         Self {
             machine,
@@ -99,10 +98,17 @@ impl Control {
             drive,
             started: 0,
             failure_logged: false,
-            saved,
+            saved: None,
             trouble: String::new(),
             incidents: (0, 0),
         }
+    }
+
+    /// The same machine, which goes on from a state, if there is one.
+    #[must_use]
+    pub fn resuming(mut self, saved: Option<Saved>) -> Self {
+        self.saved = saved;
+        self
     }
 
     /// Puts the guest into its RAM and lets it run.

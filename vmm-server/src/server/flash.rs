@@ -58,18 +58,19 @@ impl Variables {
 
     fn keep(&self) {
         let mut place = self.place.lock();
-        loop {
-            let block = {
-                let mut chipset = self.machine.chipset();
-                chipset.flash().and_then(|flash| flash.take(&self.machine.memory))
-            };
-            let (Some(kept), Some((offset, bytes))) = (place.as_ref(), block) else {
-                return;
-            };
-            let parts = (offset..).step_by(MAX_READ).zip(bytes.chunks(MAX_READ));
-            for (at, part) in parts {
+        let take = || {
+            let mut chipset = self.machine.chipset();
+            chipset.flash().and_then(|flash| flash.take(&self.machine.memory))
+        };
+        let mut next = take();
+        while let (Some(kept), Some((offset, bytes))) = (place.as_ref(), next) {
+            next = take();
+            let parts = bytes.len().div_ceil(MAX_READ);
+            for (number, (at, part)) in (offset..).step_by(MAX_READ).zip(bytes.chunks(MAX_READ)).enumerate() {
                 let data = FileData { data: part.to_vec() };
-                if let Err(error) = kept.client().keep_variables(at, data) {
+                // Making each part safe would take a disk's cache seconds: what the guest changed is to be safe soon, its power may fail.
+                let last = next.is_none() && number + 1 == parts;
+                if let Err(error) = kept.client().keep_variables(at, data, last) {
                     log::error!("the variables of the firmware cannot be kept any more: {error}");
                     *place = None;
                     return;

@@ -193,7 +193,7 @@ pub fn build() -> Result<Control, String> {
     }
     let local = Local::start(&around, start_vm)?;
     devices.push(local);
-    Ok(Control::new(
+    let control = Control::new(
         machine,
         start_vm,
         [kernel, boot_file::open(start_vm.config.initramfs.as_ref(), BootFile::Initramfs)?],
@@ -201,8 +201,8 @@ pub fn build() -> Result<Control, String> {
         devices,
         local,
         drive,
-        saved,
-    ))
+    );
+    Ok(control.resuming(saved))
 }
 
 const fn boot_device(device: &BootDevice) -> Device {

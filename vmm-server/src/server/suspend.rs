@@ -40,6 +40,7 @@ pub struct Saved {
     /// Seconds since 1970 at its start, as its clocks have it.
     wall_clock: u64,
     chipset: SavedChipset,
+    #[expect(clippy::vec_box, reason = "each goes to a thread of its own, and not over its small stack")]
     vcpus: Vec<Box<SavedVcpu>>,
 }
 
@@ -138,6 +139,7 @@ impl StateFile {
 }
 
 /// Waits until all processors have done their part.
+#[expect(clippy::vec_box, reason = "each goes to a thread of its own, and not over its small stack")]
 fn exchange(machine: &Machine<Kernel>, phase: Phase, saved: Vec<Box<SavedVcpu>>, now: u64) -> Result<Vec<Box<SavedVcpu>>, String> {
     machine.begin_exchange(phase, saved, now);
     let end = time::after(time::milliseconds(EXCHANGE_MS));

@@ -113,6 +113,6 @@ interface! {
     15 idempotent fn load_memory() -> ();
     /// Removes the file: the machine goes on, so it is not what it was any more.
     16 idempotent fn remove_state() -> ();
-    /// Writes a part of the variables of the machine's firmware into their file, at most [`MAX_READ`] bytes and up to [`MAX_VARIABLES`]; answers when it is safe.
-    17 idempotent fn keep_variables(offset: u64, data: FileData) -> ();
+    /// Writes a part of the variables of the machine's firmware into their file, at most [`MAX_READ`] bytes and up to [`MAX_VARIABLES`]. The `last` of several answers when all are safe.
+    17 idempotent fn keep_variables(offset: u64, data: FileData, last: bool) -> ();
 }

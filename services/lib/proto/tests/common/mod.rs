@@ -937,8 +937,8 @@ impl vm_memory::Server for Example {
 }
 
 impl guest_disk::Server for Example {
-    fn keep_variables(&mut self, _: &mut Call, offset: u64, data: FileData) -> Result<(), Failure> {
-        self.note(format!("keep_variables {offset} {}", data.data.len()))
+    fn keep_variables(&mut self, _: &mut Call, offset: u64, data: FileData, last: bool) -> Result<(), Failure> {
+        self.note(format!("keep_variables {offset} {} {last}", data.data.len()))
     }
     fn describe(&mut self, _: &mut Call, disk: u32) -> Result<GuestDiskInfo, Failure> {
         self.note(format!("describe {disk}"))?;
@@ -1390,7 +1390,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(guest_disk.read_state(3000, 3000));
     call!(guest_disk.load_memory());
     call!(guest_disk.remove_state());
-    call!(guest_disk.keep_variables(4096, FileData { data: vec![1, 2, 3] }));
+    call!(guest_disk.keep_variables(4096, FileData { data: vec![1, 2, 3] }, true));
     call!(host_port.open([25], "Management Network", Slots(55)));
     call!(host_port.close());
     call!(guest_net.describe(2));
