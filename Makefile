@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-management-long test-browser test-storage-long test-bochs-long test-net-long test-suspend test-installer system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-load test-management-long test-browser test-storage-long test-bochs-long test-net-long test-suspend test-installer system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -264,6 +264,11 @@ test-browser: image ## Use the Host Client in Chromium on a host in QEMU, with p
 	$(call say,Using the Host Client)
 	@$(HOST_CARGO) build --release -p tessera-tests
 	@$(HOST_BIN)/system-tests --machine qemu management/browser
+
+test-load: image ## Load the host with 500 clients, hostile ones among them, beside a guest that spins
+	$(call say,Loading the host)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@TESSERA_LONG=1 $(HOST_BIN)/system-tests --machine qemu management/load
 
 test-management-long: image ## Kill hostd (KILLS=100) and cut the power (CUTS=20) during a stream of changes
 	$(call say,Killing hostd and cutting the power)

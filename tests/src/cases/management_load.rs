@@ -21,6 +21,9 @@ pub const CASES: &[Case] = &[Case {
 const SHARE: f64 = 30.0;
 
 fn load(context: &Context) -> Result<Outcome> {
+    if std::env::var_os("TESSERA_LONG").is_none() {
+        return Outcome::skip("takes minutes: `make test-load`");
+    }
     let system = context.product()?.without_machines().guest(&Guest::debian("spinner", "spin"));
     let (mut host, port) = boot_served(context, system, |_| ())?;
     host.console("spinner", "GUEST-SPIN")?;
