@@ -5,7 +5,10 @@ use super::{
     management::{Client, PASSWORD, boot_served},
     share::percentages,
 };
-use crate::{Context, Outcome, Result, ensure, systems::Guest};
+use crate::{
+    Context, Outcome, Result, ensure,
+    systems::{Guest, System},
+};
 use std::process::Command;
 
 /// The tests of this file.
@@ -24,7 +27,9 @@ fn load(context: &Context) -> Result<Outcome> {
     if std::env::var_os("TESSERA_LONG").is_none() {
         return Outcome::skip("takes minutes: `make test-load`");
     }
-    let system = context.product()?.without_machines().guest(&Guest::debian("spinner", "spin"));
+    let system = System::delivered(&context.environment.root)?
+        .without_machines()
+        .guest(&Guest::debian("spinner", "spin"));
     let (mut host, port) = boot_served(context, system, |_| ())?;
     host.console("spinner", "GUEST-SPIN")?;
     host.leave_console()?;
