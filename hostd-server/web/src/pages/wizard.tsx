@@ -1,6 +1,6 @@
 /** The New VM wizard: name and guest OS, compute, storage, network, options, summary. */
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import { message } from "../api/client";
 import { bytes } from "../format";
@@ -66,9 +66,9 @@ export function NewVm({ onClose }: { onClose: () => void }) {
   const [step, setStep] = useState(0);
   const heading = useRef<HTMLHeadingElement>(null);
   const first = useRef(true);
-  // A new step is read from its heading on.
+  // A new step is read from its heading on, and before anybody can see and type into it.
   // biome-ignore lint/correctness/useExhaustiveDependencies: at each step
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!first.current) heading.current?.focus();
     first.current = false;
   }, [step]);
