@@ -250,17 +250,21 @@ fn console(host: &mut Host, ready: &str, line: &str, wanted: &str) -> Result<()>
     Ok(())
 }
 
-/// A counter of the machine's processor moves.
+/// Whether a page of counters has one of a processor that moves.
+pub(super) fn moves(page: &Value) -> bool {
+    page["items"].as_array().into_iter().flatten().any(|series| {
+        let mut samples = series["samples"].as_array().into_iter().flatten();
+        series["counter"].as_str().is_some_and(|name| name.starts_with("cpu"))
+            && samples.any(|sample| sample["value"].as_f64().is_some_and(|value| value > 0.0))
+    })
+}
+
+/// Waits until a counter of the machine's processor moves.
 fn counters(context: &Context, client: &Client, vm: &str) -> Result<()> {
     let id = vm.rsplit('/').next().unwrap_or_default();
     loop {
         let series = client.get(&format!("/api/v1/counters?entity={id}&limit=1000"), &[])?;
-        let moved = series["items"].as_array().into_iter().flatten().any(|series| {
-            let mut samples = series["samples"].as_array().into_iter().flatten();
-            series["counter"].as_str().is_some_and(|name| name.starts_with("cpu"))
-                && samples.any(|sample| sample["value"].as_f64().is_some_and(|value| value > 0.0))
-        });
-        if moved {
+        if moves(&series) {
             return Ok(());
         }
         ensure!(Instant::now() < context.deadline, "no counter of the processor moves: {series}");

@@ -1,9 +1,9 @@
-//! The command-line client and the API alone, from an empty host to a machine with a past.
+//! The command-line client, from an empty host to a machine with a past.
 
 use super::{
     Case,
-    management::{Client, PASSWORD},
-    management_settings::{seconds_of, servers, unix_seconds},
+    management::{Client, PASSWORD, moves},
+    management_settings::{clock_follows, servers},
     management_state::boot_with,
 };
 use crate::{Context, Failure, Outcome, Result, disks::Scratch, ensure};
@@ -135,19 +135,6 @@ impl<'a> Tessera<'a> {
     }
 }
 
-/// The host's clock follows, by `ask`.
-fn clock_follows(context: &Context, ask: impl Fn() -> Result<Value>) -> Result<()> {
-    let mut now = ask()?;
-    while now["synchronized"] != true {
-        ensure!(Instant::now() < context.deadline, "the clock does not follow: {now}");
-        thread::sleep(Duration::from_millis(300));
-        now = ask()?;
-    }
-    let off = seconds_of(now["now"].as_str().unwrap_or_default())? - unix_seconds();
-    ensure!(off.abs() <= 2, "the clock is {off} s off: {now}");
-    Ok(())
-}
-
 /// An identifier of what is called `name` in a list.
 fn id_of(list: &Value, name: &str) -> Result<String> {
     let found = list.as_array().into_iter().flatten().find(|one| one["name"] == name);
@@ -257,14 +244,7 @@ fn machine(root: &Tessera<'_>, kernel: &Path, initramfs: &Path) -> Result<()> {
     let entity = format!("entity={}", shown["id"].as_str().unwrap_or_default());
     loop {
         let counters = root.json(&["call", "getCounters", "--set", &entity])?;
-        let moved = counters["items"].as_array().into_iter().flatten().any(|series| {
-            let samples = series["samples"].as_array().map_or(&[][..], Vec::as_slice);
-            series["counter"].as_str().is_some_and(|name| name.starts_with("cpu"))
-                && samples
-                    .iter()
-                    .any(|sample| sample["value"].as_f64().is_some_and(|value| value > 0.0))
-        });
-        if moved {
+        if moves(&counters) {
             return Ok(());
         }
         ensure!(
@@ -304,7 +284,7 @@ fn settings(context: &Context, root: &Tessera<'_>) -> Result<()> {
     let found = root.call("resolve", &json!({ "name": "both" }))?;
     ensure!(found["addresses"] == json!(["192.0.2.6", "2001:db8::6"]), "both is {found}");
     root.call("setTime", &json!({ "servers": ["time.lab.example"], "enabled": true }))?;
-    clock_follows(context, || root.json(&["call", "getTime"]))
+    clock_follows(context, || root.json(&["call", "getTime"])).map(drop)
 }
 
 /// One who may read and nothing else.

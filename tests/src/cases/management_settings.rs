@@ -115,13 +115,13 @@ fn put(client: &Client, path: &str, body: &Value) -> Result<Value> {
     client.get(path, &["--request", "PUT", "--data", &body.to_string()])
 }
 
-pub(super) fn unix_seconds() -> i64 {
+fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Seconds since 1970 of `2026-11-25T22:35:51.000Z`, by a program that is not ours.
-pub(super) fn seconds_of(text: &str) -> Result<i64> {
+fn seconds_of(text: &str) -> Result<i64> {
     let output = Command::new("date").args(["--utc", "--date", text, "+%s"]).output()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     text.parse().map_err(|_| Failure::new(format!("date says {text}")))
@@ -147,6 +147,19 @@ pub(super) fn names(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the host's clock follows, which `ask` tells, and compares it with this machine's.
+pub(super) fn clock_follows(context: &Context, ask: impl Fn() -> Result<Value>) -> Result<Value> {
+    let mut now = ask()?;
+    while now["synchronized"] != true {
+        ensure!(Instant::now() < context.deadline, "the clock does not follow: {now}");
+        thread::sleep(Duration::from_millis(300));
+        now = ask()?;
+    }
+    let off = seconds_of(now["now"].as_str().unwrap_or_default())? - unix_seconds();
+    ensure!(off.abs() <= 2, "the clock is {off} s off: {now}");
+    Ok(now)
+}
+
 pub(super) fn time(context: &Context, client: &Client) -> Result<()> {
     let wrong = client.get("/api/v1/host/time", &[])?;
     let off = seconds_of(wrong["now"].as_str().unwrap_or_default())? - unix_seconds();
@@ -156,17 +169,8 @@ pub(super) fn time(context: &Context, client: &Client) -> Result<()> {
         "/api/v1/host/time",
         &json!({ "servers": ["time.lab.example"], "enabled": true }),
     )?;
-    let mut now = Value::Null;
-    while now["synchronized"] != true {
-        ensure!(Instant::now() < context.deadline, "the clock does not follow: {now}");
-        thread::sleep(Duration::from_millis(300));
-        now = client.get("/api/v1/host/time", &[])?;
-    }
-    let off = seconds_of(now["now"].as_str().unwrap_or_default())? - unix_seconds();
-    ensure!(
-        off.abs() <= 2 && now["server"] == "time.lab.example",
-        "the clock is {off} s off: {now}"
-    );
+    let now = clock_follows(context, || client.get("/api/v1/host/time", &[]))?;
+    ensure!(now["server"] == "time.lab.example", "the clock follows another server: {now}");
     put(client, "/api/v1/host/time", &json!({ "servers": ["10.0.2.2"], "enabled": false }))?;
     ensure!(
         client.get("/api/v1/host/time", &[])?["synchronized"] == false,
