@@ -123,6 +123,14 @@ pub trait Controller {
 
     /// Whether it raises interrupts; if not, it is polled while it has something to do.
     fn has_interrupts(&self) -> bool;
+
+    /// From now on requests may complete without an interrupt, for [`Self::poll`] is called often; or no longer.
+    fn set_quiet(&mut self, _quiet: bool) {}
+
+    /// Whether requests are in flight that will not interrupt.
+    fn works_quietly(&self) -> bool {
+        false
+    }
 }
 
 /// Milliseconds between two calls of [`Controller::watch`].

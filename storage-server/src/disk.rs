@@ -1,6 +1,7 @@
 //! Disks as the rest of the server sees them: requests by number for guests, a [`BlockDevice`] for everything else.
 
 pub mod events;
+mod polling;
 
 use crate::controller::{Controller, Operation, Refused, Request, Segment, Unit};
 use crate::split::{Piece, split};
@@ -11,6 +12,7 @@ use core::{
     task::{Poll, Waker},
 };
 use events::Events;
+use polling::Polling;
 use tessera_block::{BlockDevice, Geometry, IoError};
 use tessera_device::dma::DmaBuffer;
 use tessera_proto::storage::{DiskEvent, DiskInfo, DiskState, DiskStatistics};
@@ -57,6 +59,7 @@ pub struct Host {
     /// Completions of one poll; kept for its memory.
     finished: RefCell<Vec<(u32, Result<(), IoError>)>>,
     now: Cell<u64>,
+    polling: Cell<Polling>,
 }
 
 impl Host {
@@ -73,6 +76,7 @@ impl Host {
             events: RefCell::default(),
             finished: RefCell::default(),
             now: Cell::new(0),
+            polling: Cell::default(),
         })
     }
 
@@ -92,12 +96,14 @@ impl Host {
         disks.collect()
     }
 
-    /// Takes what has completed and tells those who wait, then starts what waited for room.
-    pub fn poll(&self, now: u64) {
+    /// Takes what has completed and tells those who wait, then starts what waited for room. Answers how many have.
+    pub fn poll(&self, now: u64) -> usize {
         self.now.set(now);
         let mut finished = self.finished.take();
         self.controller.borrow_mut().poll(&mut |tag, result| finished.push((tag, result)));
+        let count = finished.len();
         self.tell(finished);
+        count
     }
 
     /// As [`Self::poll`], and looks after what takes too long.
@@ -128,6 +134,31 @@ impl Host {
     #[must_use]
     pub fn wants_polling(&self) -> bool {
         !self.controller.borrow().has_interrupts() && self.free.borrow().len() < self.pending.borrow().len()
+    }
+
+    /// Guests have so much to do that they come by every so many ticks, so that the controller need not interrupt; none: no guest has. [`Self::quiet_wait`] says when it is polled at the
+    /// latest. A device that is slow interrupts, for a while, whatever is said here.
+    pub fn set_quiet(&self, wait: Option<u64>) {
+        let mut polling = self.polling.get();
+        self.controller.borrow_mut().set_quiet(polling.pays(wait));
+        self.polling.set(polling);
+    }
+
+    /// Ticks until the controller is to be polled, if requests are in flight that will not interrupt; `otherwise`, if nobody is busy any more.
+    #[must_use]
+    pub fn quiet_wait(&self, otherwise: u64) -> Option<u64> {
+        let quiet = self.controller.borrow().works_quietly();
+        quiet.then(|| self.polling.get().wait(otherwise))
+    }
+
+    /// As [`Self::poll`], where [`Self::quiet_wait`] asks for it; `ticks` is now.
+    pub fn poll_quietly(&self, now: u64, ticks: u64) {
+        if self.controller.borrow().works_quietly() {
+            let ended = self.poll(now);
+            let mut polling = self.polling.get();
+            polling.polled(ticks, ended);
+            self.polling.set(polling);
+        }
     }
 
     fn tell(&self, mut finished: Vec<(u32, Result<(), IoError>)>) {
@@ -308,8 +339,7 @@ impl Disk {
             sink.completed(cookie, Err(error));
             return;
         }
-        let zeroes = self.host.controller.borrow().zeroes(self.unit);
-        if request.operation == Operation::WriteZeroes && !zeroes {
+        if request.operation == Operation::WriteZeroes && !self.host.controller.borrow().zeroes(self.unit) {
             self.write_zero_chunks(request, sink, cookie);
             return;
         }

@@ -74,7 +74,6 @@ struct State {
     queues: [Option<Served>; MAX_QUEUES],
     pending: Vec<Option<Pending>>,
     free: Vec<u32>,
-    scratch: Scratch,
     /// No requests are taken any more.
     closed: bool,
     statistics: Statistics,
@@ -89,6 +88,8 @@ pub struct Device {
     serial: [u8; ID],
     records: [&'static Record; MAX_QUEUES],
     state: RefCell<State>,
+    /// Not in use but while one request is read and handed on.
+    scratch: RefCell<Scratch>,
     signals: RefCell<[Option<Box<dyn Signal>>; MAX_QUEUES]>,
     /// A rule that was broken, until it is told.
     broken: RefCell<Option<String>>,
@@ -113,10 +114,8 @@ impl Device {
             read_only,
             serial: id,
             records,
-            state: RefCell::new(State {
-                scratch: Scratch::new(),
-                ..State::default()
-            }),
+            state: RefCell::default(),
+            scratch: RefCell::new(Scratch::new()),
             signals: RefCell::default(),
             broken: RefCell::default(),
             more: Cell::new(false),
@@ -128,6 +127,14 @@ impl Device {
     /// Has the device disturb its guest less while many requests are in flight, each time for this long at most, in ticks; 0, as at first, for never.
     pub fn set_patience(&self, ticks: u64) {
         self.patience.set(ticks);
+    }
+
+    /// If its guest has many requests at once: ticks in which a batch of them ends.
+    #[must_use]
+    pub fn batch_time(&self) -> Option<u64> {
+        let state = self.state.borrow();
+        let queues = state.queues.iter().flatten().filter(|_| !state.closed);
+        queues.filter_map(|served| served.pace.batch_time(self.patience.get())).min()
     }
 
     /// Sectors of 512 bytes.
@@ -280,13 +287,12 @@ impl Device {
 
     /// Reads a request and starts it.
     fn begin(&self, number: usize, head: u16) {
-        let mut scratch = core::mem::take(&mut self.state.borrow_mut().scratch);
+        let mut scratch = self.scratch.borrow_mut();
         match self.read(number, head, &mut scratch) {
             Ok(Some(parsed)) => self.start(number, head, &parsed, &scratch),
             Ok(None) => self.violated(number, "a request without a place for its status"),
             Err(violation) => self.violated(number, &violation.to_string()),
         }
-        self.state.borrow_mut().scratch = scratch;
     }
 
     fn read(&self, number: usize, head: u16, scratch: &mut Scratch) -> Result<Option<request::Parsed>, Violation> {

@@ -2,7 +2,8 @@
 //!
 //! How many requests a guest has at once cannot be seen where the device is faster than the guest: each has ended before the next is there, whether the guest waits for it or not. So it is tried.
 //! An interrupt waits until a *batch* of requests has ended, for a bounded time. Batches that fill up in that time get larger; one that does not was waited for in vain, and it is half as large from
-//! then on; its size is tried again only after many requests. A guest with one request at once is so held up for that time once in as many.
+//! then on; its size is tried again only after many requests. The time is what a batch took so far, twice: a guest with one request at once is held up for a few of them once in as many,
+//! on a fast device as on a slow one.
 //!
 //! A notification is not asked for while something is in flight, where many are at once, for new requests are found when it ends; for the same bounded time.
 
@@ -32,6 +33,10 @@ pub struct Pace {
     listen: Option<u64>,
     /// Requests ended since new ones were looked for.
     progress: bool,
+    /// When the guest was last interrupted.
+    told: u64,
+    /// Between two requests that end, on average; as long as it is not known, more than anybody waits.
+    gap: u64,
 }
 
 impl Default for Pace {
@@ -45,6 +50,8 @@ impl Default for Pace {
             deaf: false,
             listen: None,
             progress: false,
+            told: 0,
+            gap: u64::MAX,
         }
     }
 }
@@ -54,6 +61,23 @@ impl Pace {
     pub fn ended(&mut self) {
         self.progress = true;
         self.since = self.since.saturating_add(1);
+    }
+
+    /// For how long something is put off now: not so short that putting it off costs more than it saves.
+    fn wait(&self, patience: u64) -> u64 {
+        self.gap.saturating_mul(2 * u64::from(self.batch)).clamp(patience / 25, patience)
+    }
+
+    /// The guest is interrupted for so many requests.
+    fn tells(&mut self, now: u64, patience: u64, untold: u16) {
+        // A pause of the guest's is no request that took long.
+        let sample = (now.saturating_sub(self.told) / u64::from(untold.max(1))).min(patience);
+        self.gap = if self.gap == u64::MAX {
+            sample
+        } else {
+            (self.gap * 7 + sample) / 8
+        };
+        self.told = now;
     }
 
     fn see(&mut self, untold: u16, in_flight: u16) {
@@ -84,13 +108,19 @@ impl Pace {
     /// Whether to interrupt now for `untold` requests that ended, with others still in flight.
     pub fn interrupts(&mut self, now: u64, patience: u64, untold: u16, in_flight: u16) -> bool {
         self.see(untold, in_flight);
+        if patience == 0 {
+            self.interrupt = None;
+            return true;
+        }
         let full = untold >= self.batch;
         let late = self.interrupt.is_some_and(|due| now >= due);
-        if patience > 0 && !full && !late {
-            self.interrupt.get_or_insert(now + patience);
+        if !full && !late {
+            let due = now + self.wait(patience);
+            self.interrupt.get_or_insert(due);
             return false;
         }
         self.interrupt = None;
+        self.tells(now, patience, untold);
         if full {
             if self.since >= AGAIN {
                 self.since = 0;
@@ -106,10 +136,16 @@ impl Pace {
         true
     }
 
+    /// If the guest has many requests at once: the time in which a batch of them ends.
+    pub fn batch_time(&self, patience: u64) -> Option<u64> {
+        (self.batch >= MANY).then(|| self.wait(patience) / 2)
+    }
+
     /// When something will be due.
     pub fn due(&mut self, now: u64, patience: u64) -> Option<u64> {
         if self.deaf {
-            self.listen.get_or_insert(now + patience);
+            let due = now + self.wait(patience);
+            self.listen.get_or_insert(due);
         }
         self.interrupt.into_iter().chain(self.listen).min()
     }
@@ -205,7 +241,10 @@ mod tests {
     fn without_patience_nothing_is_put_off() {
         let mut pace = Pace::default();
         assert!(pace.listens(0, 0, 200));
-        assert!(pace.interrupts(5, 0, 1, 200));
+        for _ in 0..100 {
+            assert!(pace.interrupts(5, 0, 1, 200));
+        }
+        assert_eq!(pace.batch_time(0), None, "nor is a device polled");
         assert_eq!(pace.due(5, 0), None);
     }
 }

@@ -126,18 +126,25 @@ pub fn parse(ram: &Ram, scratch: &mut Scratch) -> Option<Parsed> {
         status,
         written: 0,
     };
-    if !take_front(ram, buffers, &mut header) {
+    // Nearly every driver has the header in a buffer of its own.
+    let alone = buffers.first().filter(|first| !first.writable && first.length as usize == HEADER);
+    let skip = usize::from(alone.is_some());
+    let read = match alone {
+        Some(first) => ram.copy_out(first.address, &mut header).is_some(),
+        None => take_front(ram, buffers, &mut header),
+    };
+    if !read {
         return Some(done(Status::Error));
     }
     let [k0, k1, k2, k3, _, _, _, _, sector @ ..] = header;
     let (kind, sector) = (u32::from_le_bytes([k0, k1, k2, k3]), u64::from_le_bytes(sector));
     let parsed = match kind {
-        IN => data(ram, buffers, segments, true).map(|bytes| (disk(Operation::Read, sector, bytes), bytes as u32)),
-        OUT => data(ram, buffers, segments, false).map(|bytes| (disk(Operation::Write, sector, bytes), 0)),
+        IN => data(ram, &buffers[skip..], segments, true).map(|bytes| (disk(Operation::Read, sector, bytes), bytes as u32)),
+        OUT => data(ram, &buffers[skip..], segments, false).map(|bytes| (disk(Operation::Write, sector, bytes), 0)),
         FLUSH => Some((disk(Operation::Flush, 0, 0), 0)),
-        GET_ID => identify(buffers),
-        DISCARD => range(ram, buffers, Operation::Discard, 0).map(|action| (action, 0)),
-        WRITE_ZEROES => range(ram, buffers, Operation::WriteZeroes, UNMAP).map(|action| (action, 0)),
+        GET_ID => identify(&buffers[skip..]),
+        DISCARD => range(ram, buffers, skip, Operation::Discard, 0).map(|action| (action, 0)),
+        WRITE_ZEROES => range(ram, buffers, skip, Operation::WriteZeroes, UNMAP).map(|action| (action, 0)),
         _ => Some((Action::Done(Status::Unsupported), 0)),
     };
     Some(parsed.map_or(done(Status::Error), |(action, written)| Parsed { action, status, written }))
@@ -170,8 +177,9 @@ fn identify(buffers: &[Buffer]) -> Option<(Action, u32)> {
     Some((Action::Identify(first.address, length), length as u32))
 }
 
-/// One range; more were not offered.
-fn range(ram: &Ram, buffers: &mut Vec<Buffer>, operation: Operation, allowed: u32) -> Option<Action> {
+/// One range behind the first `skip` buffers; more were not offered.
+fn range(ram: &Ram, buffers: &mut Vec<Buffer>, skip: usize, operation: Operation, allowed: u32) -> Option<Action> {
+    buffers.drain(..skip);
     let mut bytes = [0; RANGE];
     if !take_front(ram, buffers, &mut bytes) || !buffers.is_empty() {
         return None;

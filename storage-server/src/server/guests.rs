@@ -31,9 +31,9 @@ const ENDING: u64 = 1 << 63;
 const QUEUES: usize = guest_disk::MAX_QUEUES;
 /// Bytes of the state frame for each disk, as init makes it.
 const STATE_PER_DISK: usize = 3 * PAGE_SIZE;
-/// How long a busy guest's interrupts, and looks into its queues, are put off at most, in microseconds. 0: never, until it has been measured on a running system; 50 is less than
-/// most devices take for a request.
-const PATIENCE_US: u64 = 0;
+/// How long a busy guest's interrupts, and looks into its queues, are put off at most, in microseconds; its disks are polled then. 0: never, until it has been measured on a running
+/// system; 50 is less than most devices take for a request.
+pub const PATIENCE_US: u64 = 500;
 /// Most machines at once that are looked for.
 const MOST: usize = 1024;
 /// Virtio's features that concern queues (virtio 1.2, chapter 6).
@@ -316,6 +316,13 @@ impl Guests {
             }
         });
         next
+    }
+
+    /// If some guest has many requests at once: ticks in which a batch of them ends.
+    pub fn batch_time(&self) -> Option<u64> {
+        let mut time = None;
+        self.each(|_, _, disk| time = time.into_iter().chain(disk.device.batch_time()).min());
+        time
     }
 
     /// Lets go of the machines that ended.

@@ -161,10 +161,14 @@ impl Server {
                 port.host.watch(now);
             } else if port.host.wants_polling() {
                 port.host.poll(now);
+            } else {
+                port.host.poll_quietly(now, time::now());
             }
         }
         self.executor.run();
         let due = self.answers.guests().settle();
+        let batch_time = self.answers.guests().batch_time();
+        self.ports.iter().for_each(|port| port.host.set_quiet(batch_time));
         if self.executor.has_work() {
             return time::now();
         }
@@ -173,7 +177,9 @@ impl Server {
         } else {
             WATCH_MS
         };
-        let wait = time::after(time::milliseconds(wait));
+        let patience = time::microseconds(guests::PATIENCE_US);
+        let quiet = self.ports.iter().filter_map(|port| port.host.quiet_wait(patience)).min();
+        let wait = time::after(quiet.unwrap_or(time::milliseconds(wait)));
         due.map_or(wait, |due| due.min(wait))
     }
 }

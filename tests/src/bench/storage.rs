@@ -106,7 +106,7 @@ impl Drive {
 
 /// Runs a job once; operations in 10⁹ instructions.
 fn run(machine: &mut Machine, job: &Job) -> Result<u64> {
-    let mut measure = |operations| -> Result<u64> {
+    let measure = |machine: &mut Machine, operations| -> Result<u64> {
         let before = machine.counter()?.when_idle()?;
         machine.serial.wait_at_most(Duration::from_secs(300));
         let output = linux::command(&mut machine.serial, &job.command(operations))?;
@@ -117,7 +117,11 @@ fn run(machine: &mut Machine, job: &Job) -> Result<u64> {
     };
     let (short, long) = job.operations;
     for _ in 0..3 {
-        let (few, many) = (measure(short)?, measure(long)?);
+        machine.counter()?.keep(&format!("{}-before", job.name))?;
+        let few = measure(machine, short)?;
+        machine.counter()?.keep(&format!("{}-begin", job.name))?;
+        let many = measure(machine, long)?;
+        machine.counter()?.keep(&format!("{}-end", job.name))?;
         // What the guest's kernel does by itself now and then can cost more than a short run.
         if many > few {
             return Ok(rate(many - few, long - short));

@@ -88,6 +88,17 @@ impl DmaBuffer {
         }
     }
 
+    /// Stores numbers one after the other from an aligned offset on; nothing unless all are inside.
+    #[inline]
+    pub fn write_all<T: Plain, const N: usize>(&self, offset: usize, values: [T; N]) {
+        let first = self.at::<T>(offset).filter(|_| N * size_of::<T>() <= self.length - offset);
+        let Some(first) = first else { return };
+        for (index, value) in values.into_iter().enumerate() {
+            // SAFETY: as in `read`, and all of them are inside, by the lines above.
+            unsafe { first.add(index).write_volatile(value) };
+        }
+    }
+
     /// Copies bytes out; those outside are zeros.
     pub fn copy_out(&self, offset: usize, bytes: &mut [u8]) {
         let inside = self.length.saturating_sub(offset).min(bytes.len());
@@ -165,6 +176,10 @@ mod tests {
             buffer.write(offset, value);
             let fits = offset % 8 == 0 && offset + 8 <= 4096;
             prop_assert_eq!(buffer.read::<u64>(offset), if fits { value } else { 0 });
+            buffer.clear(0, 4096);
+            buffer.write_all(offset, [value, !value]);
+            let fits = offset % 8 == 0 && offset + 16 <= 4096;
+            prop_assert_eq!((buffer.read(offset), buffer.read(offset + 8)), if fits { (value, !value) } else { (0u64, 0u64) });
             buffer.copy_in(offset, &bytes);
             let mut back = vec![0xff; bytes.len()];
             buffer.copy_out(offset, &mut back);

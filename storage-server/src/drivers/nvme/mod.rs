@@ -81,6 +81,10 @@ struct Nvme {
     queues: Vec<Queue>,
     /// Queues that the controller has granted.
     granted: usize,
+    /// The last of them, if it interrupts nobody.
+    silent: Option<usize>,
+    /// Requests go there, as long as it has room.
+    quiet: bool,
     next: usize,
     /// Where identify data and log pages arrive.
     scratch: tessera_device::dma::DmaBuffer,
@@ -129,6 +133,8 @@ pub fn start(device: &Device, number: u32) -> Result<Box<dyn Controller>, String
         phase: Phase::Failed,
         queues: Vec::new(),
         granted: 0,
+        silent: None,
+        quiet: false,
         next: 0,
         info: ControllerInfo::default(),
         namespaces: Vec::new(),
@@ -341,11 +347,15 @@ impl Controller for Nvme {
             sector: request.sector,
             since: now,
         };
-        for attempt in 0..self.granted {
-            let place = (self.next + attempt) % self.granted;
+        let first = self.silent.filter(|_| self.quiet);
+        let others = self.silent.unwrap_or(self.granted);
+        let order = first.into_iter().chain((0..others).map(|attempt| (self.next + attempt) % others));
+        for place in order {
             let Some(queue) = self.queues.get_mut(place) else { continue };
             if queue.submit(&*self.registers, command, request.segments, range, whose).is_ok() {
-                self.next = (place + 1) % self.granted;
+                if place < others {
+                    self.next = (place + 1) % others;
+                }
                 return Ok(());
             }
         }
@@ -392,5 +402,14 @@ impl Controller for Nvme {
 
     fn has_interrupts(&self) -> bool {
         self.interrupts > 0
+    }
+
+    fn set_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
+    }
+
+    fn works_quietly(&self) -> bool {
+        let silent = self.silent.and_then(|silent| self.queues.get(silent));
+        silent.is_some_and(|queue| !queue.is_idle())
     }
 }

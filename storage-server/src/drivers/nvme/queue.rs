@@ -150,10 +150,8 @@ impl Queue {
         place.generation = place.generation.wrapping_add(1);
         let id = slot | u16::from(place.generation) << 8;
         let at = usize::from(self.tail) * Command::LENGTH;
-        for (index, word) in command.encode(id).into_iter().enumerate() {
-            self.submissions.write(at + index * 8, word);
-        }
-        self.tail = (self.tail + 1) % self.size;
+        self.submissions.write_all(at, command.encode(id));
+        self.tail = if self.tail + 1 == self.size { 0 } else { self.tail + 1 };
         // Release: the entry is there before the doorbell rings.
         fence(Ordering::Release);
         registers.write32(0x1000 + 2 * u64::from(self.number) * self.stride, self.tail.into());
@@ -198,6 +196,12 @@ impl Queue {
             registers.write32(0x1000 + (2 * u64::from(self.number) + 1) * self.stride, self.head.into());
         }
         outcome
+    }
+
+    /// Nothing is in flight.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.free.len() + 1 >= self.slots.len()
     }
 
     /// Forgets all commands in flight.

@@ -112,9 +112,10 @@ impl Nvme {
         }
     }
 
-    /// I/O queues that will be asked for: one for each interrupt beside the admin queue's.
+    /// I/O queues that will be asked for: one for each interrupt beside the admin queue's, and one that interrupts nobody.
     fn wanted_queues(&self) -> u16 {
-        self.interrupts.saturating_sub(1).clamp(1, MAX_QUEUES)
+        let silent = u16::from(self.interrupts > 0);
+        self.interrupts.saturating_sub(1).clamp(1, MAX_QUEUES) + silent
     }
 
     fn command_of(&mut self, step: Step) -> Result<Command, String> {
@@ -141,7 +142,7 @@ impl Nvme {
                 }
                 self.queues[index].reset();
                 let vector = u32::from(if number < self.interrupts { number } else { 0 });
-                let interrupts = u32::from(self.interrupts > 0) << 1;
+                let interrupts = u32::from(self.interrupts > 0 && self.silent != Some(index)) << 1;
                 let [_, completions] = self.queues[index].addresses();
                 create(admin::CREATE_CQ, completions, number, size, interrupts | vector << 16)
             }
@@ -198,8 +199,9 @@ impl Nvme {
             Step::Namespace(index) => after(self.namespace(index, &bytes), self),
             Step::Queues => {
                 // Zero-based: submission queues in the low half, completion queues in the high one.
-                let granted = (result & 0xffff).min(result >> 16).min(u32::from(MAX_QUEUES) - 1) as u16 + 1;
+                let granted = (result & 0xffff).min(result >> 16).min(u32::from(MAX_QUEUES)) as u16 + 1;
                 self.granted = usize::from(granted.min(self.wanted_queues()));
+                self.silent = (self.interrupts > 0 && self.granted > 1).then(|| self.granted - 1);
                 Step::Completions(0)
             }
             Step::Completions(index) => Step::Submissions(index),

@@ -2,6 +2,7 @@
 
 use super::start;
 use crate::controller::{Controller, Operation, Request};
+use crate::drivers::Device;
 use crate::drivers::testing::{Machine, Medium, Noisy, SECTORS, device, keeps_what_is_written, run, survives};
 use core::cell::{Cell, RefCell};
 use proptest::prelude::*;
@@ -25,6 +26,8 @@ struct Pair {
 struct State {
     registers: BTreeMap<u64, u32>,
     pairs: BTreeMap<u16, Pair>,
+    /// Queues that interrupt nobody.
+    silent: Vec<u16>,
     /// The command that waits for an event.
     waiting: Option<u64>,
     /// Of its log pages: warnings, and numbers of errors.
@@ -96,6 +99,10 @@ impl Model {
             }
             0x09 if arguments[0] & 0xff == 7 => return (0, 1 | 1 << 16),
             0x09 => assert_eq!(arguments, [0x0b, 0x1f]),
+            0x05 if arguments[1] & 2 == 0 => {
+                state.silent.push(queue);
+                state.pairs.entry(queue).or_default().completions = (words[3], size);
+            }
             0x05 => state.pairs.entry(queue).or_default().completions = (words[3], size),
             0x01 => {
                 let pair = state.pairs.entry(queue).or_default();
@@ -254,6 +261,13 @@ fn model() -> (Rc<Machine>, Rc<Medium>, Rc<Model>) {
     (machine, medium, Rc::new(model))
 }
 
+fn with_interrupts(machine: &Rc<Machine>, interrupts: u16, model: Rc<Model>) -> Device {
+    Device {
+        interrupts,
+        ..device(machine, vec![], 0, model)
+    }
+}
+
 #[test]
 fn a_controller_tells_of_itself_and_obeys() {
     let (machine, medium, model) = model();
@@ -341,6 +355,36 @@ fn a_controller_tells_of_warnings_and_errors() {
 }
 
 #[test]
+fn requests_are_quiet_if_they_may_and_there_is_room() {
+    let (machine, _, model) = model();
+    let mut controller = start(&with_interrupts(&machine, 3, model.clone()), 0).unwrap();
+    assert_eq!(model.state.borrow().silent, [2]);
+    let run = |controller: &mut dyn Controller, tag| {
+        controller.submit(0, &Request::FLUSH, tag, machine.now()).unwrap();
+        let quiet = controller.works_quietly();
+        let mut ended = Vec::new();
+        controller.poll(&mut |tag, outcome| ended.push((tag, outcome)));
+        assert_eq!(ended, [(tag, Ok(()))]);
+        assert!(!controller.works_quietly());
+        quiet
+    };
+    assert!(!run(&mut *controller, 1));
+    controller.set_quiet(true);
+    assert!(run(&mut *controller, 2));
+    controller.set_quiet(false);
+    assert!(!run(&mut *controller, 3));
+    // The silent queue has 63 places, the other as many.
+    controller.set_quiet(true);
+    for tag in 0..126 {
+        controller.submit(0, &Request::FLUSH, tag, machine.now()).unwrap();
+    }
+    assert!(controller.submit(0, &Request::FLUSH, 200, machine.now()).is_err());
+    let mut ended = 0;
+    controller.poll(&mut |_, _| ended += 1);
+    assert_eq!(ended, 126);
+}
+
+#[test]
 fn a_command_that_hangs_ends_and_the_controller_works_again() {
     let (machine, _, model) = model();
     let mut controller = start(&device(&machine, vec![], 0, model.clone()), 0).unwrap();
@@ -377,9 +421,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn what_is_written_is_kept(seed: u64) {
+    fn what_is_written_is_kept(seed: u64, interrupts in 0u16..4) {
         let (machine, medium, model) = model();
-        let mut controller = start(&device(&machine, vec![], 0, model), 0).unwrap();
+        let mut controller = start(&with_interrupts(&machine, interrupts, model), 0).unwrap();
+        keeps_what_is_written(&mut *controller, &machine, &medium, seed);
+        controller.set_quiet(true);
         keeps_what_is_written(&mut *controller, &machine, &medium, seed);
     }
 
