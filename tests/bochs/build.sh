@@ -63,6 +63,12 @@ compile() {
     # A notification of posted interrupts that finds none, because the entry before it took them over, would request vector 255.
     sed -i '/^bool BX_CPU_C::VMX_Posted_Interrupt_Processing/,/^}/{s/^  vector = \(.*highest_priority_int(virr);\)/  int highest = \1/;s/if (vector >= vm->rvi) vm->rvi = vector;/if (highest > int(vm->rvi)) vm->rvi = highest;/}' cpu/vapic.cc
     [ "$(grep -c 'int highest = \|if (highest > int(vm->rvi))' cpu/vapic.cc)" = 2 ] || return 1
+    # Parts of VT-x can be left out: those whose bits (BX_VMX_... in cpu/cpuid.h) the environment has, in hexadecimal.
+    sed -i 's/^  BX_CPU_THIS_PTR vmx_extensions_bitmask = .*/&\n  if (const char *without = getenv("BOCHS_WITHOUT_VMX"))\n    BX_CPU_THIS_PTR vmx_extensions_bitmask \&= ~Bit32u(strtoul(without, NULL, 16));/' cpu/init.cc
+    grep -q 'BOCHS_WITHOUT_VMX' cpu/init.cc || return 1
+    # A virtual switch takes frames for its guests too, so the card decides what it receives; and nobody but this machine sends any.
+    sed -i '/let through broadcast and our mac address/,/^  }$/d; s/htonl(INADDR_ANY)/htonl(INADDR_LOOPBACK)/' iodev/network/eth_socket.cc
+    [ "$(grep -c 'INADDR_LOOPBACK\|socket_macaddr, 6) != 0' iodev/network/eth_socket.cc)" = 1 ] || return 1
     ./configure --with-nogui --disable-plugins --disable-docbook --disable-xpm \
         --enable-x86-64 --enable-cpu-level=6 --enable-smp --enable-vmx=2 --enable-svm \
         --enable-all-optimizations --enable-long-phy-address --enable-configurable-msrs \

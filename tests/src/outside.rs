@@ -1,7 +1,10 @@
 //! A network outside of an emulated machine, held by the test: what a card of the machine sends arrives here frame by frame with its VLAN tag, and a station of ours answers ARP (RFC 826) and echo requests (RFC 792): as
-//! 10.9.0.254 without a tag, and as 10.9.N.254 in VLAN N. QEMU carries frames as UDP packets on 127.0.0.1; nothing beyond is reached, and nothing of it needs rights.
+//! 10.9.0.254 without a tag, and as 10.9.N.254 in VLAN N. Emulators carry frames as UDP packets on 127.0.0.1; nothing beyond is reached, and nothing of it needs rights.
 
-use crate::Result;
+use crate::{
+    Failure, Result,
+    machine::{Emulator, Network, Nic},
+};
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
@@ -39,7 +42,7 @@ pub struct Seen {
 /// The network behind one card.
 pub struct Outside {
     socket: Arc<UdpSocket>,
-    /// QEMU's end.
+    /// The emulator's end.
     theirs: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     ends: Arc<AtomicBool>,
@@ -114,12 +117,25 @@ fn answer(frame: &[u8], mac: [u8; 6], (vlan, kind, at): (Option<u16>, u16, usize
     Some(reply)
 }
 
+/// A socket, and the free address below it, which the emulator binds next; nobody else asks for it meanwhile. Bochs sends to the port behind its own.
+fn neighbours() -> Result<(UdpSocket, SocketAddr)> {
+    const TRIES: u32 = 100;
+    for _ in 0..TRIES {
+        let theirs = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = theirs.local_addr()?;
+        let Some(next) = address.port().checked_add(1) else { continue };
+        if let Ok(ours) = UdpSocket::bind((Ipv4Addr::LOCALHOST, next)) {
+            return Ok((ours, address));
+        }
+    }
+    Err(Failure::new("no two UDP ports of 127.0.0.1 beside each other are free"))
+}
+
 impl Outside {
     /// A network with a station of the number `number`.
     pub fn new(number: u8) -> Result<Self> {
-        let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
-        // QEMU binds it next; nobody else asks for this one meanwhile.
-        let theirs = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let (socket, theirs) = neighbours()?;
+        let socket = Arc::new(socket);
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let (seen, ends) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let mac = [0x52, 0x54, 0, 0x99, 0, number];
@@ -157,19 +173,13 @@ impl Outside {
         })
     }
 
-    /// QEMU's arguments for a card in this network, `nicN` on `netN`.
-    pub fn qemu(&self, number: usize) -> Result<[String; 4]> {
-        let ours = self.socket.local_addr()?.port();
-        let theirs = self.theirs.port();
-        Ok([
-            "-netdev".into(),
-            format!("socket,id=net{number},udp=127.0.0.1:{ours},localaddr=127.0.0.1:{theirs}"),
-            "-device".into(),
-            format!(
-                "virtio-net-pci,id=nic{number},netdev=net{number},mac=52:54:00:00:00:{:02x}",
-                number + 1
-            ),
-        ])
+    /// A card in this network.
+    pub fn nic(&self, emulator: Emulator) -> Result<Nic> {
+        let network = Network::Udp {
+            ours: self.socket.local_addr()?.port(),
+            theirs: self.theirs.port(),
+        };
+        Ok(Nic::usual(emulator, network))
     }
 
     /// What has arrived since it was asked last.

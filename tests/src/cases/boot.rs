@@ -118,7 +118,6 @@ fn locking_bios() -> Result<Vec<u8>> {
 }
 
 fn no_virtualisation(context: &Context) -> Result<Outcome> {
-    // What no machine can leave out is tried on `Capabilities` alone: Bochs' models without EPT or unrestricted guests are older than FSGSBASE, which the kernel needs.
     let machines: &[(Lack, &str)] = match context.emulator {
         Emulator::Qemu => &[
             (Lack::Feature("svm"), "neither AMD-V nor VT-x"),
@@ -127,6 +126,8 @@ fn no_virtualisation(context: &Context) -> Result<Outcome> {
         Emulator::Bochs => &[
             (Lack::Feature("vmx"), "neither AMD-V nor VT-x"),
             (Lack::Permission, "VT-x is disabled by firmware"),
+            (Lack::Feature("ept"), "no EPT"),
+            (Lack::Feature("unrestricted"), "no unrestricted guest"),
         ],
     };
     for &(feature, missing) in machines {

@@ -6,7 +6,7 @@ use crate::{
     disks::Scratch,
     ensure,
     linux::{PROMPT, succeeds},
-    machine::{Bus, Disk},
+    machine::Disk,
     shell::Host,
     systems::{Guest, Probe, System},
 };
@@ -16,7 +16,7 @@ use std::path::Path;
 pub const CASES: &[Case] = &[
     Case {
         name: "datastore/snapshot-and-revert",
-        about: "Debian boots from a virtual disk in a datastore on NVMe; a snapshot brings back what it deletes; space is given back",
+        about: "Debian boots from a virtual disk in a datastore; a snapshot brings back what it deletes; space is given back",
         minutes: 3,
         bochs: None,
         run: snapshot_and_revert,
@@ -25,7 +25,7 @@ pub const CASES: &[Case] = &[
         name: "datastore/stream",
         about: "a server writes and reads a long file through shared memory while the storage server is killed; nothing that was made safe is lost",
         minutes: 2,
-        bochs: None,
+        bochs: Some(2),
         run: stream,
     },
     Case {
@@ -80,13 +80,16 @@ fn snapshot_and_revert(context: &Context) -> Result<Outcome> {
         Err(missing) => return Outcome::skip(missing),
     };
     let mut host = context.boot(&system.into(), |config| {
-        config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE"))
+        config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"))
     })?;
     host.console("debian", PROMPT)?;
     succeeds(host.serial(), "echo kept > /root/kept && sync")?;
     host.leave_console()?;
     let list = host.neat_command("datastore list")?;
-    ensure!(list.contains("main") && list.contains("nvme0"), "`datastore list` says:\n{list}");
+    ensure!(
+        list.contains("main") && list.contains(&Disk::usual_name(context.emulator, 0)),
+        "`datastore list` says:\n{list}"
+    );
     host.neat_command("datastore snapshot main debian before")?;
     let refused = host.command("datastore revert main debian before")?;
     ensure!(refused.contains("in use"), "a disk in use was reverted:\n{refused}");
@@ -137,7 +140,7 @@ fn made_at_run_time(context: &Context) -> Result<Outcome> {
     put("boot/vmlinuz", kernel)?;
     put("boot/initramfs", initramfs)?;
     let mut host = context.boot(&system.into(), |config| {
-        config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE"))
+        config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"))
     })?;
     let create = format!(
         "vm create web 256M main:boot/vmlinuz initramfs main:boot/initramfs vcpus 2 disk main:debian -- {}",
@@ -197,7 +200,7 @@ fn stream(context: &Context) -> Result<Outcome> {
             .grant("buffer = { share = \"storage + 256 KiB\" }"),
     );
     let mut host = context.boot(&system.into(), |config| {
-        config.disks.push(Disk::new(Bus::Nvme, scratch.path(), "STORE"));
+        config.disks.push(Disk::usual(context.emulator, scratch.path(), "STORE"));
         config.second_port = true;
     })?;
     for round in [2, 5, 9] {

@@ -4,7 +4,7 @@ use super::{Case, guest_net::free_port};
 use crate::{
     Context, Outcome, Result, ensure,
     linux::{self, succeeds},
-    machine::{Bus, Config, Disk},
+    machine::{Config, Disk, Network, Nic},
     shell::Host,
     systems::Guest,
 };
@@ -44,7 +44,7 @@ fn boot(context: &Context, names: &[&str], up: &str, change: impl FnOnce(&mut Co
         let mut guest = Guest::debian(name, "");
         (guest.memory, guest.initramfs) = (256, Some("disk-initramfs"));
         guest.command_line = linux::PLAIN.into();
-        guest.disks = vec![format!("{{ device = \"nvme{number}\" }}")];
+        guest.disks = vec![format!("{{ device = \"{}\" }}", Disk::usual_name(context.emulator, number))];
         guest.nics = vec!["{ port-group = \"VM Network\" }".into()];
         system = system.guest(&guest);
     }
@@ -52,7 +52,7 @@ fn boot(context: &Context, names: &[&str], up: &str, change: impl FnOnce(&mut Co
         // With a second processor QEMU 7.2 loses exits.
         config.cpus = 1;
         for number in 0..names.len() {
-            let mut disk = Disk::new(Bus::Nvme, &disk, &format!("disk{number}"));
+            let mut disk = Disk::usual(context.emulator, &disk, &format!("disk{number}"));
             disk.vanishes = true;
             config.disks.push(disk);
         }
@@ -119,9 +119,7 @@ fn nginx(context: &Context) -> Result<Outcome> {
     let port = free_port()?;
     let up = "ip link set lo up; ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2";
     let booted = boot(context, &["web"], up, |config| {
-        let network = format!("user,id=out,hostfwd=tcp:127.0.0.1:{port}-:80");
-        let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
-        config.extra.extend(arguments.map(Into::into));
+        config.nics.push(Nic::usual(context.emulator, Network::User(vec![(port, 80)])));
     })?;
     let mut host = match booted {
         Ok(host) => host,

@@ -8,7 +8,7 @@ use crate::{
     Context, Failure, Outcome, Result,
     disks::Scratch,
     ensure, initramfs,
-    machine::{Bus, Disk, Emulator},
+    machine::Disk,
     shell::Host,
     systems::{Guest, System},
 };
@@ -169,10 +169,6 @@ const VARIABLE: &str = "/sys/firmware/efi/efivars/Tessera-6a0e0f4e-0f0a-4d4e-9d6
 const ATTRIBUTES: &str = r"\007\000\000\000";
 
 fn uefi_cdrom(context: &Context) -> Result<Outcome> {
-    if context.emulator == Emulator::Bochs {
-        // It has no disk that a datastore could be on and that QEMU has too.
-        return from_cdrom(context, "uefi", "BdsDxe: ");
-    }
     let (system, medium) = match with_medium(context, "uefi")? {
         Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
@@ -185,7 +181,9 @@ fn uefi_cdrom(context: &Context) -> Result<Outcome> {
     guest.more.push("variables = \"main:pc.variables\"".into());
     let system = system.file("medium", &medium).guest(&guest).into();
     for round in 0..2 {
-        let mut host = context.boot(&system, |config| config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE")))?;
+        let mut host = context.boot(&system, |config| {
+            config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"))
+        })?;
         host.neat_command("vm start pc")?;
         host.start_command("vm console pc")?;
         host.serial().expect_line("BdsDxe: ")?;
@@ -238,7 +236,7 @@ fn media(context: &Context) -> Result<Outcome> {
     images.datastore(&["create", &store_path, "--label", "main"])?;
     images.datastore(&["write", "--quiet", &store_path, "one.iso", &medium_path])?;
     let mut host = context.boot(&system.guest(&guest("bios")).into(), |config| {
-        config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE"));
+        config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"));
     })?;
     host.neat_command("vm start pc")?;
     host.start_command("vm console pc")?;

@@ -53,13 +53,17 @@ pub(super) fn empty_disk(context: &Context, mebibytes: u64) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What a disk of [`attach`] is called in a guest's description.
-pub(super) fn device(context: &Context) -> String {
-    let name = match context.emulator {
+/// What the first disk of [`attach`] is called on the host.
+pub(super) fn device_name(context: &Context) -> &'static str {
+    match context.emulator {
         Emulator::Qemu => "virtio0",
         Emulator::Bochs => "ata1",
-    };
-    format!("{{ device = \"{name}\", serial = \"ROOT-DISK\" }}")
+    }
+}
+
+/// The same in a guest's description.
+pub(super) fn device(context: &Context) -> String {
+    format!("{{ device = \"{}\", serial = \"ROOT-DISK\" }}", device_name(context))
 }
 
 /// Gives the machine a disk, on whatever its emulator has; what is written there may vanish with the machine.
@@ -284,7 +288,11 @@ fn hostile_queues(context: &Context) -> Result<Outcome> {
     };
     let neighbour = Guest::debian_on_disk("neighbour", "/sbin/init");
     let mut hostile = Guest::bare("virtio");
-    hostile.disks = vec!["{ device = \"virtio1\" }".into()];
+    let second = match context.emulator {
+        Emulator::Qemu => "virtio1",
+        Emulator::Bochs => "ata2",
+    };
+    hostile.disks = vec![format!("{{ device = \"{second}\" }}")];
     let system = system.file("bare-guest", &bare).guest(&neighbour).guest(&hostile);
     let (path, other) = (empty_disk(context, 64)?, empty_disk(context, 64)?.with_extension("other"));
     fs::File::create(&other)?.set_len(8 << 20)?;
@@ -292,13 +300,16 @@ fn hostile_queues(context: &Context) -> Result<Outcome> {
         // With a second processor QEMU 7.2 soon meets a page fault in the host at the return from a guest, for a page that is there, as in `Case::second_try`. A storm
         // of doorbells returns a million times.
         config.cpus = 1;
-        add_disk(config, &path, "off");
-        config.extra.extend([
-            "-drive".into(),
-            format!("file={},format=raw,if=none,id=other", other.display()),
-            "-device".into(),
-            "virtio-blk-pci,drive=other".into(),
-        ]);
+        attach(config, &path, false);
+        match context.emulator {
+            Emulator::Qemu => config.extra.extend([
+                "-drive".into(),
+                format!("file={},format=raw,if=none,id=other", other.display()),
+                "-device".into(),
+                "virtio-blk-pci,drive=other".into(),
+            ]),
+            Emulator::Bochs => config.disks.push(Disk::new(Bus::Ata, &other, "IDE-2")),
+        }
     })?;
     host.console("neighbour", "Type commands")?;
     succeeds(host.serial(), "dd if=/dev/urandom of=/p bs=64k count=16")?;

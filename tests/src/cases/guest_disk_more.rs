@@ -2,14 +2,14 @@
 
 use super::{
     Case,
-    guest_disk::{add_disk, attach, device, with_disk_initramfs},
+    guest_disk::{attach, device, device_name, with_disk_initramfs},
 };
 use crate::{
     Context, Failure, Outcome, Result,
     disks::Scratch,
     ensure,
     linux::{PROMPT, succeeds},
-    machine::{Bus, Disk},
+    machine::Disk,
     systems::Guest,
 };
 use std::fs;
@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
         name: "guest-disk/partition",
         about: "a guest gets a partition of a disk, reaches all of it and nothing beside it",
         minutes: 2,
-        bochs: None,
+        bochs: Some(2),
         run: partition,
     },
     Case {
@@ -64,9 +64,10 @@ fn partition(context: &Context) -> Result<Outcome> {
     let before = fs::read(&path)?;
     let (start, end) = second_partition(&before)?;
     let sectors = (end - start) / 512;
+    let disk_name = device_name(context);
     let mut guest = Guest::debian_on_disk("guest", "/sbin/init");
-    guest.disks = vec!["{ device = \"virtio0\", partition = 2 }".into()];
-    let mut host = context.boot(&system.guest(&guest).into(), |config| add_disk(config, &path, "off"))?;
+    guest.disks = vec![format!("{{ device = \"{disk_name}\", partition = 2 }}")];
+    let mut host = context.boot(&system.guest(&guest).into(), |config| attach(config, &path, false))?;
     host.console("guest", "Type commands")?;
     let size = succeeds(host.serial(), "blockdev --getsz /dev/vda")?;
     ensure!(
@@ -80,7 +81,7 @@ fn partition(context: &Context) -> Result<Outcome> {
     )?;
     host.leave_console()?;
     // Whoever would get the whole disk would get the partition too.
-    host.neat_command("vm create other 64M image:debian-kernel disk device:virtio0")?;
+    host.neat_command(&format!("vm create other 64M image:debian-kernel disk device:{disk_name}"))?;
     host.command("vm start other")?;
     let log = host.poll_command("log -n 20", |text| text.contains("in use"))?;
     ensure!(log.contains("guest"), "the log does not say who uses the disk:\n{log}");
@@ -152,7 +153,7 @@ fn full(context: &Context) -> Result<Outcome> {
     let mut guest = Guest::debian_on_disk("guest", "/sbin/init");
     guest.disks = vec!["{ store = \"main\", disk = \"data\" }".into()];
     let mut host = context.boot(&system.guest(&guest).into(), |config| {
-        config.disks.push(Disk::new(Bus::Nvme, scratch.path(), "STORE"));
+        config.disks.push(Disk::usual(context.emulator, scratch.path(), "STORE"));
     })?;
     host.console("guest", "Type commands")?;
     host.serial()

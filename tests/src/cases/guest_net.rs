@@ -4,7 +4,7 @@ use super::Case;
 use crate::{
     Context, Failure, Outcome, Result, ensure,
     linux::succeeds,
-    machine::{Config, Model},
+    machine::{Config, Emulator, Model, Network, Nic},
     shell::Host,
     systems::{Guest, Probe, System},
 };
@@ -63,7 +63,7 @@ pub const CASES: &[Case] = &[
         name: "guest-net/no-group",
         about: "a guest's card whose port group does not exist has no link, and the log says which port groups there are",
         minutes: 2,
-        bochs: None,
+        bochs: Some(2),
         run: no_group,
     },
     Case {
@@ -97,13 +97,11 @@ pub(super) fn guest(name: &str) -> Guest {
     guest
 }
 
-/// Gives the machine a network card behind which QEMU's user network is.
-fn add_card(config: &mut Config, options: &str) {
+/// Gives the machine a network card behind which the emulator's user network is, with these ports forwarded.
+fn add_card(config: &mut Config, forwards: &[(u16, u16)]) {
     // As with the hostile disk: with a second processor QEMU 7.2 loses exits.
     config.cpus = 1;
-    let network = format!("user,id=out{options}");
-    let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
-    config.extra.extend(arguments.map(Into::into));
+    config.nics.push(Nic::usual(config.emulator, Network::User(forwards.into())));
 }
 
 /// Runs a command in a guest; its console is opened and left.
@@ -143,7 +141,7 @@ fn pair_and(context: &Context, vcpus: u32, card: bool, others: impl FnOnce(Syste
     let mut host = context.boot(&others(system).into(), |config| {
         config.cpus = 1;
         if card {
-            add_card(config, "");
+            add_card(config, &[]);
         }
     })?;
     for (number, name) in [(1, "one"), (2, "two")] {
@@ -212,9 +210,7 @@ fn outside(context: &Context) -> Result<Outcome> {
     }
     let system = system(context)?.guest(&guest("one"));
     let port = free_port()?;
-    let mut host = context.boot(&system.into(), |config| {
-        add_card(config, &format!(",hostfwd=tcp:127.0.0.1:{port}-:80"))
-    })?;
+    let mut host = context.boot(&system.into(), |config| add_card(config, &[(port, 80)]))?;
     host.console("one", "Type commands")?;
     let script = "printf '#!/bin/sh\\n[ $1 != bound ] || (ip addr add $ip/24 dev $interface; ip route add default via $router)\\n' > /tmp/lease && chmod +x /tmp/lease";
     succeeds(host.serial(), script)?;
@@ -297,17 +293,23 @@ fn uplinks(context: &Context) -> Result<Outcome> {
     if let Err(missing) = context.guest_file("cloud/modules/virtio_net.ko") {
         return Outcome::skip(missing);
     }
-    for model in [Model::Virtio, Model::E1000, Model::E1000e, Model::Igb] {
-        if !model.is_known() {
+    let models = match context.emulator {
+        Emulator::Qemu => &[Model::Virtio, Model::E1000, Model::E1000e, Model::Igb][..],
+        Emulator::Bochs => &[Model::E1000],
+    };
+    for &model in models {
+        if context.emulator == Emulator::Qemu && !model.is_known() {
             continue;
         }
         let mut host = context.boot(&system(context)?.guest(&guest("one")).into(), |config| {
             config.cpus = 1;
-            let device = format!("{},netdev=out", model.name());
-            config.extra.extend(["-netdev", "user,id=out", "-device", &device].map(Into::into));
+            config.nics.push(Nic {
+                network: Network::User(Vec::new()),
+                ..Nic::new(model)
+            });
         })?;
         host.console("one", "Type commands")?;
-        // QEMU's user network gives these addresses, and reaches this machine's own under 10.0.2.2 and fec0::2.
+        // The emulator's user network gives these addresses, and reaches this machine's own under 10.0.2.2 and fec0::2.
         let up = "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad; ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip addr add fec0::15/64 dev eth0";
         succeeds(host.serial(), up)?;
         for (address, outside) in [(Ipv4Addr::LOCALHOST.into(), "10.0.2.2"), (Ipv6Addr::LOCALHOST.into(), "[fec0::2]")] {
@@ -393,7 +395,7 @@ fn no_group(context: &Context) -> Result<Outcome> {
     let mut guest = guest("one");
     guest.nics = vec!["{ port-group = \"Nowhere\" }".into()];
     let system = system(context)?.guest(&guest);
-    let mut host = context.boot(&system.into(), |config| add_card(config, ""))?;
+    let mut host = context.boot(&system.into(), |config| add_card(config, &[]))?;
     host.console("one", "Type commands")?;
     let script = "ip link set eth0 up; sleep 1; echo link $(cat /sys/class/net/eth0/carrier).";
     let carrier = succeeds(host.serial(), script)?;
@@ -415,7 +417,7 @@ fn host_port(context: &Context) -> Result<Outcome> {
             .grant("frames = { share = \"net + 256 KiB\" }"),
     );
     let mut host = context.boot(&system.into(), |config| {
-        add_card(config, "");
+        add_card(config, &[]);
         config.second_port = true;
     })?;
     for round in [3, 8] {

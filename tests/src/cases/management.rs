@@ -6,7 +6,14 @@ use super::{
     management_settings::{names, servers, time},
     management_state::{boot_with, items},
 };
-use crate::{Context, Failure, Outcome, Result, disks::Scratch, ensure, machine::Config, shell::Host, systems::System};
+use crate::{
+    Context, Failure, Outcome, Result,
+    disks::Scratch,
+    ensure,
+    machine::{Config, Disk, Network, Nic},
+    shell::Host,
+    systems::System,
+};
 use serde_json::{Value, json};
 use std::{
     path::Path,
@@ -122,9 +129,7 @@ pub(super) fn boot_served(context: &Context, system: System, change: impl FnOnce
     let mut host = context.boot(&system.first_password(PASSWORD).into(), |config| {
         // As with guests' cards: with a second processor QEMU 7.2 loses exits.
         config.cpus = 1;
-        let network = format!("user,id=out,hostfwd=tcp:127.0.0.1:{port}-:443");
-        let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=out"];
-        config.extra.extend(arguments.map(Into::into));
+        config.nics.push(Nic::usual(context.emulator, Network::User(vec![(port, 443)])));
         change(config);
     })?;
     host.poll_command("log", |log| {
@@ -158,7 +163,7 @@ fn first_steps(context: &Context) -> Result<Outcome> {
     ensure!(client.log_in(PASSWORD)? == 200, "the first password does not log in");
     let about = client.get("/api/v1/host", &[])?;
     ensure!(about["product"]["name"] == "Tessera", "the host is {about}");
-    let store = datastore(&client)?;
+    let store = datastore(context, &client)?;
     let vm = machine(&client, &store, kernel, initramfs)?;
     power(&client, &vm, "start")?;
     console(&mut host, "Type commands", "echo up and $((40 + 2))", "up and 42")?;
@@ -179,13 +184,13 @@ fn first_steps(context: &Context) -> Result<Outcome> {
 }
 
 /// Makes a datastore on the empty disk.
-fn datastore(client: &Client) -> Result<String> {
+fn datastore(context: &Context, client: &Client) -> Result<String> {
     let devices = items(client, "storage/devices")?;
     let device = devices
         .iter()
-        .find(|device| device["kind"] == "nvme")
+        .find(|device| device["name"] == Disk::usual_name(context.emulator, 0))
         .map(|device| device["name"].clone());
-    ensure!(device.is_some(), "no NVMe disk among {devices:?}");
+    ensure!(device.is_some(), "the empty disk is not among {devices:?}");
     client.done(&client.post("/api/v1/datastores", &json!({ "name": "main", "device": device }))?)?;
     let stores = items(client, "datastores")?;
     Ok(stores.first().and_then(|store| store["id"].as_str()).unwrap_or_default().to_owned())

@@ -4,14 +4,7 @@ use super::{
     Case,
     management::{Client, PASSWORD, boot_served},
 };
-use crate::{
-    Context, Outcome, Result,
-    disks::Scratch,
-    ensure,
-    machine::{Bus, Disk},
-    shell::Host,
-    systems::System,
-};
+use crate::{Context, Outcome, Result, disks::Scratch, ensure, machine::Disk, shell::Host, systems::System};
 use serde_json::{Value, json};
 use std::{
     path::Path,
@@ -54,7 +47,7 @@ fn boot(context: &Context, disk: &Path) -> Result<(Host, Client)> {
 pub(super) fn boot_with(context: &Context, disk: &Path, more: &[&str]) -> Result<(Host, Client)> {
     let system = System::delivered(&context.environment.root)?.without_machines();
     let (host, port) = boot_served(context, system, |config| {
-        config.disks.push(Disk::new(Bus::Nvme, disk, "STORE"));
+        config.disks.push(Disk::usual(context.emulator, disk, "STORE"));
         config.extra.extend(more.iter().map(|word| (*word).to_owned()));
         config.restarts = true;
     })?;

@@ -93,14 +93,11 @@ fn boot(context: &Context, switch: &str, guests: &[(&str, &str, &str)], outside:
             ..guest(name)
         });
     }
-    let mut arguments = Vec::new();
-    for (number, outside) in outside.iter().enumerate() {
-        arguments.extend(outside.qemu(number)?);
-    }
+    let nics = outside.iter().map(|outside| outside.nic(context.emulator)).collect::<Result<_>>()?;
     let mut host = context.boot(&system.into(), |config| {
         config.cpus = 1;
         config.monitor = true;
-        config.extra.extend(arguments);
+        config.nics = nics;
     })?;
     for (number, (name, ..)) in (1..).zip(guests) {
         host.console(name, "Type commands")?;

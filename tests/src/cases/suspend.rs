@@ -5,7 +5,7 @@ use super::datastore::store_with_debian;
 use super::guest_net::{after_scrollback, free_port};
 use crate::disks::Scratch;
 use crate::linux::{PLAIN, log_in, succeeds};
-use crate::machine::{Bus, Disk};
+use crate::machine::{Disk, Network, Nic};
 use crate::shell::Host;
 use crate::systems::Guest;
 use crate::{Context, Outcome, Result, ensure};
@@ -89,11 +89,8 @@ fn boot(context: &Context, vcpus: u32, port: u16) -> Result<Result<(Host, Scratc
     let mut host = context.boot(&system.into(), |config| {
         // With a second processor QEMU 7.2 loses exits.
         config.cpus = 1;
-        config.disks.push(Disk::new(Bus::Nvme, store.path(), "STORE"));
-        let network = format!("user,id=out,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:80");
-        config
-            .extra
-            .extend(["-netdev", &network, "-device", "virtio-net-pci,netdev=out"].map(Into::into));
+        config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"));
+        config.nics.push(Nic::usual(context.emulator, Network::User(vec![(port, 80)])));
     })?;
     host.start_command("vm console debian")?;
     log_in(host.serial())?;

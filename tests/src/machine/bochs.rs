@@ -87,15 +87,16 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
         _ => return Err(Failure::new(format!("Bochs boots disk images (.img) and ISOs (.iso), not {boot}"))),
     };
     let disks = disks::bochs(&config.disks, logs, &stem)?;
-    let (nics, slots) = nics::bochs(&config.nics)?;
+    let (nics, slots) = nics::bochs(&config.nics, logs, &stem)?;
     let display = if program.packaged { "rfb, options=\"timeout=0\"" } else { "nogui" };
     let sync = if clock == Clock::Host { "slowdown" } else { "none" };
-    // With the same date every run is the same.
-    let lacks = if config.lacks.is_empty() {
+    let lacks: Vec<&str> = config.lacks.iter().copied().filter(|name| vmx_parts(name) == 0).collect();
+    let lacks = if lacks.is_empty() {
         String::new()
     } else {
-        format!(", exclude_features=\"{}\"", config.lacks.join(","))
+        format!(", exclude_features=\"{}\"", lacks.join(","))
     };
+    // With the same date every run is the same.
     let date = if config.icount { "946681200" } else { "utc" };
     let bios = config.bios.as_deref().unwrap_or_else(|| Path::new(BIOS)).display();
     let mut text = format!(
@@ -126,6 +127,17 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
         let _ = writeln!(text, "com{number}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}");
     }
     Ok(text)
+}
+
+/// The parts of VT-x that go with a feature which Bochs' own configuration cannot take away, as bits of its `cpu/cpuid.h`; 0 for other features.
+fn vmx_parts(feature: &str) -> u32 {
+    const UNRESTRICTED: u32 = 1 << 9;
+    match feature {
+        "unrestricted" => UNRESTRICTED,
+        // With what needs it: EPTP switching, accessed and dirty flags, #VE, PML, mode-based execution control.
+        "ept" => 1 << 7 | UNRESTRICTED | 1 << 16 | 1 << 17 | 1 << 21 | 1 << 22 | 1 << 26,
+        _ => 0,
+    }
 }
 
 /// Name of the emulator's log.
@@ -159,6 +171,15 @@ pub fn connect(config: &Config, clock: Clock, logs: &Path) -> Result<Connected> 
     // Once a second Bochs logs its speed from a handler of SIGALRM. When the signal comes while it logs something else, it waits for itself for ever.
     command.args(["--pdeathsig", "KILL", "--", "env", "--block-signal=ALRM", "--"]);
     command.arg(&program.path).args(["-q", "-f"]).arg(&file);
+    let without = config.lacks.iter().fold(0, |parts, name| parts | vmx_parts(name));
+    if without != 0 {
+        if program.packaged {
+            return Err(Failure::new(
+                "the packaged Bochs cannot leave out a part of VT-x: run `make setup`, which builds one",
+            ));
+        }
+        command.env("BOCHS_WITHOUT_VMX", format!("{without:x}"));
+    }
     if program.packaged {
         let commands = logs.join(format!("{stem}.debugger"));
         fs::write(&commands, "c\n")?;

@@ -1,5 +1,6 @@
 //! Disks of an emulated machine beside the one that it boots from, and QEMU's monitor, through which they are taken away.
 
+use super::Emulator;
 use crate::{Failure, Result, fail};
 use std::{
     fs,
@@ -52,6 +53,25 @@ impl Disk {
             serial: serial.into(),
             removable: false,
             bad_sector: None,
+        }
+    }
+
+    /// A disk that works, on the bus that the emulator has: NVMe on QEMU, IDE on Bochs.
+    #[must_use]
+    pub fn usual(emulator: Emulator, path: &Path, serial: &str) -> Self {
+        let bus = match emulator {
+            Emulator::Qemu => Bus::Nvme,
+            Emulator::Bochs => Bus::Ata,
+        };
+        Self::new(bus, path, serial)
+    }
+
+    /// What the host calls number `number` of [`Self::usual`]: Bochs' first one is the disk that the machine boots from.
+    #[must_use]
+    pub fn usual_name(emulator: Emulator, number: usize) -> String {
+        match emulator {
+            Emulator::Qemu => format!("nvme{number}"),
+            Emulator::Bochs => format!("ata{}", number + 1),
         }
     }
 

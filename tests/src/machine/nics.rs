@@ -1,7 +1,27 @@
-//! Network cards of an emulated machine, each in a network of its own that the emulator makes (slirp): a DHCP server is in it, and nothing outside is reached.
+//! Network cards of an emulated machine, and what is behind them.
 
+use super::Emulator;
 use crate::{Result, fail};
-use std::process::Command;
+use std::{fmt::Write, fs, path::Path, process::Command};
+
+/// Most cards that Bochs' machine has room for.
+const MOST_ON_BOCHS: usize = 4;
+
+/// What a card is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// A network of its own that the emulator makes (slirp): a DHCP server is in it, and nothing outside is reached.
+    Own,
+    /// The same, from which this machine is reached at 10.0.2.2 and fec0::2. Each pair is a port of 127.0.0.1 and the port that it leads to at 10.0.2.15.
+    User(Vec<(u16, u16)>),
+    /// Frames go as UDP packets between these ports of 127.0.0.1: the test's own, and the emulator's, which for Bochs is the one below.
+    Udp {
+        /// The test's.
+        ours: u16,
+        /// The emulator's.
+        theirs: u16,
+    },
+}
 
 /// A model of a network card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +63,34 @@ impl Model {
 pub struct Nic {
     /// Model.
     pub model: Model,
+    /// What it is in.
+    pub network: Network,
     /// It can be taken away; QEMU alone.
     pub removable: bool,
 }
 
 impl Nic {
-    /// A card that stays.
+    /// A card that stays, in a network of its own.
     #[must_use]
     pub fn new(model: Model) -> Self {
-        Self { model, removable: false }
+        Self {
+            model,
+            network: Network::Own,
+            removable: false,
+        }
+    }
+
+    /// A card of the model that the emulator has: virtio on QEMU, an 82540EM on Bochs.
+    #[must_use]
+    pub fn usual(emulator: Emulator, network: Network) -> Self {
+        let model = match emulator {
+            Emulator::Qemu => Model::Virtio,
+            Emulator::Bochs => Model::E1000,
+        };
+        Self {
+            network,
+            ..Self::new(model)
+        }
     }
 
     /// The address of card number `number`.
@@ -63,7 +102,19 @@ impl Nic {
     /// QEMU's arguments for card number `number`: `nic0` in the network `net0`.
     pub(super) fn qemu(&self, number: usize) -> Vec<String> {
         let model = self.model.name();
-        let mut arguments = vec!["-netdev".to_owned(), format!("user,id=net{number},restrict=on")];
+        let network = match &self.network {
+            Network::Own => format!("user,id=net{number},restrict=on"),
+            Network::User(forwards) => {
+                let mut network = format!("user,id=net{number}");
+                for (here, there) in forwards {
+                    // Writing to a String does not fail.
+                    let _ = write!(network, ",hostfwd=tcp:127.0.0.1:{here}-10.0.2.15:{there}");
+                }
+                network
+            }
+            Network::Udp { ours, theirs } => format!("socket,id=net{number},udp=127.0.0.1:{ours},localaddr=127.0.0.1:{theirs}"),
+        };
+        let mut arguments = vec!["-netdev".to_owned(), network];
         let mut bus = String::new();
         if self.removable {
             // Pulled out by PCI Express's own hot-plugging, without ACPI.
@@ -84,18 +135,29 @@ impl Nic {
 }
 
 /// Lines of Bochs' configuration, and what stands in its list of PCI slots.
-pub(super) fn bochs(nics: &[Nic]) -> Result<(String, String)> {
-    match nics {
-        [] => Ok((String::new(), String::new())),
-        [
-            Nic {
-                model: Model::E1000,
-                removable: false,
-            },
-        ] => {
-            let line = format!("e1000: enabled=1, mac={}, ethmod=slirp\n", Nic::mac(0));
-            Ok((line, ", slot1=e1000".into()))
-        }
-        _ => fail!("Bochs has one network card at most here, an e1000 that stays"),
+pub(super) fn bochs(nics: &[Nic], logs: &Path, stem: &str) -> Result<(String, String)> {
+    if nics.len() > MOST_ON_BOCHS || nics.iter().any(|nic| nic.model != Model::E1000 || nic.removable) {
+        fail!("Bochs has {MOST_ON_BOCHS} network cards at most, e1000 that stay");
     }
+    let (mut lines, mut slots) = (String::new(), String::new());
+    for (number, nic) in nics.iter().enumerate() {
+        let network = match &nic.network {
+            Network::Own => "ethmod=slirp".to_owned(),
+            Network::User(forwards) => {
+                let script = logs.join(format!("{stem}.nic{number}.slirp"));
+                let mut text = "# slirp config\nipv6_enabled = 1\n".to_owned();
+                for (here, there) in forwards {
+                    // Writing to a String does not fail.
+                    let _ = writeln!(text, "hostfwd = tcp:127.0.0.1:{here}-10.0.2.15:{there}");
+                }
+                fs::write(&script, text)?;
+                format!("ethmod=slirp, script=\"{}\"", script.display())
+            }
+            Network::Udp { ours, theirs } if theirs + 1 == *ours => format!("ethmod=socket, ethdev={theirs}"),
+            Network::Udp { theirs, .. } => fail!("Bochs sends to the port behind its own, {theirs}"),
+        };
+        let _ = writeln!(lines, "e1000: card={number}, enabled=1, mac={}, {network}", Nic::mac(number));
+        let _ = write!(slots, ", slot{}=e1000", number + 1);
+    }
+    Ok((lines, slots))
 }
