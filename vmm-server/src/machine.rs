@@ -238,6 +238,8 @@ struct Exchange {
     trouble: Option<Stop>,
 }
 
+/// Longest time that a guest waits for its flash memory; whoever keeps it says by then that it cannot.
+const FLASH_PATIENCE_NS: u64 = 10_000_000_000;
 /// Attempts to take a lock before its holder is given time.
 const SPINS: u32 = 100;
 
@@ -478,6 +480,14 @@ impl<H: Host> Machine<H> {
         self.phase.store(Phase::Running as u8, Ordering::Release);
         for index in 0..self.vcpus() {
             self.interrupts.kick(index);
+        }
+    }
+
+    /// Waits until what the guest changed in its flash memory by a command is kept, a while at most: it is not lost then, however the machine ends.
+    pub fn wait_for_flash(&self, command: u64) {
+        let end = H::now().saturating_add(self.clock.ns_to_ticks(FLASH_PATIENCE_NS));
+        while self.chipset().flash().is_some_and(|flash| !flash.is_done(command)) && H::now() < end {
+            H::nap();
         }
     }
 

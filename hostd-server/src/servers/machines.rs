@@ -8,7 +8,7 @@ use super::{
 use alloc::{format, string::String, vec::Vec};
 use tessera_hostd::host::{DiskSpec, Failure, GuestFirmware, HostError, NicSpec, Place, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
 use tessera_proto::{
-    CallError, Slots, collect,
+    CallError, FailureKind, Slots, collect, datastore,
     storage::GuestDiskStatistics,
     supervisor::ServerInfo,
     vm_control::{self, RunState},
@@ -337,13 +337,27 @@ impl Machines {
             VmPower::Start => manager(START_PATIENCE)?
                 .start(name)
                 .map_err(|error| failed(&format!("{name} did not start"), &error)),
-            VmPower::Stop => manager(PATIENCE)?
-                .stop(name)
-                .map_err(|error| failed(&format!("{name} was not stopped"), &error)),
+            VmPower::Stop => self.stop(name),
             VmPower::Shutdown => control(name, "asked to shut down", |vmm| vmm.power_button()),
             VmPower::Reset => control(name, "reset", |vmm| vmm.reset()),
             VmPower::Suspend => self.suspend(name, None),
             VmPower::Resume => self.resume(name, None),
+        }
+    }
+
+    /// Ends a machine at once. One that is suspended gives its state up.
+    fn stop(self, name: &str) -> Answer<()> {
+        let what = format!("{name} was not stopped");
+        let mut manager = manager(PATIENCE)?;
+        let state = manager.state_file(name).map_err(|error| failed(&what, &error))?;
+        manager.stop(name).map_err(|error| failed(&what, &error))?;
+        let Some(FilePlace::Store { store, path }) = state else {
+            return Ok(());
+        };
+        let mut stores = datastore::Client(server("storage", PATIENCE)?);
+        match stores.remove(&store, &path) {
+            Err(CallError::Failed(failure)) if failure.kind == FailureKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| failed(&format!("The state of {name} was not removed"), &error)),
         }
     }
 

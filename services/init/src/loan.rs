@@ -83,6 +83,8 @@ pub struct Lendable {
     pub slots: Vec<u32>,
     /// Frames of the RAM, in order: slot and bytes.
     pub frames: Vec<(u32, u64)>,
+    /// Frame of the video RAM, likewise. It is lent as if it came behind the RAM, so that what a screen shows is part of a suspended machine's state.
+    pub video: Option<(u32, u64)>,
     /// State frames.
     pub states: Vec<State>,
     holders: Vec<Holder>,
@@ -133,10 +135,14 @@ impl Lendable {
 
     /// Addresses and lengths of the RAM's frames, as devices know them.
     fn ranges(&self) -> Vec<(u64, u64)> {
-        let frames = self.frames.iter();
-        frames
+        self.lent()
             .filter_map(|(slot, length)| Some((Frame::new(*slot).info().ok()?.physical, *length)))
             .collect()
+    }
+
+    /// All that is lent.
+    fn lent(&self) -> impl Iterator<Item = &(u32, u64)> {
+        self.frames.iter().chain(&self.video)
     }
 
     fn is_held_by(&self, server: usize) -> bool {
@@ -198,7 +204,7 @@ impl Root {
         let running = self.machines.entries.iter().filter_map(|entry| entry.running.as_ref());
         let all = running.map(|running| &running.lent).chain(&self.machines.ending);
         let held = all.filter(|lent| lent.is_held_by(server));
-        held.flat_map(|lent| &lent.frames).map(|(_, length)| length).sum()
+        held.flat_map(Lendable::lent).map(|(_, length)| length).sum()
     }
 
     /// Has a server's devices reach RAM.
@@ -251,7 +257,8 @@ impl vm_memory::Server for Root {
             machine: lent.number,
             name: config.name.clone(),
             memory: config.memory,
-            frames: lent.frames.len() as u32,
+            video: lent.video.map_or(0, |(_, length)| length),
+            frames: lent.lent().count() as u32,
             disks: config.disks.iter().map(disk_config).collect(),
             nics: config.nics.iter().map(nic_config).collect(),
             files: [
@@ -291,8 +298,8 @@ impl vm_memory::Server for Root {
     fn frame(&mut self, call: &mut Call, machine: u64, number: u32) -> Result<MemoryFrame, Failure> {
         let lent = self.held(call, machine)?;
         let none = || Failure::new(FailureKind::NotFound, format_args!("there is no frame {number}"));
-        let (slot, length) = *lent.frames.get(number as usize).ok_or_else(none)?;
-        let address = lent.frames[..number as usize].iter().map(|(_, length)| length).sum();
+        let (slot, length) = *lent.lent().nth(number as usize).ok_or_else(none)?;
+        let address = lent.lent().take(number as usize).map(|(_, length)| length).sum();
         self.give_frame(call, slot)?;
         Ok(MemoryFrame { address, length })
     }
@@ -334,5 +341,11 @@ impl vm_memory::Server for Root {
             ending,
         });
         Ok(Page::fill((0..).zip(loans).skip(first as usize)))
+    }
+
+    fn found_state(&mut self, call: &mut Call, name: &str, file: FilePlace) -> Result<(), Failure> {
+        self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
+        self.machine_is_suspended(name, file);
+        Ok(())
     }
 }

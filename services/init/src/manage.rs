@@ -8,9 +8,9 @@ use crate::root::{Root, add_servers};
 use crate::vm::{Connect, Entry};
 use alloc::format;
 use alloc::string::String;
-use tessera_manifest::{DiskBacking, GuestFile, Resume, Vm, VmDisk, VmNic};
+use tessera_manifest::{Begin, DiskBacking, GuestFile, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
-use tessera_proto::vm_manager::{self, BootDevice, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary, WatchdogAction};
+use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
 use tessera_proto::vm_memory::{DiskConfig, DiskPlace, NicConfig};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{Notification, slots};
@@ -74,23 +74,6 @@ fn file_of(place: FilePlace) -> GuestFile {
     }
 }
 
-/// What can be booted from, as messages have it.
-const fn boot_device(device: &tessera_manifest::BootDevice) -> BootDevice {
-    match *device {
-        tessera_manifest::BootDevice::Cdrom => BootDevice::Cdrom,
-        tessera_manifest::BootDevice::Disk(number) => BootDevice::Disk(number),
-        tessera_manifest::BootDevice::Nic(number) => BootDevice::Nic(number),
-    }
-}
-
-const fn boot_device_of(device: BootDevice) -> tessera_manifest::BootDevice {
-    match device {
-        BootDevice::Cdrom => tessera_manifest::BootDevice::Cdrom,
-        BootDevice::Disk(number) => tessera_manifest::BootDevice::Disk(number),
-        BootDevice::Nic(number) => tessera_manifest::BootDevice::Nic(number),
-    }
-}
-
 fn config_of(vm: &Vm) -> VmConfig {
     VmConfig {
         name: vm.name.clone(),
@@ -109,12 +92,9 @@ fn config_of(vm: &Vm) -> VmConfig {
         display: vm.display,
         cdrom: vm.cdrom.as_ref().map(file_place),
         variables: vm.variables.as_ref().map(file_place),
-        boot_order: vm.boot_order.iter().map(boot_device).collect(),
+        boot_order: vm.boot_order.clone(),
         boot_menu_ms: vm.boot_menu_ms,
-        watchdog: vm.watchdog.map(|action| match action {
-            tessera_manifest::WatchdogAction::Reset => WatchdogAction::Reset,
-            tessera_manifest::WatchdogAction::PowerOff => WatchdogAction::PowerOff,
-        }),
+        watchdog: vm.watchdog,
         disks: vm.disks.iter().map(disk_config).collect(),
         nics: vm.nics.iter().map(nic_config).collect(),
     }
@@ -136,12 +116,9 @@ fn vm_of(config: VmConfig, autostart: bool) -> Vm {
         display: config.display,
         cdrom: config.cdrom.map(file_of),
         variables: config.variables.map(file_of),
-        boot_order: config.boot_order.into_iter().map(boot_device_of).collect(),
+        boot_order: config.boot_order,
         boot_menu_ms: config.boot_menu_ms,
-        watchdog: config.watchdog.map(|action| match action {
-            WatchdogAction::Reset => tessera_manifest::WatchdogAction::Reset,
-            WatchdogAction::PowerOff => tessera_manifest::WatchdogAction::PowerOff,
-        }),
+        watchdog: config.watchdog,
         autostart,
         weight: config.weight,
         budget_us: config.budget_us,
@@ -175,11 +152,43 @@ impl Root {
         policy::check_vm(vm, &self.manifest).map_err(|what| Failure::new(FailureKind::BadRequest, what))
     }
 
-    /// A machine that does not run.
+    /// A datastore has a machine's state. What runs, or gave that up, is left alone: its monitor looks at its start.
+    pub fn machine_is_suspended(&mut self, name: &str, place: FilePlace) {
+        let file = file_of(place);
+        let Ok(vm) = self.machine_named(name) else {
+            self.machines.found.retain(|(known, _)| known != name);
+            if self.machines.found.len() < MOST && is_name(name) {
+                self.machines.found.push((name.into(), file));
+            }
+            return;
+        };
+        let entry = &mut self.machines.entries[vm];
+        entry.found = Some(file.clone());
+        if entry.running.is_none() && !entry.given_up && entry.state != VmState::Suspended {
+            entry.state = VmState::Suspended;
+            entry.state_file = Some(file);
+            self.machine_changed();
+        }
+    }
+
+    /// Whether the file with a machine's state is the one that it is suspended into: others, as those of snapshots, stay.
+    fn has_own_state(&self, vm: usize) -> bool {
+        let name = &self.manifest.vms[vm].name;
+        match &self.machines.entries[vm].state_file {
+            Some(GuestFile::Store { path, .. }) => path.trim_matches('/').strip_suffix(".vmss") == Some(name),
+            _ => true,
+        }
+    }
+
+    /// A machine that does not run, and that is not suspended: what it is made of would not fit its state any more.
     fn stopped_machine(&self, name: &str) -> Result<usize, Failure> {
         let vm = self.machine_named(name)?;
         if self.machines.is_running(vm) {
             let text = format_args!("virtual machine {name} runs: stop it first");
+            return Err(Failure::new(FailureKind::BadState, text));
+        }
+        if self.machines.entries[vm].state == VmState::Suspended {
+            let text = format_args!("virtual machine {name} is suspended: have it go on, or stop it, which gives up its state");
             return Err(Failure::new(FailureKind::BadState, text));
         }
         Ok(vm)
@@ -193,10 +202,10 @@ impl Root {
     }
 
     /// Starts a machine and answers when it runs.
-    fn start_and_answer(&mut self, call: &mut Call, vm: usize, resume: Option<Resume>) -> Result<(), Failure> {
+    fn start_and_answer(&mut self, call: &mut Call, vm: usize, begin: Begin) -> Result<(), Failure> {
         // There is one for each machine, and no machine starts twice at once.
         let spare = self.replies.pop().ok_or(Failure::from(FailureKind::Exhausted))?;
-        if let Err(failure) = self.start_vm(vm, resume) {
+        if let Err(failure) = self.start_vm(vm, begin) {
             self.replies.push(spare);
             return Err(failure);
         }
@@ -251,20 +260,35 @@ impl vm_manager::Server for Root {
 
     fn start(&mut self, call: &mut Call, name: &str) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
-        if self.machines.entries[vm].state == VmState::Suspended {
-            let text = format_args!("virtual machine {name} is suspended: resume it, or stop it, which gives up its state");
-            return Err(Failure::new(FailureKind::BadState, text));
+        let keep = !self.has_own_state(vm);
+        let entry = &mut self.machines.entries[vm];
+        if entry.state == VmState::Suspended {
+            return self.start_and_answer(call, vm, Begin::State { keep });
         }
-        self.start_and_answer(call, vm, None)
+        let begin = if entry.given_up { Begin::Anew } else { Begin::AsFound };
+        if entry.running.is_none() {
+            // That of another start: what is found counts.
+            entry.state_file = None;
+        }
+        self.start_and_answer(call, vm, begin)
     }
 
     fn resume(&mut self, call: &mut Call, name: &str, keep: bool) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
-        if self.machines.entries[vm].state_file.is_none() {
-            let text = format_args!("virtual machine {name} has no file with its state");
+        let entry = &self.machines.entries[vm];
+        if entry.state != VmState::Suspended && !(keep && entry.state_file.is_some()) {
+            let text = format_args!("virtual machine {name} is not suspended");
             return Err(Failure::new(FailureKind::BadState, text));
         }
-        self.start_and_answer(call, vm, Some(Resume { keep }))
+        let keep = keep || !self.has_own_state(vm);
+        self.start_and_answer(call, vm, Begin::State { keep })
+    }
+
+    fn state_file(&mut self, _call: &mut Call, name: &str) -> Result<Option<FilePlace>, Failure> {
+        let vm = self.machine_named(name)?;
+        let entry = &self.machines.entries[vm];
+        let own = entry.state == VmState::Suspended && self.has_own_state(vm);
+        Ok(entry.state_file.as_ref().filter(|_| own).map(file_place))
     }
 
     fn set_state_file(&mut self, _call: &mut Call, name: &str, file: Option<FilePlace>) -> Result<(), Failure> {
@@ -282,6 +306,8 @@ impl vm_manager::Server for Root {
     fn stop(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
         if self.machines.entries[vm].state == VmState::Suspended {
+            let entry = &mut self.machines.entries[vm];
+            (entry.given_up, entry.state_file, entry.found) = (true, None, None);
             self.end_vm(vm, VmState::Stopped, "stopped while it was suspended");
             return Ok(());
         }
@@ -329,6 +355,11 @@ impl vm_manager::Server for Root {
         let config = vm_of(config, false);
         self.check_machine(&config, None)?;
         let line = format!("virtual machine {} was made", config.name);
+        let mut entry = Entry::new();
+        if let Some(known) = self.machines.found.iter().position(|(name, _)| *name == config.name) {
+            let (_, file) = self.machines.found.swap_remove(known);
+            (entry.found, entry.state_file, entry.state) = (Some(file.clone()), Some(file), VmState::Suspended);
+        }
         let places = &self.machines.entries;
         match places.iter().position(|entry| entry.removed) {
             Some(vm) => {
@@ -336,7 +367,7 @@ impl vm_manager::Server for Root {
                 // The count of starts goes on: it makes each start another machine.
                 self.machines.entries[vm] = Entry {
                     earlier: self.machines.entries[vm].earlier.saturating_add(self.machines.entries[vm].starts),
-                    ..Entry::new()
+                    ..entry
                 };
                 self.name_servers(vm);
             }
@@ -348,7 +379,7 @@ impl vm_manager::Server for Root {
                 let vm = places.len();
                 add_servers(&mut self.servers, &self.manifest, &self.machine, vm, &config.name);
                 self.manifest.vms.push(config);
-                self.machines.entries.push(Entry::new());
+                self.machines.entries.push(entry);
             }
         }
         self.say(Level::Info, &line);
@@ -405,6 +436,7 @@ impl vm_manager::Server for Root {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tessera_proto::vm_manager::{BootDevice, WatchdogAction};
 
     #[test]
     fn names_are_checked() {

@@ -318,7 +318,7 @@ impl Root {
         }
         for vm in 0..self.manifest.vms.len() {
             if self.manifest.vms[vm].autostart
-                && let Err(failure) = self.start_vm(vm, None)
+                && let Err(failure) = self.start_vm(vm, tessera_manifest::Begin::AsFound)
             {
                 let line = format!("virtual machine {} does not start: {failure}", self.manifest.vms[vm].name);
                 self.say(Level::Error, &line);

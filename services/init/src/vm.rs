@@ -16,7 +16,7 @@ use alloc::{format, vec};
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::syscall::MessageInfo;
 use tessera_abi::{Error, PAGE_SIZE};
-use tessera_manifest::{GuestFile, Manifest, Resume, SUSPENDED, Server, StartVm, Vm};
+use tessera_manifest::{Begin, GuestFile, Manifest, SUSPENDED, Server, StartVm, Vm};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::{VmService, VmState};
 use tessera_proto::{Call, Failure, FailureKind};
@@ -80,8 +80,12 @@ pub struct Entry {
     pub reason: String,
     /// Where its state is, or is to be.
     pub state_file: Option<GuestFile>,
-    /// It was started to go on with its state.
-    pub resume: Option<Resume>,
+    /// Where a datastore has its state, as far as was told.
+    pub found: Option<GuestFile>,
+    /// Its state was given up: what a datastore has of it yet goes before it starts.
+    pub given_up: bool,
+    /// What it was started with.
+    pub begin: Begin,
     /// What it owns while it runs.
     pub running: Option<Running>,
 }
@@ -98,7 +102,9 @@ impl Entry {
             started: 0,
             reason: String::new(),
             state_file: None,
-            resume: None,
+            found: None,
+            given_up: false,
+            begin: Begin::AsFound,
             running: None,
         }
     }
@@ -129,6 +135,8 @@ pub struct Connect {
 /// All virtual machines, in the manifest's order.
 #[derive(Debug)]
 pub struct Machines {
+    /// Suspended machines that are not known yet: their names, and where their states are.
+    pub found: Vec<(String, GuestFile)>,
     /// The machines.
     pub entries: Vec<Entry>,
     /// RAM of machines that ended, which somebody holds.
@@ -219,11 +227,12 @@ impl Running {
             )
         })?;
         let memory = Untyped::new(block.slot);
-        self.shared.push(block);
-        let video = take_slot(&mut self.slots)?;
+        self.lent.state_blocks.push(block);
+        let video = take_slot(&mut self.lent.slots)?;
         memory
             .retype(ObjectKind::Frame, pages, CNode::OWN, video, 1)
             .map_err(trouble("making its video RAM"))?;
+        self.lent.video = Some((video, tessera_screen::VIDEO_BYTES));
         self.screen = vec![
             (tessera_screen::VIDEO, video, tessera_screen::VIDEO_BYTES),
             (tessera_screen::REGISTERS, registers, PAGE),
@@ -311,7 +320,11 @@ impl Machines {
     #[must_use]
     pub fn new(manifest: &Manifest) -> Self {
         let entries = manifest.vms.iter().map(|_| Entry::new()).collect();
-        Self { entries, ending: vec![] }
+        Self {
+            found: vec![],
+            entries,
+            ending: vec![],
+        }
     }
 
     /// Whether a machine runs.
@@ -336,7 +349,7 @@ impl Machines {
             config: manifest.vms[vm].clone(),
             cpus: running.cpus.clone(),
             vcpu_priority: VCPU_PRIORITY.min(server.priority),
-            resume: self.entries[vm].resume,
+            begin: self.entries[vm].begin,
         };
         if server.name == VMM {
             // Where its vCPUs are, so that it wakes them without asking another processor.
@@ -437,7 +450,7 @@ impl Root {
     ///
     /// # Errors
     /// It runs already, or memory is used up; nothing is left behind then.
-    pub fn start_vm(&mut self, vm: usize, resume: Option<Resume>) -> Result<(), Failure> {
+    pub fn start_vm(&mut self, vm: usize, begin: Begin) -> Result<(), Failure> {
         let config = &self.manifest.vms[vm];
         if self.machines.is_running(vm) {
             let text = format_args!("virtual machine {} runs already", config.name);
@@ -456,7 +469,7 @@ impl Root {
         entry.state = VmState::Running;
         entry.started = time::now();
         entry.starts = entry.starts.saturating_add(1);
-        entry.resume = resume;
+        entry.begin = begin;
         entry.reason.clear();
         let line = format!(
             "virtual machine {} starts: {} MiB, {} vCPUs",
@@ -572,7 +585,14 @@ impl Root {
     /// Its VMM ended, and so it ends.
     pub fn machine_ended(&mut self, vm: usize, end: &End) {
         let state = match end {
-            End::Exit { code: SUSPENDED, reason } => return self.end_vm(vm, VmState::Suspended, &reason.clone()),
+            End::Exit { code: SUSPENDED, reason } => {
+                let entry = &mut self.machines.entries[vm];
+                entry.given_up = false;
+                if entry.state_file.is_none() {
+                    entry.state_file = entry.found.clone();
+                }
+                return self.end_vm(vm, VmState::Suspended, &reason.clone());
+            }
             end if end.in_order() => VmState::Stopped,
             _ => VmState::Failed,
         };

@@ -9,7 +9,7 @@ use alloc::{
 };
 use core::{sync::atomic::AtomicU64, time::Duration};
 use tessera_proto::{
-    Failure, FailureKind, Slots, collect,
+    CallError, Failure, FailureKind, Slots, collect,
     datastore::{self, ChangedRanges, DatastoreInfo, EntryInfo},
     iommu::{self, DomainInfo, FaultInfo, IommuInfo},
     network::{self, Exercise, NicInfo},
@@ -406,7 +406,16 @@ impl Host for System {
     }
 
     fn vm_stop(&mut self, name: &str) -> Answer<()> {
-        self.manager.stop(name)
+        let state = self.manager.state_file(name)?;
+        self.manager.stop(name)?;
+        match state {
+            // It was given up.
+            Some(FilePlace::Store { store, path }) => match self.stores()?.remove(&store, &path) {
+                Err(CallError::Failed(failure)) if failure.kind == FailureKind::NotFound => Ok(()),
+                removed => removed,
+            },
+            _ => Ok(()),
+        }
     }
 
     fn vm_info(&mut self, name: &str) -> Answer<VmInfo> {

@@ -144,6 +144,7 @@ macro_rules! encode {
 
 encode!(
     (),
+    bool,
     u32,
     u64,
     GuestDiskEvent,

@@ -56,6 +56,7 @@ impl Answers {
             if last {
                 store.flush().await.map_err(trouble)?;
             }
+            machine.wrote_variables(store, last);
             Ok(())
         })
     }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::answers::Answers;
+use super::datastores::Mounted;
 use super::states::Writing;
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
 use core::cell::{Cell, RefCell};
@@ -64,6 +65,8 @@ pub struct Machine {
     ended: Cell<bool>,
     /// The file with its state, while that is written.
     writing: Writing,
+    /// The datastore with its firmware's variables, while they are not safe there yet.
+    unsafe_variables: RefCell<Option<Mounted>>,
     loan: Loan,
 }
 
@@ -76,6 +79,16 @@ impl Machine {
     /// Where a file of it is, if it is in a datastore.
     pub fn file(&self, file: BootFile) -> Option<FilePlace> {
         self.files.borrow().get(file as usize).cloned().flatten()
+    }
+
+    /// Its firmware's variables were written: they are safe, or are to be made so at the latest when it ends.
+    pub fn wrote_variables(&self, store: Mounted, safe: bool) {
+        self.unsafe_variables.replace((!safe).then_some(store));
+    }
+
+    /// Bytes of its RAM, with its video RAM behind it.
+    pub const fn memory(&self) -> u64 {
+        self.config.memory.saturating_add(self.config.video)
     }
 
     /// The file that its state is written to.
@@ -149,6 +162,7 @@ impl Guests {
             watcher: RefCell::default(),
             ended: Cell::new(false),
             writing: Writing::default(),
+            unsafe_variables: RefCell::default(),
             loan,
         });
         self.machines.borrow_mut().push(machine.clone());
@@ -345,6 +359,13 @@ impl Guests {
                     let disks: Vec<_> = machine.disks.borrow().iter().flatten().cloned().collect();
                     for disk in disks {
                         disk.device.stop().await;
+                    }
+                    // Its monitor was stopped before it said so.
+                    let store = machine.unsafe_variables.take();
+                    if let Some(store) = store
+                        && let Err(error) = store.flush().await
+                    {
+                        log::error!("{}: the variables of its firmware: {error}", machine.config.name);
                     }
                     answers.guests().forget(machine);
                 }
@@ -564,5 +585,13 @@ impl guest_disk::Server for &Answers {
 
     fn remove_state(&mut self, call: &mut Call) -> Result<(), Failure> {
         self.remove_state_file(call)
+    }
+
+    fn find_state(&mut self, call: &mut Call) -> Result<bool, Failure> {
+        self.find_state_file(call)
+    }
+
+    fn discard_state(&mut self, call: &mut Call) -> Result<(), Failure> {
+        self.discard_state_file(call)
     }
 }

@@ -125,6 +125,7 @@ impl Server {
         let (answers, end) = (self.answers.clone(), done.clone());
         self.executor.spawn(async move {
             answers.stores().find(answers.disks()).await;
+            answers.announce_states().await;
             end.set(true);
         });
         while !done.get() {

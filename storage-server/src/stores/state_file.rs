@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use tessera_block::BlockDevice;
 use tessera_datastore::{Error, Kind, Store};
-use tessera_vm_state::{BLOCK, CHUNK, Chunk, Damage, Header, MAX_STATE, blocks, checksum};
+use tessera_vm_state::{BLOCK, CHUNK, Chunk, Damage, ENDING, Header, MAX_STATE, blocks, checksum, named};
 
 /// Pages that are read or written at once.
 const TOGETHER: usize = 32;
@@ -74,7 +74,7 @@ pub struct Writer<D: BlockDevice> {
 }
 
 impl<D: BlockDevice> Writer<D> {
-    /// Begins a file, in place of what has the name, for a machine with `memory` bytes of RAM; the monitor's part has `state` bytes with that CRC-32C. `id` is a number that no other file has.
+    /// Begins a file, in place of what has the name, for a machine of that name with so many bytes of RAM; the monitor's part has `state` bytes with that CRC-32C. `id` is a number that no other file has.
     ///
     /// # Errors
     /// It is too long; the datastore's.
@@ -82,10 +82,11 @@ impl<D: BlockDevice> Writer<D> {
         store: Rc<Store<D>>,
         path: &str,
         id: u64,
-        memory: u64,
+        (name, memory): (&str, u64),
         (state, state_check): (u64, u32),
         now: u64,
     ) -> Result<Self, Trouble> {
+        let name = named(name).ok_or(Trouble::Request("the machine's name is too long"))?;
         if state > MAX_STATE {
             return Err(Trouble::Request("the state of its processors and devices is too long"));
         }
@@ -97,6 +98,7 @@ impl<D: BlockDevice> Writer<D> {
         }
         let file = store.create_file(path, now)?;
         let header = Header {
+            name,
             id,
             memory,
             state,
@@ -185,6 +187,49 @@ impl<D: BlockDevice> Writer<D> {
         // What is left is refused, and overwritten by the next.
         let _ = self.store.remove(&self.path).await;
     }
+}
+
+/// Where the state of a machine of that name is kept when it is suspended.
+#[must_use]
+pub fn path_of(name: &str) -> String {
+    let mut path = String::from(name);
+    path.push_str(ENDING);
+    path
+}
+
+/// Whether a store has a file with the state of the suspended machine `name`. What is damaged counts, for it may be all that is left; what was not written to its end does not.
+///
+/// # Errors
+/// The datastore's.
+pub async fn holds<D: BlockDevice>(store: &Store<D>, name: &str) -> Result<bool, Trouble> {
+    let info = match store.lookup(&path_of(name)) {
+        Ok(info) if info.kind == Kind::File && info.size >= BLOCK as u64 => info,
+        Ok(_) | Err(Error::NotFound(_)) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let mut block = [0; BLOCK];
+    store.read(info.id, 0, &mut block).await?;
+    Ok(match Header::decode(&block, info.size) {
+        Ok(header) => header.name() == name,
+        Err(damage) => damage != Damage::NotState,
+    })
+}
+
+/// The machines whose state a store has, at most `most`.
+///
+/// # Errors
+/// The datastore's.
+pub async fn suspended<D: BlockDevice>(store: &Store<D>, most: usize) -> Result<Vec<String>, Trouble> {
+    let mut machines = Vec::new();
+    for info in store.list("")? {
+        let Some(name) = info.name.strip_suffix(ENDING).filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        if machines.len() < most && holds(store, name).await? {
+            machines.push(name.to_string());
+        }
+    }
+    Ok(machines)
 }
 
 /// A file that is read.

@@ -49,7 +49,7 @@ fn filled(pages: &[(usize, u8)]) -> Ram {
 
 fn begin(store: &Rc<Store<MemoryDevice>>, state: &[u8]) -> Writer<MemoryDevice> {
     let announced = (state.len() as u64, checksum(state));
-    block_on(Writer::begin(store.clone(), "vm.vmss", 77, MEMORY, announced, 0)).unwrap()
+    block_on(Writer::begin(store.clone(), "vm.vmss", 77, ("vm", MEMORY), announced, 0)).unwrap()
 }
 
 fn write(store: &Rc<Store<MemoryDevice>>, state: &[u8], ram: &Ram) -> u64 {
@@ -144,4 +144,28 @@ proptest! {
         block_on(store.set_file_size(file, length.index(whole as usize) as u64)).unwrap();
         prop_assert!(read(&store).is_err());
     }
+}
+
+#[test]
+fn suspended_machines_are_found_by_their_files() {
+    let store = store();
+    let found = |name: &str| block_on(holds(&store, name)).unwrap();
+    assert!(!found("vm"), "there is no file");
+    drop(begin(&store, b"processors"));
+    assert!(!found("vm"), "it was not written to its end");
+    write(&store, b"processors", &filled(&[(3, 7)]));
+    assert!(found("vm"));
+    assert_eq!(block_on(suspended(&store, 9)).unwrap(), ["vm"]);
+    assert!(block_on(suspended(&store, 0)).unwrap().is_empty());
+    store.rename("vm.vmss", "other.vmss").unwrap();
+    assert!(!found("other"), "it is of another machine");
+    assert!(!found("vm"));
+    store.rename("other.vmss", "vm.vmss").unwrap();
+    let file = store.lookup("vm.vmss").unwrap().id;
+    block_on(store.write(file, 100, b"!")).unwrap();
+    assert!(found("vm"), "what is damaged is not gone over");
+    assert!(matches!(read(&store), Err(Trouble::Damage(Damage::Checksum(_)))));
+    block_on(store.remove("vm.vmss")).unwrap();
+    store.create_folder("vm.vmss", 0).unwrap();
+    assert!(!found("vm"), "a folder is no file");
 }

@@ -31,9 +31,9 @@ pub const CASES: &[Case] = &[
 ];
 
 /// What the guest shows first.
-const HELLO: &str = "This is the screen of a guest";
+pub(super) const HELLO: &str = "This is the screen of a guest";
 
-fn guest() -> Guest {
+pub(super) fn guest() -> Guest {
     Guest {
         display: true,
         ..Guest::other("picture", "screen-guest", "")
@@ -41,7 +41,7 @@ fn guest() -> Guest {
 }
 
 /// The line that `vm screen` begins with.
-fn first(output: &str) -> &str {
+pub(super) fn first(output: &str) -> &str {
     output.lines().next().unwrap_or("")
 }
 

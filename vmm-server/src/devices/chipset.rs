@@ -450,9 +450,14 @@ impl<C: Console> Chipset<C> {
     }
 
     /// Plugs in a screen, a keyboard and a mouse.
-    pub fn add_display(&mut self, display: vga::Display) {
-        self.pci.add_display(display);
+    pub fn add_display(&mut self, display: vga::Display, fill: bool) {
+        self.pci.add_display(display, fill);
         self.keyboard = Keyboard::new(true);
+    }
+
+    /// Bytes of video RAM; 0: there is no screen.
+    pub fn video_bytes(&mut self) -> u64 {
+        self.pci.display().map_or(0, |vga| vga.video_bytes())
     }
 
     fn settle_keyboard<K: Kick>(&mut self, to: &Interrupts<K>) {

@@ -6,6 +6,7 @@ use super::chipset::{Chipset, Console};
 use crate::apic::{Interrupts, Kick};
 use crate::memory::GuestMemory;
 use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
 
 /// Bytes that are erased, and kept, at once.
 pub const BLOCK: u64 = 4096;
@@ -27,7 +28,7 @@ const READY: u8 = 0x80;
 const FAILED: u8 = 0x30;
 
 /// What the next write is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Next {
     Command,
     Byte,
@@ -46,6 +47,11 @@ pub struct Flash {
     shown: Option<(u64, u8)>,
     /// A bit for each block that was changed since it was taken.
     changed: Vec<u64>,
+    /// Somebody keeps what was changed.
+    kept: bool,
+    /// Commands after which blocks waited to be kept, and how many of them need not wait any more.
+    asked: u64,
+    done: u64,
 }
 
 /// How long the writable part of an image that begins so is, a number of blocks; `None`: it has none, or not at its beginning.
@@ -69,6 +75,9 @@ impl Flash {
             status: READY,
             shown: None,
             changed: alloc::vec![0; (length / BLOCK).div_ceil(64) as usize],
+            kept: false,
+            asked: 0,
+            done: 0,
         }
     }
 
@@ -76,6 +85,28 @@ impl Flash {
     #[must_use]
     pub const fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Whether somebody keeps what is changed: commands wait for that.
+    pub const fn set_kept(&mut self, kept: bool) {
+        self.kept = kept;
+    }
+
+    /// Commands so far after which blocks waited to be kept.
+    #[must_use]
+    pub const fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// What waited after the first `asked` of them is kept.
+    pub fn set_done(&mut self, asked: u64) {
+        self.done = self.done.max(asked);
+    }
+
+    /// Whether the command of that number is over.
+    #[must_use]
+    pub const fn is_done(&self, number: u64) -> bool {
+        !self.kept || self.done >= number
     }
 
     /// All of it is to be kept.
@@ -114,7 +145,7 @@ impl Flash {
         }
     }
 
-    /// A write to flash memory, of which the lowest byte counts. Answers whether blocks wait to be kept, and the guest is through with its command.
+    /// A write to flash memory, of which the lowest byte counts. Answers whether blocks wait to be kept, and the guest is through with its commands; the last of them is then the [`Self::asked`]th.
     pub fn write(&mut self, address: u64, value: u8, memory: &GuestMemory) -> bool {
         if !(self.start..self.start + self.length).contains(&address) {
             // The code cannot be written.
@@ -127,7 +158,11 @@ impl Flash {
                 CLEAR_STATUS => self.status = 0,
                 ERASE => self.next = Next::Confirmation,
                 _ if PROGRAM.contains(&value) => self.next = Next::Byte,
-                ARRAY => return self.changed.iter().any(|word| *word != 0),
+                ARRAY => {
+                    let waits = self.changed.iter().any(|word| *word != 0);
+                    self.asked += u64::from(waits);
+                    return waits;
+                }
                 // What is not known is over at once.
                 _ => (),
             },
@@ -168,6 +203,34 @@ impl Flash {
     }
 }
 
+/// The writable part of a suspended machine's flash memory. What stands in it is saved with the RAM, and was kept before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFlash {
+    next: Next,
+    status: u8,
+    shown: Option<(u64, u8)>,
+}
+
+impl Flash {
+    /// What the chip is at.
+    #[must_use]
+    pub const fn save(&self) -> SavedFlash {
+        SavedFlash {
+            next: self.next,
+            status: self.status,
+            shown: self.shown,
+        }
+    }
+
+    /// Makes this chip what another was.
+    pub fn restore(&mut self, saved: &SavedFlash) {
+        self.next = saved.next;
+        self.status = saved.status;
+        let inside = |place: &(u64, u8)| (self.start..self.start + self.length).contains(&place.0);
+        self.shown = saved.shown.filter(inside);
+    }
+}
+
 impl<C: Console> Chipset<C> {
     /// Part of the flash memory can be written.
     pub fn add_flash(&mut self, flash: Flash) {
@@ -179,11 +242,14 @@ impl<C: Console> Chipset<C> {
         self.flash.as_mut()
     }
 
-    /// The guest wrote to its flash memory.
-    pub fn flash_write<K: Kick>(&mut self, address: u64, value: u8, memory: &GuestMemory, to: &Interrupts<K>) {
-        if self.flash.as_mut().is_some_and(|flash| flash.write(address, value, memory)) {
-            to.wake_link();
+    /// The guest wrote to its flash memory. Answers the number of the command that the guest goes on after, when what it changed is kept.
+    pub fn flash_write<K: Kick>(&mut self, address: u64, value: u8, memory: &GuestMemory, to: &Interrupts<K>) -> Option<u64> {
+        let flash = self.flash.as_mut()?;
+        if !flash.write(address, value, memory) {
+            return None;
         }
+        to.wake_link();
+        flash.kept.then_some(flash.asked)
     }
 }
 
@@ -239,7 +305,13 @@ mod tests {
         for (address, value) in [(at, 0x10), (at, 0x12), (at + 1, 0x40), (at + 1, 0x34)] {
             assert!(!flash.write(address, value, &memory));
         }
+        assert!(flash.is_done(1), "nobody keeps it, so nobody waits");
+        flash.set_kept(true);
         assert!(flash.write(at, ARRAY, &memory));
+        assert_eq!(flash.asked(), 1);
+        assert!(!flash.is_done(1));
+        flash.set_done(1);
+        assert!(flash.is_done(1));
         assert_eq!(memory.read(at), Some([0x12, 0x34, 0xaa]));
         let (offset, bytes) = flash.take(&memory).unwrap();
         assert_eq!((offset, &bytes[4..8]), (BLOCK, &[0xaa, 0x12, 0x34, 0xaa][..]));

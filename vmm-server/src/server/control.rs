@@ -7,13 +7,13 @@ use super::devices::Devices;
 use super::host::Kernel;
 use super::local::Local;
 use super::setup::Page;
-use super::suspend::{self, Saved, StateFile};
+use super::suspend::{self, Saved, refuse};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use tessera_abi::vcpu::{ExitReason, VcpuState};
-use tessera_manifest::{GuestFile, Resume, SUSPENDED, StartVm};
+use tessera_manifest::{GuestFile, SUSPENDED, StartVm};
 use tessera_proto::guest_disk::BootFile;
 use tessera_proto::vm_control::{self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory};
 use tessera_proto::vm_manager::FilePlace;
@@ -52,12 +52,6 @@ pub struct Control {
     saved: Option<Saved>,
     /// Why it was not suspended.
     trouble: String,
-}
-
-/// The machine's state cannot be taken up: it stays suspended.
-pub fn refuse(trouble: &str) -> ! {
-    log::error!("the machine cannot be resumed: {trouble}");
-    exit(SUSPENDED, &format!("cannot be resumed: {trouble}"))
 }
 
 /// Does `act` while all devices are paused.
@@ -205,7 +199,7 @@ impl Control {
     }
 
     /// Takes the machine's state up again, in place of loading a guest.
-    fn resume(&mut self, saved: Saved, how: Resume) {
+    fn resume(&mut self, saved: Saved) {
         while !self.machine.is_parked() {
             let _ = sys::wait(0, Some(time::after(time::milliseconds(1))));
         }
@@ -215,7 +209,7 @@ impl Control {
             .clock
             .start()
             .wrapping_add(self.machine.clock.ns_to_ticks(saved.elapsed()));
-        let resumed = suspend::restore(self.machine, saved, now).and_then(|()| if how.keep { Ok(()) } else { StateFile::new()?.remove() });
+        let resumed = suspend::restore(self.machine, saved, now).and_then(|()| suspend::forget_file(self.vm.begin));
         if let Err(trouble) = resumed {
             refuse(&trouble);
         }
@@ -227,9 +221,9 @@ impl Control {
 
     /// Lets the guest run: from its kernel or firmware on, or from where it was suspended.
     pub fn begin(&mut self) {
-        match (self.saved.take(), self.vm.resume) {
-            (Some(saved), Some(how)) => self.resume(saved, how),
-            _ => self.load_and_start(),
+        match self.saved.take() {
+            Some(saved) => self.resume(saved),
+            None => self.load_and_start(),
         }
     }
 
@@ -421,14 +415,6 @@ impl vm_control::Server for Control {
 
     fn suspend(&mut self, _call: &mut Call) -> Result<(), Failure> {
         self.running()?;
-        if self.vm.config.display {
-            let text = "a machine with a screen cannot be suspended yet: its video RAM would be lost";
-            return Err(Failure::new(FailureKind::Unsupported, text));
-        }
-        if self.machine.chipset().flash().is_some() {
-            let text = "a machine with UEFI cannot be suspended yet: what its flash memory was told would be lost";
-            return Err(Failure::new(FailureKind::Unsupported, text));
-        }
         self.trouble.clear();
         // The last processor to park wakes this thread, which then writes the state.
         self.machine.stop(Phase::Suspending);

@@ -5,7 +5,9 @@ use super::devices::{self, Devices};
 use super::host::Kernel;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use tessera_manifest::{GuestFile, StartVm};
+use tessera_proto::CallError;
 use tessera_proto::datastore::FileData;
 use tessera_proto::guest_disk::{BootFile, MAX_READ};
 use tessera_rt::{Mutex, log};
@@ -21,22 +23,30 @@ pub struct Variables {
 }
 
 impl Variables {
-    /// Makes the part of the flash memory writable that `firmware` has for variables, and fills it. `None`: it has none.
-    pub fn connect(machine: &'static Machine<Kernel>, vm: &StartVm, firmware: &dyn File) -> Result<Option<&'static Self>, String> {
+    /// Makes the part of the flash memory writable that `firmware` has for variables, and fills it, unless the machine goes on with its state, which it is part of. `None`: it has none.
+    pub fn connect(
+        machine: &'static Machine<Kernel>,
+        vm: &StartVm,
+        firmware: &dyn File,
+        fill: bool,
+    ) -> Result<Option<&'static Self>, String> {
         let Some(length) = flash::variables(firmware.head()) else {
             return Ok(None);
         };
         let start = machine.memory.flash();
         let template = Part { offset: 0, length };
-        firmware
-            .load(&machine.memory, start, template)
-            .ok_or("the firmware's variables cannot be read")?;
+        if fill {
+            firmware
+                .load(&machine.memory, start, template)
+                .ok_or("the firmware's variables cannot be read")?;
+        }
         let place = match &vm.config.variables {
             Some(GuestFile::Store { store, path }) => Some(boot_file::stored(BootFile::Variables, store, path)?),
             _ => None,
         };
         let mut flash = Flash::new(start, length);
         match &place {
+            Some(kept) if kept.length() == length && !fill => {}
             // The storage server knows RAM where it is, not where it is seen once more.
             Some(kept) if kept.length() == length => kept
                 .load(&machine.memory, machine.memory.usable_end(), template)
@@ -44,6 +54,7 @@ impl Variables {
             // A new file is empty: it gets the firmware's own.
             _ => flash.mark_all(),
         }
+        flash.set_kept(place.is_some());
         machine.chipset().add_flash(flash);
         let variables: &'static Self = Box::leak(Box::new(Self {
             machine,
@@ -58,24 +69,43 @@ impl Variables {
 
     fn keep(&self) {
         let mut place = self.place.lock();
-        let take = || {
-            let mut chipset = self.machine.chipset();
-            chipset.flash().and_then(|flash| flash.take(&self.machine.memory))
-        };
-        let mut next = take();
-        while let (Some(kept), Some((offset, bytes))) = (place.as_ref(), next) {
-            next = take();
-            let parts = bytes.len().div_ceil(MAX_READ);
-            for (number, (at, part)) in (offset..).step_by(MAX_READ).zip(bytes.chunks(MAX_READ)).enumerate() {
-                let data = FileData { data: part.to_vec() };
-                // Making each part safe would take a disk's cache seconds: what the guest changed is to be safe soon, its power may fail.
-                let last = next.is_none() && number + 1 == parts;
-                if let Err(error) = kept.client().keep_variables(at, data, last) {
-                    log::error!("the variables of the firmware cannot be kept any more: {error}");
-                    *place = None;
-                    return;
+        let kept = self.keep_at(place.as_ref());
+        if let Err(error) = kept {
+            log::error!("the variables of the firmware cannot be kept any more: {error}");
+            *place = None;
+            if let Some(flash) = self.machine.chipset().flash() {
+                flash.set_kept(false);
+            }
+        }
+    }
+
+    /// Sends what was changed. The guest goes on when the storage server has it; then it is made safe, once for all of it: the power may fail, but each time would take a disk's cache seconds.
+    fn keep_at(&self, place: Option<&Stored>) -> Result<(), CallError> {
+        let mut sent = false;
+        loop {
+            let (asked, next) = match self.machine.chipset().flash() {
+                Some(flash) => (flash.asked(), flash.take(&self.machine.memory)),
+                None => return Ok(()),
+            };
+            match (place, next) {
+                (Some(kept), Some((offset, bytes))) => {
+                    for (at, part) in (offset..).step_by(MAX_READ).zip(bytes.chunks(MAX_READ)) {
+                        kept.client().keep_variables(at, FileData { data: part.to_vec() }, false)?;
+                    }
+                    sent = true;
+                }
+                (None, Some(_)) => {}
+                (_, None) => {
+                    if let Some(flash) = self.machine.chipset().flash() {
+                        flash.set_done(asked);
+                    }
+                    break;
                 }
             }
+        }
+        match place {
+            Some(kept) if sent => kept.client().keep_variables(0, FileData { data: Vec::new() }, true),
+            _ => Ok(()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::boot_file;
 use super::cdrom::CdRom;
 use super::console::RingConsole;
-use super::control::{Control, VcpuHandle, refuse};
+use super::control::{Control, VcpuHandle};
 use super::devices::{Devices, Link, Surroundings};
 use super::flash::Variables;
 use super::host::{Kernel, Threads};
@@ -11,7 +11,7 @@ use super::local::Local;
 use super::net::Nics;
 use super::screen;
 use super::storage::Disks;
-use super::suspend::StateFile;
+use super::suspend;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -88,13 +88,7 @@ pub fn build() -> Result<Control, String> {
         map_flash(guest, &memory)?;
     }
     let console = RingConsole::attach()?;
-    let saved = match start_vm.resume {
-        None => None,
-        Some(_) => match StateFile::new().and_then(|file| file.read(vcpus)) {
-            Ok(saved) => Some(saved),
-            Err(trouble) => refuse(&trouble),
-        },
-    };
+    let saved = suspend::begin(start_vm, vcpus)?;
     let now = sys::tsc();
     let clock = saved
         .as_ref()
@@ -133,7 +127,7 @@ pub fn build() -> Result<Control, String> {
         wall_clock,
     )));
     if start_vm.config.display {
-        machine.chipset().add_display(screen::attach(guest)?);
+        machine.chipset().add_display(screen::attach(guest)?, saved.is_none());
     }
     if firmware {
         let devices: Vec<_> = start_vm.config.boot_order.iter().map(boot_device).collect();
@@ -182,7 +176,7 @@ pub fn build() -> Result<Control, String> {
     }
     let mut drive = None;
     if firmware {
-        devices.extend(Variables::connect(machine, start_vm, &*kernel)?.map(|variables| variables as &dyn Devices));
+        devices.extend(Variables::connect(machine, start_vm, &*kernel, saved.is_none())?.map(|variables| variables as &dyn Devices));
         let medium = match &start_vm.config.cdrom {
             Some(file) => Some(boot_file::open(Some(file), BootFile::Cdrom)?),
             None => None,

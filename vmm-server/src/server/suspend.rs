@@ -13,9 +13,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
+use tessera_manifest::{Begin, DiskBacking, SUSPENDED, StartVm, Vm};
 use tessera_proto::CallError;
 use tessera_proto::guest_disk::{Client, MAX_READ};
-use tessera_rt::{Connection, Endpoint, start, sys, time};
+use tessera_rt::{Connection, Endpoint, exit, log, start, sys, time};
 use tessera_vm_state::{checksum, decode, encode};
 use tessera_vmm::clock::Clock;
 use tessera_vmm::devices::chipset::SavedChipset;
@@ -23,9 +24,11 @@ use tessera_vmm::machine::{Machine, Phase};
 use tessera_vmm::vcpu::SavedVcpu;
 
 /// Version of what follows; another one is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of RAM that one message has written.
 const PIECE: u64 = 16 << 20;
+/// How long a machine waits for datastores that it has no disk in.
+const SHORT_PATIENCE_MS: u64 = 10_000;
 /// How long the processors may take for their part.
 const EXCHANGE_MS: u64 = 10_000;
 /// How often is looked whether they are done.
@@ -89,7 +92,7 @@ impl StateFile {
             for (place, part) in (0..).step_by(MAX_READ).zip(state.chunks(MAX_READ)) {
                 client.write_state(place, part)?;
             }
-            let end = machine.memory.end();
+            let end = machine.memory.end() + machine.chipset().video_bytes();
             for address in (0..end).step_by(PIECE as usize) {
                 client.save_memory(address, PIECE.min(end - address))?;
             }
@@ -102,10 +105,13 @@ impl StateFile {
         })
     }
 
+    fn patient(&self, wait_ms: u64) -> Client<Connection> {
+        Client(Connection::with_timeout(self.0, time::milliseconds(wait_ms)))
+    }
+
     /// Reads everything; RAM goes where it belongs.
     pub fn read(&self, vcpus: usize) -> Result<Saved, String> {
-        let patient = Connection::with_timeout(self.0, time::milliseconds(PATIENCE_MS));
-        let info = Client(patient).open_state().map_err(failed("its file"))?;
+        let info = self.patient(PATIENCE_MS).open_state().map_err(failed("its file"))?;
         let mut client = self.client();
         let mut state = Vec::new();
         while (state.len() as u64) < info.state {
@@ -132,10 +138,60 @@ impl StateFile {
         Ok(saved)
     }
 
-    /// Removes the file.
-    pub fn remove(&self) -> Result<(), String> {
-        self.client().remove_state().map_err(failed("its file cannot be removed"))
+    /// Removes whatever would have a machine that goes on begin here once more: its file, unless that stays, and one that was found.
+    fn remove(&self, keep: bool) -> Result<(), String> {
+        let mut client = self.client();
+        let removed = if keep { Ok(()) } else { client.remove_state() };
+        removed
+            .and_then(|()| client.discard_state())
+            .map_err(failed("its file cannot be removed"))
     }
+
+    /// Looks for the file of a machine that is started, and removes it if its state was given up. Answers whether the machine is to go on with it.
+    fn look(&self, vm: &Vm, give_up: bool) -> Result<bool, String> {
+        let on_store = vm.disks.iter().any(|disk| matches!(disk.backing, DiskBacking::Store { .. }));
+        let mut client = self.patient(if on_store { PATIENCE_MS } else { SHORT_PATIENCE_MS });
+        let found = if give_up {
+            client.discard_state().map(|()| false)
+        } else {
+            client.find_state()
+        };
+        match found {
+            Ok(found) => Ok(found),
+            // Whatever a datastore has of it, no disk of the machine goes on without it.
+            Err(error) if !on_store => {
+                log::debug!("no datastore is looked at for its state: {error}");
+                Ok(false)
+            }
+            Err(error) => Err(format!("whether the machine is suspended cannot be seen: {error}")),
+        }
+    }
+}
+
+/// The state that a machine begins with, if it is not to begin anew.
+pub fn begin(vm: &StartVm, vcpus: usize) -> Result<Option<Saved>, String> {
+    let file = match (StateFile::new(), vm.begin) {
+        (Ok(file), _) => file,
+        (Err(_), Begin::AsFound | Begin::Anew) => return Ok(None),
+        (Err(trouble), Begin::State { .. }) => refuse(&trouble),
+    };
+    let goes_on = match vm.begin {
+        Begin::State { .. } => true,
+        Begin::AsFound | Begin::Anew => file.look(&vm.config, vm.begin == Begin::Anew)?,
+    };
+    if !goes_on {
+        return Ok(None);
+    }
+    match file.read(vcpus) {
+        Ok(saved) => Ok(Some(saved)),
+        Err(trouble) => refuse(&trouble),
+    }
+}
+
+/// The machine's state cannot be taken up: it stays suspended.
+pub fn refuse(trouble: &str) -> ! {
+    log::error!("the machine cannot be resumed: {trouble}");
+    exit(SUSPENDED, &format!("cannot be resumed: {trouble}"))
 }
 
 /// Waits until all processors have done their part.
@@ -179,4 +235,9 @@ pub fn restore(machine: &Machine<Kernel>, saved: Saved, now: u64) -> Result<(), 
         .restore(&saved.chipset, shift, machine.clock.ns(now), &machine.interrupts)?;
     exchange(machine, Phase::Restoring, saved.vcpus, now)?;
     Ok(())
+}
+
+/// The machine is about to go on with its state: no file has it begin there once more.
+pub fn forget_file(begin: Begin) -> Result<(), String> {
+    StateFile::new()?.remove(begin == Begin::State { keep: true })
 }

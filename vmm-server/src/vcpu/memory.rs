@@ -86,7 +86,11 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
                 let (machine, now) = (self.vcpu.machine, self.now());
                 let mut chipset = machine.chipset();
                 if machine.memory.is_flash(address) {
-                    chipset.flash_write(address, value as u8, &machine.memory, &machine.interrupts);
+                    let command = chipset.flash_write(address, value as u8, &machine.memory, &machine.interrupts);
+                    drop(chipset);
+                    if let Some(command) = command {
+                        machine.wait_for_flash(command);
+                    }
                 } else {
                     chipset.memory_write(address, width, value, now, &machine.interrupts);
                 }

@@ -49,14 +49,12 @@ pub struct SavedVcpu {
     vectoring: (u32, u32),
     inject: (u32, u32),
     instruction_length: u32,
-    /// CR0, CR2, CR3, CR4, CR8, EFER, XCR0.
+    /// In the order of the lists below.
     control: [u64; 7],
-    /// DR0 to DR3, DR6, DR7.
     debug: [u64; 6],
     segments: [SavedSegment; 8],
     gdtr: (u64, u64),
     idtr: (u64, u64),
-    /// In the order of the page.
     msrs: [u64; 10],
     /// The guest's TSC when the machine stood still.
     tsc: u64,
@@ -98,55 +96,22 @@ fn keep_changes(state: &mut VcpuState, before: &VcpuState) {
     }
 }
 
-const fn control(state: &VcpuState) -> [u64; 7] {
-    [state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer, state.xcr0]
+/// A group of registers of the page: a function that takes it down, and one that sets it, from one list.
+macro_rules! group {
+    ($get:ident, $set:ident, $count:literal: $($($register:ident).+ $([$index:literal])?),+) => {
+        const fn $get(state: &VcpuState) -> [u64; $count] {
+            [$(state$(.$register)+$([$index])?),+]
+        }
+
+        const fn $set(state: &mut VcpuState, values: &[u64; $count]) {
+            [$(state$(.$register)+$([$index])?),+] = *values;
+        }
+    };
 }
 
-const fn set_control(state: &mut VcpuState, values: &[u64; 7]) {
-    [state.cr0, state.cr2, state.cr3, state.cr4, state.cr8, state.efer, state.xcr0] = *values;
-}
-
-const fn debug(state: &VcpuState) -> [u64; 6] {
-    let [dr0, dr1, dr2, dr3] = state.dr;
-    [dr0, dr1, dr2, dr3, state.dr6, state.dr7]
-}
-
-const fn set_debug(state: &mut VcpuState, values: &[u64; 6]) {
-    let [dr0, dr1, dr2, dr3, dr6, dr7] = *values;
-    state.dr = [dr0, dr1, dr2, dr3];
-    state.dr6 = dr6;
-    state.dr7 = dr7;
-}
-
-const fn msrs(state: &VcpuState) -> [u64; 10] {
-    [
-        state.star,
-        state.lstar,
-        state.cstar,
-        state.sfmask,
-        state.kernel_gs_base,
-        state.sysenter_cs,
-        state.sysenter_esp,
-        state.sysenter_eip,
-        state.pat,
-        state.tsc_aux,
-    ]
-}
-
-const fn set_msrs(state: &mut VcpuState, values: &[u64; 10]) {
-    [
-        state.star,
-        state.lstar,
-        state.cstar,
-        state.sfmask,
-        state.kernel_gs_base,
-        state.sysenter_cs,
-        state.sysenter_esp,
-        state.sysenter_eip,
-        state.pat,
-        state.tsc_aux,
-    ] = *values;
-}
+group!(control, set_control, 7: cr0, cr2, cr3, cr4, cr8, efer, xcr0);
+group!(debug, set_debug, 6: dr[0], dr[1], dr[2], dr[3], dr6, dr7);
+group!(msrs, set_msrs, 10: star, lstar, cstar, sfmask, kernel_gs_base, sysenter_cs, sysenter_esp, sysenter_eip, pat, tsc_aux);
 
 /// Makes `piece` a world in which the processor carries out `code` with the extended state behind it.
 fn prepare(memory: &GuestMemory, piece: u64, code: &[u8], extended: &[u8]) -> Option<()> {

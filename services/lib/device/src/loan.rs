@@ -52,8 +52,9 @@ impl Loan {
 
     fn map(&mut self, config: &MachineConfig, init: &mut Client<Connection>, kind: StateKind, wanted: usize) -> Result<(), Failure> {
         let number = config.machine;
-        let base = vm::take(config.memory, LARGE_PAGE_SIZE as u64).map_err(kernel)?;
-        self.regions.push((base, config.memory));
+        let memory = config.memory.saturating_add(config.video);
+        let base = vm::take(memory, LARGE_PAGE_SIZE as u64).map_err(kernel)?;
+        self.regions.push((base, memory));
         let mut frames = Vec::new();
         let mut end = 0;
         for frame in 0..config.frames {
@@ -61,7 +62,7 @@ impl Loan {
             self.slots.push(slot);
             let place = init.frame(number, frame, Slots(slot)).map_err(refused)?;
             let status = Frame::new(slot).info().map_err(kernel)?;
-            if place.address != end || status.pages * PAGE_SIZE as u64 != place.length || end + place.length > config.memory {
+            if place.address != end || status.pages * PAGE_SIZE as u64 != place.length || end + place.length > memory {
                 return Err(Failure::new(
                     FailureKind::Internal,
                     "init's account of a guest's memory makes no sense",

@@ -9,6 +9,7 @@ extern crate alloc;
 
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
+pub use tessera_proto::vm_manager::{BootDevice, MAX_BOOT_ORDER, WatchdogAction};
 use tessera_vswitch::Switch;
 
 /// Changes when an old reader could misunderstand a new manifest.
@@ -264,46 +265,6 @@ pub struct Vm {
     pub nics: Vec<VmNic>,
 }
 
-/// What firmware can boot from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BootDevice {
-    /// What is in the CD-ROM drive.
-    Cdrom,
-    /// A disk, by its number from 0 on.
-    Disk(u8),
-    /// The network, by a card's number from 0 on.
-    Nic(u8),
-}
-
-impl BootDevice {
-    /// The device of a word: `cdrom`, `disk`, `nic`, and `disk.1` or `nic.1` for the second of its kind.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        let (kind, number) = match word.split_once('.') {
-            Some((kind, number)) => (kind, Some(number.parse().ok()?)),
-            None => (word, None),
-        };
-        match (kind, number) {
-            ("cdrom", None) => Some(Self::Cdrom),
-            ("disk", number) => Some(Self::Disk(number.unwrap_or(0))),
-            ("nic", number) => Some(Self::Nic(number.unwrap_or(0))),
-            _ => None,
-        }
-    }
-}
-
-/// What happens when a guest does not come by at its watchdog in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum WatchdogAction {
-    /// It is reset.
-    Reset,
-    /// It is switched off.
-    PowerOff,
-}
-
-/// Most entries of a boot order.
-pub const MAX_BOOT_ORDER: usize = 16;
-
 /// Firmware of a virtual machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Firmware {
@@ -511,15 +472,22 @@ pub struct StartVm {
     pub cpus: Vec<u32>,
     /// Priority of the vCPU threads.
     pub vcpu_priority: u8,
-    /// It goes on with the state that is in its file.
-    pub resume: Option<Resume>,
+    /// What its guest begins with.
+    pub begin: Begin,
 }
 
-/// How a machine's state is taken up again.
+/// What the guest of a machine that is started begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resume {
-    /// The file stays.
-    pub keep: bool,
+pub enum Begin {
+    /// Where it was suspended, if there is a file with that state; else anew.
+    AsFound,
+    /// Anew. A file with the state of a suspended machine is removed first, for it was given up.
+    Anew,
+    /// The state in the file that init was told, or else in the one that is found.
+    State {
+        /// The file stays.
+        keep: bool,
+    },
 }
 
 /// What a monitor ends with when its machine's state is in its file.

@@ -113,6 +113,11 @@ interface! {
     15 idempotent fn load_memory() -> ();
     /// Removes the file: the machine goes on, so it is not what it was any more.
     16 idempotent fn remove_state() -> ();
-    /// Writes a part of the variables of the machine's firmware into their file, at most [`MAX_READ`] bytes and up to [`MAX_VARIABLES`]. The `last` of several answers when all are safe.
+    /// Writes a part of the variables of the machine's firmware into their file, at most [`MAX_READ`] bytes and up to [`MAX_VARIABLES`]. The `last` of several answers when all are safe; without it they are made safe when the machine ends.
     17 idempotent fn keep_variables(offset: u64, data: FileData, last: bool) -> ();
+    /// Looks for the file with the state of this machine, should it be suspended: `NAME.vmss` in the datastores of its disks, or in all if none of its disks is in one. Without another file that init was told,
+    /// `open_state` and the like are about this one. Refused if one of these datastores is not there.
+    18 idempotent fn find_state() -> bool;
+    /// Removes what `find_state` finds, unless it is the file that init was told. Safe when it answers.
+    19 idempotent fn discard_state() -> ();
 }

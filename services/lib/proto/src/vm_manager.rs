@@ -171,9 +171,9 @@ interface! {
 
     /// Virtual machines, from the `first`th on.
     0 idempotent fn list(first: u32) -> Page<VmSummary>;
-    /// Starts a machine that is stopped.
+    /// Starts a machine that is stopped, or has one that is suspended go on, as `resume` does.
     1 once fn start(name: &'a str) -> ();
-    /// Ends a running machine at once, as if its power failed, and takes back its memory. One that is suspended is stopped then, as if its power had failed: its file is of no use any more.
+    /// Ends a running machine at once, as if its power failed, and takes back its memory. One that is suspended is stopped then, as if its power had failed: its state is given up. Whoever asks removes the file (`state_file`); while it is there yet, the next start does.
     2 once fn stop(name: &'a str) -> ();
     /// Gives an Endpoint on which to call a service of the machine. It stays good when the serving process is restarted, and dies with the machine.
     3 idempotent fn connect(name: &'a str, service: VmService) gives 1 -> ();
@@ -193,4 +193,6 @@ interface! {
     10 idempotent fn set_state_file(name: &'a str, file: Option<FilePlace>) -> ();
     /// Starts a machine that does not run with the state that is in its file. The file is removed before the guest goes on, unless it is to be kept: then whoever asks makes sure that the disks are what they were.
     11 once fn resume(name: &'a str, keep: bool) -> ();
+    /// The file that a suspended machine goes on from and that is removed then, as far as is known; none: it is not suspended, or the file stays.
+    12 idempotent fn state_file(name: &'a str) -> Option<FilePlace>;
 }

@@ -61,7 +61,9 @@ pub struct MachineConfig {
     pub name: String,
     /// RAM in bytes.
     pub memory: u64,
-    /// Frames that the RAM consists of.
+    /// Video RAM in bytes, which is lent as if it came behind the RAM; 0: the machine has no screen.
+    pub video: u64,
+    /// Frames that both consist of.
     pub frames: u32,
     /// Its disks.
     #[serde(with = "wire::list")]
@@ -108,4 +110,6 @@ interface! {
     4 idempotent fn release(machine: u64) -> ();
     /// What the caller has borrowed, from the `first`th on.
     5 idempotent fn loans(first: u32) -> Page<Loan>;
+    /// A datastore that was just opened has a file with the state of the suspended machine `name`.
+    6 idempotent fn found_state(name: &'a str, file: FilePlace) -> ();
 }

@@ -85,6 +85,12 @@ impl Default for Registers {
 impl Registers {
     /// Writes them to where VMX reads them.
     pub fn store(&self, to: &Memory) {
+        to.write(0, &self.to_bytes());
+    }
+
+    /// Their bytes, as they stand there.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
         let mut place = 0;
         let mut put = |part: &[u8]| {
@@ -98,7 +104,7 @@ impl Registers {
         for word in self.vbe {
             put(&word.to_le_bytes());
         }
-        to.write(0, &bytes);
+        bytes
     }
 
     /// Reads them. What is being written meanwhile may be from two states: look again later.
@@ -106,6 +112,12 @@ impl Registers {
     pub fn load(from: &Memory) -> Self {
         let mut bytes = [0; LENGTH];
         from.read(0, &mut bytes);
+        Self::from_bytes(&bytes)
+    }
+
+    /// Those with these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; LENGTH]) -> Self {
         let mut place = 3;
         let mut take = |part: &mut [u8]| {
             part.copy_from_slice(&bytes[place..place + part.len()]);

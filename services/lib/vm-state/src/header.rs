@@ -3,17 +3,23 @@
 use crate::{BLOCK, Damage, MAX_STATE, blocks, is_sealed, put, seal, word};
 
 /// Version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"TSRvmss\n";
+/// Bytes for the machine's name.
+pub const MAX_NAME: usize = 64;
+/// Where it stands in the block.
+const NAME: usize = 64;
 /// Most bytes of RAM that are believed: 1 TiB.
 const MAX_MEMORY: u64 = 1 << 40;
 
 /// What the file is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// The machine's name, padded with zeros.
+    pub name: [u8; MAX_NAME],
     /// A number that no other file has.
     pub id: u64,
-    /// Bytes of RAM of the machine.
+    /// Bytes of RAM of the machine, with its video RAM behind it.
     pub memory: u64,
     /// Bytes of the monitor's part.
     pub state: u64,
@@ -25,7 +31,22 @@ pub struct Header {
     pub length: u64,
 }
 
+/// A machine's name as it stands in the header; `None`: it is too long, or holds a zero.
+#[must_use]
+pub fn named(name: &str) -> Option<[u8; MAX_NAME]> {
+    let mut padded = [0; MAX_NAME];
+    padded.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+    (!name.contains('\0')).then_some(padded)
+}
+
 impl Header {
+    /// The machine's name; empty if what stands there is none.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(MAX_NAME);
+        core::str::from_utf8(&self.name[..end]).unwrap_or("")
+    }
+
     /// Where the monitor's part begins.
     pub const STATE: u64 = BLOCK as u64;
 
@@ -52,6 +73,7 @@ impl Header {
         for (place, value) in (1..).zip(words) {
             put(&mut block, place * 8, value);
         }
+        block[NAME..NAME + MAX_NAME].copy_from_slice(&self.name);
         seal(&mut block);
         block
     }
@@ -71,7 +93,10 @@ impl Header {
         if version != VERSION.into() {
             return Err(Damage::Version(version as u32));
         }
+        let mut name = [0; MAX_NAME];
+        name.copy_from_slice(&block[NAME..NAME + MAX_NAME]);
         let header = Self {
+            name,
             id: word(block, 16),
             memory: word(block, 24),
             state: word(block, 32),
@@ -82,7 +107,11 @@ impl Header {
         if header.length != length {
             return Err(Damage::Nonsense("the file has another length than it had when it was written"));
         }
-        let fits = header.memory <= MAX_MEMORY && header.state <= MAX_STATE && header.chunks <= header.memory.div_ceil(crate::CHUNK);
+        let fits = !header.name().is_empty()
+            && named(header.name()) == Some(name)
+            && header.memory <= MAX_MEMORY
+            && header.state <= MAX_STATE
+            && header.chunks <= header.memory.div_ceil(crate::CHUNK);
         if !fits || header.ram() > length {
             return Err(Damage::Nonsense("its header says what cannot be"));
         }

@@ -6,7 +6,7 @@
 //! then           chunks of RAM: a block that says which of 256 pages follow, and the pages that are not all zeros
 //! ```
 //!
-//! All numbers are little-endian. The header has a number that no other file has; each chunk repeats it, so blocks of an older file are not taken for this one's. Header and heads of chunks have a CRC-32C
+//! All numbers are little-endian. The header names the machine and has a number that no other file has; each chunk repeats it, so blocks of an older file are not taken for this one's. Header and heads of chunks have a CRC-32C
 //! over the block, each page has one in its chunk's head, the monitor's part has one in the header.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -18,11 +18,14 @@ mod chunk;
 mod header;
 
 pub use chunk::{CHUNK, CHUNK_PAGES, Chunk};
-pub use header::{Header, VERSION};
+pub use header::{Header, MAX_NAME, VERSION, named};
 
 use alloc::vec::Vec;
 use core::fmt;
 use serde::{Serialize, de::DeserializeOwned};
+
+/// What the name of a file ends with whose machine is suspended.
+pub const ENDING: &str = ".vmss";
 
 /// Bytes of a block, and of a page.
 pub const BLOCK: usize = 4096;

@@ -2,12 +2,13 @@
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use tessera_vm_state::{BLOCK, CHUNK, CHUNK_PAGES, Chunk, Damage, Header, blocks, decode, encode};
+use tessera_vm_state::{BLOCK, CHUNK, CHUNK_PAGES, Chunk, Damage, Header, blocks, decode, encode, named};
 
 fn header() -> impl Strategy<Value = Header> {
-    (any::<u64>(), 1u64..1 << 30, 0u64..1 << 20, any::<u32>()).prop_map(|(id, memory, state, state_check)| {
+    (any::<u64>(), 1u64..1 << 30, 0u64..1 << 20, any::<u32>(), "\\PC{1,16}").prop_map(|(id, memory, state, state_check, name)| {
         let chunks = memory / CHUNK;
         Header {
+            name: named(&name).unwrap(),
             id,
             memory,
             state,
@@ -16,6 +17,18 @@ fn header() -> impl Strategy<Value = Header> {
             length: BLOCK as u64 + blocks(state) + chunks * BLOCK as u64,
         }
     })
+}
+
+fn simplest() -> Header {
+    Header {
+        name: named("vm").unwrap(),
+        id: 0,
+        memory: CHUNK,
+        state: 0,
+        state_check: 0,
+        chunks: 0,
+        length: BLOCK as u64,
+    }
 }
 
 fn chunk() -> impl Strategy<Value = Chunk> {
@@ -43,14 +56,17 @@ fn versions_and_strangers_are_told_apart() {
         Err(Damage::NotState),
         "an empty file, or one that was not finished"
     );
-    let header = Header {
-        memory: CHUNK,
-        length: BLOCK as u64,
-        ..Header::default()
-    };
+    let header = simplest();
     block = header.encode();
     assert_eq!(Header::decode(&block, BLOCK as u64), Ok(header));
     assert!(matches!(Header::decode(&block, 5000), Err(Damage::Nonsense(_))));
+    assert_eq!(header.name(), "vm");
+    assert_eq!(named(&"x".repeat(65)), None);
+    assert_eq!(named("a\0b"), None);
+    for name in [[0; 64], [0xff; 64], [b"a\0b".as_slice(), &[0; 61]].concat().try_into().unwrap()] {
+        let nameless = Header { name, ..header };
+        assert!(matches!(Header::decode(&nameless.encode(), BLOCK as u64), Err(Damage::Nonsense(_))));
+    }
 }
 
 #[test]
@@ -103,7 +119,7 @@ proptest! {
         let mut block = [0; BLOCK];
         block.copy_from_slice(&bytes);
         if magic {
-            block[..8].copy_from_slice(&Header::default().encode()[..8]);
+            block[..8].copy_from_slice(&simplest().encode()[..8]);
         }
         prop_assert!(Header::decode(&block, BLOCK as u64).is_err());
         prop_assert!(Chunk::decode(&block, 0, u64::MAX, 0).is_err());

@@ -127,9 +127,9 @@ impl Pci {
         self.watchdog.as_deref_mut()
     }
 
-    /// Plugs the graphics card in.
-    pub fn add_display(&mut self, display: Display) {
-        self.display = Some(Box::new(Vga::new(display)));
+    /// Plugs the graphics card in, with what the video RAM holds or with an empty screen.
+    pub fn add_display(&mut self, display: Display, fill: bool) {
+        self.display = Some(Box::new(Vga::new(display, fill)));
     }
 
     /// The graphics card.

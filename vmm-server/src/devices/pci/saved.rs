@@ -3,6 +3,7 @@
 use super::function::REGISTERS;
 use super::{Function, Pci};
 use crate::devices::ahci::SavedAhci;
+use crate::devices::vga::SavedVga;
 use crate::devices::virtio::SavedVirtio;
 use crate::devices::watchdog::SavedWatchdog;
 use alloc::vec::Vec;
@@ -39,6 +40,7 @@ pub struct SavedPci {
     address: u32,
     bridges: [SavedFunction; 2],
     devices: Vec<SavedVirtio>,
+    display: Option<SavedVga>,
     ahci: Option<SavedAhci>,
     watchdog: Option<SavedWatchdog>,
 }
@@ -51,6 +53,7 @@ impl Pci {
             address: self.address,
             bridges: self.bridges.each_ref().map(Function::save),
             devices: self.devices.iter().map(super::VirtioPci::save).collect(),
+            display: self.display.as_ref().map(|display| display.save()),
             ahci: self.ahci.as_ref().map(|ahci| ahci.save()),
             watchdog: self.watchdog.as_ref().map(|watchdog| watchdog.save()),
         }
@@ -65,6 +68,7 @@ impl Pci {
         let same = self.devices.len() == saved.devices.len()
             && self.devices.iter().zip(&saved.devices).all(|(device, saved)| device.is_like(saved))
             && self.bridges.iter().zip(&saved.bridges).all(|(bridge, saved)| bridge.is_like(saved))
+            && self.display.is_some() == saved.display.is_some()
             && self.ahci.is_some() == saved.ahci.is_some()
             && self.watchdog.is_some() == saved.watchdog.is_some();
         if !same {
@@ -76,6 +80,9 @@ impl Pci {
         }
         for (device, saved) in self.devices.iter_mut().zip(&saved.devices) {
             device.restore(saved);
+        }
+        if let (Some(display), Some(saved)) = (&mut self.display, &saved.display) {
+            display.restore(saved);
         }
         if let (Some(ahci), Some(saved)) = (&mut self.ahci, &saved.ahci) {
             ahci.restore(saved);

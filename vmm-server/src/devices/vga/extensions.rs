@@ -84,7 +84,7 @@ impl Vga {
     }
 
     /// Brings what was written into what is possible: nobody should have to think of a line of no pixels, or one behind the memory.
-    fn fix(&mut self) {
+    pub(super) fn fix(&mut self) {
         let registers = &mut self.registers.vbe;
         registers[vbe::WIDTH] = registers[vbe::WIDTH].max(8);
         registers[vbe::HEIGHT] = registers[vbe::HEIGHT].max(1);

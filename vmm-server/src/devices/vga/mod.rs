@@ -6,7 +6,10 @@
 
 mod extensions;
 mod power_on;
+mod saved;
 mod window;
+
+pub use saved::SavedVga;
 
 use super::pci::function::{Function, Space};
 use alloc::boxed::Box;
@@ -99,9 +102,9 @@ fn function() -> Function {
 }
 
 impl Vga {
-    /// A card after power-on and what a machine's firmware does: 80 by 25 characters, nothing on the screen.
+    /// A card after power-on and what a machine's firmware does: 80 by 25 characters, nothing on the screen. Without `fill` the video RAM keeps what it holds.
     #[must_use]
-    pub fn new(display: Display) -> Self {
+    pub fn new(display: Display, fill: bool) -> Self {
         let mut vga = Self {
             display,
             registers: Registers::default(),
@@ -120,15 +123,21 @@ impl Vga {
             placed: None,
             stale: true,
         };
-        vga.reset();
+        vga.power_on(fill);
         vga
     }
 
     /// Power-on state.
     pub fn reset(&mut self) {
+        self.power_on(true);
+    }
+
+    fn power_on(&mut self, fill: bool) {
         self.function = function();
         self.registers = power_on::registers();
-        power_on::fill(&self.display.video);
+        if fill {
+            power_on::fill(&self.display.video);
+        }
         (self.attribute_data, self.dac_reads, self.dac_place) = (false, false, (0, 0));
         (self.extension_index, self.latch, self.stale) = (0, 0, true);
         self.settle();
@@ -144,6 +153,12 @@ impl Vga {
         if core::mem::take(&mut self.stale) {
             self.registers.store(&self.display.registers);
         }
+    }
+
+    /// Bytes of the video RAM.
+    #[must_use]
+    pub const fn video_bytes(&self) -> u64 {
+        self.display.video.length() as u64
     }
 
     /// What was typed or moved next.

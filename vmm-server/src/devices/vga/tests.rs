@@ -29,8 +29,13 @@ fn memory(bytes: usize) -> Memory {
 }
 
 pub(crate) fn display(desk: &Desk) -> Display {
+    display_with(desk, VIDEO_BYTES as usize)
+}
+
+/// One with less video RAM, for tests that make many.
+pub(crate) fn display_with(desk: &Desk, bytes: usize) -> Display {
     Display {
-        video: memory(VIDEO_BYTES as usize),
+        video: memory(bytes),
         registers: memory(4096),
         surroundings: Box::new(desk.clone()),
     }
@@ -38,7 +43,7 @@ pub(crate) fn display(desk: &Desk) -> Display {
 
 fn card() -> (Vga, Desk) {
     let desk = Desk::default();
-    (Vga::new(display(&desk)), desk)
+    (Vga::new(display(&desk), true), desk)
 }
 
 fn graphics(vga: &mut Vga, index: u8, value: u8) {

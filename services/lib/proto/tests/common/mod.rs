@@ -26,6 +26,13 @@ use tessera_proto::vm_memory::{DiskConfig, DiskPlace, Loan, MachineConfig, Memor
 use tessera_proto::vm_screen::{Keys, ScreenInfo, View, ViewChunk};
 use tessera_proto::*;
 
+fn state_place() -> FilePlace {
+    FilePlace::Store {
+        store: "main".into(),
+        path: "web.vmss".into(),
+    }
+}
+
 /// Answers every operation of every interface with an example in which no two fields are alike.
 #[derive(Default)]
 pub struct Example {
@@ -657,6 +664,10 @@ impl vm_manager::Server for Example {
     fn resume(&mut self, _: &mut Call, name: &str, keep: bool) -> Result<(), Failure> {
         self.note(format!("resume {name} {keep}"))
     }
+    fn state_file(&mut self, _: &mut Call, name: &str) -> Result<Option<FilePlace>, Failure> {
+        self.note(format!("state_file {name}"))?;
+        Ok(Some(state_place()))
+    }
 }
 
 impl hostd::Server for Example {
@@ -897,6 +908,7 @@ impl vm_memory::Server for Example {
             machine: 1 << 32 | 2,
             name: "debian".into(),
             memory: 256 << 20,
+            video: 16 << 20,
             frames: 4,
             disks: vec![disk(device, true), disk(store, false)],
             files: vec![Some(vm_config().kernel), None],
@@ -923,6 +935,9 @@ impl vm_memory::Server for Example {
     }
     fn release(&mut self, _: &mut Call, machine: u64) -> Result<(), Failure> {
         self.note(format!("release {machine}"))
+    }
+    fn found_state(&mut self, _: &mut Call, name: &str, file: FilePlace) -> Result<(), Failure> {
+        self.note(format!("found_state {name} {file:?}"))
     }
     fn loans(&mut self, _: &mut Call, first: u32) -> Result<Page<Loan>, Failure> {
         self.note(format!("loans {first}"))?;
@@ -1013,6 +1028,13 @@ impl guest_disk::Server for Example {
     }
     fn load_memory(&mut self, _: &mut Call) -> Result<(), Failure> {
         self.note("load_memory")
+    }
+    fn find_state(&mut self, _: &mut Call) -> Result<bool, Failure> {
+        self.note("find_state")?;
+        Ok(true)
+    }
+    fn discard_state(&mut self, _: &mut Call) -> Result<(), Failure> {
+        self.note("discard_state")
     }
     fn remove_state(&mut self, _: &mut Call) -> Result<(), Failure> {
         self.note("remove_state")
@@ -1304,6 +1326,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_manager.set_medium("debian", Some(medium.clone())));
     call!(vm_manager.set_state_file("debian", Some(medium.clone())));
     call!(vm_manager.resume("debian", true));
+    call!(vm_manager.state_file("debian"));
     call!(hostd.ping("2001:db8::1", 3, 56, 1000));
     call!(vm_media.medium());
     call!(vm_media.change(Some(medium)));
@@ -1362,6 +1385,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_memory.state(4, StateKind::Nics, Slots(52)));
     call!(vm_memory.release(4));
     call!(vm_memory.loans(0));
+    call!(vm_memory.found_state("web", state_place()));
     call!(iommu.info());
     call!(iommu.domains(2));
     call!(iommu.faults(3));
@@ -1391,6 +1415,8 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(guest_disk.load_memory());
     call!(guest_disk.remove_state());
     call!(guest_disk.keep_variables(4096, FileData { data: vec![1, 2, 3] }, true));
+    call!(guest_disk.find_state());
+    call!(guest_disk.discard_state());
     call!(host_port.open([25], "Management Network", Slots(55)));
     call!(host_port.close());
     call!(guest_net.describe(2));

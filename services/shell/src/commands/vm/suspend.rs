@@ -13,11 +13,23 @@ pub fn suspend(context: &mut Context<'_>, name: &str, store: Option<&str>) -> Re
     running(&vm)?;
     let what = format!("suspend {name}");
     let config = context.host.vm_config(name).doing(&what)?;
-    let of_disk = config.disks.into_iter().find_map(|disk| match disk.place {
+    let mut of_disks = config.disks.into_iter().filter_map(|disk| match disk.place {
         DiskPlace::Store { store, .. } => Some(store),
         DiskPlace::Device { .. } => None,
     });
-    let store = store.map(String::from).or(of_disk).ok_or_else(|| {
+    let mut store = store.map(String::from);
+    let first = of_disks.next();
+    if let (Some(first), Some(wanted)) = (&first, &store)
+        && first != wanted
+        && !of_disks.any(|known| known == *wanted)
+    {
+        // Who has the disks has the state, so it is never gone on with on disks that have moved on.
+        return Err(Failure::new(
+            format!("{name} has no disk in {wanted}"),
+            format!("Its state belongs where its disks are: `vm suspend {name}` writes it to {first}."),
+        ));
+    }
+    let store = store.take().or(first).ok_or_else(|| {
         Failure::new(
             format!("{name} has no disk in a datastore, where its state could be"),
             format!("`vm suspend {name} STORE` names one; `datastore list` shows all."),
