@@ -34,14 +34,7 @@ class Client:
 
     @classmethod
     async def connect(cls, port):
-        # As browsers do, it tries again: between two turns of the host only so many connections can begin.
-        for left in (2, 1, 0):
-            try:
-                return cls(*await within(asyncio.open_connection("127.0.0.1", port, ssl=TLS, server_hostname="tessera")))
-            except (OSError, ssl.SSLError):
-                if left == 0:
-                    raise
-                await asyncio.sleep(0.5)
+        return cls(*await within(asyncio.open_connection("127.0.0.1", port, ssl=TLS, server_hostname="tessera")))
 
     async def send(self, data):
         self.writer.write(data)

@@ -15,10 +15,10 @@ use core::{
     cell::RefCell,
     future::poll_fn,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    task::Poll,
+    task::{Poll, Waker},
 };
 use smoltcp::{
-    iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
+    iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet},
     phy::{self, DeviceCapabilities, Medium},
     socket::{Socket, dhcpv4, dns, tcp},
     time::{Duration, Instant},
@@ -27,8 +27,8 @@ use smoltcp::{
 
 /// Connections at a time, with those that are about to end and those that wait for a first packet.
 const MOST_SOCKETS: usize = 560;
-/// Sockets that listen: so many connections can begin between two turns.
-const BACKLOG: usize = 8;
+/// Connections that have begun and were not accepted yet. Only one socket listens: when a frame takes it, the next is made before the next frame.
+const BACKLOG: usize = 64;
 /// Bytes of a connection's buffers.
 const RECEIVE: usize = 8 << 10;
 const SEND: usize = 16 << 10;
@@ -126,7 +126,12 @@ struct Inner {
     gateway: Option<Ipv4Addr>,
     /// IPv6 addresses that were set by hand.
     static_ipv6: Vec<IpCidr>,
+    /// The socket that listens, and those whose connections nobody accepted yet.
     listening: Vec<SocketHandle>,
+    /// Port that is listened to.
+    port: Option<u16>,
+    /// Who waits for a connection.
+    accepting: Option<Waker>,
     /// Connections that nobody uses any more, and when they are cut.
     ending: Vec<(SocketHandle, u64)>,
     now_ms: u64,
@@ -165,6 +170,8 @@ impl Stack {
             gateway: None,
             static_ipv6: Vec::new(),
             listening: Vec::new(),
+            port: None,
+            accepting: None,
             ending: Vec::new(),
             now_ms,
         })));
@@ -232,7 +239,7 @@ impl Stack {
         let inner = &mut *self.0.borrow_mut();
         inner.now_ms = now_ms;
         let now = instant(now_ms);
-        let polled = inner.interface.poll(now, &mut inner.device, &mut inner.sockets);
+        let polled = inner.exchange(now);
         if let Some(handle) = inner.dhcp {
             match inner.sockets.get_mut::<dhcpv4::Socket<'_>>(handle).poll() {
                 Some(dhcpv4::Event::Configured(lease)) => {
@@ -278,37 +285,84 @@ impl Stack {
     pub async fn accept(&self, port: u16) -> (TcpStream, IpAddr) {
         poll_fn(|context| {
             let inner = &mut *self.0.borrow_mut();
-            while inner.listening.len() < BACKLOG && inner.sockets.iter().count() < MOST_SOCKETS {
-                let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(vec![0; RECEIVE]), tcp::SocketBuffer::new(vec![0; SEND]));
-                socket.set_timeout(Some(TIMEOUT));
-                socket.set_nagle_enabled(false);
-                inner.listening.push(inner.sockets.add(socket));
-            }
-            for place in 0..inner.listening.len() {
-                let handle = inner.listening[place];
-                let socket = inner.sockets.get_mut::<tcp::Socket<'_>>(handle);
-                if !socket.is_open() {
-                    // New, or its connection ended before it was one.
-                    let _ = socket.listen(port);
-                }
-                if socket.may_send() {
-                    if let Some(remote) = socket.remote_endpoint() {
-                        inner.listening.swap_remove(place);
-                        // The place is filled at the next turn, which is at once.
-                        context.waker().wake_by_ref();
-                        return Poll::Ready((TcpStream::new(self.0.clone(), handle), remote.addr.into()));
-                    }
-                }
-                socket.register_recv_waker(context.waker());
-                socket.register_send_waker(context.waker());
-            }
-            Poll::Pending
+            inner.port = Some(port);
+            inner.listen();
+            let Some((place, remote)) = inner.begun() else {
+                inner.accepting = Some(context.waker().clone());
+                return Poll::Pending;
+            };
+            let handle = inner.listening.remove(place);
+            Poll::Ready((TcpStream::new(self.0.clone(), handle), remote))
         })
         .await
     }
 }
 
 impl Inner {
+    /// Takes the frames that are there and sends what is to be sent.
+    fn exchange(&mut self, now: Instant) -> PollResult {
+        let mut result = PollResult::None;
+        self.interface.poll_maintenance(now);
+        loop {
+            match self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets) {
+                PollIngressSingleResult::None => break,
+                PollIngressSingleResult::PacketProcessed => {}
+                PollIngressSingleResult::SocketStateChanged => {
+                    result = PollResult::SocketStateChanged;
+                    self.listen();
+                }
+            }
+        }
+        while self.interface.poll_egress(now, &mut self.device, &mut self.sockets) == PollResult::SocketStateChanged {
+            result = PollResult::SocketStateChanged;
+        }
+        if self.begun().is_some() {
+            if let Some(waker) = self.accepting.take() {
+                waker.wake();
+            }
+        }
+        result
+    }
+
+    /// Sees to it that a socket listens, within the bounds.
+    fn listen(&mut self) {
+        let Some(port) = self.port else { return };
+        // Connections that ended before they were some.
+        let mut ended = Vec::new();
+        self.listening.retain(|handle| {
+            let open = self.sockets.get::<tcp::Socket<'_>>(*handle).is_open();
+            if !open {
+                ended.push(*handle);
+            }
+            open
+        });
+        for handle in ended {
+            self.sockets.remove(handle);
+        }
+        let listens = self
+            .listening
+            .iter()
+            .any(|handle| self.sockets.get::<tcp::Socket<'_>>(*handle).is_listening());
+        if listens || self.listening.len() >= BACKLOG || self.sockets.iter().count() >= MOST_SOCKETS {
+            return;
+        }
+        let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(vec![0; RECEIVE]), tcp::SocketBuffer::new(vec![0; SEND]));
+        socket.set_timeout(Some(TIMEOUT));
+        socket.set_nagle_enabled(false);
+        if socket.listen(port).is_ok() {
+            self.listening.push(self.sockets.add(socket));
+        }
+    }
+
+    /// The oldest connection that has begun: its place among those that nobody accepted, and the other side.
+    fn begun(&self) -> Option<(usize, IpAddr)> {
+        self.listening.iter().enumerate().find_map(|(place, handle)| {
+            let socket = self.sockets.get::<tcp::Socket<'_>>(*handle);
+            let remote = socket.remote_endpoint().filter(|_| socket.may_send())?;
+            Some((place, remote.addr.into()))
+        })
+    }
+
     fn set_address(&mut self, address: Option<Ipv4Cidr>, gateway: Option<Ipv4Addr>) {
         self.interface.update_ip_addrs(|addresses| {
             addresses.retain(|address| !matches!(address, IpCidr::Ipv4(_)));

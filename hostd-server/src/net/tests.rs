@@ -118,8 +118,38 @@ fn connections_come_carry_bytes_and_end() {
         client.poll(now);
         now += 10;
     }
-    assert!(server.0.borrow().sockets.iter().count() <= BACKLOG);
+    // The resolver's, and one that listens.
+    assert_eq!(server.0.borrow().sockets.iter().count(), 2);
     assert!(server.0.borrow().ending.is_empty());
+}
+
+#[test]
+fn as_many_connections_as_wait_begin_in_one_turn() {
+    let (server, client) = pair();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut accept = |server: &Stack| Box::pin(server.accept(443)).as_mut().poll(&mut context);
+    assert!(accept(&server).is_pending());
+    // Neighbours are known before the burst: what waits for an address is one packet.
+    drop(connect(&client, 40_000));
+    let clients = (0..BACKLOG + 10).map(|number| connect(&client, 41_000 + u16::try_from(number).unwrap()));
+    let mut clients: Vec<_> = clients.collect();
+    for now in 0..200 {
+        client.poll(now * 10);
+        server.poll(now * 10);
+    }
+    let mut accepted = Vec::new();
+    while let Poll::Ready((stream, _)) = accept(&server) {
+        accepted.push(stream);
+    }
+    assert!(accepted.len() >= BACKLOG, "{} connections were taken", accepted.len());
+    // Those beyond were refused; there is room for others now.
+    clients.push(connect(&client, 42_000));
+    for now in 200..400 {
+        client.poll(now * 10);
+        server.poll(now * 10);
+    }
+    assert!(accept(&server).is_ready());
+    assert!(server.0.borrow().listening.len() <= BACKLOG);
 }
 
 proptest! {
