@@ -1,4 +1,4 @@
-//! Requests to a host: one connection each, over TLS with the certificate that was seen at the first log-in, or plainly to this machine.
+//! Requests to a host: one connection each, over TLS with the host that was seen at the first log-in, or plainly to this machine.
 
 use anyhow::{Context, Result, bail};
 use rustls::{
@@ -6,6 +6,7 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -25,7 +26,7 @@ impl<T: Read + Write> Stream for T {}
 pub struct Place {
     /// `https://host:port`.
     pub url: String,
-    /// SHA-256 of its certificate, in hexadecimal digits; `None`: any, to be looked at.
+    /// SHA-256 of its key or of its certificate, in hexadecimal digits; `None`: any, to be looked at.
     pub pin: Option<String>,
     /// Token or key.
     pub token: Option<String>,
@@ -41,14 +42,39 @@ pub struct Answer {
     pub stream: BufReader<Box<dyn Stream>>,
     /// The same connection, to say how long is waited for it.
     pub socket: TcpStream,
-    /// SHA-256 of the host's certificate.
-    pub fingerprint: Option<String>,
+    /// Who the host showed itself to be.
+    pub shown: Option<Shown>,
+}
+
+/// What a host is known by, in hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// SHA-256 of its certificate, which ends and is renewed.
+    pub certificate: String,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo, as RFC 7469, section 2.4), which stays.
+    pub key: String,
+}
+
+impl Shown {
+    fn of(certificate: &CertificateDer<'_>) -> Result<Self, rustls::Error> {
+        let digits = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        Ok(Self {
+            certificate: digits(certificate),
+            key: digits(&parsed.subject_public_key_info()),
+        })
+    }
+
+    /// It is what was remembered, or what was told to be trusted.
+    fn is(&self, pin: &str) -> bool {
+        self.key == pin || self.certificate == pin
+    }
 }
 
 #[derive(Debug)]
 struct Pinned {
     pin: Option<String>,
-    seen: Arc<Mutex<Option<String>>>,
+    seen: Arc<Mutex<Option<Shown>>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -61,13 +87,14 @@ impl ServerCertVerifier for Pinned {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let found: String = Sha256::digest(end.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = Shown::of(end)?;
         if let Ok(mut seen) = self.seen.lock() {
             *seen = Some(found.clone());
         }
         match &self.pin {
-            Some(pin) if *pin != found => Err(rustls::Error::General(format!(
-                "the host's certificate is not the one of the first log-in: {found} instead of {pin}. If it was replaced, log in with --trust {found}"
+            Some(pin) if !found.is(pin) => Err(rustls::Error::General(format!(
+                "the host's key is not the one of the first log-in, {pin}. If it was replaced, compare its certificate's fingerprint with what the host's console shows, and log in with --trust {}",
+                found.certificate
             ))),
             _ => Ok(ServerCertVerified::assertion()),
         }
@@ -187,13 +214,13 @@ impl Place {
             };
             headers.push((name.to_ascii_lowercase(), value.trim().to_string()));
         }
-        let fingerprint = seen.lock().ok().and_then(|seen| seen.clone());
+        let shown = seen.lock().ok().and_then(|seen| seen.clone());
         Ok(Answer {
             status,
             headers,
             stream,
             socket: own,
-            fingerprint,
+            shown,
         })
     }
 
@@ -282,5 +309,38 @@ impl Answer {
             .into());
         }
         Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shown;
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    use tessera_crypto::Identity;
+
+    fn shown(identity: &Identity) -> Shown {
+        Shown::of(&CertificateDer::from_pem_slice(identity.chain_pem().as_bytes()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_host_is_the_same_with_a_renewed_certificate_and_another_one_with_another_key() {
+        tessera_crypto::seed([9; 32]);
+        let first = Identity::self_signed("tessera", &[], &[], 1_800_000_000, 397).unwrap();
+        let renewed = first.renewed("tessera", &[], &[], 1_830_000_000, 397).unwrap();
+        let other = Identity::self_signed("tessera", &[], &[], 1_830_000_000, 397).unwrap();
+        let known = shown(&first);
+        assert_ne!(shown(&renewed).certificate, known.certificate);
+        assert!(shown(&renewed).is(&known.key));
+        assert!(!shown(&other).is(&known.key));
+        // What the console shows is a certificate's.
+        assert!(known.is(&first.describe().fingerprint));
+        assert!(!shown(&renewed).is(&first.describe().fingerprint));
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_nobody() {
+        for bytes in [&[][..], &[0x30], &[0x30, 0x82, 0xff, 0xff, 0], &[0; 300]] {
+            assert!(Shown::of(&CertificateDer::from(bytes)).is_err());
+        }
     }
 }

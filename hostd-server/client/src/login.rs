@@ -63,7 +63,7 @@ pub fn place() -> Result<Place> {
     })
 }
 
-/// Forgets the token, and not whose certificates are known.
+/// Forgets the token, and not which hosts' keys are known.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -73,7 +73,7 @@ pub fn forget() -> Result<()> {
     keep(&value)
 }
 
-/// Logs in, and keeps token and certificate.
+/// Logs in, and keeps the token and what the host is known by.
 ///
 /// # Errors
 /// The host refused, was not reached, or is another one than it was.
@@ -88,11 +88,15 @@ pub fn login(url: &str, user: &str, password_file: Option<PathBuf>, trust: Optio
     };
     // Who the host is is known before the password is sent.
     let about = place.send("GET", "/api/v1/about", &[], 0, &mut std::io::empty(), |_| ())?;
-    if place.pin.is_none() {
-        if let Some(found) = &about.fingerprint {
-            eprintln!("The host's certificate is {found}: compare it with what the host's console shows. It is remembered.");
+    if let Some(shown) = &about.shown {
+        if place.pin.is_none() {
+            eprintln!(
+                "The host's certificate is {}: compare it with what the host's console shows. Its key is remembered.",
+                shown.certificate
+            );
         }
-        place.pin.clone_from(&about.fingerprint);
+        // The key is what stays when the certificate is renewed.
+        place.pin = Some(shown.key.clone());
     }
     about.json()?;
     let mut password = String::new();

@@ -224,7 +224,8 @@ async fn renew_certificate(host: Rc<Servers>, tls: Rc<Tls>, platform: Rc<dyn Pla
             continue;
         }
         let subject = tls.identity().describe().subject;
-        let name = subject.strip_prefix("CN=").unwrap_or(&subject);
+        // Of `CN=NAME,O=Tessera`.
+        let name = subject.split(',').find_map(|part| part.strip_prefix("CN=")).unwrap_or("tessera");
         match host.renew_certificate(name).await {
             Ok(()) => log::warn!("the certificate was about to end: a new one was made"),
             Err(error) => log::error!("the certificate is about to end: {}", error.message),

@@ -17,16 +17,20 @@ const RENEW_DAYS: u64 = 30;
 const CHAIN: &str = "tls-chain";
 const KEY: &str = "tls-key";
 
-/// Makes a certificate.
+/// Makes a certificate. One of the host's own making is followed by another of the same key, by which clients know the host; a key that was brought is not used for
+/// what nobody but the host signed.
 ///
 /// # Errors
 /// The name cannot stand in one.
-pub fn self_signed(name: &str, addresses: &[IpAddr], now: u64) -> Result<Identity, IdentityError> {
+pub fn self_signed(old: Option<&Identity>, name: &str, addresses: &[IpAddr], now: u64) -> Result<Identity, IdentityError> {
     let mut all = vec![IpAddr::from([127, 0, 0, 1])];
     all.extend_from_slice(addresses);
     let mut names = vec!["tessera", "localhost"];
     names.retain(|other| *other != name);
-    Identity::self_signed(name, &names, &all, now, DAYS)
+    match old.filter(|old| is_own(old)) {
+        Some(old) => old.renewed(name, &names, &all, now, DAYS),
+        None => Identity::self_signed(name, &names, &all, now, DAYS),
+    }
 }
 
 /// What connections begin with.
@@ -42,10 +46,15 @@ fn changes(identity: &Identity) -> Vec<Change> {
     vec![put(CHAIN, identity.chain_pem()), put(KEY, identity.key_pem())]
 }
 
+/// It is of the host's own making.
+fn is_own(identity: &Identity) -> bool {
+    let known = identity.describe();
+    known.subject == known.issuer
+}
+
 /// It is of the host's own making and ends soon. What others signed is theirs to renew.
 fn is_due(identity: &Identity, now: u64) -> bool {
-    let known = identity.describe();
-    known.subject == known.issuer && known.not_after <= now + RENEW_DAYS * 86_400
+    is_own(identity) && identity.describe().not_after <= now + RENEW_DAYS * 86_400
 }
 
 impl Tls {
@@ -60,11 +69,10 @@ impl Tls {
                 .inspect_err(|error| log::error!("the certificate in the state: {error}"))
                 .ok()
         });
-        let good = kept.filter(|identity| !is_due(identity, now));
-        let identity = match good {
-            Some(identity) => identity,
-            None => {
-                let made = self_signed("tessera", &[], now)
+        let identity = match kept {
+            Some(identity) if !is_due(&identity, now) => identity,
+            kept => {
+                let made = self_signed(kept.as_ref(), "tessera", &[], now)
                     .map_err(|error| HostError::new(Failure::Failed, format!("the host's certificate: {error}")))?;
                 // What cannot be kept serves until the next start.
                 if store.commit(changes(&made)).await.is_err() {

@@ -488,7 +488,7 @@ impl Host for Servers {
     fn renew_certificate<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
         Box::pin(async move {
             let addresses: Vec<IpAddr> = self.stack.addresses().into_iter().map(|(address, _)| address).collect();
-            let identity = tls::self_signed(name, &addresses, self.platform.unix_ms() / 1000);
+            let identity = tls::self_signed(Some(&self.tls.identity()), name, &addresses, self.platform.unix_ms() / 1000);
             let identity = identity.map_err(|error| HostError::new(Failure::Failed, format!("A certificate cannot be made: {error}")))?;
             self.tls.take(identity, &*self.store).await
         })

@@ -170,7 +170,7 @@ fn by_command_line(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Log-in, with the certificate remembered, and a password that is wrong.
+/// Log-in, with the host's key remembered, and a password that is wrong.
 fn first_contact(root: &Tessera<'_>, client: &Client) -> Result<()> {
     let url = client.address();
     let (code, _, _) = root.run(&["login", url], "wrong\n")?;
@@ -183,6 +183,14 @@ fn first_contact(root: &Tessera<'_>, client: &Client) -> Result<()> {
     root.log_in(url, "root", PASSWORD)?;
     let host = root.json(&["host"])?;
     ensure!(host["product"]["name"] == "Tessera", "the host is {host}");
+    // A renewed certificate has the key that is remembered.
+    let before = root.json(&["call", "getCertificate"])?;
+    root.does(&["call", "renewCertificate"])?;
+    let after = root.json(&["call", "getCertificate"])?;
+    ensure!(
+        before["fingerprint"] != after["fingerprint"],
+        "the certificate was not renewed: {after}"
+    );
     Ok(())
 }
 

@@ -153,7 +153,18 @@ impl Identity {
     /// # Errors
     /// When a name cannot stand in a certificate.
     pub fn self_signed(host: &str, names: &[&str], addresses: &[IpAddr], now: u64, days: u32) -> Result<Self, IdentityError> {
-        let key = p256_secret();
+        Self::signed_by(p256_secret(), host, names, addresses, now, days)
+    }
+
+    /// Another certificate of the same key, as [`Identity::self_signed`] makes it: who remembers the key knows the host by it.
+    ///
+    /// # Errors
+    /// When a name cannot stand in a certificate.
+    pub fn renewed(&self, host: &str, names: &[&str], addresses: &[IpAddr], now: u64, days: u32) -> Result<Self, IdentityError> {
+        Self::signed_by(self.key.clone(), host, names, addresses, now, days)
+    }
+
+    fn signed_by(key: SecretKey, host: &str, names: &[&str], addresses: &[IpAddr], now: u64, days: u32) -> Result<Self, IdentityError> {
         let signer = SigningKey::from(&key);
         let making = |_| IdentityError::Making;
         let mut serial = [0; 16];
@@ -266,6 +277,25 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_renewed_certificate_is_another_one_of_the_same_key() {
+        random::seed([8; 32]);
+        let first = Identity::self_signed("host-1", &[], &[], 1_800_000_000, 397).unwrap();
+        let next = first.renewed("host-1", &[], &[], 1_830_000_000, 397).unwrap();
+        assert_ne!(next.describe().fingerprint, first.describe().fingerprint);
+        assert!(next.describe().not_after > first.describe().not_after);
+        assert_eq!(next.key_pem(), first.key_pem());
+        assert!(Identity::from_pem(&next.chain_pem(), &first.key_pem()).is_ok());
+        let public = |identity: &Identity| {
+            Certificate::from_der(&identity.chain[0])
+                .unwrap()
+                .tbs_certificate()
+                .subject_public_key_info()
+                .clone()
+        };
+        assert_eq!(public(&next), public(&first));
+    }
 
     #[test]
     fn an_identity_is_kept_and_foreign_keys_are_refused() {
