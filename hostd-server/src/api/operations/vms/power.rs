@@ -1,0 +1,43 @@
+//! Machines' power.
+
+use super::{Result, record, run_of};
+use crate::{
+    api::{ApiError, Call, route::Accepted, work},
+    host::{VmPower, VmRun},
+};
+use alloc::format;
+
+pub(super) async fn power(call: Call, name: &'static str, action: VmPower) -> Result<Accepted> {
+    let record = record(&call)?;
+    let run = run_of(&call, &record.config.name).await?;
+    let fits = match action {
+        VmPower::Start => run == VmRun::Off || run == VmRun::Failed,
+        VmPower::Stop => run != VmRun::Off,
+        VmPower::Shutdown | VmPower::Reset | VmPower::Suspend => run == VmRun::On,
+        VmPower::Resume => run == VmRun::Suspended,
+    };
+    if !fits {
+        let state = match run {
+            VmRun::Off => "off",
+            VmRun::On => "on",
+            VmRun::Suspended => "suspended",
+            VmRun::Failed => "off after a failure",
+        };
+        return Err(ApiError::conflict(format!("{} is {state}", record.config.name)));
+    }
+    if call.api.data.borrow().settings.maintenance && matches!(action, VmPower::Start | VmPower::Resume) {
+        return Err(ApiError::conflict("The host is in maintenance mode"));
+    }
+    work::begin(
+        &call,
+        name,
+        Some((&record.id.clone(), &record.config.name.clone())),
+        false,
+        move |progress| async move {
+            progress.api.host.vm_power(&record.config.name, action).await?;
+            progress.api.tell("vm", &record.id, "updated");
+            Ok(None)
+        },
+    )
+    .await
+}
