@@ -109,13 +109,16 @@ pub trait Controller {
     /// Whether a disk takes [`Operation::WriteZeroes`]; if not, zeros are written.
     fn zeroes(&self, unit: u32) -> bool;
 
-    /// Starts a request that [`Self::fits`]. Its number comes back from [`Self::poll`], once, whatever happens; the device touches its memory until then.
+    /// Prepares a request that [`Self::fits`]; it is started by [`Self::commit`] at the latest. Its number comes back from [`Self::poll`], once, whatever happens; the device touches its memory until then.
     ///
     /// # Errors
     /// See [`Refused`]; the number does not come back then.
     fn submit(&mut self, unit: u32, request: &Request<'_>, tag: u32, now: u64) -> Result<(), Refused>;
 
-    /// Looks for what has completed. Called at each interrupt, and now and then without one.
+    /// Starts what was prepared.
+    fn commit(&mut self) {}
+
+    /// Looks for what has completed, after [`Self::commit`]. Called at each interrupt, and now and then without one.
     fn poll(&mut self, done: &mut Done<'_>);
 
     /// Looks after what takes too long, goes on with a reset, notices that the device is gone, asks for its condition. Called every [`WATCH_MS`] milliseconds.

@@ -161,6 +161,11 @@ impl Host {
         }
     }
 
+    /// Has the controller start what was prepared. To be called before the server waits.
+    pub fn commit(&self) {
+        self.controller.borrow_mut().commit();
+    }
+
     fn tell(&self, mut finished: Vec<(u32, Result<(), IoError>)>) {
         for (tag, result) in finished.drain(..) {
             let pending = self.pending.borrow_mut().get_mut(tag as usize).and_then(Option::take);

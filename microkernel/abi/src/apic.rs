@@ -72,9 +72,21 @@ impl VectorSet {
     #[inline(never)]
     #[must_use]
     pub fn highest(&self) -> Option<u8> {
-        let index = (0..8).rev().find(|&index| self.0[index].get() != 0)?;
-        // Hostile memory may have changed since.
-        Some((index as u8) << 5 | (self.0[index].get() | 1).ilog2() as u8)
+        let [a, b, c, d, e, f, g, h] = core::array::from_fn(|index| self.0[index].get());
+        // By halves: it is asked at every exit, and mostly there is one or none.
+        let (base, four): (u8, _) = if e | f | g | h != 0 { (4, [e, f, g, h]) } else { (0, [a, b, c, d]) };
+        let [a, b, c, d] = four;
+        let (base, low, high) = if c | d != 0 { (base + 2, c, d) } else { (base, a, b) };
+        let (base, value) = if high != 0 { (base + 1, high) } else { (base, low) };
+        (value != 0).then(|| base << 5 | value.ilog2() as u8)
+    }
+
+    /// Whether this vector is the only one.
+    #[must_use]
+    pub fn is_only(&self, vector: u8) -> bool {
+        let place = usize::from(vector >> 5);
+        let mut others = self.0.iter().enumerate().filter(|(index, _)| *index != place);
+        self.0[place].get() == 1 << (vector & 31) && others.all(|(_, register)| register.get() == 0)
     }
 
     /// Whether nothing is in it.
@@ -324,6 +336,7 @@ mod tests {
                     model.remove(&vector);
                 }
                 prop_assert_eq!(set.highest(), model.last().copied());
+                prop_assert_eq!(model.last().is_some_and(|vector| set.is_only(*vector)), model.len() == 1);
                 prop_assert_eq!(set.is_empty(), model.is_empty());
                 prop_assert_eq!(set.len() as usize, model.len());
             }

@@ -168,6 +168,7 @@ impl Server {
         }
         self.executor.run();
         let due = self.answers.guests().settle();
+        self.ports.iter().for_each(|port| port.host.commit());
         let batch_time = self.answers.guests().batch_time();
         self.ports.iter().for_each(|port| port.host.set_quiet(batch_time));
         if self.executor.has_work() {

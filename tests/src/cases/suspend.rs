@@ -88,7 +88,11 @@ fn host_restart(context: &Context) -> Result<Outcome> {
         Err(missing) => return Outcome::skip(missing),
     };
     let spec = system.into();
-    let boot = || context.boot(&spec, |config| config.disks.push(Disk::usual(context.emulator, store.path(), "STORE")));
+    let boot = || {
+        context.boot(&spec, |config| {
+            config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"))
+        })
+    };
     let mut host = boot()?;
     host.neat_command("vm start picture")?;
     host.poll_command("vm screen picture", |text| text.contains(screen::HELLO))?;

@@ -313,7 +313,7 @@ impl Lapic {
     pub fn may_skip_end(&self) -> bool {
         let service = &self.page.in_service;
         match service.highest() {
-            Some(vector) => service.len() == 1 && !self.page.trigger_mode.contains(vector) && !self.has_requests(),
+            Some(vector) => service.is_only(vector) && !self.page.trigger_mode.contains(vector) && !self.has_requests(),
             None => false,
         }
     }

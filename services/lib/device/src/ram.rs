@@ -186,6 +186,17 @@ impl GuestMemory for Ram {
         self.read(address)
     }
     #[inline]
+    fn read_u64_pair(&self, address: u64) -> Option<(u64, u64)> {
+        if !address.is_multiple_of(8) || !self.contains(address, 16) {
+            return None;
+        }
+        // SAFETY: both are mapped and aligned, as was just asked; else as in `read`.
+        unsafe {
+            let place = self.base.as_ptr().add(address as usize).cast::<u64>();
+            Some((place.read_volatile(), place.add(1).read_volatile()))
+        }
+    }
+    #[inline]
     fn write_u16(&self, address: u64, value: u16) -> Option<()> {
         self.write(address, value)
     }

@@ -60,8 +60,7 @@ impl<'m, M: GuestMemory> Chain<'m, M> {
     fn descriptor(&self, index: u16) -> Option<(u64, u32, u16, u16)> {
         // No overflow: the table is inside RAM and the index inside the table.
         let place = self.table + u64::from(index) * DESCRIPTOR;
-        let address = self.memory.read_u64(place)?;
-        let rest = self.memory.read_u64(place + 8)?;
+        let (address, rest) = self.memory.read_u64_pair(place)?;
         Some((address, rest as u32, (rest >> 32) as u16, (rest >> 48) as u16))
     }
 

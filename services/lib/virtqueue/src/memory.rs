@@ -11,6 +11,11 @@ pub trait GuestMemory {
     fn read_u16(&self, address: u64) -> Option<u16>;
     /// Reads 64 bits.
     fn read_u64(&self, address: u64) -> Option<u64>;
+    /// Two 8-byte numbers one after the other, each read once.
+    #[inline]
+    fn read_u64_pair(&self, address: u64) -> Option<(u64, u64)> {
+        Some((self.read_u64(address)?, self.read_u64(address.checked_add(8)?)?))
+    }
     /// Writes 16 bits.
     fn write_u16(&self, address: u64, value: u16) -> Option<()>;
     /// Writes 64 bits as two halves of 32 bits, or as one: only the index that follows publishes them. The address is aligned to 4.
@@ -26,6 +31,9 @@ impl<M: GuestMemory + ?Sized> GuestMemory for &M {
     }
     fn read_u64(&self, address: u64) -> Option<u64> {
         (**self).read_u64(address)
+    }
+    fn read_u64_pair(&self, address: u64) -> Option<(u64, u64)> {
+        (**self).read_u64_pair(address)
     }
     fn write_u16(&self, address: u64, value: u16) -> Option<()> {
         (**self).write_u16(address, value)

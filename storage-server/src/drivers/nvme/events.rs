@@ -54,7 +54,9 @@ impl Nvme {
     fn submit_own(&mut self, command: Command, tag: u32, since: u64) -> bool {
         let whose = InFlight { tag, sector: 0, since };
         // Full: it is asked again later.
-        self.admin.submit(&*self.registers, command, &[], None, whose).is_ok()
+        let submitted = self.admin.submit(command, &[], None, whose).is_ok();
+        self.admin.ring(&*self.registers);
+        submitted
     }
 
     /// Asks for what is due. Called now and then while the controller is ready.

@@ -347,22 +347,30 @@ impl Controller for Nvme {
             sector: request.sector,
             since: now,
         };
-        let first = self.silent.filter(|_| self.quiet);
+        let silent = self.silent.filter(|_| self.quiet).and_then(|silent| self.queues.get_mut(silent));
+        if let Some(queue) = silent
+            && queue.submit(command, request.segments, range, whose).is_ok()
+        {
+            return Ok(());
+        }
         let others = self.silent.unwrap_or(self.granted);
-        let order = first.into_iter().chain((0..others).map(|attempt| (self.next + attempt) % others));
-        for place in order {
+        for _ in 0..others {
+            let place = self.next;
+            self.next = if place + 1 < others { place + 1 } else { 0 };
             let Some(queue) = self.queues.get_mut(place) else { continue };
-            if queue.submit(&*self.registers, command, request.segments, range, whose).is_ok() {
-                if place < others {
-                    self.next = (place + 1) % others;
-                }
+            if queue.submit(command, request.segments, range, whose).is_ok() {
                 return Ok(());
             }
         }
         Err(Refused::Full)
     }
 
+    fn commit(&mut self) {
+        self.queues.iter_mut().for_each(|queue| queue.ring(&*self.registers));
+    }
+
     fn poll(&mut self, done: &mut Done<'_>) {
+        self.commit();
         let phase = self.phase;
         match phase {
             Phase::Ready if self.collect(done).is_err() => {

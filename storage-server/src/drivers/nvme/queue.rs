@@ -54,6 +54,8 @@ pub struct Queue {
     slots: Vec<Slot>,
     free: Vec<u16>,
     tail: u16,
+    /// The tail that the controller was told of.
+    rung: u16,
     head: u16,
     phase: bool,
     /// Bytes between two doorbells.
@@ -88,6 +90,7 @@ impl Queue {
             slots: alloc::vec![Slot::default(); count],
             free: Vec::new(),
             tail: 0,
+            rung: 0,
             head: 0,
             phase: true,
             stride,
@@ -104,7 +107,7 @@ impl Queue {
         }
         // One less than there are entries: a full ring looks like an empty one.
         self.free = (0..self.size.saturating_sub(1)).rev().collect();
-        (self.tail, self.head, self.phase) = (0, 0, true);
+        (self.tail, self.rung, self.head, self.phase) = (0, 0, 0, true);
     }
 
     /// Entries.
@@ -123,18 +126,11 @@ impl Queue {
         self.lists.part(usize::from(slot) * LIST, LIST)
     }
 
-    /// Submits a command with the memory `segments`, or with `range` (first sector, sectors) as the one range of a dataset management.
+    /// Prepares a command with the memory `segments`, or with `range` (first sector, sectors) as the one range of a dataset management. [`Queue::ring`] submits it.
     ///
     /// # Errors
     /// All commands are in use.
-    pub fn submit(
-        &mut self,
-        registers: &dyn Registers,
-        mut command: Command,
-        segments: &[Segment],
-        range: Option<(u64, u32)>,
-        whose: InFlight,
-    ) -> Result<(), Full> {
+    pub fn submit(&mut self, mut command: Command, segments: &[Segment], range: Option<(u64, u32)>, whose: InFlight) -> Result<(), Full> {
         let slot = self.free.pop().ok_or(Full)?;
         let list = self.list(slot);
         if let Some((first, sectors)) = range {
@@ -152,10 +148,17 @@ impl Queue {
         let at = usize::from(self.tail) * Command::LENGTH;
         self.submissions.write_all(at, command.encode(id));
         self.tail = if self.tail + 1 == self.size { 0 } else { self.tail + 1 };
-        // Release: the entry is there before the doorbell rings.
-        fence(Ordering::Release);
-        registers.write32(0x1000 + 2 * u64::from(self.number) * self.stride, self.tail.into());
         Ok(())
+    }
+
+    /// Submits what was prepared: one write to the doorbell for all of it.
+    pub fn ring(&mut self, registers: &dyn Registers) {
+        if self.rung != self.tail {
+            self.rung = self.tail;
+            // Release: the entries are there before the doorbell rings.
+            fence(Ordering::Release);
+            registers.write32(0x1000 + 2 * u64::from(self.number) * self.stride, self.tail.into());
+        }
     }
 
     /// Calls `done` for each command that has completed: whose, status, result.
@@ -299,12 +302,12 @@ mod tests {
         let mut queue = Queue::new(&machine, 1, 4, 4).unwrap();
         let whose = |tag| InFlight { tag, sector: 0, since: 0 };
         let complete = |queue: &Queue, entry: usize, id: u64| queue.completions.write(entry * COMPLETION + 8, id << 32 | 1 << 48);
-        queue.submit(&Silent, Command::default(), &[], None, whose(1)).unwrap();
+        queue.submit(Command::default(), &[], None, whose(1)).unwrap();
         let id = queue.submissions.read::<u64>(0) >> 16 & 0xffff;
         complete(&queue, 0, id);
         let mut seen = Vec::new();
         queue.completed(&Silent, &mut |whose, _, _| seen.push(whose.tag)).unwrap();
-        queue.submit(&Silent, Command::default(), &[], None, whose(2)).unwrap();
+        queue.submit(Command::default(), &[], None, whose(2)).unwrap();
         complete(&queue, 1, id);
         assert!(queue.completed(&Silent, &mut |whose, _, _| seen.push(whose.tag)).is_err());
         assert_eq!(seen, [1]);

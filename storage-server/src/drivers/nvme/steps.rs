@@ -94,8 +94,9 @@ impl Nvme {
             since: now,
         };
         self.admin
-            .submit(&*self.registers, command, &[], None, whose)
+            .submit(command, &[], None, whose)
             .map_err(|_| "its admin queue is full")?;
+        self.admin.ring(&*self.registers);
         self.phase = Phase::Preparing(step, now.saturating_add(COMMAND_MS));
         Ok(())
     }
