@@ -292,7 +292,45 @@ fn past(host: &mut Host, client: &Client, vm: &str) -> Result<()> {
     power(client, vm, "start")?;
     console(host, "Type commands", "head -c 6 /dev/vda; echo :is on it", "before:is on it")?;
     let more = "echo $(($(sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo) > 270000)) is more";
-    console(host, "Type commands", more, "1 is more")
+    console(host, "Type commands", more, "1 is more")?;
+    suspended(host, client, vm, &write)
+}
+
+/// What the shell says when it shows a console.
+const CONSOLE: &str = "returns to the shell.";
+
+/// The machine is suspended and goes on; a snapshot with memory is taken while it runs, and it is back there afterwards.
+fn suspended(host: &mut Host, client: &Client, vm: &str, write: &impl Fn(&str) -> String) -> Result<()> {
+    let state = |wanted: &str| {
+        let state = client.get(vm, &[])?["powerState"].clone();
+        ensure!(state == wanted, "the machine is {state}, not {wanted}");
+        Ok(())
+    };
+    console(host, CONSOLE, "mark=47; echo $((mark + 1)) is set", "48 is set")?;
+    power(client, vm, "suspend")?;
+    state("suspended")?;
+    power(client, vm, "resume")?;
+    state("poweredOn")?;
+    // The console of this start has not shown anything yet.
+    console(host, CONSOLE, "echo $((mark + 2)) goes on", "49 goes on")?;
+    let wanted = json!({ "name": "with memory", "withMemory": true });
+    client.done(&client.post(&format!("{vm}/snapshots"), &wanted)?)?;
+    state("poweredOn")?;
+    console(
+        host,
+        CONSOLE,
+        &format!("mark=80; {}; echo $((mark + 3)) is other", write("behind")),
+        "83 is other",
+    )?;
+    let tree = client.get(&format!("{vm}/snapshots"), &[])?;
+    let snapshot = tree["items"][0]["children"][0]["id"].as_str().unwrap_or_default().to_owned();
+    power(client, vm, &format!("snapshots/{snapshot}/revert"))?;
+    state("poweredOn")?;
+    let line = "echo $((mark + 4)) is back; head -c 6 /dev/vda; echo :is on it";
+    console(host, CONSOLE, line, "51 is back")?;
+    client
+        .get(&format!("{vm}/snapshots/{snapshot}"), &["--request", "DELETE"])
+        .and_then(|task| client.done(&task))
 }
 
 /// One who may read and nothing else.

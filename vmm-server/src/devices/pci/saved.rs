@@ -6,6 +6,7 @@ use crate::devices::ahci::SavedAhci;
 use crate::devices::vga::SavedVga;
 use crate::devices::virtio::SavedVirtio;
 use crate::devices::watchdog::SavedWatchdog;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +41,9 @@ pub struct SavedPci {
     address: u32,
     bridges: [SavedFunction; 2],
     devices: Vec<SavedVirtio>,
-    display: Option<SavedVga>,
-    ahci: Option<SavedAhci>,
+    // On the heap: what is decoded is moved from frame to frame of a small stack.
+    display: Option<Box<SavedVga>>,
+    ahci: Option<Box<SavedAhci>>,
     watchdog: Option<SavedWatchdog>,
 }
 
@@ -53,8 +55,8 @@ impl Pci {
             address: self.address,
             bridges: self.bridges.each_ref().map(Function::save),
             devices: self.devices.iter().map(super::VirtioPci::save).collect(),
-            display: self.display.as_ref().map(|display| display.save()),
-            ahci: self.ahci.as_ref().map(|ahci| ahci.save()),
+            display: self.display.as_ref().map(|display| Box::new(display.save())),
+            ahci: self.ahci.as_ref().map(|ahci| Box::new(ahci.save())),
             watchdog: self.watchdog.as_ref().map(|watchdog| watchdog.save()),
         }
     }

@@ -41,7 +41,7 @@ impl Vga {
         }
     }
 
-    /// Makes this card what another was, as far as a guest could have made it that. [`Self::settle`] shows it.
+    /// Makes this card what another was, as far as a guest could have made it that, and shows it.
     pub fn restore(&mut self, saved: &SavedVga) {
         self.function.restore(&saved.function);
         let mut registers = Registers::from_bytes(&saved.registers);
@@ -74,5 +74,6 @@ impl Vga {
         (self.dac_place, self.dac_cache) = ((entry, colour.min(2)), saved.dac_cache);
         (self.extension_index, self.latch, self.looks) = (saved.extension_index, saved.latch, saved.looks);
         self.stale = true;
+        self.settle();
     }
 }

@@ -57,6 +57,20 @@ fn sequencer(vga: &mut Vga, index: u8, value: u8) {
 }
 
 #[test]
+fn a_saved_card_is_shown_and_placed_where_it_was() {
+    let (mut one, _) = card();
+    for (index, value) in [(vbe::WIDTH, 640), (vbe::HEIGHT, 480), (vbe::BITS, 32), (vbe::ENABLE, vbe::ON)] {
+        one.set_extension(index as u16, value);
+    }
+    one.function.write(4 + VIDEO_BAR, u32::MAX, 0xe000_0000);
+    one.settle();
+    let (mut two, desk) = card();
+    two.restore(&one.save());
+    assert_eq!(&Registers::load(&two.display.registers), one.registers());
+    assert_eq!(desk.placed.lock().unwrap().last(), Some(&Some(0xe000_0000)));
+}
+
+#[test]
 fn text_is_characters_and_attributes_in_two_planes() {
     let (mut vga, _) = card();
     for (place, byte) in (0x1_8000..).zip(*b"H\x1fi\x2e") {
