@@ -645,7 +645,7 @@ pub trait Host {
     fn vm_screen<'a>(&'a self, name: &'a str, view: ScreenView) -> Reply<'a, Box<dyn Console>>;
     /// Presses keys together (make codes of scan code set 1, a prefix E0 as upper byte), then types a text, at its keyboard.
     fn vm_type<'a>(&'a self, name: &'a str, keys: &'a [u16], text: &'a str) -> Reply<'a, ()>;
-    /// Writes a running or suspended machine's memory and devices' state into a file. It may be suspended afterwards; then [`Host::restore_vm`] has it go on.
+    /// Writes a running machine's memory and devices' state into a file. It is suspended afterwards; then [`Host::restore_vm`] has it go on.
     fn save_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()>;
     /// Makes a stopped machine go on from such a file.
     fn restore_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()>;

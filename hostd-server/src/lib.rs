@@ -17,6 +17,7 @@ pub mod model;
 pub mod net;
 pub mod ntp;
 pub mod platform;
+mod seed;
 pub mod state;
 pub mod stream;
 pub mod time;

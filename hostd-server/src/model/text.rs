@@ -143,6 +143,19 @@ rules! {
         let end = |c: char| c.is_ascii_alphanumeric() || c == ':';
         text.starts_with(end) && text.ends_with(end) && plain(text, ".:-")
     });
+    /// Name of a guest on the network: one label of RFC 1123.
+    GuestName = GuestNameRule("a guest's name", 1..=63, "^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$", |text| {
+        let end = |c: char| c.is_ascii_alphanumeric();
+        text.starts_with(end) && text.ends_with(end) && plain(text, "-")
+    });
+    /// A public key as OpenSSH writes it: kind, base64, a comment.
+    SshKey = SshKeyRule("a public key of SSH", 9..=2048, "^(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [ -~]*)?$", |text| {
+        let mut words = text.splitn(3, ' ');
+        let kind = words.next().and_then(|kind| ["ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"].iter().find_map(|begin| kind.strip_prefix(begin)));
+        let kind = kind.is_some_and(|kind| !kind.is_empty() && kind.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "@.-".contains(c)));
+        let key = words.next().map_or("", |key| key.trim_end_matches('='));
+        kind && !key.is_empty() && plain(key, "+/") && words.next().unwrap_or_default().chars().all(|c| (' '..='~').contains(&c))
+    });
     /// IPv4 address.
     Ipv4 = Ipv4Rule("an IPv4 address", 7..=15, "^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$", |text| text.parse::<core::net::Ipv4Addr>().is_ok());
     /// IPv6 address with the bits of its network.

@@ -1,7 +1,7 @@
 //! Virtual machines.
 use super::{
     host::Health,
-    text::{CommandLine, Few, Id, Mac, Notes, Ranged, StoragePath, VmName},
+    text::{CommandLine, Few, GuestName, Id, Ipv4, Mac, Notes, Ranged, SshKey, StoragePath, UserName, VmName},
 };
 use alloc::{string::String, vec::Vec};
 
@@ -233,6 +233,31 @@ model! {
     pub struct VmRegister {
         /// `vm.json` of a machine in a datastore.
         pub path: StoragePath,
+    }
+
+    /// What a guest's cloud-init is told at its first start.
+    pub struct Seed {
+        /// The guest's name.
+        pub host_name: GuestName,
+        /// An account that may do everything.
+        pub user: UserName,
+        /// Keys with which it is logged in to; it has no password.
+        pub ssh_keys: Few<SshKey, 16>,
+        /// The first card's address; left out: DHCP gives it one.
+        pub network: Option<SeedNetwork>,
+    }
+
+    /// A guest's address.
+    pub struct SeedNetwork {
+        /// Address.
+        pub address: Ipv4,
+        /// Bits of its network.
+        pub prefix_length: Ranged<1, 32>,
+        /// Gateway.
+        pub gateway: Option<Ipv4>,
+        /// Name servers.
+        #[serde(default)]
+        pub name_servers: Few<Ipv4, 3>,
     }
 
     /// A clone to make.

@@ -7,6 +7,7 @@ mod edit;
 mod inventory;
 mod plan;
 mod power;
+mod seed;
 mod snapshots;
 
 pub(in crate::api) use again::again;
@@ -29,6 +30,7 @@ use autostart::{get_autostart, set_autostart};
 use console::console;
 use edit::{clone, create, delete, edit, unregister};
 use power::power;
+use seed::seed;
 use snapshots::{delete_snapshot, revert, snapshots, take_snapshot};
 
 type Result<T> = core::result::Result<T, ApiError>;
@@ -79,6 +81,14 @@ pub(super) fn routes(all: &mut Vec<Route>) {
             "cloneVm",
             "Clone a machine",
             clone,
+        ),
+        route(
+            Method::Post,
+            "/vms/{vm}/seed",
+            Needs::Privilege("VirtualMachine.Config"),
+            "seedVm",
+            "Put what its guest's cloud-init is to do into the CD drive of a machine that is off",
+            seed,
         ),
         route(
             Method::Post,

@@ -48,7 +48,13 @@ pub(super) async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<Snaps
     }
     let running = run_of(&call, &record.config.name).await?;
     let memory = made.with_memory.unwrap_or(false);
-    if memory && !matches!(running, VmRun::On | VmRun::Suspended) {
+    if memory && running == VmRun::Suspended {
+        return Err(ApiError::conflict(format!(
+            "{} is suspended: have it go on first, or keep its disks alone",
+            record.config.name
+        )));
+    }
+    if memory && running != VmRun::On {
         return Err(ApiError::conflict(format!(
             "{} does not run: it has no memory to keep",
             record.config.name
@@ -79,7 +85,7 @@ pub(super) async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<Snaps
                     taken = api.host.snapshot_disk(&disk.store, &disk.path, &id).await;
                 }
             }
-            if let Some(disk) = spec.disks.first().filter(|_| memory && running == VmRun::On) {
+            if let Some(disk) = spec.disks.first().filter(|_| memory) {
                 let now = api.host.vms().await?;
                 if now.iter().any(|vm| vm.name == spec.name && vm.run == VmRun::Suspended) {
                     let file = format!("{}/{id}.memory", spec.name);
