@@ -210,6 +210,15 @@ pub enum GuestFirmware {
     Uefi,
 }
 
+/// What a machine's watchdog does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watchdog {
+    /// It resets the machine.
+    Reset,
+    /// It switches it off.
+    PowerOff,
+}
+
 /// A disk of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSpec {
@@ -261,6 +270,12 @@ pub struct VmSpec {
     pub nics: Vec<NicSpec>,
     /// CD in the drive.
     pub cdrom: Option<DiskSpec>,
+    /// What its firmware boots from, in this order: `cdrom`, `disk`, `nic`, and `disk.1` for the second of its kind. Empty: as it likes.
+    pub boot_order: Vec<String>,
+    /// Milliseconds that its firmware offers a menu.
+    pub boot_menu_ms: u16,
+    /// Its watchdog; `None`: it has none.
+    pub watchdog: Option<Watchdog>,
 }
 
 /// What a machine is doing.
@@ -287,6 +302,12 @@ pub struct VmFacts {
     pub reason: String,
     /// Guest's addresses, as far as they were seen.
     pub addresses: Vec<String>,
+    /// Which start of the machine it runs since: another number for each. `None`: it is off.
+    pub start: Option<u64>,
+    /// How often its kernel said that it panicked, since that start.
+    pub panics: u32,
+    /// How often it did not come by at its watchdog in time, likewise. What a watchdog switched off keeps it until the next start.
+    pub watchdog_timeouts: u32,
 }
 
 /// What to do to a machine's power.

@@ -36,6 +36,8 @@ struct Machine {
     spec: VmSpec,
     run: VmRun,
     started: Instant,
+    /// How often it was started.
+    starts: u64,
     console: Rc<RefCell<Terminal>>,
 }
 
@@ -44,12 +46,39 @@ struct Terminal {
     output: Vec<u8>,
     waiting: Vec<Waker>,
     line: Vec<u8>,
+    panics: u32,
+    watchdog_timeouts: u32,
 }
 
 impl Terminal {
     fn write(&mut self, bytes: &[u8]) {
         self.output.extend_from_slice(bytes);
         self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// What somebody types: a shell that knows `panic` and `hang`.
+    fn take_in(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if *byte != b'\r' && *byte != b'\n' {
+                self.line.push(*byte);
+                self.write(&[*byte]);
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            let answer = match line.as_slice() {
+                b"" => String::new(),
+                b"panic" => {
+                    self.panics += 1;
+                    "Kernel panic - not syncing: sysrq triggered crash\r\n".into()
+                }
+                b"hang" => {
+                    self.watchdog_timeouts += 1;
+                    String::new()
+                }
+                line => format!("{}: not found\r\n", String::from_utf8_lossy(line)),
+            };
+            self.write(format!("\r\n{answer}/ # ").as_bytes());
+        }
     }
 }
 
@@ -69,21 +98,7 @@ impl Console for View {
         Poll::Ready(count)
     }
     fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<usize> {
-        let mut terminal = self.0.borrow_mut();
-        for byte in bytes {
-            if *byte == b'\r' || *byte == b'\n' {
-                let line = std::mem::take(&mut terminal.line);
-                let answer = if line.is_empty() {
-                    String::new()
-                } else {
-                    format!("{}: not found\r\n", String::from_utf8_lossy(&line))
-                };
-                terminal.write(format!("\r\n{answer}/ # ").as_bytes());
-            } else {
-                terminal.line.push(*byte);
-                terminal.write(&[*byte]);
-            }
-        }
+        self.0.borrow_mut().take_in(bytes);
         Poll::Ready(bytes.len())
     }
 }
@@ -440,6 +455,9 @@ impl Host for Simulated {
             name: machine.spec.name.clone(),
             run: machine.run,
             reason: String::new(),
+            start: (machine.run != VmRun::Off).then_some(machine.starts),
+            panics: machine.console.borrow().panics,
+            watchdog_timeouts: machine.console.borrow().watchdog_timeouts,
             addresses: if machine.run == VmRun::On && !machine.spec.nics.is_empty() {
                 vec![format!("10.0.3.{}", index + 10)]
             } else {
@@ -473,6 +491,7 @@ impl Host for Simulated {
                 spec: spec.clone(),
                 run: VmRun::Off,
                 started: Instant::now(),
+                starts: 0,
                 console: Rc::default(),
             },
         );
@@ -500,6 +519,11 @@ impl Host for Simulated {
                 match action {
                     VmPower::Start | VmPower::Reset => {
                         machine.run = VmRun::On;
+                        if action == VmPower::Start {
+                            machine.starts += 1;
+                            let mut console = machine.console.borrow_mut();
+                            (console.panics, console.watchdog_timeouts) = (0, 0);
+                        }
                         machine.started = Instant::now();
                         machine
                             .console
@@ -525,7 +549,7 @@ impl Host for Simulated {
     }
     fn vm_type<'a>(&'a self, name: &'a str, _keys: &'a [u16], text: &'a str) -> Reply<'a, ()> {
         now(self.machine(name, |machine| {
-            machine.console.borrow_mut().write(text.as_bytes());
+            machine.console.borrow_mut().take_in(text.as_bytes());
             Ok(())
         }))
     }

@@ -271,6 +271,65 @@ fn permission_on_one_machine_holds_for_it_alone() {
 }
 
 #[test]
+fn a_panic_is_an_event_and_an_alarm_and_what_was_chosen_is_done() {
+    with_host(async |host| {
+        let root = host.log_in("root", "correct horse").await;
+        let mut wanted = machine("one");
+        wanted["onPanic"] = json!("powerOff");
+        let made = host.done(&root, Method::Post, "/vms", Some(wanted)).await;
+        let path = format!("/vms/{}", made["result"].as_str().unwrap());
+        let look = async || host.as_user(&root, Method::Get, &path, None).await.json;
+        host.done(&root, Method::Post, &format!("{path}/start"), None).await;
+        assert_eq!((&look().await["alarms"], &look().await["health"]), (&json!([]), &json!("green")));
+        for word in ["panic\n", "hang\n"] {
+            let typed = host
+                .as_user(&root, Method::Post, &format!("{path}/type"), Some(json!({ "text": word })))
+                .await;
+            assert_eq!(typed.status, 204, "{}", typed.json);
+        }
+        // It is looked every 5 s.
+        for _ in 0..100 {
+            if look().await["powerState"] == "poweredOff" {
+                break;
+            }
+            smol::Timer::after(Duration::from_millis(100)).await;
+        }
+        let now = look().await;
+        assert_eq!((&now["powerState"], &now["health"]), (&json!("poweredOff"), &json!("yellow")));
+        let kinds: Vec<&Value> = now["alarms"].as_array().unwrap().iter().map(|alarm| &alarm["kind"]).collect();
+        assert_eq!(kinds, ["guestPanicked", "watchdogExpired"]);
+        let events = host.as_user(&root, Method::Get, "/events?limit=100", None).await.json;
+        for kind in ["vm.guestPanicked", "vm.watchdogExpired"] {
+            let all = events["items"].as_array().unwrap().iter();
+            assert_eq!(all.filter(|event| event["kind"] == kind).count(), 1, "{kind}: {events}");
+        }
+        let cleared = host.as_user(&root, Method::Delete, &format!("{path}/alarms"), None).await;
+        assert_eq!(cleared.status, 204);
+        assert_eq!((&look().await["alarms"], &look().await["health"]), (&json!([]), &json!("green")));
+    });
+}
+
+#[test]
+fn boot_order_and_watchdog_are_kept_and_words_that_mean_nothing_refused() {
+    with_host(async |host| {
+        let root = host.log_in("root", "correct horse").await;
+        let mut wanted = machine("one");
+        wanted["boot"] = json!({ "firmware": "uefi", "order": ["cdrom", "disk.1", "nic"], "menuSeconds": 5 });
+        wanted["watchdog"] = json!("reset");
+        let made = host.done(&root, Method::Post, "/vms", Some(wanted)).await;
+        let path = format!("/vms/{}", made["result"].as_str().unwrap());
+        let config = host.as_user(&root, Method::Get, &path, None).await.json["config"].clone();
+        assert_eq!(config["boot"]["order"], json!(["cdrom", "disk.1", "nic"]));
+        assert_eq!((&config["watchdog"], &config["onPanic"]), (&json!("reset"), &json!("none")));
+        for order in [json!(["floppy"]), json!(["disk.8"]), json!(["disk."]), json!(vec!["nic"; 17])] {
+            let patch = json!({ "boot": { "firmware": "uefi", "order": order } });
+            let refused = host.as_user(&root, Method::Patch, &path, Some(patch)).await;
+            assert_eq!(refused.status, 400, "{order}: {}", refused.json);
+        }
+    });
+}
+
+#[test]
 fn a_machine_lives() {
     with_host(async |host| {
         let root = host.log_in("root", "correct horse").await;

@@ -33,6 +33,8 @@ use sha2::Digest as _;
 pub const BASE: &str = "/api/v1";
 /// The description that is served.
 pub const DESCRIPTION: &str = include_str!("../../api/openapi.json");
+/// How often is looked what went wrong in machines, in milliseconds.
+const INCIDENTS_MS: u64 = 5000;
 const COOKIE: &str = "tessera-session";
 
 /// When calls between servers were last counted, and how many there were by caller, callee and interface.
@@ -56,6 +58,7 @@ pub struct Api {
     logging_in: RefCell<BTreeMap<String, u32>>,
     previous_calls: RefCell<Calls>,
     tickets: RefCell<Vec<operations::screen::Ticket>>,
+    incidents: RefCell<operations::vms::Incidents>,
 }
 
 /// A request whose asker and path are known.
@@ -156,6 +159,7 @@ impl Api {
             secret,
             previous_calls: RefCell::default(),
             tickets: RefCell::default(),
+            incidents: RefCell::default(),
         });
         if api.data.borrow().users.is_empty() {
             let made = password.map_or_else(|| api.random_text(8), Into::into);
@@ -176,6 +180,15 @@ impl Api {
                 api.sample().await;
                 drop(api);
                 platform.sleep(20_000).await;
+            }
+        }));
+        let weak = Rc::downgrade(&api);
+        let platform = api.platform.clone();
+        api.platform.spawn(Box::pin(async move {
+            while let Some(api) = weak.upgrade() {
+                operations::vms::watch(&api).await;
+                drop(api);
+                platform.sleep(INCIDENTS_MS).await;
             }
         }));
         Ok(api)

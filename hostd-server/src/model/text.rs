@@ -138,6 +138,9 @@ rules! {
         split_storage_path(text).is_some_and(|(store, path)| NameRule::allows(store) && FilePathRule::allows(path)));
     /// A kernel's command line.
     CommandLine = CommandLineRule("a command line", 0..=1024, "^[ -~]*$", |text| text.chars().all(|c| (' '..='~').contains(&c)));
+    /// What a firmware boots from: `cdrom`, `disk`, `nic`, or `disk.1` for the second of its kind.
+    BootDevice = BootDeviceRule("a boot device", 3..=6, "^(cdrom|(disk|nic)(\\.[0-7])?)$", |text| text == "cdrom" || ["disk", "nic"].iter().any(|kind|
+        text.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || matches!(rest.as_bytes(), [b'.', b'0'..=b'7']))));
     /// Name of a machine on the network, or its address.
     HostName = HostNameRule("a host's name or address", 1..=253, "^[A-Za-z0-9:]([A-Za-z0-9.:-]*[A-Za-z0-9:])?$", |text| {
         let end = |c: char| c.is_ascii_alphanumeric() || c == ':';

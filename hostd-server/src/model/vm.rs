@@ -1,7 +1,7 @@
 //! Virtual machines.
 use super::{
     host::Health,
-    text::{CommandLine, Few, GuestName, Id, Ipv4, Mac, Notes, Ranged, SshKey, StoragePath, UserName, VmName},
+    text::{BootDevice, CommandLine, Few, GuestName, Id, Ipv4, Mac, Notes, Ranged, SshKey, StoragePath, UserName, VmName},
 };
 use alloc::{string::String, vec::Vec};
 
@@ -49,6 +49,41 @@ model! {
         pub initramfs: Option<StoragePath>,
         /// The kernel's command line.
         pub command_line: Option<CommandLine>,
+        /// What the firmware boots from, in this order; left out or empty: as it likes.
+        pub order: Option<Few<BootDevice, 16>>,
+        /// Seconds that the firmware offers a menu of what to boot from; left out or 0: not at all.
+        pub menu_seconds: Option<Ranged<0, 60>>,
+    }
+
+    /// What happens to a machine that something went wrong in.
+    #[derive(Copy, Eq, Default)]
+    pub enum IncidentAction {
+        /// Nothing. As its watchdog's: it has none.
+        #[default]
+        None,
+        /// It is reset.
+        Reset,
+        /// It is switched off.
+        PowerOff,
+    }
+
+    /// What went wrong in a machine.
+    #[derive(Copy, Eq)]
+    pub enum VmAlarmKind {
+        /// Its kernel said that it panicked.
+        GuestPanicked,
+        /// It did not come by at its watchdog in time.
+        WatchdogExpired,
+    }
+
+    /// An alarm of a machine. It stays until somebody clears it or the machine starts anew.
+    pub struct VmAlarm {
+        /// What went wrong.
+        pub kind: VmAlarmKind,
+        /// How often.
+        pub count: u32,
+        /// When it was last seen.
+        pub time: String,
     }
 
     /// A disk of a machine.
@@ -101,6 +136,12 @@ model! {
         pub cdrom: Option<String>,
         /// How it starts.
         pub boot: Boot,
+        /// What its watchdog does.
+        #[serde(default)]
+        pub watchdog: IncidentAction,
+        /// What happens when its kernel says that it panicked.
+        #[serde(default)]
+        pub on_panic: IncidentAction,
         /// It starts with the host.
         pub autostart: bool,
         /// Notes.
@@ -127,6 +168,8 @@ model! {
         pub power_state: PowerState,
         /// Health.
         pub health: Health,
+        /// What went wrong in it.
+        pub alarms: Vec<VmAlarm>,
         /// Configuration.
         pub config: VmConfig,
         /// Usage.
@@ -191,6 +234,10 @@ model! {
         pub cdrom: Option<StoragePath>,
         /// How it starts.
         pub boot: Boot,
+        /// What its watchdog does. Default: none, it has no watchdog.
+        pub watchdog: Option<IncidentAction>,
+        /// What happens when its kernel says that it panicked. Default: nothing but an event.
+        pub on_panic: Option<IncidentAction>,
         /// It starts with the host.
         pub autostart: Option<bool>,
         /// Notes.
@@ -223,6 +270,10 @@ model! {
         pub cdrom: Option<Option<StoragePath>>,
         /// How it starts.
         pub boot: Option<Boot>,
+        /// What its watchdog does.
+        pub watchdog: Option<IncidentAction>,
+        /// What happens when its kernel says that it panicked.
+        pub on_panic: Option<IncidentAction>,
         /// It starts with the host.
         pub autostart: Option<bool>,
         /// Notes.

@@ -1,20 +1,22 @@
 //! Virtual machines: init makes, starts and ends them, each one's VMM looks into it.
 
 use super::{
-    Answer, LIST, failed,
-    init::{cpu_mhz, microseconds},
+    Answer, LIST,
+    configuration::{config, medium_place, spec},
+    failed,
+    init::microseconds,
     server,
 };
 use alloc::{format, string::String, vec::Vec};
-use tessera_hostd::host::{DiskSpec, Failure, GuestFirmware, HostError, NicSpec, Place, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
+use tessera_hostd::host::{DiskSpec, Failure, HostError, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
 use tessera_proto::{
     CallError, FailureKind, Slots, collect, datastore,
     storage::GuestDiskStatistics,
     supervisor::ServerInfo,
-    vm_control::{self, RunState},
-    vm_manager::{Client, FilePlace, Firmware, VmConfig, VmService, VmState},
+    vm_control::{self, RunState, VmInfo, WATCHDOG_OFF},
+    vm_manager::{Client, FilePlace, VmService, VmState, VmSummary},
     vm_media,
-    vm_memory::{DiskConfig, DiskPlace, NicConfig},
+    vm_memory::DiskPlace,
 };
 use tessera_rt::{Connection, Endpoint, slots, sys, time};
 
@@ -32,16 +34,6 @@ pub const CONNECT_PATIENCE: u64 = 10_000;
 const CONTROL_PATIENCE: u64 = 3000;
 /// How long it may take when all machines are asked how they are.
 const GLANCE_PATIENCE: u64 = 200;
-/// Period of the vCPUs' budgets in microseconds.
-const PERIOD_US: u64 = 10_000;
-/// Least time of a vCPU in a period: with less it would hardly do anything between two switches.
-const LEAST_US: u64 = 100;
-/// Shares of the API for one unit of the kernel's weight: 1000 and 100 are normal.
-const SHARES_OF_WEIGHT: u32 = 10;
-
-/// What the API calls the image, where a file can be as it can be in a datastore.
-const IMAGE: &str = "image";
-
 /// A slot of the capability table that is given back at the end.
 pub struct Slot(u32);
 
@@ -78,110 +70,6 @@ fn control(name: &str, what: &str, order: impl FnOnce(&mut vm_control::Client<Co
     order(&mut vm_control::Client(slot.connection(CONTROL_PATIENCE))).map_err(|error| failed(&format!("{name} was not {what}"), &error))
 }
 
-fn file_place(place: &Place) -> FilePlace {
-    match place.clone() {
-        Place::Image(name) => FilePlace::Image { name },
-        Place::Store(store, path) => FilePlace::Store { store, path },
-    }
-}
-
-fn disk_config(disk: &DiskSpec, read_only: bool) -> DiskConfig {
-    DiskConfig {
-        place: DiskPlace::Store {
-            store: disk.store.clone(),
-            disk: disk.path.clone(),
-        },
-        read_only: disk.read_only || read_only,
-        serial: String::new(),
-    }
-}
-
-/// Time of each vCPU in a period, in microseconds, so that all together use at most `limit` MHz; 0: as much as there is, which no limit and one of 0 mean.
-fn budget(limit: Option<u32>, vcpus: u32, mhz: u32) -> u64 {
-    let Some(limit) = limit.filter(|limit| *limit > 0) else { return 0 };
-    let all = u64::from(mhz.max(1)) * u64::from(vcpus.max(1));
-    let budget = (PERIOD_US * u64::from(limit) / all).max(LEAST_US);
-    if budget >= PERIOD_US { 0 } else { budget }
-}
-
-/// Where what is in a drive is.
-fn medium_place(disk: &DiskSpec) -> FilePlace {
-    match disk.store.as_str() {
-        IMAGE => FilePlace::Image { name: disk.path.clone() },
-        store => FilePlace::Store {
-            store: store.into(),
-            path: disk.path.clone(),
-        },
-    }
-}
-
-/// Where a machine's UEFI keeps its variables: beside its first disk, whatever the machine is called.
-fn variables_of(disk: &DiskSpec) -> Option<FilePlace> {
-    let stem = disk.path.strip_suffix(".vdisk").unwrap_or(&disk.path);
-    (!disk.store.is_empty() && !disk.read_only).then(|| FilePlace::Store {
-        store: disk.store.clone(),
-        path: format!("{stem}.variables"),
-    })
-}
-
-fn config(spec: &VmSpec) -> Answer<VmConfig> {
-    let unsupported = |text: String| Err(HostError::new(Failure::Unsupported, text));
-    let firmware = spec.firmware.map(|firmware| match firmware {
-        GuestFirmware::Bios => Firmware::Bios,
-        GuestFirmware::Uefi => Firmware::Uefi,
-    });
-    let kernel = match (&spec.kernel, firmware) {
-        // init puts the firmware's own file there.
-        (_, Some(_)) => FilePlace::Image { name: String::new() },
-        (Some(kernel), None) => file_place(kernel),
-        (None, None) => return unsupported(format!("{} has neither a kernel nor firmware: name one of them", spec.name)),
-    };
-    if spec.reservation_mhz > 0 {
-        let text = format!(
-            "{} asks for a reservation of processor time, which this host does not have: set it to 0",
-            spec.name
-        );
-        return unsupported(text);
-    }
-    let disks = spec.disks.iter().map(|disk| disk_config(disk, false));
-    // Without firmware there is no drive: the guest sees a CD as one more disk.
-    let as_disk = spec.cdrom.iter().filter(|_| firmware.is_none()).map(|disk| disk_config(disk, true));
-    let in_drive = spec.cdrom.as_ref().filter(|_| firmware.is_some()).map(medium_place);
-    Ok(VmConfig {
-        name: spec.name.clone(),
-        memory: spec.memory,
-        vcpus: spec.vcpus,
-        weight: (spec.shares / SHARES_OF_WEIGHT).clamp(1, 10_000),
-        budget_us: budget(spec.limit_mhz, spec.vcpus, cpu_mhz()),
-        period_us: PERIOD_US,
-        firmware,
-        kernel,
-        initramfs: spec.initramfs.as_ref().map(file_place),
-        command_line: spec.command_line.clone(),
-        display: true,
-        cdrom: in_drive,
-        variables: spec
-            .disks
-            .first()
-            .filter(|_| firmware == Some(Firmware::Uefi))
-            .and_then(variables_of),
-        boot_order: Vec::new(),
-        boot_menu_ms: 0,
-        watchdog: None,
-        disks: disks.chain(as_disk).collect(),
-        // A card has its link up as long as it is there.
-        nics: spec
-            .nics
-            .iter()
-            .filter(|nic| nic.connected)
-            .map(|nic| NicConfig {
-                port_group: nic.network.clone(),
-                mac: nic.mac,
-            })
-            .collect(),
-    })
-}
-
 /// The machines.
 pub struct Machines;
 
@@ -189,20 +77,6 @@ impl Machines {
     pub fn list(self) -> Answer<Vec<VmFacts>> {
         let mut manager = manager(PATIENCE)?;
         let all = collect(LIST, |first| manager.list(first)).map_err(|error| failed("The machines cannot be listed", &error))?;
-        let facts = |vm: tessera_proto::vm_manager::VmSummary| {
-            let (run, reason) = match vm.state {
-                VmState::Stopped => (VmRun::Off, vm.reason),
-                VmState::Failed => (VmRun::Failed, vm.reason),
-                VmState::Suspended => (VmRun::Suspended, String::new()),
-                VmState::Running => inside(&vm.name).unwrap_or((VmRun::On, String::new())),
-            };
-            VmFacts {
-                name: vm.name,
-                run,
-                reason,
-                addresses: Vec::new(),
-            }
-        };
         Ok(all.into_iter().map(facts).collect())
     }
 
@@ -211,7 +85,7 @@ impl Machines {
         let mut manager = manager(PATIENCE)?;
         let all = collect(LIST, |first| manager.list(first)).map_err(|error| failed("The machines cannot be listed", &error))?;
         let running = all.into_iter().filter(|vm| vm.state == VmState::Running);
-        let usage = |vm: tessera_proto::vm_manager::VmSummary| {
+        let usage = |vm: VmSummary| {
             let own = servers.iter().filter(|server| server.vm.as_deref() == Some(vm.name.as_str()));
             let cpu_ticks = own.map(|server| server.cpu_ticks).fold(0, u64::saturating_add);
             let own = disks.iter().filter(|disk| disk.vm == vm.name);
@@ -238,57 +112,7 @@ impl Machines {
         let config = manager(PATIENCE)?
             .config(name)
             .map_err(|error| failed(&format!("{name} cannot be looked at"), &error))?;
-        let place = |file: FilePlace| match file {
-            FilePlace::Image { name } => Place::Image(name),
-            FilePlace::Store { store, path } => Place::Store(store, path),
-        };
-        let disk = |disk: DiskConfig| {
-            let (store, path) = match disk.place {
-                DiskPlace::Device { device, partition: 0 } => (String::new(), device),
-                DiskPlace::Device { device, partition } => (String::new(), format!("{device}:{partition}")),
-                DiskPlace::Store { store, disk } => (store, disk),
-            };
-            DiskSpec {
-                store,
-                path,
-                read_only: disk.read_only,
-            }
-        };
-        let nic = |nic: NicConfig| NicSpec {
-            network: nic.port_group,
-            mac: nic.mac,
-            connected: true,
-        };
-        let all = u64::from(cpu_mhz()) * u64::from(config.vcpus);
-        let limit = |budget: u64| u32::try_from(all * budget / config.period_us.max(1)).unwrap_or(u32::MAX);
-        Ok(VmSpec {
-            name: config.name,
-            memory: config.memory,
-            vcpus: config.vcpus,
-            shares: config.weight.saturating_mul(SHARES_OF_WEIGHT),
-            reservation_mhz: 0,
-            limit_mhz: Some(config.budget_us).filter(|budget| *budget > 0).map(limit),
-            firmware: config.firmware.map(|firmware| match firmware {
-                Firmware::Bios => GuestFirmware::Bios,
-                Firmware::Uefi => GuestFirmware::Uefi,
-            }),
-            kernel: config.firmware.is_none().then(|| place(config.kernel)),
-            initramfs: config.initramfs.map(place),
-            command_line: config.command_line,
-            disks: config.disks.into_iter().map(disk).collect(),
-            nics: config.nics.into_iter().map(nic).collect(),
-            cdrom: config.cdrom.map(|file| {
-                let (store, path) = match file {
-                    FilePlace::Image { name } => (IMAGE.into(), name),
-                    FilePlace::Store { store, path } => (store, path),
-                };
-                DiskSpec {
-                    store,
-                    path,
-                    read_only: true,
-                }
-            }),
-        })
+        Ok(spec(config))
     }
 
     pub fn define(self, old_name: Option<&str>, spec: &VmSpec) -> Answer<()> {
@@ -385,7 +209,9 @@ impl Machines {
                 VmState::Suspended => Ok(true),
                 VmState::Running => match inside(name) {
                     // Why it was not is what its monitor has to report while it runs.
-                    Some((VmRun::On, report)) if !report.is_empty() => Err(HostError::new(Failure::Busy, format!("{what}: {report}"))),
+                    Some(info) if run_of(&info) == VmRun::On && !info.report.is_empty() => {
+                        Err(HostError::new(Failure::Busy, format!("{what}: {}", info.report)))
+                    }
                     _ => Ok(false),
                 },
                 _ => Err(HostError::new(Failure::Busy, format!("{what}: it ended meanwhile: {reason}"))),
@@ -414,6 +240,31 @@ impl Machines {
     }
 }
 
+/// A machine, as init and its monitor tell of it.
+fn facts(vm: VmSummary) -> VmFacts {
+    let info = if vm.state == VmState::Running { inside(&vm.name) } else { None };
+    let run = match (&vm.state, &info) {
+        (VmState::Stopped, _) => VmRun::Off,
+        (VmState::Failed, _) => VmRun::Failed,
+        (VmState::Suspended, _) => VmRun::Suspended,
+        (VmState::Running, info) => info.as_ref().map_or(VmRun::On, run_of),
+    };
+    // A monitor ends with the machine that its guest's watchdog switched off.
+    let off = vm.state == VmState::Stopped && vm.reason.contains(WATCHDOG_OFF);
+    VmFacts {
+        start: info.is_some().then_some(vm.started_tsc),
+        panics: info.as_ref().map_or(0, |info| info.panics),
+        watchdog_timeouts: info.as_ref().map_or(u32::from(off), |info| info.watchdog_timeouts),
+        reason: match vm.state {
+            VmState::Stopped | VmState::Failed => vm.reason,
+            VmState::Running | VmState::Suspended => info.map(|info| info.report).unwrap_or_default(),
+        },
+        name: vm.name,
+        run,
+        addresses: Vec::new(),
+    }
+}
+
 /// What init says of a machine, and why it last ended.
 fn state_of(name: &str) -> Answer<(VmState, String)> {
     let mut manager = manager(PATIENCE)?;
@@ -435,15 +286,17 @@ fn wait_until(what: &str, mut done: impl FnMut() -> Answer<bool>) -> Answer<()> 
 }
 
 /// How a running machine is from the inside; `None`: its VMM does not tell now.
-fn inside(name: &str) -> Option<(VmRun, String)> {
+fn inside(name: &str) -> Option<VmInfo> {
     let slot = connect(name, VmService::Control, GLANCE_PATIENCE).ok()?;
-    let info = vm_control::Client(slot.connection(GLANCE_PATIENCE)).info().ok()?;
-    let run = match info.state {
+    vm_control::Client(slot.connection(GLANCE_PATIENCE)).info().ok()
+}
+
+fn run_of(info: &VmInfo) -> VmRun {
+    match info.state {
         RunState::Loading | RunState::Running | RunState::Suspending => VmRun::On,
         RunState::Failed => VmRun::Failed,
         RunState::PoweredOff => VmRun::Off,
-    };
-    Some((run, info.report))
+    }
 }
 
 /// Exits of a machine's processors.

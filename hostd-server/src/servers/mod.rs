@@ -3,6 +3,7 @@
 //! Calls wait for their answer; each has a time after which hostd goes on without it.
 
 mod clock;
+mod configuration;
 mod console;
 mod init;
 mod interface;

@@ -317,6 +317,11 @@ impl<C: Console> Chipset<C> {
         Some((self.hpet.as_mut().filter(|_| inside)?, offset))
     }
 
+    /// The machine was switched off by its watchdog.
+    pub fn watchdog_switched_off(&mut self) -> bool {
+        self.pci.watchdog().is_some_and(|watchdog| watchdog.switched_off())
+    }
+
     /// How often the guest's kernel panicked, and did not come by at its watchdog, since the machine was made.
     pub fn incidents(&mut self) -> (u32, u32) {
         (self.pvpanic.panics(), self.pci.watchdog().map_or(0, |watchdog| watchdog.timeouts()))

@@ -243,6 +243,12 @@ impl Watchdog {
     pub const fn timeouts(&self) -> u32 {
         self.timeouts
     }
+
+    /// It had the machine switched off.
+    #[must_use]
+    pub const fn switched_off(&self) -> bool {
+        self.timeouts > 0 && matches!(self.action, Action::PowerOff)
+    }
 }
 
 #[cfg(test)]

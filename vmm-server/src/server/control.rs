@@ -15,7 +15,9 @@ use alloc::vec::Vec;
 use tessera_abi::vcpu::{ExitReason, VcpuState};
 use tessera_manifest::{GuestFile, SUSPENDED, StartVm};
 use tessera_proto::guest_disk::BootFile;
-use tessera_proto::vm_control::{self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory};
+use tessera_proto::vm_control::{
+    self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory, WATCHDOG_OFF,
+};
 use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::vm_media::{self, Medium};
 use tessera_proto::{Call, Failure, FailureKind, interface_of};
@@ -168,7 +170,8 @@ impl Control {
             Phase::PoweredOff => {
                 // What it wrote to its flash memory is kept first.
                 stopped(&self.devices, &mut || ());
-                exit(0, "the guest switched itself off")
+                let late = self.machine.chipset().watchdog_switched_off();
+                exit(0, if late { WATCHDOG_OFF } else { "the guest switched itself off" })
             }
             Phase::Suspending if self.machine.is_parked() => self.suspend(),
             Phase::Resetting if self.machine.is_parked() => {

@@ -4,6 +4,9 @@ use crate::{declare::interface, wire};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
+/// How a monitor ends whose guest's watchdog had it switched off.
+pub const WATCHDOG_OFF: &str = "the guest's watchdog switched it off";
+
 /// What the virtual machine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunState {

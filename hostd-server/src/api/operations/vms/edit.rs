@@ -59,6 +59,8 @@ pub(super) async fn create(call: Call, _: NoQuery, Json(made): Json<VmCreate>) -
         cpu_limit_mhz: made.cpu_limit_mhz.map(|mhz| mhz.get32()),
         cdrom: made.cdrom.map(|path| path.into_string()),
         boot: made.boot,
+        watchdog: made.watchdog.unwrap_or_default(),
+        on_panic: made.on_panic.unwrap_or_default(),
         autostart: made.autostart.unwrap_or(false),
         notes: made.notes.map_or_else(String::new, |notes| notes.into_string()),
         name: made.name.into_string(),
@@ -87,10 +89,11 @@ fn changes_nothing(change: &VmPatch) -> bool {
 pub(super) async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) -> Result<Accepted> {
     let old = own_record(&call)?;
     call.check_version(old.version)?;
-    // Notes and autostart are hostd's alone and can be changed at any time.
+    // These are hostd's alone and can be changed at any time.
     let rest = VmPatch {
         notes: None,
         autostart: None,
+        on_panic: None,
         ..change.clone()
     };
     let own_only = changes_nothing(&rest);
@@ -138,6 +141,8 @@ pub(super) async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) ->
     if let Some(nics) = change.nics {
         config.nics = plan_nics(&call, nics, &old.config.nics).await?;
     }
+    config.watchdog = change.watchdog.unwrap_or(config.watchdog);
+    config.on_panic = change.on_panic.unwrap_or(config.on_panic);
     config.autostart = change.autostart.unwrap_or(config.autostart);
     if let Some(notes) = change.notes {
         config.notes = notes.into_string();

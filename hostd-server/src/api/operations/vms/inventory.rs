@@ -2,10 +2,10 @@
 
 use crate::{
     api::{Api, data::VmRecord},
-    host::{DiskSpec, GuestFirmware, NicSpec, Place, VmPower, VmRun, VmSpec},
+    host::{DiskSpec, GuestFirmware, NicSpec, Place, VmPower, VmRun, VmSpec, Watchdog},
     model::{
-        Boot, Firmware, VmConfig, VmDisk, VmNic,
-        text::{StoragePath, parse_mac, split_storage_path},
+        Boot, Firmware, IncidentAction, VmConfig, VmDisk, VmNic,
+        text::{BootDevice, Few, Ranged, StoragePath, parse_mac, split_storage_path},
     },
 };
 use alloc::{
@@ -66,6 +66,23 @@ pub(super) fn spec(api: &Api, config: &VmConfig) -> VmSpec {
             path: path.into(),
             read_only: true,
         }),
+        boot_order: config
+            .boot
+            .order
+            .iter()
+            .filter(|_| !direct)
+            .flat_map(|order| order.0.iter().map(|device| device.to_string()))
+            .collect(),
+        boot_menu_ms: config
+            .boot
+            .menu_seconds
+            .filter(|_| !direct)
+            .map_or(0, |seconds| u16::try_from(seconds.get() * 1000).unwrap_or(u16::MAX)),
+        watchdog: match config.watchdog {
+            IncidentAction::None => None,
+            IncidentAction::Reset => Some(Watchdog::Reset),
+            IncidentAction::PowerOff => Some(Watchdog::PowerOff),
+        },
     }
 }
 
@@ -154,7 +171,19 @@ fn fixed_config(spec: VmSpec, nics: Vec<VmNic>) -> VmConfig {
             kernel: spec.kernel.and_then(file),
             initramfs: spec.initramfs.and_then(file),
             command_line: crate::model::text::CommandLine::parse(&spec.command_line).ok(),
+            order: Some(Few(spec
+                .boot_order
+                .iter()
+                .filter_map(|device| BootDevice::parse(device).ok())
+                .collect())),
+            menu_seconds: Some(Ranged::clamped(u64::from(spec.boot_menu_ms / 1000))),
         },
+        watchdog: match spec.watchdog {
+            None => IncidentAction::None,
+            Some(Watchdog::Reset) => IncidentAction::Reset,
+            Some(Watchdog::PowerOff) => IncidentAction::PowerOff,
+        },
+        on_panic: IncidentAction::None,
         autostart: false,
         notes: "Comes with the image and cannot be changed here.".into(),
     }

@@ -4,6 +4,7 @@ mod again;
 mod autostart;
 mod console;
 mod edit;
+mod incidents;
 mod inventory;
 mod plan;
 mod power;
@@ -12,6 +13,7 @@ mod snapshots;
 
 pub(in crate::api) use again::again;
 pub(super) use console::talk;
+pub(in crate::api) use incidents::{Incidents, watch};
 pub(in crate::api) use inventory::{find_fixed, take_in};
 
 use super::{ListQuery, NoQuery, page, route};
@@ -29,6 +31,7 @@ use alloc::{format, vec::Vec};
 use autostart::{get_autostart, set_autostart};
 use console::console;
 use edit::{clone, create, delete, edit, unregister};
+use incidents::clear_alarms;
 use power::power;
 use seed::seed;
 use snapshots::{delete_snapshot, revert, snapshots, take_snapshot};
@@ -55,7 +58,7 @@ pub(super) fn routes(all: &mut Vec<Route>) {
             "/vms/{vm}",
             Needs::Privilege("VirtualMachine.Config"),
             "editVm",
-            "Change a machine that is off; what is in its CD drive, its notes and its autostart at any time",
+            "Change a machine that is off; what is in its CD drive, its notes, its autostart and what a panic does at any time",
             edit,
         ),
         route(
@@ -179,6 +182,14 @@ pub(super) fn routes(all: &mut Vec<Route>) {
             revert,
         ),
         route(
+            Method::Delete,
+            "/vms/{vm}/alarms",
+            POWER,
+            "clearAlarms",
+            "Clear a machine's alarms; what happens anew raises them again",
+            clear_alarms,
+        ),
+        route(
             Method::Get,
             "/autostart",
             READ,
@@ -228,6 +239,7 @@ fn shown(api: &Api, record: &VmRecord, facts: &[VmFacts], usage: &Usage, mhz: f6
     let run = fact.map_or(VmRun::Off, |fact| fact.run);
     let used = usage.vms.iter().find(|used| used.name == record.config.name);
     let on = run == VmRun::On;
+    let alarms = api.incidents.borrow().alarms(&record.id);
     Vm {
         id: record.id.clone(),
         power_state: match run {
@@ -235,7 +247,12 @@ fn shown(api: &Api, record: &VmRecord, facts: &[VmFacts], usage: &Usage, mhz: f6
             VmRun::Suspended => PowerState::Suspended,
             VmRun::Off | VmRun::Failed => PowerState::PoweredOff,
         },
-        health: if run == VmRun::Failed { Health::Red } else { Health::Green },
+        health: match run {
+            VmRun::Failed => Health::Red,
+            _ if !alarms.is_empty() => Health::Yellow,
+            _ => Health::Green,
+        },
+        alarms,
         config: record.config.clone(),
         usage: VmUsage {
             cpu_mhz: if on {
