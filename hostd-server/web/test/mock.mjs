@@ -62,7 +62,8 @@ export function machine(index) {
   return {
     id: `vm-${index + 10}`,
     powerState: on ? "poweredOn" : index % 6 === 1 ? "suspended" : "poweredOff",
-    health: "green",
+    health: index === 3 ? "yellow" : "green",
+    alarms: index === 3 ? [{ kind: "guestPanicked", count: 2, time: new Date().toISOString() }] : [],
     config: {
       name: `${["web", "db", "cache", "build", "mail"][index % 5]}-${String(index + 1).padStart(2, "0")}`,
       guestOs: ["debian12", "alpine", "ubuntu", "other"][index % 4],
@@ -80,6 +81,8 @@ export function machine(index) {
         initramfs: "[datastore1] kernels/initramfs.cpio",
         commandLine: "console=ttyS0",
       },
+      watchdog: index === 3 ? "reset" : "none",
+      onPanic: index === 3 ? "powerOff" : "none",
       autostart: index % 2 === 0,
       notes: "",
     },

@@ -30,6 +30,7 @@ export const api = {
   vm: (vm: string) => send<Api.Vm>("GET", `/vms/${id(vm)}`),
   createVm: (config: Api.VmCreate) => post<Api.Task>("/vms", config),
   editVm: (vm: string, config: Api.VmPatch, etag: string | null) => patch<Api.Task>(`/vms/${id(vm)}`, config, etag),
+  clearAlarms: (vm: string) => remove<void>(`/vms/${id(vm)}/alarms`),
   deleteVm: (vm: string) => remove<Api.Task>(`/vms/${id(vm)}`),
   cloneVm: (vm: string, name: string) => post<Api.Task>(`/vms/${id(vm)}/clone`, { name }),
   power: (vm: string, action: PowerAction) => post<Api.Task>(`/vms/${id(vm)}/${action}`),

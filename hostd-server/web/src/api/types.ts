@@ -42,6 +42,20 @@ export interface VmNic {
   mac?: string;
   connected: boolean;
 }
+export interface Boot {
+  firmware: "direct" | "bios" | "uefi";
+  kernel?: string | null;
+  initramfs?: string | null;
+  commandLine?: string | null;
+  order?: string[] | null;
+  menuSeconds?: number | null;
+}
+export type IncidentAction = "none" | "reset" | "powerOff";
+export interface VmAlarm {
+  kind: "guestPanicked" | "watchdogExpired";
+  count: number;
+  time: string;
+}
 export interface VmConfig {
   name: string;
   guestOs: string;
@@ -53,7 +67,9 @@ export interface VmConfig {
   disks: VmDisk[];
   nics: VmNic[];
   cdrom: string | null;
-  boot: { firmware: "direct" | "bios" | "uefi"; kernel?: string | null; initramfs?: string | null; commandLine?: string | null };
+  boot: Boot;
+  watchdog: IncidentAction;
+  onPanic: IncidentAction;
   autostart: boolean;
   notes: string;
 }
@@ -61,6 +77,7 @@ export interface Vm {
   id: string;
   powerState: PowerState;
   health: Health;
+  alarms: VmAlarm[];
   config: VmConfig;
   usage: { cpuMhz: number; memory: number; diskBytes: number; uptimeSeconds: number };
   addresses: string[];

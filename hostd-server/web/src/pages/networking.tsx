@@ -13,7 +13,7 @@ import { CheckField, SelectField, TextField } from "../ui/form";
 import { Icon } from "../ui/icon";
 import { type Column, Table } from "../ui/table";
 import { Topology } from "./topology";
-import { whole } from "./vm-edit";
+import { whole } from "./whole";
 
 export interface Networks {
   switches: VirtualSwitch[];

@@ -8,8 +8,8 @@ import { datastores, portGroups, refresh } from "../state/inventory";
 import { Button, Notice, Spinner } from "../ui/basic";
 import { Dialog, FormDialog } from "../ui/dialog";
 import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
-
-export const whole = (text: string): number => Math.max(0, Math.round(Number(text) || 0));
+import { BootFields, PanicField, WatchdogField } from "./vm-boot";
+import { whole } from "./whole";
 
 /** What is new has no number yet: the host gives it one. */
 const isNew = (id: string): boolean => id.startsWith("new-");
@@ -109,6 +109,19 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
               onInput={(commandLine) => set({ boot: { ...edit.boot, commandLine } })}
             />
           )}
+          {edit.boot.firmware !== "direct" && (
+            <SelectField
+              label={t("vm.boot")}
+              value={edit.boot.firmware}
+              onInput={(firmware) => set({ boot: { ...edit.boot, firmware: firmware as "bios" | "uefi" } })}
+              options={[
+                ["bios", t("vm.boot.bios")],
+                ["uefi", t("vm.boot.uefi")],
+              ]}
+            />
+          )}
+          <BootFields boot={edit.boot} onChange={(boot) => set({ boot })} />
+          <WatchdogField value={edit.watchdog} onInput={(watchdog) => set({ watchdog })} />
           <TextField
             full
             label={t("vm.cdromIso")}
@@ -190,6 +203,7 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
           </div>
         </fieldset>
       </fieldset>
+      <PanicField value={edit.onPanic} onInput={(onPanic) => set({ onPanic })} />
       <TextField full label={t("vm.notes")} value={edit.notes} onInput={(notes) => set({ notes })} />
       <CheckField label={t("vm.autostartLabel")} value={edit.autostart} onInput={(autostart) => set({ autostart })} />
     </FormDialog>

@@ -16,6 +16,8 @@ import { HEALTH_TONES } from "./overview";
 import { Performance } from "./performance";
 import { Snapshots } from "./snapshots";
 import { CloneVm, POWER_TONES, TakeSnapshot, can, power, vmItems } from "./vm-actions";
+import { Alarms } from "./vm-alarms";
+import { orderName, watchdogName } from "./vm-boot";
 import { EditVm } from "./vm-edit";
 import { Medium } from "./vm-media";
 
@@ -63,6 +65,9 @@ function Summary({ vm }: { vm: Vm }) {
             ...(config.boot.commandLine
               ? [[t("vm.commandLine"), <code key="c">{config.boot.commandLine}</code>] as [string, preact.ComponentChildren]]
               : []),
+            ...(config.boot.firmware === "direct" ? [] : [[t("vm.order"), orderName(config.boot)] as [string, string]]),
+            [t("vm.watchdog"), watchdogName(config.watchdog)],
+            [t("vm.onPanic"), t(`vm.incident.${config.onPanic}`)],
             [t("vm.autostart"), config.autostart ? t("yes") : t("no")],
             [t("vm.snapshots"), vm.snapshotCount],
             [t("vm.notes"), config.notes || "–"],
@@ -225,6 +230,7 @@ export function VmPage({ id }: { id: string }) {
           </>
         }
       />
+      <Alarms vm={vm} />
       <Tabs
         label={vm.config.name}
         current={tab}

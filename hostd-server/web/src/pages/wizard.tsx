@@ -3,6 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import { message } from "../api/client";
+import type { IncidentAction } from "../api/types";
 import { bytes } from "../format";
 import { t, tOr } from "../i18n";
 import { datastores, host, portGroups, refresh, vms } from "../state/inventory";
@@ -11,7 +12,8 @@ import { Dialog, toast } from "../ui/dialog";
 import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
 import { Icon } from "../ui/icon";
 import { FilePicker } from "./file-picker";
-import { whole } from "./vm-edit";
+import { BootFields, PanicField, WatchdogField } from "./vm-boot";
+import { whole } from "./whole";
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
@@ -40,6 +42,10 @@ export interface Draft {
   kernel: string;
   initramfs: string;
   commandLine: string;
+  order: string[];
+  menuSeconds: number;
+  watchdog: IncidentAction;
+  onPanic: IncidentAction;
   autostart: boolean;
   notes: string;
 }
@@ -92,6 +98,10 @@ export function NewVm({ onClose }: { onClose: () => void }) {
     kernel: "",
     initramfs: "",
     commandLine: "console=ttyS0",
+    order: [],
+    menuSeconds: 0,
+    watchdog: "none",
+    onPanic: "none",
     autostart: false,
     notes: "",
   }));
@@ -129,7 +139,9 @@ export function NewVm({ onClose }: { onClose: () => void }) {
         boot:
           draft.firmware === "direct"
             ? { firmware: "direct", kernel: draft.kernel, initramfs: draft.initramfs || null, commandLine: draft.commandLine || null }
-            : { firmware: draft.firmware },
+            : { firmware: draft.firmware, order: draft.order, menuSeconds: draft.menuSeconds },
+        watchdog: draft.watchdog,
+        onPanic: draft.onPanic,
         autostart: draft.autostart,
         notes: draft.notes,
       });
@@ -355,6 +367,14 @@ export function NewVm({ onClose }: { onClose: () => void }) {
             <TextField full label={t("vm.commandLine")} value={draft.commandLine} onInput={(commandLine) => set({ commandLine })} />
           </div>
         )}
+        <div class="fields">
+          <BootFields
+            boot={{ firmware: draft.firmware, order: draft.order, menuSeconds: draft.menuSeconds }}
+            onChange={({ order, menuSeconds }) => set({ order: order ?? [], menuSeconds: menuSeconds ?? 0 })}
+          />
+          <WatchdogField value={draft.watchdog} onInput={(watchdog) => set({ watchdog })} />
+          <PanicField value={draft.onPanic} onInput={(onPanic) => set({ onPanic })} />
+        </div>
         <CheckField label={t("vm.autostartLabel")} value={draft.autostart} onInput={(autostart) => set({ autostart })} />
       </div>
     ),

@@ -124,6 +124,7 @@ export function PageHead({
               <span aria-hidden="true">/</span>
             </Fragment>
           ))}
+          <span aria-current="page">{title}</span>
         </nav>
       )}
       <div class="page-head">

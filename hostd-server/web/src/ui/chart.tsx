@@ -58,6 +58,8 @@ export function Chart({
         {
           width: element.clientWidth,
           height,
+          // Half of the last time stands right of the last point.
+          padding: [8, 32, 0, 0],
           cursor: { y: false, points: { size: 7 } },
           legend: { show: false },
           scales: { x: { time: true }, y: { range: (_, __, high) => [0, max ?? (high > 0 ? high * 1.15 : 1)] } },
