@@ -18,7 +18,7 @@ pub const CASES: &[Case] = &[
         name: "datastore/snapshot-and-revert",
         about: "Debian boots from a virtual disk in a datastore; a snapshot brings back what it deletes; space is given back",
         minutes: 3,
-        bochs: None,
+        bochs: Some(4),
         run: snapshot_and_revert,
     },
     Case {

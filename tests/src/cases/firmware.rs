@@ -41,7 +41,7 @@ pub const CASES: &[Case] = &[
         name: "firmware/media",
         about: "a CD is put into the drive of a running machine, which boots from it after its next reset, and taken out again",
         minutes: 3,
-        bochs: None,
+        bochs: Some(2),
         run: media,
     },
     Case {

@@ -286,7 +286,8 @@ fn hostile_queues(context: &Context) -> Result<Outcome> {
         (Ok(system), Ok(bare)) => (system, bare),
         (Err(missing), _) | (_, Err(missing)) => return Outcome::skip(missing),
     };
-    let neighbour = Guest::debian_on_disk("neighbour", "/sbin/init");
+    let mut neighbour = Guest::debian_on_disk("neighbour", "/sbin/init");
+    neighbour.disks = vec![device(context)];
     let mut hostile = Guest::bare("virtio");
     let second = match context.emulator {
         Emulator::Qemu => "virtio1",

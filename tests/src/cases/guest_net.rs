@@ -28,14 +28,14 @@ pub const CASES: &[Case] = &[
         name: "guest-net/outside",
         about: "a guest gets an address by DHCP from outside, fetches a page there, and serves one to a client outside",
         minutes: 3,
-        bochs: None,
+        bochs: Some(2),
         run: outside,
     },
     Case {
         name: "guest-net/uplinks",
         about: "a guest fetches a page from outside with IPv4 and IPv6 through each model of network card",
         minutes: 4,
-        bochs: None,
+        bochs: Some(2),
         run: uplinks,
     },
     Case {

@@ -100,7 +100,16 @@ impl Case {
 }
 
 /// What is left out on Bochs, because it takes minutes there, unless `TESSERA_BOCHS_ALL` is set (`make test-bochs-long`).
-const LONG_ON_BOCHS: [&str; 2] = ["guest-disk/4-queues", "guest-net/two-guests"];
+const LONG_ON_BOCHS: [&str; 8] = [
+    "datastore/snapshot-and-revert",
+    "guest-disk/4-queues",
+    "guest-net/no-group",
+    "guest-net/two-guests",
+    "isolation/spin",
+    "net-switch/flood",
+    "net-switch/watch",
+    "suspend/go-on",
+];
 
 /// All tests.
 #[must_use]

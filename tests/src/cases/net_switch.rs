@@ -51,14 +51,14 @@ pub const CASES: &[Case] = &[
         name: "net-switch/flood",
         about: "a guest that sends from hundreds of addresses does not blind the switch for another",
         minutes: 5,
-        bochs: None,
+        bochs: Some(3),
         run: flood,
     },
     Case {
         name: "net-switch/watch",
         about: "a mirror and a capture see what a port sends and is given; pcapng is read by tcpdump; a port's link can be taken down",
         minutes: 4,
-        bochs: None,
+        bochs: Some(4),
         run: watch,
     },
     Case {

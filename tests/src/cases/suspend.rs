@@ -29,7 +29,7 @@ pub const CASES: &[Case] = &[
         name: "suspend/go-on",
         about: "Debian is suspended under load and resumed: what runs goes on, its clock stands still meanwhile, a connection from outside lives, its disk is right",
         minutes: 5,
-        bochs: None,
+        bochs: Some(5),
         run: |context| go_on(context, 1),
     },
     Case {

@@ -74,9 +74,12 @@ impl Command for Cpu {
             context.out.text("\n");
             context.out.styled_line(
                 Style::Warning,
-                "No virtual machine can run: the processor has neither VT-x nor AMD-V,",
+                "No virtual machine can run: VT-x or AMD-V is not there, lacks a part that is needed,",
             );
-            context.out.styled_line(Style::Warning, "or the firmware has switched it off.");
+            context.out.styled_line(
+                Style::Warning,
+                "or is disabled by the firmware. What it is, the kernel said when it started.",
+            );
         }
         Ok(())
     }
