@@ -100,13 +100,14 @@ impl Case {
 }
 
 /// What is left out on Bochs, because it takes minutes there, unless `TESSERA_BOCHS_ALL` is set (`make test-bochs-long`).
-const LONG_ON_BOCHS: [&str; 8] = [
+const LONG_ON_BOCHS: [&str; 9] = [
     "datastore/snapshot-and-revert",
     "guest-disk/4-queues",
     "guest-net/no-group",
     "guest-net/two-guests",
     "isolation/spin",
     "net-switch/flood",
+    "net-switch/policies",
     "net-switch/watch",
     "suspend/go-on",
 ];

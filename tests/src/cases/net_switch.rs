@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[
         name: "net-switch/policies",
         about: "promiscuous mode, forged transmits and changed addresses are refused by default, and allowed by policy",
         minutes: 5,
-        bochs: None,
+        bochs: Some(4),
         run: policies,
     },
     Case {
