@@ -1,6 +1,7 @@
 //! `VcpuRun`: into the guest and back. Beside IPC this is the path that counts, so it takes no lock that another processor writes, and what is not needed
 //! on every exit is out of line.
 
+use core::hint::black_box;
 use core::sync::atomic::Ordering;
 
 use tessera_abi::Error;
@@ -31,6 +32,8 @@ pub struct Outcome {
 }
 
 const SWITCH: Outcome = Outcome { status: u64::MAX, value: 0 };
+/// The guest runs again; no outcome of a call.
+const ON: Outcome = Outcome { status: u64::MAX - 1, value: 0 };
 
 impl Outcome {
     const EXIT: Self = Self { status: 0, value: 0 };
@@ -59,8 +62,6 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
             return Outcome::error(error);
         }
     }
-    // SAFETY: a configured vCPU holds a capability to its live guest space.
-    let space: Ref<Space> = unsafe { Ref::new(vcpu.space.object() as *mut Space) };
     let deadline = if flags & FLAG_DEADLINE != 0 { deadline } else { u64::MAX };
     cpu.vcpu_deadline.set(deadline);
     if deadline < cpu.run_queue.armed.get() {
@@ -68,27 +69,41 @@ pub extern "C" fn vcpu_run(slot: u64, flags: u64, _second: u64, thread: Ref<Thre
     }
     vcpu.runs.set(vcpu.runs.get() + 1);
     cpu.running_vcpu.set(Some(vcpu));
-    let call = Call { slot, flags, deadline };
-    let exit = match enter::<true>(cpu, thread, vcpu, space, call.deadline) {
-        Ok(exit) => exit,
-        Err(bits) => return settle(cpu, thread, Outcome::notified(bits)),
-    };
-    if let Exit::Guest(reason) = exit {
-        lock::enter_shared(cpu);
-        // One branch each, the likeliest first: as one condition it would be computed.
-        if cpu.running_vcpu.get() == Some(vcpu) {
-            // Neither tracing nor somebody to give way to.
-            if cpu.slow.get() == 0 {
-                if space.doorbells_used.get() == 0 {
-                    return finish(cpu, thread);
-                }
-                if !matches!(reason, ExitReason::Io | ExitReason::Memory) {
-                    return finish(cpu, thread);
+    // What to ask for again when others want the processor.
+    let regs = &thread.regs;
+    regs.rax.set(flags);
+    regs.rdi.set(slot);
+    regs.r8.set(deadline);
+    let (mut cpu, mut thread, mut vcpu) = (cpu, thread, vcpu);
+    loop {
+        // SAFETY: a configured vCPU holds a capability to its live guest space.
+        let space: Ref<Space> = unsafe { Ref::new(vcpu.space.object() as *mut Space) };
+        let exit = match enter(cpu, thread, vcpu, space) {
+            Ok(exit) => exit,
+            Err(bits) => return settle(cpu, thread, Outcome::notified(bits)),
+        };
+        if let Exit::Guest(reason) = exit {
+            lock::enter_shared(cpu);
+            // One branch each, the likeliest first: as one condition it would be computed.
+            if cpu.running_vcpu.get() == Some(vcpu) {
+                // Neither tracing nor somebody to give way to.
+                if cpu.slow.get() == 0 {
+                    if space.doorbells_used.get() == 0 {
+                        return finish(cpu, thread);
+                    }
+                    if !matches!(reason, ExitReason::Io | ExitReason::Memory) {
+                        return finish(cpu, thread);
+                    }
                 }
             }
         }
+        let outcome = after(cpu, thread, vcpu, space, exit);
+        if outcome.status != ON.status {
+            return outcome;
+        }
+        // The same again; but what the first round need not compute ahead for others, it does not.
+        (cpu, thread, vcpu) = black_box((cpu, thread, vcpu));
     }
-    go_on(cpu, thread, vcpu, space, exit, &call)
 }
 
 /// Sets the host's timer for a deadline that comes first, where it has to.
@@ -100,22 +115,9 @@ fn arm(cpu: &PerCpu) {
     }
 }
 
-/// What to ask for again when others want the processor.
-struct Call {
-    slot: u64,
-    flags: u64,
-    deadline: u64,
-}
-
 /// Into the guest and out of it, once. Shared mode is left; an error is the bits of the bound notification, found before, in shared mode still.
 #[inline(always)]
-fn enter<const FIRST: bool>(
-    cpu: &'static PerCpu,
-    thread: Ref<Thread>,
-    vcpu: Ref<Vcpu>,
-    space: Ref<Space>,
-    deadline: u64,
-) -> Result<Exit, u64> {
+fn enter(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>) -> Result<Exit, u64> {
     // Whoever signals sets the bits and then looks here; this looks at the bits afterwards, so one of the two sees the other.
     thread.in_guest.swap(vcpu.as_ptr(), Ordering::SeqCst);
     if let Some(notification) = thread.bound.get()
@@ -133,9 +135,7 @@ fn enter<const FIRST: bool>(
     lock::leave_shared(cpu);
     // SAFETY: area and page belong to this vCPU, interrupts are off, this processor was enabled at boot, the vCPU's extended state is in the registers, and the
     // nested tables map only frames that the guest space's owner holds. Neither goes away before this processor has answered at the kernel's door.
-    Ok(unsafe {
-        if FIRST { virt::run(vcpu.area(), &cpu.virt, nested, deadline) } else { virt::run_on(vcpu.area(), &cpu.virt, nested, deadline) }
-    })
+    Ok(unsafe { virt::run(vcpu.area(), &cpu.virt, nested, &cpu.vcpu_deadline) })
 }
 
 /// The processor runs this thread's vCPU no longer.
@@ -169,53 +169,33 @@ fn finish(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
     Outcome::EXIT
 }
 
-/// What the short way leaves: host interrupts, doorbells, tracing, vCPUs that ended. Runs the guest again as often as it takes.
+/// What the short way leaves: host interrupts, doorbells, tracing, vCPUs that ended. [`ON`]: the guest runs again.
 #[inline(never)]
-fn go_on(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>, first: Exit, call: &Call) -> Outcome {
-    let mut exit = first;
-    loop {
-        match exit {
-            Exit::Guest(reason) => {
-                lock::enter_shared(cpu);
-                if cpu.running_vcpu.get() != Some(vcpu) {
-                    return ended(cpu, thread);
-                }
-                if cpu.slow.get() & SLOW_TRACE != 0 {
-                    trace_exit(cpu, vcpu, reason);
-                }
-                if space.doorbells_used.get() == 0 || !ring(cpu, vcpu, space, reason) {
-                    return settle(cpu, thread, finish(cpu, thread));
-                }
-                // Signalling may have left shared mode for a moment, or made somebody more important ready.
-                if cpu.running_vcpu.get() != Some(vcpu) {
-                    return ended(cpu, thread);
-                }
-                if cpu.reschedule.get() {
-                    return preempt(cpu, thread, call);
-                }
-            }
-            Exit::HostInterrupt => {
-                if let Some(outcome) = after_interrupt(cpu, thread, vcpu, call) {
-                    return outcome;
-                }
-            }
-        }
-        exit = match enter::<false>(cpu, thread, vcpu, space, call.deadline) {
-            Ok(exit) => exit,
-            Err(bits) => return settle(cpu, thread, Outcome::notified(bits)),
-        };
+fn after(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>, exit: Exit) -> Outcome {
+    let Exit::Guest(reason) = exit else { return after_interrupt(cpu, thread, vcpu) };
+    lock::enter_shared(cpu);
+    if cpu.running_vcpu.get() != Some(vcpu) {
+        return ended(cpu, thread);
     }
+    if cpu.slow.get() & SLOW_TRACE != 0 {
+        trace_exit(cpu, vcpu, reason);
+    }
+    if space.doorbells_used.get() == 0 || !ring(cpu, vcpu, space, reason) {
+        return settle(cpu, thread, finish(cpu, thread));
+    }
+    // Signalling may have left shared mode for a moment, or made somebody more important ready.
+    if cpu.running_vcpu.get() != Some(vcpu) {
+        return ended(cpu, thread);
+    }
+    if cpu.reschedule.get() { preempt(cpu, thread) } else { ON }
 }
 
 /// Others want the processor: the thread asks again when its turn comes.
 #[cold]
 #[inline(never)]
-fn preempt(cpu: &PerCpu, thread: Ref<Thread>, call: &Call) -> Outcome {
+fn preempt(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
     stop_running(cpu, thread);
     let regs = &thread.regs;
-    regs.rax.set(call.flags);
-    regs.rdi.set(call.slot);
-    regs.r8.set(call.deadline);
     // `syscall` is two bytes long.
     regs.rip.set(regs.rip.get().wrapping_sub(2));
     SWITCH
@@ -289,26 +269,27 @@ fn prepare(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>) -> Result<(), Err
     Ok(())
 }
 
-/// A host interrupt ended the guest's time. Lets it in, and decides whether the guest goes on (`None`).
-#[inline(never)]
-fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, call: &Call) -> Option<Outcome> {
+/// A host interrupt ended the guest's time. Lets it in, and decides whether the guest goes on.
+fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>) -> Outcome {
     crate::arch::cpu::interrupt_window();
     lock::enter_shared(cpu);
     if cpu.running_vcpu.get() != Some(vcpu) {
-        return Some(ended(cpu, thread));
+        return ended(cpu, thread);
     }
     vcpu.internal_exits.set(vcpu.internal_exits.get() + 1);
-    if call.deadline != u64::MAX && timer::now() >= call.deadline {
+    // The processor's own deadline is gone when its timer has fired.
+    let deadline = thread.regs.r8.get();
+    if deadline != u64::MAX && timer::now() >= deadline {
         let outcome = leave(cpu, thread, vcpu, ExitReason::Deadline);
-        return Some(settle(cpu, thread, outcome));
+        return settle(cpu, thread, outcome);
     }
     if cpu.reschedule.get() {
-        return Some(preempt(cpu, thread, call));
+        return preempt(cpu, thread);
     }
     if cpu.fpu_vcpu.get() != Some(vcpu) && prepare(cpu, thread, vcpu).is_err() {
-        return Some(leave(cpu, thread, vcpu, ExitReason::Unknown));
+        return leave(cpu, thread, vcpu, ExitReason::Unknown);
     }
-    None
+    ON
 }
 
 /// Rings the doorbell that the guest's write may be. Returns whether the guest goes on; a write to memory is left for the VMM to step over, which

@@ -67,6 +67,8 @@ pub(crate) mod pending {
     pub const REQUESTS: u64 = 256;
     /// The processor was asked for an exit when the guest can take what is requested: the next entry looks again.
     pub const HELD: u64 = 512;
+    /// VT-x: the last entry was refused before it touched anything.
+    pub const FAILED: u64 = 1024;
     /// The sign bit: always set where VT-x runs the vCPU. So AMD-V's short way, which tests for reasons anyhow, needs no test of its own.
     pub const VMX: u64 = 1 << 63;
 }

@@ -418,7 +418,7 @@ pub fn give_up(cpu: &CpuState) {
 /// extended state is in the registers; `nested` maps only memory that the guest owns.
 #[cfg(target_os = "none")]
 #[inline(always)]
-pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: u64) -> Exit {
+pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: &core::cell::Cell<u64>) -> Exit {
     // SAFETY: the caller's promise.
     unsafe {
         let asked = asked(area, cpu, nested);
@@ -428,22 +428,6 @@ pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline:
             svm::run::run_attentively(area, cpu, nested)
         } else {
             vmx::run::run(area, cpu, nested, deadline, asked)
-        }
-    }
-}
-
-/// As [`run`], but smaller, for runs that go on within one call.
-///
-/// # Safety
-/// As there.
-#[cfg(target_os = "none")]
-pub unsafe fn run_on(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: u64) -> Exit {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if (*area).host.pending & host::pending::VMX == 0 {
-            svm::run::run_attentively(area, cpu, nested)
-        } else {
-            vmx::run::run(area, cpu, nested, deadline, asked(area, cpu, nested))
         }
     }
 }

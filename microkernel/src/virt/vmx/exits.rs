@@ -29,6 +29,9 @@ const INSTRUCTION_FAILED: u64 = 1 << 32;
 pub unsafe fn exit_attentively(area: *mut VcpuArea, exit_reason: u32) -> Exit {
     // SAFETY: the caller's promise.
     unsafe {
+        if (*area).host.pending & pending::FAILED != 0 {
+            return instruction_failed(&mut *area);
+        }
         if exit_reason & reason::ENTRY_FAILED != 0 {
             return entry_failed(&mut *area, exit_reason.into(), read(field::QUALIFICATION));
         }
@@ -261,10 +264,8 @@ pub unsafe fn entry_failed(area: &mut VcpuArea, raw: u64, detail: u64) -> Exit {
 /// # Safety
 /// As [`super::run::run`].
 #[cold]
-pub unsafe fn instruction_failed(area: *mut VcpuArea) -> Exit {
+unsafe fn instruction_failed(area: &mut VcpuArea) -> Exit {
+    area.host.pending &= !pending::FAILED;
     // SAFETY: the caller's promise.
-    unsafe {
-        (*area).vmx.failed = 0;
-        entry_failed(&mut *area, INSTRUCTION_FAILED | read(field::INSTRUCTION_ERROR), 0)
-    }
+    unsafe { entry_failed(area, INSTRUCTION_FAILED | read(field::INSTRUCTION_ERROR), 0) }
 }

@@ -40,10 +40,8 @@ const HOST_MSRS: usize = 4;
 pub struct Own {
     /// The guest's values, loaded at entries and stored at exits.
     msrs: [MsrEntry; SWITCHED_MSRS.len()],
-    /// Not 0: the VMCS was launched since it was last cleared.
-    launched: u64,
-    /// 1: the last entry failed before it touched anything.
-    failed: u64,
+    /// Why VMRESUME was refused.
+    error: u64,
     /// The VMCS was never set up.
     fresh: u64,
     /// Guest's CR2.
@@ -59,12 +57,12 @@ pub struct Own {
     /// Task priority below which the guest exits, as it stands in the VMCS.
     threshold: u64,
     /// Value of the preemption timer as it stands in the VMCS.
-    timer: u64,
+    timer: u32,
     /// It counts once in this many TSC ticks, as a power of two.
-    timer_shift: u64,
+    timer_shift: u32,
     /// Operand of LGDT: exits leave the limit at 64 KiB (SDM volume 3, 28.5.2).
     gdt: [u16; 8],
-    reserved: [u64; 465],
+    reserved: [u64; 467],
 }
 
 #[cfg(target_os = "none")]
@@ -234,8 +232,8 @@ mod machine {
         let msrs = own + (offset_of!(VcpuArea, vmx) + offset_of!(super::Own, msrs)) as u64;
         let (gdt, idt) = (sgdt(), sidt());
         area.vmx.primary = controls.primary.into();
-        area.vmx.timer = u32::MAX.into();
-        area.vmx.timer_shift = controls.timer_shift.into();
+        area.vmx.timer = u32::MAX;
+        area.vmx.timer_shift = controls.timer_shift;
         area.vmx.gdt[..5].copy_from_slice(&core::array::from_fn::<u16, 5, _>(|i| match i {
             0 => gdt.limit,
             _ => (gdt.base.as_u64() >> (16 * (i - 1))) as u16,
@@ -264,7 +262,7 @@ mod machine {
             (field::POSTED_DESCRIPTOR, apic + offset_of!(ApicPage, posted) as u64),
             (field::INTERRUPT_STATUS, 0),
             (field::LINK_POINTER, u64::MAX),
-            (field::TIMER, area.vmx.timer),
+            (field::TIMER, area.vmx.timer.into()),
             (field::PAUSE_GAP, 128),
             (field::PAUSE_WINDOW, 4096),
             (field::CR0_MASK, convert::CR0_MASK),
@@ -304,10 +302,7 @@ mod machine {
         // The area begins with its VMCS: what it remembers of this processor is void.
         let area = crate::arch::memory::phys_to_virt(vmcs - offset_of!(VcpuArea, vmcb) as u64).cast::<VcpuArea>();
         // SAFETY: the vCPU is not running, and whoever asked owns the kernel and waits.
-        unsafe {
-            (*area).vmx.launched = 0;
-            (*area).host.token = 0;
-        }
+        unsafe { (*area).host.token = 0 };
     }
 
     /// As `virt::store_full`.

@@ -3,17 +3,18 @@
 //! The way of a cheap exit (`cpuid`, a plain port access, an MSR, `hlt`) and of the entry after it is kept short: what could need more work is collected
 //! into one word, and a single branch leads to [`prepare`] or `exits`.
 
-use super::exits::{entry_failed, exit_attentively, host_interrupt, instruction_failed};
+use super::exits::{entry_failed, exit_attentively, host_interrupt};
 use super::machine::{bind, set_apic_mode};
 use super::state as registers;
 use super::vmcs::{self, field, host_cr0, host_cr3, read, read_to, reason, write, write_from};
 use super::{Own, convert};
 use crate::virt::convert::check_event;
-use crate::virt::host::{Cpu, pending, write_debug_registers};
+use crate::virt::host::{Cpu, Host, pending, write_debug_registers};
 use crate::virt::{
     CpuState, Exit, Nested, VcpuArea, apic, ends_interrupt, fpu, get, page, put, put_pair, register_offset, take_event, world_switch,
 };
 use core::arch::asm;
+use core::cell::Cell;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use tessera_abi::apic::{ApicPage, VectorSet};
@@ -36,6 +37,9 @@ const BY_MOV_SS: u64 = 2;
 /// See [`BY_STI`].
 pub(super) const BY_NMI: u64 = 1 << 3;
 
+/// Instruction error: VMRESUME with a VMCS that is not launched (SDM volume 3, 31.4).
+const NOT_LAUNCHED: u32 = 5;
+
 /// Where the page has what the VMCS has too.
 const RIP: usize = offset_of!(VcpuState, rip);
 /// See [`RIP`].
@@ -50,27 +54,32 @@ macro_rules! own {
     };
 }
 
-/// See [`crate::virt::run`]; `asked` is not 0 if something asks for attention. The only copy of the switch is in here, so that exits have one place to come to.
+/// See [`crate::virt::run`], its only caller, so that exits have one place to come to; `asked` is not 0 if something asks for attention.
 ///
 /// # Safety
 /// As there.
-#[inline(never)]
-pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: u64, asked: u64) -> Exit {
+#[inline(always)]
+pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline: &Cell<u64>, asked: u64) -> Exit {
     let state = page(area);
     // SAFETY: the caller's area; interrupts are off, and the references end before anything changes behind them.
     let (host, own) = unsafe { (&(*area).host, &(*area).vmx) };
     // SAFETY: the caller's page.
     let posted = unsafe { apic(state) }.is_posted();
     let attention = asked | u64::from(posted) | host.pending << 1 | (host_cr0() ^ own.host_cr0) | (host_cr3() ^ own.host_cr3);
-    if attention != 0 {
+    let area = if attention != 0 {
         // SAFETY: the caller's promise.
-        if let Err(exit) = unsafe { prepare(area, &mut *cpu.get(), nested) } {
-            return exit;
+        match unsafe { prepare(area, &mut *cpu.get(), nested) } {
+            Ok(area) => area,
+            Err(exit) => return exit,
         }
-    }
-    if deadline != u64::MAX || own.timer != u32::MAX.into() {
-        // SAFETY: the caller's promise.
-        set_timer(unsafe { &mut (*area).vmx }, deadline);
+    } else {
+        area
+    };
+    // SAFETY: as above.
+    let (state, own) = (page(area), unsafe { &mut (*area).vmx });
+    let deadline = deadline.get();
+    if deadline != u64::MAX || own.timer != u32::MAX {
+        set_timer(own, deadline);
     }
     // SAFETY: the page is live; each field is read once.
     unsafe {
@@ -82,11 +91,6 @@ pub unsafe fn run(area: *mut VcpuArea, cpu: &CpuState, nested: Nested, deadline:
     // reached through the pointer that comes out of the switch: nothing else lives in a register across it.
     let area = unsafe { world_switch(area) };
     let state = page(area);
-    // SAFETY: as above.
-    if unsafe { (*area).vmx.failed } != 0 {
-        // SAFETY: the caller's promise.
-        return unsafe { instruction_failed(area) };
-    }
     // SAFETY: the page is live.
     unsafe {
         read_to::<RIP>(field::GUEST_RIP, state);
@@ -147,7 +151,7 @@ pub unsafe fn wrmsr(area: *mut VcpuArea) -> Exit {
 pub unsafe fn io(area: *mut VcpuArea) -> Exit {
     let state = page(area);
     let length = read(field::EXIT_LENGTH);
-    let io = convert::io_exit(read(field::QUALIFICATION), read(field::GUEST_RIP).wrapping_add(length));
+    let io = convert::io_exit(read(field::QUALIFICATION), get!(state, rip).wrapping_add(length));
     put!(state, io.access, info[0]);
     put!(state, io.next_rip, info[1]);
     put_pair!(state, ExitReason::Io as u64 | length << 32, reason, instruction_length);
@@ -164,21 +168,21 @@ fn set_timer(own: &mut Own, deadline: u64) {
     // SAFETY: reading the TSC has no effect.
     let now = unsafe { core::arch::x86_64::_rdtsc() };
     let value = (deadline.saturating_sub(now) >> own.timer_shift).min(u32::MAX.into());
-    if own.timer != value {
-        own.timer = value;
+    if u64::from(own.timer) != value {
+        own.timer = value as u32;
         write(field::TIMER, value);
     }
 }
 
-/// The long way into the guest. An error is an exit without an entry.
+/// The long way into the guest, which answers with the area, so that who asks need not keep it. An error is an exit without an entry.
 ///
 /// # Safety
 /// As [`run`].
 #[inline(never)]
-unsafe fn prepare(area: *mut VcpuArea, this: &mut Cpu, nested: Nested) -> Result<(), Exit> {
-    let state = page(area);
+unsafe fn prepare(place: *mut VcpuArea, this: &mut Cpu, nested: Nested) -> Result<*mut VcpuArea, Exit> {
+    let state = page(place);
     // SAFETY: the caller's promise.
-    let area = unsafe { &mut *area };
+    let area = unsafe { &mut *place };
     if area.host.token != this.token {
         // SAFETY: the caller's promise.
         unsafe { bind(area, this) };
@@ -245,7 +249,7 @@ unsafe fn prepare(area: *mut VcpuArea, this: &mut Cpu, nested: Nested) -> Result
         // SAFETY: the host arms no breakpoint, so nothing looks at DR6 before the exit.
         unsafe { asm!("mov dr6, {}", in(reg) area.vmx.dr6, options(nomem, nostack, preserves_flags)) };
     }
-    Ok(())
+    Ok(place)
 }
 
 /// Event to inject, interrupt window, NMI window.
@@ -339,7 +343,7 @@ pub(super) fn set_primary(own: &mut Own, control: u32, on: bool) {
 }
 
 /// Swaps host and guest. All of the guest's general registers but RSP stand in the page; that, and everything else, in the VMCS, but for CR2. An entry that fails
-/// before it begins comes back with `failed` set.
+/// before it begins comes back with [`pending::FAILED`] set.
 ///
 /// # Safety
 /// The area's VMCS is current and set up.
@@ -365,23 +369,21 @@ unsafe fn world_switch(area: *mut VcpuArea) -> *mut VcpuArea {
                 "mov cr2, rax",
             ]
             [
-                "cmp qword ptr [rdi + {launched}], 0",
                 "mov rax, [rdi + {rax}]",
-                "je 3f",
                 "mov rdi, [rdi + {rdi}]",
                 "vmresume",
-                "jmp 4f",
-                "3:",
-                "mov qword ptr [rdi + {launched}], 1",
-                "mov rdi, [rdi + {rdi}]",
+                // Refused: the ordinary reason is that the VMCS was not launched since it was cleared.
+                "xchg rdi, [rsp]",
+                "mov eax, {INSTRUCTION_ERROR}",
+                "vmread [rdi + {error}], rax",
+                "cmp dword ptr [rdi + {error}], {NOT_LAUNCHED}",
+                "mov rax, [rdi + {rax}]",
+                "xchg rdi, [rsp]",
+                "jne 4f",
                 "vmlaunch",
-                // Not entered, and so not launched.
-                "xchg rdi, [rsp]",
-                "mov qword ptr [rdi + {launched}], 0",
-                "xchg rdi, [rsp]",
                 "4:",
                 "xchg rdi, [rsp]",
-                "mov qword ptr [rdi + {failed}], 1",
+                "or qword ptr [rdi + {pending}], {FAILED}",
                 "jmp 6f",
                 "5:",
                 "xchg rdi, [rsp]",
@@ -394,8 +396,11 @@ unsafe fn world_switch(area: *mut VcpuArea) -> *mut VcpuArea {
                 "lgdt [rdi + {gdt}]",
                 "pop qword ptr [rdi + {rdi}]",
             ]
-            failed = const own!(failed),
-            launched = const own!(launched),
+            error = const own!(error),
+            pending = const offset_of!(VcpuArea, host) + offset_of!(Host, pending),
+            FAILED = const pending::FAILED,
+            INSTRUCTION_ERROR = const field::INSTRUCTION_ERROR,
+            NOT_LAUNCHED = const NOT_LAUNCHED,
             host_rsp = const own!(host_rsp),
             cr2 = const own!(cr2),
             gdt = const own!(gdt),
