@@ -216,6 +216,8 @@ fn suspended_with_flash(host: &mut Host) -> Result<()> {
     host.neat_command("vm suspend pc main")?;
     host.poll_command("vm list", |text| text.contains("suspended"))?;
     host.neat_command("vm resume pc")?;
+    // What is typed before is for a serial port that is still to get its state.
+    host.poll_command("log -n 20", |text| text.contains("goes on where it was suspended"))?;
     host.start_command("vm console pc")?;
     let another = VARIABLE.replace("Tessera-", "Another-");
     let set = format!("printf '{ATTRIBUTES}it is new' > {another} && cat {another} {VARIABLE}");
