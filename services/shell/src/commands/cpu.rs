@@ -74,7 +74,7 @@ impl Command for Cpu {
             context.out.text("\n");
             context.out.styled_line(
                 Style::Warning,
-                "No virtual machine can run: VT-x or AMD-V is not there, lacks a part that is needed,",
+                "No virtual machine can run: VT-x or AMD-V is not there, lacks a part,",
             );
             context.out.styled_line(
                 Style::Warning,
