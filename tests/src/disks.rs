@@ -4,7 +4,11 @@ use crate::{Failure, Result};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
+
+/// Images made so far: a case that runs on both emulators at once has one for each.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A sparse image that is gone with this value.
 #[derive(Debug)]
@@ -13,7 +17,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// An empty one of `size` bytes; `name` has to be its own.
+    /// An empty one of `size` bytes; `name` is for people.
     pub fn empty(folder: &Path, name: &str, size: u64) -> Result<Self> {
         let scratch = Self::named(folder, name)?;
         let file = File::create(&scratch.path).map_err(|e| Failure::new(format!("cannot write {}: {e}", scratch.path.display())))?;
@@ -43,7 +47,12 @@ impl Scratch {
     fn named(folder: &Path, name: &str) -> Result<Self> {
         fs::create_dir_all(folder)?;
         Ok(Self {
-            path: folder.join(format!("{}-{}.img", name.replace('/', "-"), std::process::id())),
+            path: folder.join(format!(
+                "{}-{}-{}.img",
+                name.replace('/', "-"),
+                std::process::id(),
+                MADE.fetch_add(1, Ordering::Relaxed)
+            )),
         })
     }
 
