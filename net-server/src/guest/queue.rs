@@ -115,7 +115,7 @@ impl Served {
             return Wish::No;
         }
         let due = *self.since.get_or_insert(now) + DELAY;
-        if now < due && self.queue.unasked() < self.queue.layout().size / 4 {
+        if now < due && self.queue.untold() < self.queue.layout().size / 4 {
             return Wish::At(due);
         }
         self.since = None;

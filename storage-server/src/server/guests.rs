@@ -32,8 +32,7 @@ const ENDING: u64 = 1 << 63;
 const QUEUES: usize = guest_disk::MAX_QUEUES;
 /// Bytes of the state frame for each disk, as init makes it.
 const STATE_PER_DISK: usize = 3 * PAGE_SIZE;
-/// How long a busy guest's interrupts, and looks into its queues, are put off at most, in microseconds; its disks are polled then. 0: never, until it has been measured on a running
-/// system; 50 is less than most devices take for a request.
+/// How long a busy guest's interrupts, looks into its queues, and looks for what its disks have done are put off at most, in microseconds.
 pub const PATIENCE_US: u64 = 500;
 /// Most machines at once that are looked for.
 const MOST: usize = 1024;

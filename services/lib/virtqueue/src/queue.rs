@@ -256,12 +256,6 @@ impl Queue {
         self.asked != self.returned && self.is_wanted(memory, self.asked)
     }
 
-    /// Requests returned since the driver was last asked whether it wants an interrupt.
-    #[must_use]
-    pub const fn unasked(&self) -> u16 {
-        self.returned.wrapping_sub(self.asked)
-    }
-
     /// Whether the driver wants an interrupt for what was returned since `before`.
     #[inline]
     fn is_wanted<M: GuestMemory>(&self, memory: &M, before: u16) -> bool {
