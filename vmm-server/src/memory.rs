@@ -29,6 +29,8 @@ pub struct GuestMemory {
     hole: (u64, u64),
     /// The last bytes of RAM are seen once more below 4 GiB: that many.
     flash: u64,
+    /// What the guest sees it by: pages of 4 KiB, 2 MiB and 1 GiB.
+    pages: [u64; 3],
 }
 
 // SAFETY: the mappings live as long as the process, every access is a volatile copy of plain bytes, and no reference is handed out.
@@ -45,7 +47,33 @@ impl GuestMemory {
             end: 0,
             hole: (0, 0),
             flash: 0,
+            pages: [0; 3],
         }
+    }
+
+    /// Counts the pages by which the nested page tables map it; `page_size` says for an address how long the page there is, in bytes, and 0 if there is none.
+    pub fn count_pages(&mut self, page_size: impl Fn(u64) -> u64) {
+        let mut address = 0;
+        self.pages = [0; 3];
+        while address < self.end {
+            let size = page_size(address);
+            let kind = match size {
+                0x1000 => Some(0),
+                0x20_0000 => Some(1),
+                0x4000_0000 => Some(2),
+                _ => None,
+            };
+            if let Some(kind) = kind {
+                self.pages[kind] += 1;
+            }
+            address += size.max(0x1000);
+        }
+    }
+
+    /// Pages of 4 KiB, 2 MiB and 1 GiB by which the nested page tables map it.
+    #[must_use]
+    pub const fn pages(&self) -> [u64; 3] {
+        self.pages
     }
 
     /// Some addresses, page by page, are no RAM, whatever stands behind them here: a device answers there.
@@ -306,6 +334,19 @@ pub(crate) mod tests {
         assert!(memory.write_slice(8190, &[1, 2, 3]).is_none());
         assert_eq!(memory.read::<2>(8190), Some([0, 0]), "a refused write must not write a part");
         assert!(memory.clear(4096, 4097).is_none());
+    }
+
+    #[test]
+    fn pages_are_counted_around_holes() {
+        let mut memory = ram(&[0x60_0000]);
+        memory.count_pages(|address| match address {
+            0..0x3000 => 0x1000,
+            0x3000..0x20_0000 => 0,
+            _ => 0x20_0000,
+        });
+        assert_eq!(memory.pages(), [3, 2, 0]);
+        memory.count_pages(|_| 0x4000_0000);
+        assert_eq!(memory.pages(), [0, 0, 1]);
     }
 
     #[test]

@@ -24,8 +24,8 @@ use tessera_rt::message::Message;
 use tessera_rt::{CNode, Endpoint, Notification, Reply, Untyped, slots, time};
 
 const PAGE: u64 = PAGE_SIZE as u64;
-/// RAM comes in frames of at most 2^this many pages (64 MiB), so that making one does not keep init away from others for long.
-const LARGEST_FRAME: u32 = 14;
+/// RAM comes in frames of at most 2^this many pages (1 GiB), the largest that nested page tables map by one entry. The kernel zeroes one step by step, and init answers others between them.
+const LARGEST_FRAME: u32 = 18;
 /// And of at least 2^this many (2 MiB), so that it is mapped by large pages.
 const SMALLEST_FRAME: u32 = 9;
 /// Pages of the ring for the guest's output, which is also the scrollback: 64 KiB of data and the header.

@@ -28,7 +28,7 @@ pub const CASES: &[Case] = &[
         name: "boot/bios-4-cpus",
         about: "BIOS, 4 processors: to the prompt",
         minutes: 1,
-        bochs: None,
+        bochs: Some(2),
         run: |c| to_prompt(c, Firmware::Bios, 4, false),
     },
     Case {

@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
         name: "datastore/made-at-run-time",
         about: "a machine is made on the running host, boots kernel, RAM disk and disk out of a datastore, and is removed",
         minutes: 3,
-        bochs: None,
+        bochs: Some(5),
         run: made_at_run_time,
     },
 ];

@@ -21,14 +21,14 @@ pub const CASES: &[Case] = &[
         name: "debian-net/kill-under-load",
         about: "connections between Debian guests survive that the network server is killed under iperf3 again and again (TESSERA_KILLS times, 10)",
         minutes: 6,
-        bochs: None,
+        bochs: Some(15),
         run: kill_under_load,
     },
     Case {
         name: "debian-net/nginx",
         about: "nginx on a Debian guest serves a page to a client outside of the host",
         minutes: 4,
-        bochs: None,
+        bochs: Some(8),
         run: nginx,
     },
 ];

@@ -48,7 +48,7 @@ pub const CASES: &[Case] = &[
         name: "firmware/uefi-cdrom",
         about: "OVMF boots GRUB from the CD-ROM drive, and GRUB a Linux kernel, which sets a UEFI variable; it is there again after the guest switched itself off and the host's power failed",
         minutes: 9,
-        bochs: None,
+        bochs: Some(10),
         run: uefi_cdrom,
     },
 ];

@@ -61,9 +61,9 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "guest/memory-1-gib",
-        about: "a guest with 1 GiB uses it",
+        about: "a guest with 1 GiB uses it, mapped by one page where the processor has such",
         minutes: 5,
-        bochs: None,
+        bochs: Some(6),
         run: |c| to_user_land(c, "cloud", 1, 1024),
     },
     Case {
@@ -116,10 +116,17 @@ fn to_user_land(context: &Context, kernel: &str, vcpus: u32, memory: u32) -> Res
         Ok(path) => path,
         Err(missing) => return Outcome::skip(missing),
     };
-    let mut guest = Guest::debian("guest", if memory >= 1024 { "memory" } else { "" });
+    let test = match context.emulator {
+        _ if memory < 1024 => "",
+        Emulator::Qemu => "memory",
+        Emulator::Bochs => "memory-sampled",
+    };
+    let mut guest = Guest::debian("guest", test);
     (guest.vcpus, guest.memory, guest.kernel) = (vcpus, memory, "tested-kernel");
     let system = context.product()?.without_machines().file("tested-kernel", &path).guest(&guest);
-    let mut host = context.boot(&system.into(), |config| config.memory = (memory * 3 / 2).max(1024))?;
+    // Enough that a whole GiB, aligned to its size, is free beside firmware and system.
+    let host_memory = if memory >= 1024 { memory + 1536 } else { 1024 };
+    let mut host = context.boot(&system.into(), |config| config.memory = host_memory)?;
     let (cpus, seen) = reaches_user_land(&mut host, "guest")?;
     ensure!(cpus == vcpus, "the guest sees {cpus} processors instead of {vcpus}");
     let share = if memory < 128 { 4 } else { 6 };
@@ -132,6 +139,15 @@ fn to_user_land(context: &Context, kernel: &str, vcpus: u32, memory: u32) -> Res
     host.leave_console()?;
     host.neat_command("vm exits guest")?;
     host.neat_command("vm regs guest")?;
+    if memory >= 1024 {
+        let mapped = host.neat_command("vm memory guest")?;
+        let features = host.command("cpu")?;
+        let offered = features.lines().any(|line| line.contains("1-GiB pages") && line.contains("used"));
+        ensure!(
+            offered != mapped.contains("mapped by     0 x 1 GiB"),
+            "the processor's features, and what its nested page tables have:\n{features}\n{mapped}"
+        );
+    }
     Ok(Outcome::Passed)
 }
 

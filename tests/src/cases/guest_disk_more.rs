@@ -34,7 +34,7 @@ pub const CASES: &[Case] = &[
         name: "datastore/full",
         about: "a guest that fills a datastore pauses, the log says that it is nearly full and why the guest waits, and it goes on when there is space again",
         minutes: 3,
-        bochs: None,
+        bochs: Some(6),
         run: full,
     },
 ];

@@ -42,21 +42,21 @@ pub const CASES: &[Case] = &[
         name: "guest-net/kill-net",
         about: "an open TCP connection between guests carries every byte while the network server is killed again and again",
         minutes: 5,
-        bochs: None,
+        bochs: Some(8),
         run: kill_net,
     },
     Case {
         name: "guest-net/hostile-queues",
         about: "a guest that breaks every rule of its card's queues harms neither host nor neighbours, and its card works after each reset",
         minutes: 5,
-        bochs: None,
+        bochs: Some(8),
         run: hostile_queues,
     },
     Case {
         name: "guest-net/host-port",
         about: "a server of the host reaches the outside through a port of its own, also after the network server was killed",
         minutes: 2,
-        bochs: None,
+        bochs: Some(5),
         run: host_port,
     },
     Case {
@@ -70,7 +70,7 @@ pub const CASES: &[Case] = &[
         name: "guest-net/memory-comes-back",
         about: "ending the network server and the machine in any order gives all memory back to the page",
         minutes: 4,
-        bochs: None,
+        bochs: Some(6),
         run: memory_comes_back,
     },
 ];

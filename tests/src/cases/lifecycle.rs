@@ -19,7 +19,7 @@ pub const CASES: &[Case] = &[
         name: "lifecycle/start-stop-1000",
         about: "1,000 starts and stops of a machine give all memory back",
         minutes: 10,
-        bochs: None,
+        bochs: Some(20),
         run: start_stop,
     },
 ];

@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
         name: "suspend/host-restart",
         about: "a machine with a screen is suspended and still is when the host's power failed: it goes on where it was, also when it is started; what was given up is not gone on with",
         minutes: 2,
-        bochs: None,
+        bochs: Some(5),
         run: host_restart,
     },
     Case {
@@ -36,7 +36,7 @@ pub const CASES: &[Case] = &[
         name: "suspend/2-vcpus",
         about: "the same with two virtual processors",
         minutes: 6,
-        bochs: None,
+        bochs: Some(10),
         run: |context| go_on(context, 2),
     },
 ];

@@ -103,7 +103,7 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
         "romimage: file={bios}, options=fastboot\n\
          vgaromimage: file={VGA_BIOS}\n\
          display_library: {display}\n\
-         megs: {}\n\
+         memory: guest={}, host={}\n\
          cpu: model={}, count={}, ips={INSTRUCTIONS_PER_SECOND}, reset_on_triple_fault={}, ignore_bad_msrs=0{lacks}\n\
          clock: sync={sync}, time0={date}\n\
          ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
@@ -117,6 +117,7 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
          info: action=report\n\
          debug: action=ignore\n",
         config.memory,
+        config.memory.min(2048),
         std::env::var("TESSERA_BOCHS_CPU").unwrap_or_else(|_| PROCESSOR.into()),
         config.cpus,
         u8::from(config.restarts),

@@ -387,6 +387,7 @@ impl vm_control::Server for Control {
         let memory = self.local.memory();
         Ok(VmMemory {
             ram: self.machine.memory.end(),
+            pages: self.machine.memory.pages(),
             target: memory.target,
             given_up: memory.given_up,
             free: memory.told.free,

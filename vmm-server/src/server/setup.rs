@@ -87,6 +87,7 @@ pub fn build() -> Result<Control, String> {
         memory.set_flash(kernel.length());
         map_flash(guest, &memory)?;
     }
+    memory.count_pages(|address| guest.lookup(address).map_or(0, |found| found.page_size));
     let console = RingConsole::attach()?;
     let saved = suspend::begin(start_vm, vcpus)?;
     let now = sys::tsc();

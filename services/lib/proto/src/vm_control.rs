@@ -136,6 +136,8 @@ pub struct Registers {
 pub struct VmMemory {
     /// RAM.
     pub ram: u64,
+    /// Pages of 4 KiB, 2 MiB and 1 GiB by which the processor's nested page tables map it: numbers.
+    pub pages: [u64; 3],
     /// The guest is asked to do without this much.
     pub target: u64,
     /// It does without this much.

@@ -615,6 +615,7 @@ impl Host for FakeHost {
     fn vm_memory(&mut self, _name: &str) -> Answer<VmMemory> {
         self.answer(VmMemory {
             ram: u64::MAX,
+            pages: [u64::MAX; 3],
             target: 1 << 20,
             total: Some(200 << 20),
             major_faults: Some(u64::MAX),

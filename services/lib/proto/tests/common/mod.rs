@@ -725,6 +725,7 @@ impl vm_control::Server for Example {
         self.note("memory")?;
         Ok(VmMemory {
             ram: 1,
+            pages: [70, 80, 90],
             target: 2,
             given_up: 3,
             free: Some(4),

@@ -26,6 +26,8 @@ pub fn memory(context: &mut Context<'_>, command: &dyn Command, name: &str, mib:
     let memory = context.host.vm_memory(name).doing(&format!("ask the VMM of {name}"))?;
     let mut line = |what: &str, value: String| context.out.line(&format!("{what:<14}{value}"));
     line("RAM", format::bytes(memory.ram));
+    let [small, large, huge] = memory.pages.map(format::count);
+    line("mapped by", format!("{huge} x 1 GiB, {large} x 2 MiB, {small} x 4 KiB"));
     line(
         "does without",
         format!("{} of {}", format::bytes(memory.given_up), format::bytes(memory.target)),
