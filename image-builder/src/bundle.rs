@@ -238,6 +238,7 @@ fn to_server(server: &Server) -> manifest::Server {
         screen_heap: server.screen_heap.value,
         stack: server.stack.value,
         untyped: server.memory.value,
+        vcpu_untyped: server.vcpu_memory.value,
         device_memory: server.device_memory.value,
         slots: server.slots.value,
         restart: server.restart,

@@ -305,6 +305,7 @@ fn check_server(server: &Server, diagnostics: &mut Diagnostics) {
         ("screen-heap", &server.screen_heap, layout::DYNAMIC_BASE - layout::HEAP_BASE),
         ("stack", &server.stack, 8 << 20),
         ("memory", &server.memory, 1 << 30),
+        ("vcpu-memory", &server.vcpu_memory, 16 << 20),
         ("device-memory", &server.device_memory, 1 << 30),
     ] {
         if bytes.value > most {
@@ -315,6 +316,10 @@ fn check_server(server: &Server, diagnostics: &mut Diagnostics) {
     if !server.per_vm && server.screen_heap.value != server.heap.value {
         let message = format!("`{}` is started once, for no machine that could have a display", server.name.value);
         diagnostics.error(server.screen_heap.span, message, "", "write `heap` alone");
+    }
+    if !server.per_vm && server.vcpu_memory.value != 0 {
+        let message = format!("`{}` is started once, for no machine that has virtual processors", server.name.value);
+        diagnostics.error(server.vcpu_memory.span, message, "", "write `memory` alone");
     }
     if server.stack.value == 0 {
         diagnostics.error(

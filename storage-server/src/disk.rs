@@ -130,10 +130,16 @@ impl Host {
         }
     }
 
+    /// Whether nothing is in flight: there is nothing to start, to look for or to wait for then.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.free.borrow().len() == self.pending.borrow().len()
+    }
+
     /// Whether it has to be polled because no interrupt will come.
     #[must_use]
     pub fn wants_polling(&self) -> bool {
-        !self.controller.borrow().has_interrupts() && self.free.borrow().len() < self.pending.borrow().len()
+        !self.is_idle() && !self.controller.borrow().has_interrupts()
     }
 
     /// Guests have so much to do that they come by every so many ticks, so that the controller need not interrupt; none: no guest has. [`Self::quiet_wait`] says when it is polled at the

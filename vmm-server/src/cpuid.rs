@@ -422,7 +422,7 @@ pub(crate) mod tests {
 
     #[test]
     fn topology_is_one_package_of_single_threaded_cores() {
-        for (vcpus, bits) in [(1, 0), (2, 1), (3, 2), (4, 2)] {
+        for (vcpus, bits) in [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3)] {
             let table = CpuidTable::new(&Policy { vcpus, ..POLICY }, everything);
             assert_eq!(ask(&table, 0xb, 0), [0, 1, 0x100, 2]);
             assert_eq!(ask(&table, 0xb, 1), [bits, vcpus as u32, 0x201, 2]);
@@ -464,7 +464,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn any_leaf_of_any_host(leaf: u32, subleaf: u32, low in 0u32..0x20, answers: [u32; 4], vcpus in 1usize..=4) {
+        fn any_leaf_of_any_host(leaf: u32, subleaf: u32, low in 0u32..0x20, answers: [u32; 4], vcpus in 1usize..=8) {
             let host = move |_: u32, subleaf: u32| answers.map(|word| word.rotate_left(subleaf));
             let table = CpuidTable::new(&Policy { vcpus, tsc_khz: 1, xcr0: 7 }, host);
             for leaf in [leaf, low, 0x4000_0000 + low, 0x8000_0000 + low] {

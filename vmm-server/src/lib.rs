@@ -24,4 +24,4 @@ pub mod paravirt;
 pub mod vcpu;
 
 /// Most virtual processors of one guest.
-pub const MAX_VCPUS: usize = 4;
+pub const MAX_VCPUS: usize = 8;

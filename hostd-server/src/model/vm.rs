@@ -10,7 +10,7 @@ pub type Memory = Ranged<16_777_216, 1_099_511_627_776>;
 /// Size of a disk: 1 MiB to 16 TiB.
 pub type DiskSize = Ranged<1_048_576, 17_592_186_044_416>;
 /// Virtual processors.
-pub type Vcpus = Ranged<1, 4>;
+pub type Vcpus = Ranged<1, 8>;
 /// Shares: 1000 is normal.
 pub type Shares = Ranged<1, 100_000>;
 /// Clock rate.

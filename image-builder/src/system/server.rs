@@ -40,6 +40,8 @@ pub struct Server {
     pub stack: Located<u64>,
     /// `memory` for kernel objects that the server makes by itself. Default "0 B".
     pub memory: Located<u64>,
+    /// `vcpu-memory`: as much more of it for each virtual processor of the instance's machine. Default "0 B".
+    pub vcpu_memory: Located<u64>,
     /// `device-memory`: the most that init lends the server for its devices to work in. Default "8 MiB" where it is granted PCI functions.
     pub device_memory: Located<u64>,
     /// `slots` of the capability table, a power of two. Default 256.
@@ -82,6 +84,7 @@ impl Server {
         let screen_heap = bytes("screen-heap", heap.value, diagnostics);
         let stack = bytes("stack", 64 << 10, diagnostics);
         let memory = bytes("memory", 0, diagnostics);
+        let vcpu_memory = bytes("vcpu-memory", 0, diagnostics);
         let device_memory = reader.parsed("device-memory", units::pages, "8 MiB", diagnostics);
         let grants: Vec<Grant> = reader
             .entries("grants", diagnostics)
@@ -113,6 +116,7 @@ impl Server {
             screen_heap,
             stack,
             memory,
+            vcpu_memory,
             device_memory: device_memory.unwrap_or(Located::new(if has_devices { 8 << 20 } else { 0 }, span)),
             slots,
             restart: restart.map_or(Restart::Always, |restart| restart.value),

@@ -17,7 +17,7 @@ pub struct Vm {
     pub name: Located<String>,
     /// `memory` in bytes, a multiple of 2 MiB.
     pub memory: Located<u64>,
-    /// `vcpus`, 1 to 4. Default 1.
+    /// `vcpus`, 1 to 8. Default 1.
     pub vcpus: u32,
     /// `firmware`: "bios" or "uefi", the files of these names in `[files]`, instead of a kernel.
     pub firmware: Option<Firmware>,
@@ -117,7 +117,7 @@ impl Vm {
             };
             parsed(node, "watchdog", known, "reset", diagnostics)
         });
-        let vcpus = reader.get("vcpus").and_then(|node| number(node, "vcpus", 1..=4, diagnostics));
+        let vcpus = reader.get("vcpus").and_then(|node| number(node, "vcpus", 1..=8, diagnostics));
         let mut disks = Vec::new();
         for (place, mut disk) in reader.tables("disks", diagnostics).into_iter().enumerate() {
             let owner = name.as_ref().map_or("", |name| name.value.as_str());

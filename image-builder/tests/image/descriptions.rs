@@ -179,7 +179,14 @@ fn every_mistake_is_found_at_its_place() {
             "one line",
         ),
         ("{ irq = 4 }", "{ irq = \"4\" }", "must be a number", "system.toml:10:20", "from 0"),
-        ("vcpus = 2", "vcpus = 5", "`vcpus` cannot be 5", "system.toml:24:9", "1 to 4"),
+        (
+            "priority = 48",
+            "priority = 48\nvcpu-memory = \"64 KiB\"",
+            "has virtual processors",
+            "system.toml:7:15",
+            "`memory` alone",
+        ),
+        ("vcpus = 2", "vcpus = 9", "`vcpus` cannot be 9", "system.toml:24:9", "1 to 8"),
         ("256 MiB", "255 MiB", "cannot have 255 MiB", "system.toml:23:10", "256 MiB"),
         ("256 MiB", "256", "`memory` cannot be", "system.toml:23:10", "256 MiB"),
         (

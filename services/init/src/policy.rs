@@ -94,6 +94,7 @@ fn check_server(server: &Server, manifest: &Manifest) -> Result<(), String> {
     if server.heap.max(server.screen_heap) > layout::DYNAMIC_BASE - layout::HEAP_BASE
         || server.stack > 16 << 20
         || server.untyped.max(server.device_memory) > 1 << 30
+        || server.vcpu_untyped > 16 << 20
     {
         return Err("heap, stack or memory is too large".into());
     }
@@ -134,7 +135,7 @@ pub fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
     if vm.memory == 0 || !vm.memory.is_multiple_of(2 << 20) || vm.memory > MAX_RAM {
         return Err(format!("{} bytes are no size of memory", vm.memory));
     }
-    if !(1..=4).contains(&vm.vcpus) {
+    if !(1..=8).contains(&vm.vcpus) {
         return Err(format!("{} virtual processors", vm.vcpus));
     }
     if vm.disks.len() > MAX_DISKS || vm.disks.iter().any(|disk| disk.serial.len() > 20) {
@@ -214,6 +215,7 @@ mod tests {
                 screen_heap: 1 << 20,
                 stack: 1 << 16,
                 untyped: 0,
+                vcpu_untyped: 0,
                 device_memory: 0,
                 slots: 256,
                 restart: Restart::Always,
@@ -306,7 +308,7 @@ mod tests {
                 "names nothing",
             ),
             (|m| m.vms[0].memory = 1 << 20, "size of memory"),
-            (|m| m.vms[0].vcpus = 5, "virtual processors"),
+            (|m| m.vms[0].vcpus = 9, "virtual processors"),
         ];
         for (mistake, words) in mistakes {
             let mut manifest = good();

@@ -89,6 +89,8 @@ pub struct Spec<'a> {
     pub server: &'a Server,
     /// Bytes of its heap.
     pub heap: u64,
+    /// Bytes of memory that it makes objects of.
+    pub untyped: u64,
     /// Its program.
     pub program: &'a Program,
     /// Name of the instance.
@@ -318,8 +320,8 @@ impl Process {
         let sizes = [u64::from(server.slots.ilog2()), page_tables(spec, stack), 0, 0, 0, 0];
         let mut items: Vec<Item> = OBJECTS.iter().zip(sizes).map(|(kind, size)| Item::new(*kind, size)).collect();
         items.extend(memory.iter().map(|(length, _)| Item::new(ObjectKind::Frame, length.div_ceil(PAGE))));
-        if server.untyped > 0 {
-            items.push(Item::new(ObjectKind::Untyped, server.untyped.div_ceil(PAGE)));
+        if spec.untyped > 0 {
+            items.push(Item::new(ObjectKind::Untyped, spec.untyped.div_ceil(PAGE)));
         }
         self.make(machine, &items, &mut memory, server)?;
         self.map_program(spec.program)?;
@@ -515,7 +517,7 @@ fn page_tables(spec: &Spec<'_>, stack: u64) -> u64 {
         }
     }
     // What it makes itself it may map: threads' stacks and message buffers, and a page for each vCPU.
-    tables.small(spec.server.untyped);
+    tables.small(spec.untyped);
     tables.small(spec.server.device_memory);
     if spec.lent > 0 {
         tables.large(spec.lent);

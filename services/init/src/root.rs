@@ -364,9 +364,11 @@ impl Root {
         let switches = if drives { &self.manifest.switches[..] } else { &[] };
         // What draws and sends a screen takes much more memory than the rest.
         let display = record.vm.is_some_and(|vm| self.manifest.vms[vm].display);
+        let vcpus = record.vm.map_or(0, |vm| self.manifest.vms[vm].vcpus);
         let spec = Spec {
             server,
             heap: if display { server.screen_heap } else { server.heap },
+            untyped: server.untyped + u64::from(vcpus) * server.vcpu_untyped,
             program,
             lent,
             name: record.name.clone(),

@@ -93,6 +93,8 @@ pub struct Device {
     signals: RefCell<[Option<Box<dyn Signal>>; MAX_QUEUES]>,
     /// A rule that was broken, until it is told.
     broken: RefCell<Option<String>>,
+    /// Queues that the driver uses: no more than these are looked at.
+    used: Cell<usize>,
     /// There may be more in a queue than was taken.
     more: Cell<bool>,
     /// For how long interrupts and looks into queues may be put off while others are in flight, in ticks.
@@ -118,6 +120,7 @@ impl Device {
             scratch: RefCell::new(Scratch::new()),
             signals: RefCell::default(),
             broken: RefCell::default(),
+            used: Cell::new(0),
             more: Cell::new(false),
             patience: Cell::new(0),
             this: this.clone(),
@@ -133,7 +136,7 @@ impl Device {
     #[must_use]
     pub fn batch_time(&self) -> Option<u64> {
         let state = self.state.borrow();
-        let queues = state.queues.iter().flatten().filter(|_| !state.closed);
+        let queues = state.queues[..self.used.get()].iter().flatten().filter(|_| !state.closed);
         queues.filter_map(|served| served.pace.batch_time(self.patience.get())).min()
     }
 
@@ -192,6 +195,8 @@ impl Device {
                     pace: Pace::default(),
                 });
             }
+            // They count from 0, with gaps or without.
+            self.used.set(queues.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
             state.queues = queues;
             state.closed = false;
         }
@@ -223,7 +228,7 @@ impl Device {
     /// The driver said that there is something in a queue, or may have.
     pub fn run(&self) {
         self.more.set(false);
-        for queue in 0..MAX_QUEUES {
+        for queue in 0..self.used.get() {
             self.take(queue);
         }
     }
@@ -411,7 +416,7 @@ impl Device {
     pub fn settle(&self, now: u64) -> Option<u64> {
         let patience = self.patience.get();
         let mut next: Option<u64> = None;
-        for number in 0..MAX_QUEUES {
+        for number in 0..self.used.get() {
             let look = {
                 let mut state = self.state.borrow_mut();
                 state.queues[number].as_mut().is_some_and(|served| served.pace.is_time_to_look(now))
@@ -456,6 +461,7 @@ impl Device {
         core::future::poll_fn(|context| {
             let mut state = self.state.borrow_mut();
             if state.free.len() == state.pending.len() {
+                self.used.set(0);
                 state.queues = Default::default();
                 return Poll::Ready(());
             }

@@ -101,6 +101,7 @@ pub fn run() {
         executor,
         answers,
         watched: Cell::new(platform::now()),
+        busy: Cell::new(false),
     };
     server.mount();
     start::ready();
@@ -116,6 +117,8 @@ struct Server {
     answers: Rc<Answers>,
     /// When controllers were last watched, in milliseconds.
     watched: Cell<u64>,
+    /// Whether some guest had many requests at once at the last turn.
+    busy: Cell<bool>,
 }
 
 impl Server {
@@ -149,6 +152,11 @@ impl Server {
         self.answers.guests().notified(bits, &self.answers);
     }
 
+    /// Where something is in flight: at each turn only these are looked at, for a host has more disks than are busy.
+    fn busy_ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().filter(|port| !port.host.is_idle())
+    }
+
     /// Does what is due, and says when something will be (TSC).
     fn go_on(&self) -> u64 {
         let now = platform::now();
@@ -157,31 +165,44 @@ impl Server {
             self.watched.set(now);
             self.answers.stores().watch();
         }
-        for port in &self.ports {
-            if watch {
-                port.host.watch(now);
-            } else if port.host.wants_polling() {
-                port.host.poll(now);
-            } else {
-                port.host.poll_quietly(now, time::now());
+        if watch {
+            self.ports.iter().for_each(|port| port.host.watch(now));
+        } else {
+            for port in self.busy_ports() {
+                if port.host.wants_polling() {
+                    port.host.poll(now);
+                } else {
+                    port.host.poll_quietly(now, time::now());
+                }
             }
         }
         self.executor.run();
         let due = self.answers.guests().settle();
-        self.ports.iter().for_each(|port| port.host.commit());
         let batch_time = self.answers.guests().batch_time();
-        self.ports.iter().for_each(|port| port.host.set_quiet(batch_time));
+        let patience = time::microseconds(guests::PATIENCE_US);
+        let mut wait = time::milliseconds(WATCH_MS);
+        let changes = self.busy.replace(batch_time.is_some()) != batch_time.is_some();
+        for port in &self.ports {
+            let idle = port.host.is_idle();
+            if idle && !changes {
+                continue;
+            }
+            port.host.set_quiet(batch_time);
+            if idle {
+                continue;
+            }
+            port.host.commit();
+            let look = match port.host.quiet_wait(patience) {
+                Some(quiet) => quiet,
+                None if port.host.wants_polling() => time::milliseconds(1),
+                None => continue,
+            };
+            wait = wait.min(look);
+        }
         if self.executor.has_work() {
             return time::now();
         }
-        let wait = if self.ports.iter().any(|port| port.host.wants_polling()) {
-            1
-        } else {
-            WATCH_MS
-        };
-        let patience = time::microseconds(guests::PATIENCE_US);
-        let quiet = self.ports.iter().filter_map(|port| port.host.quiet_wait(patience)).min();
-        let wait = time::after(quiet.unwrap_or(time::milliseconds(wait)));
+        let wait = time::after(wait);
         due.map_or(wait, |due| due.min(wait))
     }
 }

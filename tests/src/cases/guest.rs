@@ -28,6 +28,13 @@ pub const CASES: &[Case] = &[
         run: |c| to_user_land(c, "cloud", 4, 256),
     },
     Case {
+        name: "guest/cloud-8-vcpus",
+        about: "Debian's cloud kernel to user land, 8 vCPUs",
+        minutes: 6,
+        bochs: Some(6),
+        run: |c| to_user_land(c, "cloud", 8, 256),
+    },
+    Case {
         name: "guest/generic-1-vcpu",
         about: "Debian's generic kernel to user land, 1 vCPU; on QEMU its watchdog resets it when nobody comes by",
         minutes: 5,

@@ -100,15 +100,27 @@ impl Case {
 }
 
 /// What is left out on Bochs, because it takes minutes there, unless `TESSERA_BOCHS_ALL` is set (`make test-bochs-long`).
-const LONG_ON_BOCHS: [&str; 9] = [
+const LONG_ON_BOCHS: [&str; 21] = [
+    "datastore/full",
+    "datastore/made-at-run-time",
     "datastore/snapshot-and-revert",
+    "debian-net/kill-under-load",
+    "guest/cloud-8-vcpus",
+    "guest/memory-1-gib",
     "guest-disk/4-queues",
+    "guest-disk/hostile-queues",
+    "guest-disk/kill-storage-under-load",
+    "guest-disk/memory-comes-back",
+    "guest-net/hostile-queues",
+    "guest-net/kill-net",
+    "guest-net/memory-comes-back",
     "guest-net/no-group",
     "guest-net/two-guests",
     "isolation/spin",
     "net-switch/flood",
     "net-switch/policies",
     "net-switch/watch",
+    "suspend/2-vcpus",
     "suspend/go-on",
 ];
 

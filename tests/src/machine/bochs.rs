@@ -165,6 +165,12 @@ pub fn connect(config: &Config, clock: Clock, logs: &Path) -> Result<Connected> 
         .iter()
         .map(|l| l.local_addr().map(|a| a.port()))
         .collect::<Result<_, _>>()?;
+    // A Bochs that was killed, as when the host's power fails, leaves its disks locked.
+    for disk in &config.disks {
+        let mut lock = disk.path.clone().into_os_string();
+        lock.push(".lock");
+        let _ = fs::remove_file(lock);
+    }
     let file = logs.join(format!("{stem}.bochsrc"));
     fs::write(&file, configuration(config, &program, clock, &ports, logs)?)?;
     // The kernel ends the emulator when the thread that started it ends, however that happens.

@@ -611,7 +611,7 @@ export const en = {
   "vm.value": "Value",
   "vm.vcpuCount": "{count} {count|vCPU|vCPUs}",
   "vm.vcpus": "Virtual CPUs",
-  "vm.vcpusRange": "From 1 to 4",
+  "vm.vcpusRange": "From 1 to 8",
   "vm.watchdog": "Watchdog",
   "vm.watchdog.none": "None",
   "vm.watchdogHint": "What it does when the guest hangs",

@@ -612,7 +612,7 @@ export const zhCN: Messages = {
   "vm.value": "值",
   "vm.vcpuCount": "{count} 个 vCPU",
   "vm.vcpus": "虚拟 CPU",
-  "vm.vcpusRange": "1 到 4",
+  "vm.vcpusRange": "1 到 8",
   "vm.watchdog": "看门狗",
   "vm.watchdog.none": "无",
   "vm.watchdogHint": "客户机无响应时的操作",

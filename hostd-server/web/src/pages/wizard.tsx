@@ -17,7 +17,7 @@ import { whole } from "./whole";
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
-export const MOST_VCPUS = 4;
+export const MOST_VCPUS = 8;
 export const GUESTS = ["debian12", "debian11", "ubuntu", "fedora", "rhel", "alpine", "linux", "freebsd", "windows", "other"];
 const STEPS = ["name", "compute", "storage", "network", "options", "summary"] as const;
 

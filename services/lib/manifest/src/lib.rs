@@ -102,6 +102,8 @@ pub struct Server {
     pub stack: u64,
     /// Bytes of `Untyped` for what the server makes by itself (threads, reply objects, vCPUs).
     pub untyped: u64,
+    /// As much more for each virtual processor of an instance's machine.
+    pub vcpu_untyped: u64,
     /// Most bytes that init lends the server for its devices to work in.
     pub device_memory: u64,
     /// Slots of the capability table, a power of two.
@@ -229,7 +231,7 @@ pub struct Vm {
     pub name: String,
     /// RAM in bytes, a multiple of 2 MiB.
     pub memory: u64,
-    /// Virtual processors, 1 to 4.
+    /// Virtual processors, 1 to 8.
     pub vcpus: u32,
     /// Firmware that it begins with, if no kernel is booted directly.
     pub firmware: Option<Firmware>,

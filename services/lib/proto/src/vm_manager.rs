@@ -125,7 +125,7 @@ pub struct VmConfig {
     pub name: String,
     /// RAM in bytes, a multiple of 2 MiB.
     pub memory: u64,
-    /// Virtual processors, 1 to 4.
+    /// Virtual processors, 1 to 8.
     pub vcpus: u32,
     /// Weight of its vCPU threads among their equals, 1 to 10000 (100: normal).
     pub weight: u32,
