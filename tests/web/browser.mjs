@@ -1,4 +1,5 @@
 // The browser that the pages are tested in, and what the tests need of it.
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 
@@ -36,6 +37,13 @@ export const looks = {
   phone: { viewport: { width: 390, height: 844 }, locale: "en-US", colorScheme: "light", hasTouch: true },
   chinese: { viewport: { width: 1360, height: 850 }, locale: "zh-CN", colorScheme: "light" },
 };
+
+/** The pages' texts in a language, by their keys. */
+export function messages(locale) {
+  const file = `${repository}/hostd-server/web/src/i18n/${locale.startsWith("zh") ? "zh-CN" : "en"}.ts`;
+  const found = readFileSync(file, "utf8").matchAll(/^ {2}"?([\w.]+)"?:\s+("(?:[^"\\]|\\.)*")/gm);
+  return Object.fromEntries([...found].map(([, key, text]) => [key, JSON.parse(text)]));
+}
 
 /** A page in a session of its own; what goes wrong in its scripts is collected in `problems`. */
 export async function open(browser, look = looks.light) {

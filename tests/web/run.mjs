@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { launch, repository } from "./browser.mjs";
 import { runFlows } from "./flows.mjs";
-import { findThings, testDialogs, testFirstLoad, testPages, testThousand } from "./pages.mjs";
+import { findThings, makeThings, testDialogs, testFirstLoad, testPages, testThousand } from "./pages.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -95,11 +95,12 @@ const browser = await launch();
 try {
   const made = values.only === "pages" ? {} : await runFlows(browser, host, report, values.screenshots);
   if (values.only !== "flows") {
+    if (!made.vm && !values.url) await makeThings(browser, host);
     const things = { ...(await findThings(browser, host)), ...made };
     await report("the first load is small and asks nobody else", () => testFirstLoad(browser, host));
     await report("1,000 machines are drawn within a second", () => testThousand(browser, host));
     await report("every page, in each look", () => testPages(browser, host, things, values.looks.split(","), values.screenshots));
-    if (things.vm) await report("every dialog", () => testDialogs(browser, host, things, values.screenshots));
+    await report("every dialog, in each look", () => testDialogs(browser, host, things, values.looks.split(","), values.screenshots));
   }
 } finally {
   await browser.close();

@@ -119,6 +119,34 @@ fn run(api: &Rc<Api>, number: u64, work: impl Future<Output = Result<Option<Stri
     }));
 }
 
+/// What a task does, for people who read events.
+fn in_words(task: &str) -> &str {
+    match task {
+        "vm.create" | "datastore.create" => "create",
+        "vm.delete" | "datastore.delete" => "delete",
+        "vm.unregister" => "unregister",
+        "vm.edit" => "change of settings",
+        "vm.clone" => "clone",
+        "vm.seed" => "cloud-init image",
+        "vm.start" => "power on",
+        "vm.stop" => "power off",
+        "vm.shutdown" => "shutdown",
+        "vm.reset" => "reset",
+        "vm.suspend" => "suspend",
+        "vm.resume" => "resume",
+        "vm.snapshot" => "snapshot",
+        "vm.revert" => "revert to snapshot",
+        "vm.removeSnapshot" => "removal of a snapshot",
+        "datastore.grow" => "grow",
+        "file.copy" => "copy",
+        "file.move" => "move",
+        "host.reboot" => "restart of the host",
+        "host.shutdown" => "shutdown of the host",
+        "supportBundle.create" => "support bundle",
+        other => other,
+    }
+}
+
 async fn end(api: &Rc<Api>, number: u64, outcome: Result<Option<String>, ApiError>) {
     let Some(mut task) = api.data.borrow().tasks.get(&number).cloned() else {
         return;
@@ -131,10 +159,11 @@ async fn end(api: &Rc<Api>, number: u64, outcome: Result<Option<String>, ApiErro
         Err(error) => (task.state, task.error) = (TaskState::Error, Some(Fault { message: error.message })),
     }
     api.cancelled.borrow_mut().retain(|other| *other != number);
+    let what = in_words(&task.name);
     let (severity, message) = match &task.error {
-        Some(fault) => (Severity::Error, format!("{} failed: {}", task.name, fault.message)),
-        None if task.state == TaskState::Cancelled => (Severity::Warning, format!("{} was cancelled", task.name)),
-        None => (Severity::Info, format!("{} done", task.name)),
+        Some(fault) => (Severity::Error, format!("{what} failed: {}", fault.message)),
+        None if task.state == TaskState::Cancelled => (Severity::Warning, format!("{what} was cancelled")),
+        None => (Severity::Info, format!("{what} done")),
     };
     let (kind, user, target) = (task.name.clone(), task.user.clone(), task.target.clone());
     let message = task

@@ -13,7 +13,7 @@ import { VmPage } from "./pages/vm";
 import { Vms } from "./pages/vms";
 import { path } from "./router";
 import { forget, startInventory } from "./state/inventory";
-import { Empty, Notice, Spinner } from "./ui/basic";
+import { Notice, PageHead, Spinner } from "./ui/basic";
 import { Asked, Toasts } from "./ui/dialog";
 
 /** Pages that are fetched when they are first opened. */
@@ -55,7 +55,7 @@ function Page() {
   const [section = "host", which] = path.value;
   if (section === "vms") return which ? <VmPage key={which} id={which} /> : <Vms />;
   const Found = PAGES[section];
-  return Found ? <Found key={section} /> : <Empty icon="search" title={t("error.noPage")} />;
+  return Found ? <Found key={section} /> : <PageHead icon="search" title={t("error.noPage")} />;
 }
 
 export function App() {

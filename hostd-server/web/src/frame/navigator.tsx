@@ -1,6 +1,7 @@
 /** The navigator on the left, in the order that people know: the host, its machines, its storage, its networks. */
 import type { ComponentChildren } from "preact";
 import { t } from "../i18n";
+import { AlarmMark } from "../pages/vm-alarms";
 import { path, href } from "../router";
 import { datastores, portGroups, vms } from "../state/inventory";
 import { Icon, type IconName } from "../ui/icon";
@@ -62,6 +63,7 @@ export function Navigator({ open }: { open: boolean }) {
                   <a href={href("vms", vm.id)} aria-current={at("vms", vm.id) ? "page" : undefined}>
                     <span class="dot ok" />
                     <span class="ellipsis">{vm.config.name}</span>
+                    <AlarmMark vm={vm} />
                   </a>
                 </li>
               ))}

@@ -76,11 +76,12 @@ export const taskColumns = (): Column<Task>[] => [
 ];
 
 export const eventColumns = (): Column<HostEvent>[] => [
-  { key: "time", name: t("time"), width: "minmax(150px, 0.7fr)", sort: (event) => event.time, cell: (event) => shortTime(event.time) },
+  { key: "time", name: t("time"), width: "minmax(116px, 0.7fr)", sort: (event) => event.time, cell: (event) => shortTime(event.time) },
   {
     key: "severity",
     name: t("event.severity"),
     width: "110px",
+    wide: true,
     sort: (event) => event.severity,
     cell: (event) => <Badge tone={EVENT_TONES[event.severity]}>{tOr("severity", event.severity)}</Badge>,
   },
@@ -88,7 +89,12 @@ export const eventColumns = (): Column<HostEvent>[] => [
     key: "message",
     name: t("event.message"),
     width: "minmax(200px, 3fr)",
-    cell: (event) => <span title={event.message}>{event.message}</span>,
+    cell: (event) => (
+      <>
+        <span class={`dot ${EVENT_TONES[event.severity]} phone-only`} role="img" aria-label={tOr("severity", event.severity)} />
+        <span title={event.message}>{event.message}</span>
+      </>
+    ),
   },
   {
     key: "user",

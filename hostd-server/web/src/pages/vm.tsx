@@ -182,7 +182,7 @@ export function VmPage({ id }: { id: string }) {
   const [dialog, setDialog] = useState<"clone" | "snapshot" | "edit" | null>(null);
   const vm = vmById.value.get(id);
   const tab = path.value[2] ?? "summary";
-  if (!vm) return vmsLoaded.value ? <Empty icon="vm" title={t("vm.gone")} /> : <Spinner />;
+  if (!vm) return vmsLoaded.value ? <PageHead icon="vm" title={t("vm.gone")} crumbs={[[t("nav.vms"), "#/vms"]]} /> : <Spinner />;
   const its = events.value.filter((event) => event.target === id);
   return (
     <>

@@ -11,6 +11,7 @@ import { Icon } from "../ui/icon";
 import { type Column, Table } from "../ui/table";
 import { Thumbnail } from "../ui/thumbnail";
 import { CloneVm, POWER_TONES, TakeSnapshot, can, openConsole, power, powerItems, removeVms, vmItems } from "./vm-actions";
+import { AlarmMark } from "./vm-alarms";
 import { EditVm } from "./vm-edit";
 import { NewVm } from "./wizard";
 
@@ -37,7 +38,7 @@ export function Vms() {
     {
       key: "name",
       name: t("name"),
-      width: "minmax(150px, 2fr)",
+      width: "minmax(150px, 2.2fr)",
       sort: (vm) => vm.config.name,
       cell: (vm) => (
         <span class="row">
@@ -45,13 +46,14 @@ export function Vms() {
           <a class="ellipsis" href={href("vms", vm.id)}>
             {vm.config.name}
           </a>
+          <AlarmMark vm={vm} />
         </span>
       ),
     },
     {
       key: "state",
       name: t("state"),
-      width: "130px",
+      width: "124px",
       sort: (vm) => vm.powerState,
       cell: (vm) => <Badge tone={POWER_TONES[vm.powerState]}>{tOr("power", vm.powerState)}</Badge>,
     },
@@ -59,16 +61,24 @@ export function Vms() {
       key: "os",
       name: t("vm.guestOs"),
       wide: true,
+      width: "minmax(110px, 1.5fr)",
       sort: (vm) => tOr("os", vm.config.guestOs),
       cell: (vm) => tOr("os", vm.config.guestOs),
     },
-    { key: "address", name: t("vm.address"), wide: true, sort: (vm) => vm.addresses[0] ?? "", cell: (vm) => vm.addresses[0] ?? "–" },
+    {
+      key: "address",
+      name: t("vm.address"),
+      wide: true,
+      width: "minmax(106px, 1.2fr)",
+      sort: (vm) => vm.addresses[0] ?? "",
+      cell: (vm) => vm.addresses[0] ?? "–",
+    },
     {
       key: "vcpus",
-      name: t("vm.vcpus"),
+      name: t("vm.vcpusShort"),
       wide: true,
       end: true,
-      width: "90px",
+      width: "76px",
       sort: (vm) => vm.config.vcpus,
       cell: (vm) => vm.config.vcpus,
     },
@@ -77,7 +87,7 @@ export function Vms() {
       name: t("cpu"),
       wide: true,
       end: true,
-      width: "110px",
+      width: "86px",
       sort: (vm) => vm.usage.cpuMhz,
       cell: (vm) => (vm.powerState === "poweredOn" ? mhz(vm.usage.cpuMhz) : "–"),
     },
@@ -86,7 +96,7 @@ export function Vms() {
       name: t("memory"),
       wide: true,
       end: true,
-      width: "110px",
+      width: "90px",
       sort: (vm) => vm.config.memory,
       cell: (vm) => bytes(vm.config.memory),
     },
@@ -100,7 +110,7 @@ export function Vms() {
     {
       key: "more",
       name: "",
-      width: "66px",
+      width: "58px",
       cell: (vm) => (
         <Button icon="console" kind="plain" label={t("console.openOf", { name: vm.config.name })} onClick={() => openConsole(vm)} />
       ),
