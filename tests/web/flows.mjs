@@ -219,6 +219,69 @@ const flows = {
     await page.locator("main .simple", { hasText: "768 MiB" }).waitFor();
   },
 
+  async "create a machine that sets itself up with cloud-init, and change what it is told"({ page, host, things }) {
+    const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDummyDummyDummy admin@desk";
+    await visit(page, host.url, "/vms");
+    await button(page, "New virtual machine").first().click();
+    const dialog = page.locator("dialog");
+    const next = () => dialog.getByRole("button", { name: "Next", exact: true }).click();
+    await dialog.getByLabel("Name", { exact: true }).fill("web.seeded");
+    for (let step = 0; step < 4; step++) await next();
+    await dialog.getByLabel("Set up the guest with cloud-init").check();
+    // Nobody could log in.
+    await next();
+    await dialog.getByText("Without a password and a key nobody could log in").waitFor();
+    await dialog.getByLabel("SSH public keys").fill(`${key}\n`);
+    await dialog.getByLabel("Password").fill("correct horse");
+    await dialog.getByLabel("First network adapter").selectOption("static");
+    await next();
+    await dialog.getByText("An IPv4 address such as 192.0.2.10").first().waitFor();
+    await dialog.getByLabel("IPv4 address").fill("192.0.2.10");
+    await dialog.getByLabel("Gateway").fill("192.0.2.1");
+    await dialog.getByLabel("DNS servers").fill("192.0.2.2, 192.0.2.3");
+    check((await axe(page)).length === 0, (await axe(page)).join("\n"));
+    await next();
+    await dialog.getByRole("button", { name: "Finish" }).click();
+    await dialog.waitFor({ state: "detached" });
+    await finished(page, "Make cloud-init image");
+    const image = () =>
+      page.evaluate(
+        async ([datastore]) => {
+          const answer = await fetch(`/api/v1/datastores/${datastore}/files/web.seeded/seed.iso`);
+          return answer.ok ? new TextDecoder("latin1").decode(await answer.arrayBuffer()) : `${answer.status}`;
+        },
+        [things.datastore],
+      );
+    const made = await image();
+    for (const part of [
+      '"hostname": "web-seeded"',
+      '"name": "admin"',
+      key,
+      '"passwd": "$6$',
+      "192.0.2.10/24",
+      '"via": "192.0.2.1"',
+      "192.0.2.3",
+    ])
+      check(made.includes(part), `the image has no ${part}`);
+    check(!made.includes("correct horse"), "the image has the password as it was typed");
+    await page.locator("main").getByRole("link", { name: "web.seeded" }).click();
+    await page.locator("main .simple", { hasText: "seed.iso" }).waitFor();
+    await page.locator(".page-head").getByRole("button", { name: "Actions" }).click();
+    await page.getByRole("menuitem", { name: "Cloud-init" }).click();
+    await dialog.getByText("takes the place of").waitFor();
+    await dialog.getByLabel("What it sets up").selectOption("own");
+    await dialog.getByLabel("User-data").fill("#!/bin/sh\necho seen > /root/seen\n");
+    check((await axe(page)).length === 0, (await axe(page)).join("\n"));
+    await dialog.getByRole("button", { name: "Make image" }).click();
+    await dialog.waitFor({ state: "detached" });
+    await finished(page, "Make cloud-init image");
+    check((await image()).includes("echo seen > /root/seen"), "the image has no user-data of one's own");
+    await page.locator(".page-head").getByRole("button", { name: "Actions" }).click();
+    await page.getByRole("menuitem", { name: "Delete virtual machine" }).click();
+    await dialog.getByRole("button", { name: "Delete" }).click();
+    await finished(page, "Delete virtual machine");
+  },
+
   async "draw it in the network"({ page, host }) {
     await visit(page, host.url, "/networking");
     await page.locator(".drawing svg text", { hasText: NAME }).first().waitFor();

@@ -101,7 +101,10 @@ export async function makeThings(browser, host) {
     await done(ask("POST", `/vms/${web}/start`));
     await done(ask("POST", `/vms/${web}/snapshots`, { name: "before the update", description: "As it was on Monday" }));
     await done(ask("POST", `/vms/${web}/snapshots`, { name: "after" }));
-    const database = await machine("database-of-the-accounting-department", { guestOs: "ubuntu", boot: { firmware: "uefi", order: ["nic", "disk"] } });
+    const database = await machine("database-of-the-accounting-department", {
+      guestOs: "ubuntu",
+      boot: { firmware: "uefi", order: ["nic", "disk"] },
+    });
     await done(ask("POST", `/vms/${database}/start`));
     await done(ask("POST", `/vms/${database}/suspend`));
     await machine("spare", { guestOs: "alpine" });
@@ -219,6 +222,21 @@ export async function testDialogs(browser, host, { vm }, kinds, screenshots) {
         await page.getByRole("menuitem", { name: text[key], exact: true }).click();
         await lookAndClose(key.replace(".", "-"));
       }
+      const off = await page.evaluate(async () => {
+        const { items } = await (await fetch("/api/v1/vms")).json();
+        return items.find((one) => one.powerState === "poweredOff" && one.config.boot.firmware !== "direct")?.id;
+      });
+      if (off) {
+        await visit(page, host.url, `/vms/${off}`);
+        await press(main, "actions");
+        await page.getByRole("menuitem", { name: text["seed.title"], exact: true }).click();
+        await dialog.locator("button[type=submit]").click();
+        await dialog.locator(".field [role=alert]").waitFor();
+        await look(`dialog-seed-${kind}`);
+        await dialog.locator("form .field select").first().selectOption("own");
+        await dialog.locator("form .field select").last().selectOption("static");
+        await lookAndClose("seed-own");
+      }
     }
     await visit(page, host.url, "/vms");
     await press(main, "vm.new");
@@ -235,6 +253,10 @@ export async function testDialogs(browser, host, { vm }, kinds, screenshots) {
         await dialog.getByRole("alert").scrollIntoViewIfNeeded();
         await look(`wizard-options-direct-${kind}`);
         await dialog.getByRole("radio").first().check();
+        await dialog.getByText(text["seed.use"]).click();
+        await dialog.locator("fieldset.card textarea").scrollIntoViewIfNeeded();
+        await look(`wizard-options-seed-${kind}`);
+        await dialog.getByText(text["seed.use"]).click();
       }
       if (step !== "summary") await dialog.locator("button[type=submit]").click();
     }

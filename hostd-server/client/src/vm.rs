@@ -7,8 +7,9 @@ use crate::{
     show,
 };
 use anyhow::{Context, Result};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 /// What can be done with machines.
 #[derive(Subcommand)]
@@ -72,6 +73,8 @@ pub enum Vm {
         #[arg(long)]
         vcpus: Option<u32>,
     },
+    /// Make what the guest's cloud-init is to do at its first start, and put it into the CD drive of a machine that is off.
+    Seed(Seed),
     /// The serial console in this terminal; Ctrl-] leaves it.
     Console {
         /// Name or identifier.
@@ -83,6 +86,73 @@ pub enum Vm {
     Snapshots { name: String },
     /// Make a machine what it was at a snapshot.
     Revert { name: String, snapshot: String },
+}
+
+/// What a guest's cloud-init is told.
+#[derive(Args)]
+pub struct Seed {
+    /// Name of the machine.
+    name: String,
+    /// The guest's host name; left out: the machine's name.
+    #[arg(long)]
+    host_name: Option<String>,
+    /// An account that may do everything through sudo.
+    #[arg(long, required_unless_present = "user_data")]
+    user: Option<String>,
+    /// File with public keys for SSH, such as ~/.ssh/id_ed25519.pub.
+    #[arg(long, requires = "user")]
+    ssh_key: Vec<PathBuf>,
+    /// File with the account's password.
+    #[arg(long, requires = "user")]
+    password_file: Option<PathBuf>,
+    /// ADDRESS/BITS of the first network card; left out: DHCP.
+    #[arg(long)]
+    address: Option<String>,
+    /// Gateway.
+    #[arg(long, requires = "address")]
+    gateway: Option<String>,
+    /// DNS server.
+    #[arg(long, requires = "address")]
+    name_server: Vec<String>,
+    /// File with user-data of your own, instead of an account.
+    #[arg(long, conflicts_with_all = ["user", "ssh_key", "password_file"])]
+    user_data: Option<PathBuf>,
+}
+
+/// What the host takes.
+fn seed(form: &Seed) -> Result<Value> {
+    let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()));
+    let mut seed = json!({ "hostName": form.host_name.as_ref().unwrap_or(&form.name) });
+    if let Some(path) = &form.user_data {
+        seed["userData"] = json!(read(path)?);
+    }
+    if let Some(user) = &form.user {
+        let mut keys = Vec::new();
+        for path in &form.ssh_key {
+            let lines = read(path)?;
+            let found = lines
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with('#'));
+            keys.extend(found.map(String::from));
+        }
+        seed["user"] = json!(user);
+        seed["sshKeys"] = json!(keys);
+    }
+    if let Some(path) = &form.password_file {
+        seed["password"] = json!(read(path)?.trim_end_matches(['\r', '\n']));
+    }
+    if let Some(address) = &form.address {
+        let (address, bits) = address
+            .split_once('/')
+            .context("--address takes ADDRESS/BITS, such as 192.0.2.10/24")?;
+        let bits: u8 = bits.parse().context("--address takes ADDRESS/BITS, such as 192.0.2.10/24")?;
+        seed["network"] = json!({ "address": address, "prefixLength": bits, "nameServers": form.name_server });
+        if let Some(gateway) = &form.gateway {
+            seed["network"]["gateway"] = json!(gateway);
+        }
+    }
+    Ok(seed)
 }
 
 /// Does it.
@@ -128,6 +198,7 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
             "",
             Some(json!({ "memory": memory.map(|mib| mib << 20), "vcpus": vcpus })),
         )?,
+        Vm::Seed(form) => begin(&form.name, "POST", "/seed", Some(seed(&form)?))?,
         Vm::Snapshot { name, snapshot } => begin(&name, "POST", "/snapshots", Some(json!({ "name": snapshot })))?,
         Vm::Snapshots { name } => show::list(
             &flat(&list(place, &format!("/vms/{}/snapshots", id(&name)?))?),
@@ -194,4 +265,55 @@ fn flat(tree: &[Value]) -> Vec<Value> {
     tree.iter()
         .flat_map(|one| std::iter::once(one.clone()).chain(flat(one["children"].as_array().map_or(&[], Vec::as_slice))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        seed: Seed,
+    }
+
+    fn parse(words: &str) -> Result<Value> {
+        seed(&Line::try_parse_from(words.split(' '))?.seed)
+    }
+
+    #[test]
+    fn a_seed_is_what_its_options_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let keys = file("keys", "# mine\nssh-ed25519 AAAA me\n\nssh-rsa BBBB\n");
+        let password = file("password", "correct horse\n");
+        let own = file("own", "#!/bin/sh\n");
+        assert_eq!(
+            parse(&format!(
+                "seed web --user admin --ssh-key {keys} --password-file {password} --address 10.0.0.5/24 --gateway 10.0.0.1 --name-server 10.0.0.2"
+            ))
+            .unwrap(),
+            json!({ "hostName": "web", "user": "admin", "sshKeys": ["ssh-ed25519 AAAA me", "ssh-rsa BBBB"], "password": "correct horse",
+                "network": { "address": "10.0.0.5", "prefixLength": 24, "gateway": "10.0.0.1", "nameServers": ["10.0.0.2"] } })
+        );
+        assert_eq!(
+            parse(&format!("seed web --host-name other --user-data {own}")).unwrap(),
+            json!({ "hostName": "other", "userData": "#!/bin/sh\n" })
+        );
+        for wrong in [
+            "seed web".into(),
+            format!("seed web --user a --user-data {own}"),
+            format!("seed web --ssh-key {keys} --user-data {own}"),
+            "seed web --user a --gateway 10.0.0.1".into(),
+            "seed web --user a --address 10.0.0.5".into(),
+            "seed web --user a --ssh-key /there/is/none".into(),
+        ] {
+            assert!(parse(&wrong).is_err(), "{wrong}");
+        }
+    }
 }

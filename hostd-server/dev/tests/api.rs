@@ -505,3 +505,45 @@ fn uploads_go_on_where_they_broke_off() {
         );
     });
 }
+
+#[test]
+fn a_seed_needs_a_way_in_a_drive_and_a_disk() {
+    with_host(async |host| {
+        let root = host.log_in("root", "correct horse").await;
+        let direct = host.done(&root, Method::Post, "/vms", Some(machine("direct"))).await;
+        let mut wanted = machine("one");
+        wanted["boot"] = json!({ "firmware": "bios" });
+        let without = host.done(&root, Method::Post, "/vms", Some(wanted.clone())).await;
+        let stores = host.as_user(&root, Method::Get, "/datastores", None).await.json;
+        wanted["name"] = json!("two");
+        wanted["disks"] = json!([{ "datastore": stores["items"][0]["id"], "size": 1 << 30 }]);
+        let made = host.done(&root, Method::Post, "/vms", Some(wanted)).await;
+        let path = |task: &Value| format!("/vms/{}", task["result"].as_str().unwrap());
+        let good = json!({ "hostName": "two", "user": "admin", "password": "correct horse" });
+        for wrong in [
+            json!({ "hostName": "two" }),
+            json!({ "hostName": "two", "user": "admin" }),
+            json!({ "hostName": "two", "sshKeys": ["ssh-ed25519 AAAA"] }),
+            json!({ "hostName": "two", "user": "admin", "password": "correct horse", "userData": "#cloud-config" }),
+        ] {
+            let refused = host
+                .as_user(&root, Method::Post, &format!("{}/seed", path(&made)), Some(wrong.clone()))
+                .await;
+            assert_eq!(refused.status, 400, "{wrong}: {}", refused.json);
+        }
+        let refused = host
+            .as_user(&root, Method::Post, &format!("{}/seed", path(&direct)), Some(good.clone()))
+            .await;
+        assert_eq!(refused.status, 409, "{}", refused.json);
+        let failed = host
+            .done(&root, Method::Post, &format!("{}/seed", path(&without)), Some(good.clone()))
+            .await;
+        assert_eq!(failed["state"], "error");
+        for form in [good, json!({ "hostName": "two", "userData": "#cloud-config\n" })] {
+            let task = host.done(&root, Method::Post, &format!("{}/seed", path(&made)), Some(form)).await;
+            assert_eq!(task["state"], "success", "{task}");
+            let config = host.as_user(&root, Method::Get, &path(&made), None).await.json["config"].clone();
+            assert_eq!(config["cdrom"], "[datastore1] two/seed.iso");
+        }
+    });
+}

@@ -159,6 +159,9 @@ rules! {
         let key = words.next().map_or("", |key| key.trim_end_matches('='));
         kind && !key.is_empty() && plain(key, "+/") && words.next().unwrap_or_default().chars().all(|c| (' '..='~').contains(&c))
     });
+    /// User-data for cloud-init: what its first line has to begin with tells the kind.
+    UserData = UserDataRule("user-data", 2..=65536, "^(#|Content-Type:|MIME-Version:)", |text|
+        ["#", "Content-Type:", "MIME-Version:"].iter().any(|begin| text.starts_with(begin)));
     /// IPv4 address.
     Ipv4 = Ipv4Rule("an IPv4 address", 7..=15, "^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$", |text| text.parse::<core::net::Ipv4Addr>().is_ok());
     /// IPv6 address with the bits of its network.

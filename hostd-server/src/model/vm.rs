@@ -1,7 +1,9 @@
 //! Virtual machines.
 use super::{
     host::Health,
-    text::{BootDevice, CommandLine, Few, GuestName, Id, Ipv4, Mac, Notes, Ranged, SshKey, StoragePath, UserName, VmName},
+    text::{
+        BootDevice, CommandLine, Few, GuestName, Id, Ipv4, Mac, NewPassword, Notes, Ranged, SshKey, StoragePath, UserData, UserName, VmName,
+    },
 };
 use alloc::{string::String, vec::Vec};
 
@@ -286,16 +288,21 @@ model! {
         pub path: StoragePath,
     }
 
-    /// What a guest's cloud-init is told at its first start.
+    /// What a guest's cloud-init is told at its first start: an account, or user-data of one's own.
     pub struct Seed {
         /// The guest's name.
         pub host_name: GuestName,
         /// An account that may do everything.
-        pub user: UserName,
-        /// Keys with which it is logged in to; it has no password.
+        pub user: Option<UserName>,
+        /// Keys with which it is logged in to by SSH.
+        #[serde(default)]
         pub ssh_keys: Few<SshKey, 16>,
+        /// Its password; the image has only a hash of it. SSH takes it where there is no key. Left out: the account has none.
+        pub password: Option<NewPassword>,
         /// The first card's address; left out: DHCP gives it one.
         pub network: Option<SeedNetwork>,
+        /// User-data as cloud-init takes it, instead of an account.
+        pub user_data: Option<UserData>,
     }
 
     /// A guest's address.

@@ -5,6 +5,7 @@ import { bytes, span } from "../src/format";
 import { language, setLanguage, t } from "../src/i18n";
 import { align, formatUnit } from "../src/pages/performance";
 import { layout } from "../src/pages/servers";
+import { type SeedDraft, emptySeed, hostNameOf, seedProblems, toSeed } from "../src/pages/vm-seed";
 import { type Draft, problems, validName } from "../src/pages/wizard";
 
 const GIB = 1024 ** 3;
@@ -58,6 +59,7 @@ describe("the wizard", () => {
     watchdog: "none",
     onPanic: "none",
     autostart: false,
+    seed: null,
     notes: "",
     ...change,
   });
@@ -79,6 +81,37 @@ describe("the wizard", () => {
   it("takes names as the host does, and none that could be a path", () => {
     expect(["web-01", "DB.2", "x"].every(validName)).toBe(true);
     expect(["", "../etc", "a/b", "-x", "x".repeat(65), "a\nb", "a b"].some(validName)).toBe(false);
+  });
+});
+
+describe("the form for cloud-init", () => {
+  const key = "ssh-ed25519 AAAAC3Nz admin@desk";
+  const draft = (change: Partial<SeedDraft>): SeedDraft => ({ ...emptySeed, keys: key, ...change });
+  const wrong = (change: Partial<SeedDraft>) => Object.keys(seedProblems(draft(change), "web.1"));
+
+  it("finds what the host would refuse, in its field", () => {
+    expect(wrong({})).toEqual([]);
+    expect(wrong({ hostName: "-a" })).toEqual(["hostName"]);
+    expect(wrong({ user: "Root" })).toEqual(["user"]);
+    expect(wrong({ keys: `${key}\nnothing` })).toEqual(["keys"]);
+    expect(wrong({ keys: "" })).toEqual(["password"]);
+    expect(wrong({ password: "short" })).toEqual(["password"]);
+    expect(wrong({ kind: "own", user: "", userData: "nothing" })).toEqual(["userData"]);
+    expect(wrong({ network: "static" })).toEqual(["address"]);
+    expect(
+      wrong({ network: "static", address: "10.0.0.256", prefixLength: "33", gateway: "x", nameServers: "1.1.1.1 2.2.2.2 3.3.3.3 4.4.4.4" }),
+    ).toEqual(["address", "prefixLength", "gateway", "nameServers"]);
+  });
+
+  it("becomes what the host takes", () => {
+    expect(toSeed(draft({ keys: `${key}\n\n` }), "web.1")).toEqual({ hostName: "web-1", user: "admin", sshKeys: [key] });
+    expect(toSeed(draft({ hostName: "a", kind: "own", userData: "#!/bin/sh" }), "web")).toEqual({ hostName: "a", userData: "#!/bin/sh" });
+    const network = toSeed(
+      draft({ network: "static", address: "10.0.0.5 ", prefixLength: "8", nameServers: "10.0.0.1, 10.0.0.2" }),
+      "web",
+    ).network;
+    expect(network).toEqual({ address: "10.0.0.5", prefixLength: 8, nameServers: ["10.0.0.1", "10.0.0.2"] });
+    expect(["web.1", "..", "a".repeat(64), "x-"].map(hostNameOf)).toEqual(["web-1", "guest", "a".repeat(63), "x"]);
   });
 });
 

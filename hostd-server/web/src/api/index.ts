@@ -33,6 +33,7 @@ export const api = {
   clearAlarms: (vm: string) => remove<void>(`/vms/${id(vm)}/alarms`),
   deleteVm: (vm: string) => remove<Api.Task>(`/vms/${id(vm)}`),
   cloneVm: (vm: string, name: string) => post<Api.Task>(`/vms/${id(vm)}/clone`, { name }),
+  seedVm: (vm: string, seed: Api.Seed) => post<Api.Task>(`/vms/${id(vm)}/seed`, seed),
   power: (vm: string, action: PowerAction) => post<Api.Task>(`/vms/${id(vm)}/${action}`),
   screen: (vm: string) => post<Api.ScreenTicket>(`/vms/${id(vm)}/screen`),
   typeAtScreen: (vm: string, typing: { keys?: string[]; text?: string }) => post(`/vms/${id(vm)}/type`, typing),
@@ -67,6 +68,7 @@ export const api = {
   editInterface: (which: string, change: Partial<Api.HostInterface>) => patch(`/networks/interfaces/${id(which)}`, change),
 
   tasks: async (most: number) => (await get<{ items: Api.Task[] }>("/tasks", { query: { limit: most } })).items,
+  task: (task: string) => get<Api.Task>(`/tasks/${id(task)}`),
   cancel: (task: string) => post(`/tasks/${id(task)}/cancel`),
   events: async (most: number) => (await get<{ items: Api.HostEvent[] }>("/events", { query: { limit: most } })).items,
   counters: (entity: string, counters: string[], period: string) =>

@@ -51,6 +51,15 @@ export interface Boot {
   menuSeconds?: number | null;
 }
 export type IncidentAction = "none" | "reset" | "powerOff";
+/** What a guest's cloud-init is told: an account, or user-data of one's own. */
+export interface Seed {
+  hostName: string;
+  user?: string;
+  sshKeys?: string[];
+  password?: string;
+  userData?: string;
+  network?: { address: string; prefixLength: number; gateway?: string; nameServers: string[] };
+}
 export interface VmAlarm {
   kind: "guestPanicked" | "watchdogExpired";
   count: number;

@@ -70,14 +70,24 @@ export function openConsole(vm: Vm): void {
   window.open(href("console", vm.id), `console-${vm.id}`, "width=900,height=620");
 }
 
-export function vmItems(vm: Vm, dialogs: { clone: () => void; snapshot: () => void; edit: () => void }): (MenuItem | "line")[] {
+/** A machine's dialogs that its menu opens. */
+export type VmDialog = "clone" | "snapshot" | "edit" | "seed";
+
+export function vmItems(vm: Vm, open: (dialog: VmDialog) => void): (MenuItem | "line")[] {
   return [
     ...powerItems([vm]),
     "line",
     { name: t("console.open"), icon: "popout", act: () => openConsole(vm) },
-    { name: t("snapshot.take"), icon: "camera", act: dialogs.snapshot },
-    { name: t("vm.edit"), icon: "edit", act: dialogs.edit },
-    { name: t("vm.clone"), icon: "copy", act: dialogs.clone },
+    { name: t("snapshot.take"), icon: "camera", act: () => open("snapshot") },
+    { name: t("vm.edit"), icon: "edit", act: () => open("edit") },
+    {
+      name: t("seed.title"),
+      icon: "disc",
+      // It goes into the CD drive, which only a firmware looks after, and its image to the first disk's datastore.
+      disabled: vm.powerState !== "poweredOff" || vm.config.boot.firmware === "direct" || vm.config.disks.length === 0,
+      act: () => open("seed"),
+    },
+    { name: t("vm.clone"), icon: "copy", act: () => open("clone") },
     "line",
     {
       name: t("vm.delete"),

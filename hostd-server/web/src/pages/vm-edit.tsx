@@ -8,6 +8,7 @@ import { datastores, portGroups, refresh } from "../state/inventory";
 import { Button, Notice, Spinner } from "../ui/basic";
 import { Dialog, FormDialog } from "../ui/dialog";
 import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
+import { FilePicker } from "./file-picker";
 import { BootFields, PanicField, WatchdogField } from "./vm-boot";
 import { whole } from "./whole";
 
@@ -122,13 +123,6 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
           )}
           <BootFields boot={edit.boot} onChange={(boot) => set({ boot })} />
           <WatchdogField value={edit.watchdog} onInput={(watchdog) => set({ watchdog })} />
-          <TextField
-            full
-            label={t("vm.cdromIso")}
-            hint={t("vm.cdromHint")}
-            value={edit.cdrom ?? ""}
-            onInput={(text) => set({ cdrom: text || null })}
-          />
         </div>
         <fieldset>
           <legend>{t("vm.disks")}</legend>
@@ -203,6 +197,15 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
           </div>
         </fieldset>
       </fieldset>
+      {edit.boot.firmware !== "direct" && (
+        <FilePicker
+          label={t("vm.cdromIso")}
+          kinds={["iso"]}
+          hint={t("vm.cdromHint")}
+          value={edit.cdrom ?? ""}
+          onPick={(cdrom) => set({ cdrom: cdrom || null })}
+        />
+      )}
       <PanicField value={edit.onPanic} onInput={(onPanic) => set({ onPanic })} />
       <TextField full label={t("vm.notes")} value={edit.notes} onInput={(notes) => set({ notes })} />
       <CheckField label={t("vm.autostartLabel")} value={edit.autostart} onInput={(autostart) => set({ autostart })} />

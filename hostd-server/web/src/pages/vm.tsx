@@ -15,11 +15,12 @@ import { Thumbnail } from "../ui/thumbnail";
 import { HEALTH_TONES } from "./overview";
 import { Performance } from "./performance";
 import { Snapshots } from "./snapshots";
-import { CloneVm, POWER_TONES, TakeSnapshot, can, power, vmItems } from "./vm-actions";
+import { CloneVm, POWER_TONES, TakeSnapshot, type VmDialog, can, power, vmItems } from "./vm-actions";
 import { Alarms } from "./vm-alarms";
 import { orderName, watchdogName } from "./vm-boot";
 import { EditVm } from "./vm-edit";
 import { Medium } from "./vm-media";
+import { SeedVm } from "./vm-seed";
 
 const TABS = ["summary", "screen", "console", "performance", "snapshots", "events"] as const;
 
@@ -179,7 +180,7 @@ function Summary({ vm }: { vm: Vm }) {
 }
 
 export function VmPage({ id }: { id: string }) {
-  const [dialog, setDialog] = useState<"clone" | "snapshot" | "edit" | null>(null);
+  const [dialog, setDialog] = useState<VmDialog | null>(null);
   const vm = vmById.value.get(id);
   const tab = path.value[2] ?? "summary";
   if (!vm) return vmsLoaded.value ? <PageHead icon="vm" title={t("vm.gone")} crumbs={[[t("nav.vms"), "#/vms"]]} /> : <Spinner />;
@@ -220,10 +221,7 @@ export function VmPage({ id }: { id: string }) {
             <Button icon="edit" onClick={() => setDialog("edit")}>
               {t("edit")}
             </Button>
-            <Menu
-              label={t("actions")}
-              items={vmItems(vm, { clone: () => setDialog("clone"), snapshot: () => setDialog("snapshot"), edit: () => setDialog("edit") })}
-            >
+            <Menu label={t("actions")} items={vmItems(vm, setDialog)}>
               <Icon name="more" small />
               {t("actions")}
             </Menu>
@@ -255,6 +253,7 @@ export function VmPage({ id }: { id: string }) {
       {dialog === "clone" && <CloneVm vm={vm} onClose={() => setDialog(null)} />}
       {dialog === "snapshot" && <TakeSnapshot vm={vm} onClose={() => setDialog(null)} />}
       {dialog === "edit" && <EditVm id={id} onClose={() => setDialog(null)} />}
+      {dialog === "seed" && <SeedVm vm={vm} onClose={() => setDialog(null)} />}
     </>
   );
 }

@@ -10,12 +10,13 @@ import { Badge, Button, Card, Empty, Menu, PageHead, Spinner } from "../ui/basic
 import { Icon } from "../ui/icon";
 import { type Column, Table } from "../ui/table";
 import { Thumbnail } from "../ui/thumbnail";
-import { CloneVm, POWER_TONES, TakeSnapshot, can, openConsole, power, powerItems, removeVms, vmItems } from "./vm-actions";
+import { CloneVm, POWER_TONES, TakeSnapshot, type VmDialog, can, openConsole, power, powerItems, removeVms, vmItems } from "./vm-actions";
 import { AlarmMark } from "./vm-alarms";
 import { EditVm } from "./vm-edit";
+import { SeedVm } from "./vm-seed";
 import { NewVm } from "./wizard";
 
-type Asked = { what: "clone" | "snapshot" | "edit"; vm: Vm } | null;
+type Asked = { what: VmDialog; vm: Vm } | null;
 
 export function Vms() {
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
@@ -146,11 +147,7 @@ export function Vms() {
             label={t("actions")}
             items={
               one
-                ? vmItems(one, {
-                    clone: () => setAsked({ what: "clone", vm: one }),
-                    snapshot: () => setAsked({ what: "snapshot", vm: one }),
-                    edit: () => setAsked({ what: "edit", vm: one }),
-                  })
+                ? vmItems(one, (what) => setAsked({ what, vm: one }))
                 : [
                     ...powerItems(machines),
                     "line",
@@ -206,6 +203,7 @@ export function Vms() {
       {making && <NewVm onClose={() => setMaking(false)} />}
       {asked?.what === "clone" && <CloneVm vm={asked.vm} onClose={() => setAsked(null)} />}
       {asked?.what === "snapshot" && <TakeSnapshot vm={asked.vm} onClose={() => setAsked(null)} />}
+      {asked?.what === "seed" && <SeedVm vm={asked.vm} onClose={() => setAsked(null)} />}
       {asked?.what === "edit" && <EditVm id={asked.vm.id} onClose={() => setAsked(null)} />}
     </>
   );

@@ -3,16 +3,17 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import { message } from "../api/client";
-import type { IncidentAction } from "../api/types";
+import type { IncidentAction, Seed, Task } from "../api/types";
 import { bytes } from "../format";
 import { t, tOr } from "../i18n";
 import { datastores, host, portGroups, refresh, vms } from "../state/inventory";
 import { Button, Facts, Notice } from "../ui/basic";
-import { Dialog, toast } from "../ui/dialog";
+import { Dialog, attempt, toast } from "../ui/dialog";
 import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
 import { Icon } from "../ui/icon";
 import { FilePicker } from "./file-picker";
 import { BootFields, PanicField, WatchdogField } from "./vm-boot";
+import { type SeedDraft, SeedFields, emptySeed, seedProblems, toSeed } from "./vm-seed";
 import { whole } from "./whole";
 
 const MIB = 1024 * 1024;
@@ -48,6 +49,8 @@ export interface Draft {
   onPanic: IncidentAction;
   autostart: boolean;
   notes: string;
+  /** For the guest's cloud-init; null: there is none. */
+  seed: SeedDraft | null;
 }
 
 export const validName = (name: string): boolean => /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name);
@@ -65,7 +68,29 @@ export function problems(draft: Draft, taken: string[]): Record<(typeof STEPS)[n
     else if (disk.existing === "") found.storage[`disk${disk.key}`] = t("file.choose");
   }
   if (draft.firmware === "direct" && !draft.kernel) found.options.kernel = t("vm.kernelNeeded");
+  if (draft.seed && draft.firmware !== "direct") {
+    found.options = { ...found.options, ...seedProblems(draft.seed, draft.name.trim()) };
+    if (draft.cdrom) found.options.seed = t("seed.driveTaken");
+    else if (draft.disks.length === 0) found.options.seed = t("seed.noDisk");
+  }
   return found;
+}
+
+/** Makes the image for cloud-init as soon as the machine is there. */
+async function seedWhenMade({ id }: Task, seed: Seed): Promise<void> {
+  await attempt(t("seed.make"), async () => {
+    for (;;) {
+      const { state, result } = await api.task(id);
+      // That it was not created says the task's own failure.
+      if (state === "error" || state === "cancelled") return;
+      if (state === "success" && result !== null) {
+        await api.seedVm(result, seed);
+        await Promise.all([refresh("vm"), refresh("task")]);
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  });
 }
 
 export function NewVm({ onClose }: { onClose: () => void }) {
@@ -104,6 +129,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
     onPanic: "none",
     autostart: false,
     notes: "",
+    seed: null,
   }));
   const set = (change: Partial<Draft>) => setDraft({ ...draft, ...change });
   const wrong = problems(
@@ -123,7 +149,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
     setBusy(true);
     setError(null);
     try {
-      await api.createVm({
+      const task = await api.createVm({
         name: draft.name.trim(),
         guestOs: draft.guestOs,
         vcpus: draft.vcpus,
@@ -145,6 +171,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
         autostart: draft.autostart,
         notes: draft.notes,
       });
+      if (draft.seed && draft.firmware !== "direct") void seedWhenMade(task, toSeed(draft.seed, draft.name.trim()));
       toast("info", t("vm.creating", { name: draft.name }));
       void Promise.all([refresh("vm"), refresh("task")]);
       onClose();
@@ -376,6 +403,26 @@ export function NewVm({ onClose }: { onClose: () => void }) {
           <PanicField value={draft.onPanic} onInput={(onPanic) => set({ onPanic })} />
         </div>
         <CheckField label={t("vm.autostartLabel")} value={draft.autostart} onInput={(autostart) => set({ autostart })} />
+        {draft.firmware !== "direct" && (
+          <CheckField
+            label={t("seed.use")}
+            hint={t("seed.text")}
+            value={draft.seed !== null}
+            onInput={(wanted) => set({ seed: wanted ? emptySeed : null })}
+          />
+        )}
+        {draft.firmware !== "direct" && draft.seed && (
+          <fieldset class="card" style={{ padding: "14px" }}>
+            <legend class="visually-hidden">{t("seed.title")}</legend>
+            {told("seed") && <Notice tone="danger">{told("seed")}</Notice>}
+            <SeedFields
+              draft={draft.seed}
+              name={draft.name.trim()}
+              onChange={(seed) => set({ seed })}
+              problems={tried ? wrong.options : {}}
+            />
+          </fieldset>
+        )}
       </div>
     ),
     summary: () => (
@@ -400,6 +447,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
             ],
             ...(draft.firmware === "direct" ? [[t("vm.commandLine"), draft.commandLine || "–"] as [string, string]] : []),
             [t("vm.autostart"), draft.autostart ? t("yes") : t("no")],
+            ...(draft.firmware === "direct" ? [] : [[t("seed.title"), draft.seed ? t("yes") : t("no")] as [string, string]]),
           ]}
         />
       </div>

@@ -57,6 +57,24 @@ export function TextField({ value, onInput, type = "text", input, ...common }: T
   );
 }
 
+/** Text of several lines, such as keys or a file. */
+export function AreaField({ value, onInput, rows, ...common }: Common & { value: string; onInput: (value: string) => void; rows: number }) {
+  const id = useId();
+  return (
+    <Frame id={id} {...common}>
+      <textarea
+        id={id}
+        rows={rows}
+        value={value}
+        spellcheck={false}
+        aria-invalid={common.error ? true : undefined}
+        aria-describedby={common.hint || common.error ? `${id}-hint` : undefined}
+        onInput={(event) => onInput(event.currentTarget.value)}
+      />
+    </Frame>
+  );
+}
+
 export function SelectField({
   value,
   onInput,

@@ -14,8 +14,25 @@ use crate::{
 };
 use alloc::{format, vec};
 
+/// Whether somebody can log in afterwards, and everything in the form is meant.
+fn check(form: &Seed) -> Result<()> {
+    let account = form.user.is_some() || form.password.is_some() || !form.ssh_keys.0.is_empty();
+    match (&form.user_data, &form.user) {
+        (Some(_), _) if account => Err(ApiError::invalid(
+            "Own user-data takes the place of user, sshKeys and password: give one or the other",
+        )),
+        (None, None) => Err(ApiError::invalid("Give a user, or user-data of your own")),
+        (None, Some(user)) if form.password.is_none() && form.ssh_keys.0.is_empty() => Err(ApiError::invalid(format!(
+            "Nobody could log in as {}: give a key or a password",
+            &**user
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Makes an image for cloud-init and puts it into the drive.
 pub(super) async fn seed(call: Call, _: NoQuery, Json(form): Json<Seed>) -> Result<Accepted> {
+    check(&form)?;
     let old = own_record(&call)?;
     if old.config.boot.firmware == Firmware::Direct {
         return Err(ApiError::conflict(format!(
@@ -36,8 +53,20 @@ pub(super) async fn seed(call: Call, _: NoQuery, Json(form): Json<Seed>) -> Resu
             let disk = disks
                 .first()
                 .ok_or_else(|| ApiError::conflict("The image goes to the first disk's datastore, and there is no disk"))?;
+            let password = match &form.password {
+                Some(password) => {
+                    let password = password.clone().into_string();
+                    let mut salt = [0; 12];
+                    api.platform.random(&mut salt);
+                    api.offload(move || crate::seed::hash(&password, salt)).await?
+                }
+                None => None,
+            };
+            if form.password.is_some() && password.is_none() {
+                return Err(ApiError::conflict("The password could not be hashed"));
+            }
             // Another instance each time, so that cloud-init does what it says.
-            let image = crate::seed::image(&form, &format!("{}-{}", old.id, api.now()))
+            let image = crate::seed::image(&form, &format!("{}-{}", old.id, api.now()), password.as_deref())
                 .ok_or_else(|| ApiError::conflict("That is more than an image can hold"))?;
             if api.host.stat(&disk.store, &name).await.is_err() {
                 api.host.create_folder(&disk.store, &name).await?;
