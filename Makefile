@@ -268,7 +268,7 @@ test-browser: image ## Use the Host Client in Chromium on a host in QEMU, with p
 test-load: image ## Load the host with 500 clients, hostile ones among them, beside a guest that spins
 	$(call say,Loading the host)
 	@$(HOST_CARGO) build --release -p tessera-tests
-	@TESSERA_LONG=1 $(HOST_BIN)/system-tests --machine qemu management/load
+	@$(HOST_BIN)/system-tests --machine qemu management/load
 
 test-management-long: image ## Kill hostd (KILLS=100) and cut the power (CUTS=20) during a stream of changes
 	$(call say,Killing hostd and cutting the power)
