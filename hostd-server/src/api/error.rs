@@ -1,6 +1,7 @@
 //! Why the API refuses something.
 
 use crate::{
+    auth::NoMemory,
     host::{Failure, HostError},
     http::{Body, Response},
     model::Problem,
@@ -72,6 +73,17 @@ impl From<HostError> for ApiError {
             Failure::Failed => (409, "failed", "The log says more."),
         };
         Self::new(status, code, error.message, hint)
+    }
+}
+
+impl From<NoMemory> for ApiError {
+    fn from(NoMemory: NoMemory) -> Self {
+        Self::new(
+            503,
+            "busy",
+            "The host has no memory to look at a password now",
+            "Try again in a moment.",
+        )
     }
 }
 

@@ -16,7 +16,7 @@ pub use error::ApiError;
 pub use route::{Needs, Route};
 
 use crate::{
-    auth::{Guesses, Identity, PasswordHash, SessionRecord, digest, hex},
+    auth::{Guesses, Identity, NoMemory, PasswordHash, SessionRecord, digest, hex},
     counters::Counters,
     host::Host,
     http::{Body, Method, Request, Response},
@@ -163,7 +163,7 @@ impl Api {
         });
         if api.data.borrow().users.is_empty() {
             let made = password.map_or_else(|| api.random_text(8), Into::into);
-            let hash = PasswordHash::new(&made, api.salt());
+            let hash = PasswordHash::new(&made, api.salt()).map_err(|NoMemory| StateError::Full)?;
             let change = api.data.borrow_mut().add_root(hash, password.is_none());
             api.commit(change).await?;
             if password.is_none() {
@@ -229,7 +229,7 @@ impl Api {
     /// What is kept of a password.
     async fn hash(&self, password: &str) -> Result<PasswordHash, ApiError> {
         let (password, salt) = (String::from(password), self.salt());
-        self.offload(move || PasswordHash::new(&password, salt)).await
+        Ok(self.offload(move || PasswordHash::new(&password, salt)).await??)
     }
 
     /// Has something computed that takes long, while other requests are answered.

@@ -6,7 +6,7 @@ mod privilege;
 mod session;
 
 pub(crate) use guesses::{Guesses, Outcome};
-pub(crate) use password::PasswordHash;
+pub(crate) use password::{NoMemory, PasswordHash};
 pub(crate) use privilege::{PRIVILEGES, built_in_roles};
 pub use session::Identity;
 pub(crate) use session::{SessionRecord, WHOLE_MS, digest, hex};
