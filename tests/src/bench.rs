@@ -1,5 +1,6 @@
 //! Runs the benchmarks and reads their lines, `bench: NAME MEDIAN UNIT min MIN max MAX goal <=GOAL`; a goal that has to be exceeded is `>=GOAL`.
 
+mod hostd;
 mod machines;
 mod net;
 mod peer;
@@ -107,13 +108,14 @@ impl Figure {
 
 /// A group, what its machines are emulated by, and what measures at least those of its figures whose names begin with a prefix.
 type Group = (&'static str, Emulator, fn(&Context, &str) -> Result<Vec<Figure>>);
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     ("ipc", Emulator::Qemu, in_system),
     ("boot", Emulator::Qemu, boot),
     ("size", Emulator::Qemu, size),
     ("memory", Emulator::Qemu, memory),
     ("storage", Emulator::Qemu, storage::measure),
     ("net", Emulator::Qemu, net::measure),
+    ("hostd", Emulator::Qemu, hostd::measure),
     // Last: what cannot be measured without Bochs keeps nothing else from being measured.
     (VTX, Emulator::Bochs, vtx),
 ];
@@ -142,7 +144,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
     }
     ensure!(
         !all.is_empty(),
-        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, storage.* and net.*"
+        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, storage.*, net.* and hostd.*"
     );
     Ok(all)
 }
@@ -260,6 +262,9 @@ pub fn table(figures: &[Figure]) -> String {
          one byte there and back over TCP, and 64-byte packets of Linux' packet generator as far as they arrive (tests/guests/netload, tests/guests/initramfs/tests/packets). `net.peer.*` is KVM and QEMU 7.2 with\n\
          virtio-net, each guest on a tap with vhost, and Linux' bridge with the machine's virtio card; `net.tessera.*` has the same guests, card and machine. Outside is QEMU's user network, which takes no large\n\
          segments. `net.*.memory` is what a second guest with a disk and a card takes of the host beyond its RAM.\n\n\
+         `hostd.*` are of one machine with one processor, counted the same way (tests/src/bench/hostd.rs): `login-page` is everything that is executed from power-on until curl, which asks five times a second, gets the log-in page; `page` is a\n\
+         page of 362 bytes over TLS 1.3 on one connection, and `nginx-page` the same by nginx in a Debian guest of that host; `upload` goes into a datastore over TLS, `plain-stream` through TCP alone to a guest that throws it away. `memory` is\n\
+         what hostd has, by the manifest, while 20 clients list 100 machines.\n\n\
          `make bench` measures everything, `make bench ONLY=ipc` a part; `cargo run -p tessera-tests --bin bench -- --write docs/benchmarks.md` writes this page.\n\n\
          | figure | median | unit | min | max | goal | |\n|---|---:|---|---:|---:|---:|---|\n",
     );
