@@ -76,7 +76,7 @@ export const taskColumns = (): Column<Task>[] => [
 ];
 
 export const eventColumns = (): Column<HostEvent>[] => [
-  { key: "time", name: t("time"), width: "minmax(116px, 0.7fr)", sort: (event) => event.time, cell: (event) => shortTime(event.time) },
+  { key: "time", name: t("time"), width: "minmax(138px, 0.7fr)", sort: (event) => event.time, cell: (event) => shortTime(event.time) },
   {
     key: "severity",
     name: t("event.severity"),

@@ -64,6 +64,7 @@ export function AreaField({ value, onInput, rows, ...common }: Common & { value:
     <Frame id={id} {...common}>
       <textarea
         id={id}
+        class="mono"
         rows={rows}
         value={value}
         spellcheck={false}
