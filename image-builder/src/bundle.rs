@@ -212,6 +212,7 @@ fn to_disk(disk: &Disk) -> manifest::VmDisk {
             Backing::Store(store, disk) => manifest::DiskBacking::Store { store, disk },
         },
         read_only: disk.read_only,
+        controller: disk.controller,
         serial: disk.serial.value.clone(),
     }
 }

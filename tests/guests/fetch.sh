@@ -8,7 +8,9 @@ mkdir -p "$folder/packages"
 fetch() {
     name=$1
     meta=$2
-    [ -s "$folder/$name/vmlinuz" ] && [ -s "$folder/$name/copyright" ] && [ -s "$folder/$name/modules/efivarfs.ko" ] && return 0
+    # One of its modules that earlier versions of this did not take.
+    newest=$3
+    [ -s "$folder/$name/vmlinuz" ] && [ -s "$folder/$name/copyright" ] && [ -s "$folder/$name/modules/$newest.ko" ] && return 0
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
         echo "fetch.sh: without Debian's apt-get and dpkg-deb, put a Linux bzImage at $folder/$name/vmlinuz, its copyright file and a folder 'modules' with its virtio modules beside it." >&2
         exit 1
@@ -37,12 +39,15 @@ fetch() {
     fi
     unpacked=$(mktemp -d "$folder/unpack.XXXXXX")
     deb=$(ls -t "$folder/packages/${package}_"*.deb | head -n 1)
-    # Only the kernel, its copyright and what a guest needs to reach its paravirtual devices and VLANs: all modules are 300 MB.
+    # Only the kernel, its copyright and what a guest needs to reach its devices and VLANs: all modules are 300 MB.
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$unpacked" --wildcards './boot/vmlinuz-*' "./usr/share/doc/*/copyright" \
         './lib/modules/*/drivers/virtio/virtio*.ko' './lib/modules/*/drivers/block/virtio_blk.ko' './lib/modules/*/drivers/net/virtio_net.ko' \
         './lib/modules/*/failover.ko' './lib/modules/*/net_failover.ko' './lib/modules/*/virtio-rng.ko' './lib/modules/*/virtio_console.ko' \
         './lib/modules/*/pktgen.ko' './lib/modules/*/8021q.ko' './lib/modules/*/garp.ko' './lib/modules/*/mrp.ko' './lib/modules/*/stp.ko' './lib/modules/*/llc.ko' \
-        './lib/modules/*/efivarfs.ko' './lib/modules/*/pvpanic*.ko' './lib/modules/*/watchdog/[iw][6a]*.ko'
+        './lib/modules/*/efivarfs.ko' './lib/modules/*/pvpanic*.ko' './lib/modules/*/watchdog/[iw][6a]*.ko' \
+        './lib/modules/*/scsi/scsi_common.ko' './lib/modules/*/scsi/scsi_mod.ko' './lib/modules/*/scsi/sd_mod.ko' './lib/modules/*/ata/*ata.ko' './lib/modules/*/ata/*ahci.ko' \
+        './lib/modules/*/block/t10-pi.ko' './lib/modules/*/crc64*.ko' './lib/modules/*/crc*t10dif*.ko' './lib/modules/*/intel/e1000e/e1000e.ko' \
+        './lib/modules/*/crc16.ko' './lib/modules/*/crc32c_generic.ko' './lib/modules/*/mbcache.ko' './lib/modules/*/jbd2.ko' './lib/modules/*/ext4.ko'
     mkdir -p "$folder/$name"
     mv "$unpacked"/usr/share/doc/*/copyright "$folder/$name/copyright"
     echo "$package $(dpkg-deb -f "$deb" Version)" >"$folder/$name/package"
@@ -58,5 +63,5 @@ resolve() {
     apt-cache depends "$1" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
 }
 
-fetch cloud linux-image-cloud-amd64
-fetch generic linux-image-amd64
+fetch cloud linux-image-cloud-amd64 efivarfs
+fetch generic linux-image-amd64 ext4

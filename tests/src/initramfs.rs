@@ -59,7 +59,7 @@ const APPLETS: [&str; 52] = [
     "which",
 ];
 
-/// Drivers that a guest needs to reach a paravirtual disk, in the order in which its `init` loads them.
+/// Drivers that a guest needs to reach a paravirtual disk, in the order in which its `init` loads them. Since 6.1.192 virtio needs virtio_ring; before, neither needed the other.
 const DISK_MODULES: [&str; 6] = [
     "virtio_ring",
     "virtio",
@@ -68,6 +68,34 @@ const DISK_MODULES: [&str; 6] = [
     "virtio_pci",
     "virtio_blk",
 ];
+
+/// What `init` loads beside for a paravirtual network card.
+const NET_BESIDE_DISK: [&str; 3] = ["failover", "net_failover", "virtio_net"];
+
+/// Drivers of a disk behind a SATA host adapter and of what Debian has on it, likewise. They name no modules for checksums, which they ask for by another way.
+const AHCI_MODULES: [&str; 18] = [
+    "scsi_common",
+    "scsi_mod",
+    "crct10dif_common",
+    "crct10dif_generic",
+    "crc-t10dif",
+    "crc64",
+    "crc64_rocksoft_generic",
+    "crc64-rocksoft",
+    "t10-pi",
+    "sd_mod",
+    "libata",
+    "libahci",
+    "ahci",
+    "crc16",
+    "crc32c_generic",
+    "mbcache",
+    "jbd2",
+    "ext4",
+];
+
+/// A driver of a network card that a PC has.
+const PC_NET_MODULES: [&str; 1] = ["e1000e"];
 
 /// Drivers of paravirtual network cards, of VLANs, and of the devices that each machine has, likewise.
 const NET_MODULES: [&str; 17] = [
@@ -219,13 +247,33 @@ pub fn build(busybox: &Path, scripts: &Path, network: Option<(&Path, &Path)>) ->
     Ok(archive.finish())
 }
 
+/// What `init` is to load.
+fn list(archive: &mut Archive, name: &str, modules: &[&str]) {
+    archive.program(&format!("modules/{name}"), modules.join("\n").as_bytes());
+}
+
 /// The RAM disk of guests that run from a disk: busybox, the `init` of `scripts`, and the kernel's drivers of disks and network cards out of `modules`.
 pub fn build_for_disk(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Vec<u8>> {
     let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
     let also = NET_MODULES.iter().filter(|module| !DISK_MODULES.contains(module));
     let all: Vec<&str> = DISK_MODULES.iter().chain(also).copied().collect();
     add_modules(&mut archive, modules, &all)?;
+    list(&mut archive, "disk", &DISK_MODULES);
+    list(&mut archive, "net", &NET_BESIDE_DISK);
     Ok(archive.finish())
+}
+
+/// The same for disks and network cards as PCs have them; `None`: the drivers are not in `modules`.
+pub fn build_for_pc(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Option<Vec<u8>>> {
+    let all = [&AHCI_MODULES[..], &PC_NET_MODULES].concat();
+    if !all.iter().all(|module| modules.join(format!("{module}.ko")).exists()) {
+        return Ok(None);
+    }
+    let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
+    add_modules(&mut archive, modules, &all)?;
+    list(&mut archive, "disk", &AHCI_MODULES);
+    list(&mut archive, "net", &PC_NET_MODULES);
+    Ok(Some(archive.finish()))
 }
 
 /// An archive of modules alone, for behind another.

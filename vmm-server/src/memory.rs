@@ -31,6 +31,8 @@ pub struct GuestMemory {
     flash: u64,
     /// What the guest sees it by: pages of 4 KiB, 2 MiB and 1 GiB.
     pages: [u64; 3],
+    /// Bytes below those that are RAM and that the guest is told not to use.
+    reserved: u64,
 }
 
 // SAFETY: the mappings live as long as the process, every access is a volatile copy of plain bytes, and no reference is handed out.
@@ -48,6 +50,7 @@ impl GuestMemory {
             hole: (0, 0),
             flash: 0,
             pages: [0; 3],
+            reserved: 0,
         }
     }
 
@@ -104,10 +107,22 @@ impl GuestMemory {
         address >= self.flash() && address < FLASH_END
     }
 
-    /// One past the last byte of RAM that is not flash memory.
+    /// Address in RAM of what is seen as flash memory; the end of RAM if there is none.
+    #[must_use]
+    pub const fn flash_backing(&self) -> u64 {
+        self.end - self.flash
+    }
+
+    /// Takes `length` bytes at the end of RAM, below the flash memory, from the guest: the memory map says that they are not to be used, as it does of what a graphics adapter takes for itself. A guest can still write
+    /// there, and device models that keep something there trust nothing of it. No more than there is RAM.
+    pub fn set_reserved(&mut self, length: u64) {
+        self.reserved = length.min(self.flash_backing());
+    }
+
+    /// One past the last byte of RAM that the guest may use; what is reserved begins there.
     #[must_use]
     pub const fn usable_end(&self) -> u64 {
-        self.end - self.flash
+        self.flash_backing() - self.reserved
     }
 
     /// Appends `length` bytes of RAM, at guest-physical address [`Self::end`], that stand at `host` in this process.
@@ -150,7 +165,7 @@ impl GuestMemory {
     #[inline]
     fn find(&self, address: u64) -> Option<(*mut u8, u64)> {
         let address = if (self.flash()..FLASH_END).contains(&address) {
-            address - self.flash() + self.usable_end()
+            address - self.flash() + self.flash_backing()
         } else {
             address
         };
@@ -381,6 +396,14 @@ pub(crate) mod tests {
         assert_eq!(memory.read::<4>(0x2ffe), Some([1, 2, 3, 4]));
         assert!(memory.contains(0xffff_fff0, 16) && !memory.contains(0xffff_fff0, 17) && !memory.contains(0xffff_dfff, 2));
         assert_eq!(memory.read::<2>(0xffff_ffff), None);
+        memory.set_reserved(0x1000);
+        assert_eq!(
+            (memory.flash(), memory.flash_backing(), memory.usable_end()),
+            (0xffff_e000, 0x2000, 0x1000)
+        );
+        assert_eq!(memory.read::<4>(0xffff_effe), Some([1, 2, 3, 4]), "flash memory is where it was");
+        memory.set_reserved(0x5000);
+        assert_eq!(memory.usable_end(), 0);
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use alloc::{format, string::String};
 use tessera_hostd::host::{DiskSpec, Failure, GuestFirmware, HostError, NicSpec, Place, VmSpec, Watchdog};
 use tessera_proto::{
     vm_manager::{BootDevice, FilePlace, Firmware, VmConfig, WatchdogAction},
-    vm_memory::{DiskConfig, DiskPlace, NicConfig},
+    vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig},
 };
 
 /// Period of the vCPUs' budgets in microseconds.
@@ -32,6 +32,7 @@ fn disk_config(disk: &DiskSpec, read_only: bool) -> DiskConfig {
         },
         read_only: disk.read_only || read_only,
         serial: String::new(),
+        controller: DiskController::Virtio,
     }
 }
 

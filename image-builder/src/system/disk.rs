@@ -5,6 +5,7 @@ use crate::{
     reader::Reader,
     source::{Diagnostics, Located, Span},
 };
+use tessera_manifest::DiskController;
 
 /// A disk of a virtual machine.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Disk {
     pub backing: Backing,
     /// `read-only`. Default no.
     pub read_only: bool,
+    /// `controller`: "virtio" or "ahci", what the guest reaches it by. Default "virtio".
+    pub controller: DiskController,
     /// `serial`: up to 20 characters of ASCII that the guest sees. Default none.
     pub serial: Located<String>,
 }
@@ -39,6 +42,12 @@ impl Disk {
         let disk = reader.text("disk", diagnostics);
         let read_only = reader.boolean("read-only", diagnostics).unwrap_or(false);
         let serial = reader.text("serial", diagnostics).unwrap_or(Located::new(String::new(), span));
+        let known = |word: &str| match word {
+            "virtio" => Ok(DiskController::Virtio),
+            "ahci" => Ok(DiskController::Ahci),
+            _ => Err("a disk's controller is \"virtio\" or \"ahci\"".into()),
+        };
+        let controller = reader.parsed("controller", known, "ahci", diagnostics);
         let what = reader.what().to_string();
         reader.finish(diagnostics);
         let backing = match (device, store, disk) {
@@ -72,6 +81,7 @@ impl Disk {
             span,
             backing,
             read_only,
+            controller: controller.map_or_else(DiskController::default, |controller| controller.value),
             serial,
         })
     }

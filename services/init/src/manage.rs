@@ -11,7 +11,7 @@ use alloc::string::String;
 use tessera_manifest::{Begin, DiskBacking, GuestFile, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
-use tessera_proto::vm_memory::{DiskConfig, DiskPlace, NicConfig};
+use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{Notification, slots};
 
@@ -28,6 +28,10 @@ pub fn disk_config(disk: &VmDisk) -> DiskConfig {
         },
         read_only: disk.read_only,
         serial: disk.serial.clone(),
+        controller: match disk.controller {
+            tessera_manifest::DiskController::Virtio => DiskController::Virtio,
+            tessera_manifest::DiskController::Ahci => DiskController::Ahci,
+        },
     }
 }
 
@@ -55,6 +59,10 @@ fn disk_of(disk: DiskConfig) -> VmDisk {
         },
         read_only: disk.read_only,
         serial: disk.serial,
+        controller: match disk.controller {
+            DiskController::Virtio => tessera_manifest::DiskController::Virtio,
+            DiskController::Ahci => tessera_manifest::DiskController::Ahci,
+        },
     }
 }
 
@@ -477,6 +485,7 @@ mod tests {
                 },
                 read_only: true,
                 serial: "1".into(),
+                controller: DiskController::Ahci,
             }],
             nics: vec![NicConfig {
                 port_group: "VM Network".into(),

@@ -266,6 +266,7 @@ mod tests {
             },
             read_only: false,
             serial: String::new(),
+            controller: tessera_manifest::DiskController::Virtio,
         };
         let mut ordered = good();
         ordered.vms[0].boot_order = vec![tessera_manifest::BootDevice::Cdrom; MAX_BOOT_ORDER + 1];

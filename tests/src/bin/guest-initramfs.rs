@@ -9,7 +9,7 @@ use std::{
 use tessera_tests::{Failure, Result, initramfs};
 
 /// Makes deterministic initial RAM disks from busybox and the scripts of tests/guests: `initramfs.cpio` for guests without devices, `initramfs-net.cpio` for those with
-/// network cards, `initramfs-disk.cpio` for those that run from a disk.
+/// network cards, `initramfs-disk.cpio` for those that run from a disk, `initramfs-pc.cpio` for those that find it behind a SATA host adapter.
 #[derive(Parser)]
 struct Arguments {
     /// Folder to write them to; it has the kernel's modules in `cloud/modules`.
@@ -50,7 +50,18 @@ fn make(arguments: &Arguments) -> Result<()> {
         &initramfs::build(busybox, &scripts.join("initramfs"), Some((&modules, netload)))?,
     )?;
     let disk = initramfs::build_for_disk(busybox, &scripts.join("initramfs-disk"), &output.join("cloud/modules"))?;
-    write(&output.join("initramfs-disk.cpio"), &disk)
+    write(&output.join("initramfs-disk.cpio"), &disk)?;
+    let generic = output.join("generic/modules");
+    match initramfs::build_for_pc(busybox, &scripts.join("initramfs-disk"), &generic)? {
+        Some(disk) => write(&output.join("initramfs-pc.cpio"), &disk),
+        None => {
+            println!(
+                "{}: drivers are missing, so there is no initramfs-pc.cpio: run `make setup`",
+                generic.display()
+            );
+            Ok(())
+        }
+    }
 }
 
 fn main() -> ExitCode {

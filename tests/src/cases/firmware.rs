@@ -2,6 +2,7 @@
 
 use super::{
     Case,
+    guest_ahci::on_ahci,
     guest_disk::{attach, device},
 };
 use crate::{
@@ -28,7 +29,21 @@ pub const CASES: &[Case] = &[
         about: "SeaBIOS boots GRUB from a disk on virtio",
         minutes: 3,
         bochs: Some(5),
-        run: bios_disk,
+        run: |context| from_disk(context, "bios", "SeaBIOS \\(version", Controller::Virtio),
+    },
+    Case {
+        name: "firmware/bios-ahci-disk",
+        about: "SeaBIOS boots GRUB from a disk behind a SATA host adapter",
+        minutes: 3,
+        bochs: None,
+        run: |context| from_disk(context, "bios", "SeaBIOS \\(version", Controller::Ahci),
+    },
+    Case {
+        name: "firmware/uefi-ahci-disk",
+        about: "OVMF boots GRUB from a disk behind a SATA host adapter",
+        minutes: 6,
+        bochs: None,
+        run: |context| from_disk(context, "uefi", "BdsDxe: ", Controller::Ahci),
     },
     Case {
         name: "firmware/bios-alone",
@@ -230,18 +245,38 @@ fn suspended_with_flash(host: &mut Host) -> Result<()> {
     Ok(())
 }
 
-fn bios_disk(context: &Context) -> Result<Outcome> {
-    let (system, medium) = match with_medium(context, "bios")? {
+/// What a guest's disk is behind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Controller {
+    Virtio,
+    Ahci,
+}
+
+fn from_disk(context: &Context, firmware: &'static str, banner: &str, controller: Controller) -> Result<Outcome> {
+    let (system, medium) = match with_medium(context, firmware)? {
         Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
-    let mut guest = guest("bios");
-    guest.disks.push(device(context));
+    let mut guest = guest(firmware);
+    match controller {
+        Controller::Virtio => guest.disks.push(device(context)),
+        Controller::Ahci => {
+            guest.disks.push(on_ahci(&device(context)));
+            guest.more.push("boot-order = [\"disk\"]".into());
+        }
+    }
     let mut host = context.boot(&system.guest(&guest).into(), |config| attach(config, &medium, true))?;
     host.neat_command("vm start pc")?;
     host.start_command("vm console pc")?;
-    host.serial().expect_line("SeaBIOS \\(version")?;
+    host.serial().expect_line(banner)?;
     reaches_user_land(&mut host)?;
+    host.leave_console()?;
+    // A reset begins with an adapter that has forgotten everything.
+    host.neat_command("vm reset pc")?;
+    host.start_command("vm console pc")?;
+    for _ in 0..2 {
+        host.serial().expect("Type commands")?;
+    }
     fs::remove_file(medium)?;
     Ok(Outcome::Passed)
 }

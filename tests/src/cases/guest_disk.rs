@@ -239,6 +239,15 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     debian.disks = vec![device(context)];
     let mut host = context.boot(&system.guest(&debian).into(), |config| attach(config, &image, true))?;
     host.console("guest", PROMPT)?;
+    begin_load(&mut host)?;
+    kill_storage(context, &mut host, "/dev/vda")?;
+    end_load(&mut host)?;
+    host.neat_command("log")?;
+    Ok(Outcome::Passed)
+}
+
+/// Has Debian, at whose prompt this is, verify what it writes until it is told to stop, and leaves its console.
+pub(super) fn begin_load(host: &mut Host) -> Result<()> {
     let job = "fio --name=load --filename=/root/load --size=16M --rw=randrw --bsrange=512-64k --direct=1 --ioengine=libaio --iodepth=16 \
                --verify=crc32c --verify_fatal=1 --verify_backlog=64 --fsync=32";
     host.serial().send_line(&format!("{job} --create_only=1 && echo laid\"\" out"))?;
@@ -250,17 +259,27 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
     host.serial().expect("load runs")?;
     host.serial().expect(PROMPT)?;
     host.leave_console()?;
+    Ok(())
+}
+
+/// Kills the storage server again and again while the machine `guest` reads and writes that disk.
+pub(super) fn kill_storage(context: &Context, host: &mut Host, disk: &str) -> Result<()> {
     let kills = if context.environment.long { KILLS.1 } else { KILLS.0 };
     for round in 0..kills {
         host.neat_command("kill storage")?;
         host.wait_until_runs("storage")?;
         // The guest is at work again: its disk is read past the cache. The number tells it from what is in the scrollback.
         host.start_command("vm console guest")?;
-        let read = "dd if=/dev/vda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null";
+        let read = format!("dd if={disk} of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null");
         host.serial().send_line(&format!("{read} && echo alive $((1000 + {round}))"))?;
         host.serial().expect(&format!("alive {}", 1000 + round))?;
         host.leave_console()?;
     }
+    Ok(())
+}
+
+/// Has the load end: nothing that was read was wrong, and the guest's kernel saw no error.
+pub(super) fn end_load(host: &mut Host) -> Result<()> {
     host.start_command("vm console guest")?;
     host.serial()
         .send_line("touch /tmp/stop; wait; cat /tmp/bad; grep -E 'err=|verify' /tmp/fio.log; echo report\"\" over")?;
@@ -277,8 +296,7 @@ fn kill_under_load(context: &Context) -> Result<Outcome> {
         "the guest's kernel saw errors: {errors}"
     );
     host.leave_console()?;
-    host.neat_command("log")?;
-    Ok(Outcome::Passed)
+    Ok(())
 }
 
 fn hostile_queues(context: &Context) -> Result<Outcome> {

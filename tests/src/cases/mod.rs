@@ -9,6 +9,7 @@ mod firmware;
 mod format;
 mod fuzz;
 mod guest;
+mod guest_ahci;
 mod guest_disk;
 mod guest_disk_more;
 mod guest_net;
@@ -132,6 +133,7 @@ pub fn all() -> Vec<Case> {
         entry::CASES,
         shell::CASES,
         guest::CASES,
+        guest_ahci::CASES,
         guest_disk::CASES,
         guest_disk_more::CASES,
         guest_net::CASES,

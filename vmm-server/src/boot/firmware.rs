@@ -96,9 +96,11 @@ fn memory_map(memory: &GuestMemory) -> Vec<u8> {
     };
     [
         (0, memory.usable_end(), super::MemoryKind::Ram as u32),
+        (memory.usable_end(), memory.flash_backing(), super::MemoryKind::Reserved as u32),
         (memory.flash(), FLASH_END, super::MemoryKind::Reserved as u32),
     ]
     .into_iter()
+    .filter(|(start, end, _)| start < end)
     .flat_map(entry)
     .collect()
 }

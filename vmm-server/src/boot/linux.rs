@@ -20,7 +20,7 @@ pub fn load(
     initramfs: &dyn File,
     command_line: &str,
 ) -> Result<Start, LoadError> {
-    let end = memory.end();
+    let end = memory.usable_end();
     let most = image.command_line_max.min(layout::COMMAND_LINE_LENGTH - 1);
     if command_line.len() as u64 > most {
         return Err(LoadError::CommandLine(most));
@@ -69,7 +69,7 @@ pub fn load(
         write(params + 0x0e, &[25, 1, 16, 0])?;
     }
     let map = memory_map(memory);
-    const { assert!(3 <= MAX_ENTRIES) };
+    const { assert!(4 <= MAX_ENTRIES) };
     write(params + 0x1e8, &[map.len() as u8])?;
     for (i, (start, end, kind)) in map.into_iter().enumerate() {
         let entry = params + 0x2d0 + i as u64 * 20;

@@ -121,12 +121,14 @@ enum MemoryKind {
 }
 
 /// The guest's memory: start, end, kind.
-const fn memory_map(memory: &GuestMemory) -> [(u64, u64, MemoryKind); 3] {
-    [
+fn memory_map(memory: &GuestMemory) -> heapless::Vec<(u64, u64, MemoryKind), 4> {
+    let all = [
         (0, layout::LOW_END, MemoryKind::Ram),
         (layout::LOW_END, layout::BIOS_END, MemoryKind::Reserved),
-        (layout::HIGH_START, memory.end(), MemoryKind::Ram),
-    ]
+        (layout::HIGH_START, memory.usable_end(), MemoryKind::Ram),
+        (memory.usable_end(), memory.flash_backing(), MemoryKind::Reserved),
+    ];
+    all.into_iter().filter(|(start, end, _)| start < end).collect()
 }
 
 #[cfg(test)]

@@ -245,7 +245,7 @@ pub fn load(memory: &GuestMemory, file: &dyn File, image: &Multiboot, module: &d
         .next_multiple_of(0x1000);
     let module_end = kernel_end + module.length();
     let too_small = LoadError::TooSmall(module_end);
-    if module_end > memory.end() {
+    if module_end > memory.usable_end() {
         return Err(too_small);
     }
     if !memory.contains(image.entry.into(), 1) {
@@ -306,7 +306,7 @@ fn information(memory: &GuestMemory, module: Option<(u32, u32)>, command_line: &
     let mut put = |offset: usize, value: u32| bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     put(0, GIVEN);
     put(4, (layout::LOW_END >> 10) as u32);
-    put(8, ((memory.end() - layout::HIGH_START) >> 10) as u32);
+    put(8, ((memory.usable_end() - layout::HIGH_START) >> 10) as u32);
     put(16, line);
     put(20, module.is_some().into());
     put(24, modules);

@@ -26,6 +26,8 @@ pub struct Order<'o> {
     pub menu_ms: u16,
     /// Disks of the machine, which stand on the bus before its network cards.
     pub disks: usize,
+    /// The disks behind the host adapter for SATA, in the order of its ports from 1 on.
+    pub ahci: &'o [u8],
     /// Network cards.
     pub nics: usize,
 }
@@ -54,6 +56,11 @@ impl Order<'_> {
         };
         Some(match device {
             Device::Cdrom => format!("/pci@i0cf8/pci8086,2922@{:x},{:x}/drive@0/disk@0\n", ahci::PLACE.0, ahci::PLACE.1),
+            Device::Disk(number) if self.ahci.contains(&number) => {
+                let port = 1 + self.ahci.iter().position(|disk| *disk == number)?;
+                let (slot, function) = ahci::PLACE;
+                format!("/pci@i0cf8/pci8086,2922@{slot:x},{function:x}/drive@{port:x}/disk@0\n")
+            }
             Device::Disk(number) => format!("/pci@i0cf8/scsi@{:x}/disk@0,0\n", slot(number, 0, self.disks)?),
             Device::Nic(number) => format!("/pci@i0cf8/ethernet@{:x}/ethernet-phy@0\n", slot(number, self.disks, self.nics)?),
         })
@@ -85,11 +92,16 @@ mod tests {
             devices: &[Device::Cdrom, Device::Disk(1), Device::Disk(2), Device::Nic(0), Device::Nic(1)],
             menu_ms: 1500,
             disks: 2,
+            ahci: &[],
             nics: 1,
         };
         let paths = b"/pci@i0cf8/pci8086,2922@1f,2/drive@0/disk@0\n/pci@i0cf8/scsi@3/disk@0,0\n/pci@i0cf8/ethernet@4/ethernet-phy@0\0";
         assert_eq!(file(&order, b"bootorder\0").unwrap(), paths);
         assert_eq!(file(&order, b"etc/boot-menu-wait\0").unwrap(), [0xdc, 5]);
+        let mixed = Order { ahci: &[1], ..order };
+        let text = file(&mixed, b"bootorder\0").unwrap();
+        assert!(text.windows(41).any(|text| text == b"/pci@i0cf8/pci8086,2922@1f,2/drive@1/disk"));
+        assert!(text.ends_with(b"/pci@i0cf8/ethernet@4/ethernet-phy@0\0"), "its place stays empty");
         assert_eq!(file(&Order::default(), b"bootorder\0"), None);
         assert_eq!(file(&Order::default(), b"etc/boot-menu-wait\0"), None);
     }
@@ -98,7 +110,7 @@ mod tests {
         #[test]
         fn only_what_is_there_is_named(numbers in prop::collection::vec((any::<bool>(), any::<u8>()), 1..16), disks in 0usize..30, nics in 0usize..30) {
             let devices: Vec<_> = numbers.iter().map(|(disk, number)| if *disk { Device::Disk(*number) } else { Device::Nic(*number) }).collect();
-            let order = Order { devices: &devices, menu_ms: 0, disks, nics };
+            let order = Order { devices: &devices, menu_ms: 0, disks, ahci: &[], nics };
             let text = String::from_utf8(file(&order, b"bootorder\0").unwrap()).unwrap();
             let there = devices.iter().filter(|device| match **device {
                 Device::Cdrom => true,

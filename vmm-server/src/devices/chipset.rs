@@ -288,7 +288,7 @@ impl<C: Console> Chipset<C> {
         }
         if self.pci.range_write(Space::Memory, address, width, value, to) {
             // An interrupt that was acknowledged does not ask for its line any more.
-            if self.fw_cfg.is_some() {
+            if self.fw_cfg.is_some() || self.pci.ahci().is_some() {
                 self.settle_pci(to);
             }
             self.settle_timers(now, to);
@@ -365,6 +365,13 @@ impl<C: Console> Chipset<C> {
             }
         }
         self.settle_pci(to);
+    }
+
+    /// Goes on with hard disks behind the host adapter: after a register access, a signal of a vCPU thread, or news of their server.
+    pub fn run_disks<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) {
+        if self.pci.ahci().is_some_and(|ahci| ahci.has_disks()) && self.pci.run_disks(memory, to) {
+            self.settle_pci(to);
+        }
     }
 
     /// Something changed at a device on the bus other than by a register access.

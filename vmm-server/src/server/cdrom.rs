@@ -7,7 +7,7 @@ use alloc::string::String;
 use tessera_manifest::StartVm;
 use tessera_rt::Mutex;
 use tessera_vmm::boot::{File, Part};
-use tessera_vmm::devices::ahci::{Ahci, Job, Outcome, SECTOR};
+use tessera_vmm::devices::ahci::{Job, Outcome, SECTOR};
 use tessera_vmm::machine::Machine;
 
 /// The drive.
@@ -18,10 +18,8 @@ pub struct CdRom {
 }
 
 impl CdRom {
-    /// Puts the drive on the bus, with a medium or without, and starts the thread.
+    /// Starts the thread of the drive that is on the bus, with this medium in it or without.
     pub fn connect(machine: &'static Machine<Kernel>, vm: &StartVm, medium: Option<Box<dyn File + Send>>) -> Result<&'static Self, String> {
-        let ahci = Ahci::new(medium.as_ref().map(|medium| medium.length()));
-        machine.chipset().pci().add_ahci(ahci);
         let drive: &'static Self = Box::leak(Box::new(Self {
             machine,
             medium: Mutex::new(medium),

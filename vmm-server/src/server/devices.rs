@@ -136,6 +136,8 @@ pub fn with_device<T>(machine: &Machine<Kernel>, place: usize, act: impl FnOnce(
     let interrupts = &machine.interrupts;
     let mut chipset = machine.chipset();
     let answer = chipset.pci().device(place).map(|device| act(device, interrupts));
+    // It may stand behind a controller that the guest sees in its place.
+    chipset.run_disks(&machine.memory, interrupts);
     chipset.settle_pci(interrupts);
     answer
 }
@@ -152,8 +154,8 @@ pub struct Link<B: Backend> {
 }
 
 impl<B: Backend> Link<B> {
-    /// Asks the server what its `count` devices are, puts them on the bus, and starts the threads.
-    pub fn connect(backend: B, around: &Surroundings, vm: &StartVm, count: usize) -> Result<&'static Self, String> {
+    /// Asks the server what its devices are, puts them on the bus, and starts the threads. There is an entry for each: whether the guest sees a controller of another kind in its place, which the monitor drives it for.
+    pub fn connect(backend: B, around: &Surroundings, vm: &StartVm, hidden: &[bool]) -> Result<&'static Self, String> {
         let grant = start::find(B::SERVER).ok_or_else(|| {
             format!(
                 "the machine has a {what}, but its monitor no way to it: grant it `{server} = {{ use = \"{server}\" }}`",
@@ -170,12 +172,13 @@ impl<B: Backend> Link<B> {
             devices: Mutex::new(Vec::new()),
         }));
         let patient = Connection::with_timeout(link.endpoint, time::milliseconds(PATIENCE_MS));
-        for number in 0..count as u32 {
-            let described = link.backend.describe(patient, number, around.queues);
-            let config = described.map_err(|error| match error {
+        for (number, hidden) in (0..).zip(hidden) {
+            let described = link.backend.describe(patient, number, if *hidden { 1 } else { around.queues });
+            let mut config = described.map_err(|error| match error {
                 CallError::Kernel(Error::TimedOut) => format!("the {} server does not answer", B::SERVER),
                 error => format!("{} {number}: {error}", B::WHAT),
             })?;
+            config.hidden = *hidden;
             if !machine.chipset().pci().add(config) {
                 return Err(format!("{} {number}: the machine has too many devices", B::WHAT));
             }

@@ -49,7 +49,7 @@ impl Variables {
             Some(kept) if kept.length() == length && !fill => {}
             // The storage server knows RAM where it is, not where it is seen once more.
             Some(kept) if kept.length() == length => kept
-                .load(&machine.memory, machine.memory.usable_end(), template)
+                .load(&machine.memory, machine.memory.flash_backing(), template)
                 .ok_or("the variables of the firmware that were kept cannot be read")?,
             // A new file is empty: it gets the firmware's own.
             _ => flash.mark_all(),

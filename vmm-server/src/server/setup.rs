@@ -20,7 +20,7 @@ use tessera_abi::apic::ApicPage;
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::vcpu::VcpuState;
 use tessera_abi::{Error, PAGE_SIZE};
-use tessera_manifest::{BootDevice, StartVm, WatchdogAction};
+use tessera_manifest::{BootDevice, DiskController, StartVm, VmDisk, WatchdogAction};
 use tessera_proto::guest_disk::BootFile;
 use tessera_rt::{
     AddressSpace, CNode, Frame, GuestSpace, Notification, Thread, Untyped, Vcpu as VcpuCap, require, slots, start, start_info, sys, thread,
@@ -32,8 +32,9 @@ use tessera_vmm::boot::firmware;
 use tessera_vmm::boot::order::{Device, Order};
 use tessera_vmm::clock::Clock;
 use tessera_vmm::cpuid::{CpuidTable, Policy};
+use tessera_vmm::devices::ahci::{Ahci, Seat};
 use tessera_vmm::devices::vga::WINDOW;
-use tessera_vmm::devices::virtio::fair_queues;
+use tessera_vmm::devices::virtio::{driver, fair_queues};
 use tessera_vmm::devices::watchdog;
 use tessera_vmm::machine::Machine;
 use tessera_vmm::memory::GuestMemory;
@@ -88,6 +89,10 @@ pub fn build() -> Result<Control, String> {
         map_flash(guest, &memory)?;
     }
     memory.count_pages(|address| guest.lookup(address).map_or(0, |found| found.page_size));
+    let config = &start_vm.config;
+    let on_ahci: Vec<bool> = config.disks.iter().map(|disk| disk.controller == DiskController::Ahci).collect();
+    // Behind the flash memory, which is seen at another place.
+    memory.set_reserved(on_ahci.iter().filter(|ahci| **ahci).count() as u64 * driver::LENGTH);
     let console = RingConsole::attach()?;
     let saved = suspend::begin(start_vm, vcpus)?;
     let now = sys::tsc();
@@ -132,10 +137,12 @@ pub fn build() -> Result<Control, String> {
     }
     if firmware {
         let devices: Vec<_> = start_vm.config.boot_order.iter().map(boot_device).collect();
+        let ports: Vec<u8> = (0..).zip(&on_ahci).filter(|(_, ahci)| **ahci).map(|(disk, _)| disk).collect();
         let order = Order {
             devices: &devices,
             menu_ms: start_vm.config.boot_menu_ms,
             disks: start_vm.config.disks.len(),
+            ahci: &ports,
             nics: start_vm.config.nics.len(),
         };
         let fw_cfg = firmware::describe(
@@ -169,19 +176,24 @@ pub fn build() -> Result<Control, String> {
         queues: fair_queues(vcpus, disks, nics),
     };
     let mut devices = Vec::<&'static dyn Devices>::new();
+    let medium = match &start_vm.config.cdrom {
+        Some(file) if firmware => Some(boot_file::open(Some(file), BootFile::Cdrom)?),
+        _ => None,
+    };
+    add_ahci(
+        machine,
+        &start_vm.config.disks,
+        firmware.then(|| medium.as_ref().map(|medium| medium.length())),
+    );
     if disks > 0 {
-        devices.push(Link::connect(Disks, &around, start_vm, disks)?);
+        devices.push(Link::connect(Disks, &around, start_vm, &on_ahci)?);
     }
     if nics > 0 {
-        devices.push(Link::connect(Nics, &around, start_vm, nics)?);
+        devices.push(Link::connect(Nics, &around, start_vm, &alloc::vec![false; nics])?);
     }
     let mut drive = None;
     if firmware {
         devices.extend(Variables::connect(machine, start_vm, &*kernel, saved.is_none())?.map(|variables| variables as &dyn Devices));
-        let medium = match &start_vm.config.cdrom {
-            Some(file) => Some(boot_file::open(Some(file), BootFile::Cdrom)?),
-            None => None,
-        };
         let connected = CdRom::connect(machine, start_vm, medium)?;
         devices.push(connected);
         drive = Some(connected);
@@ -205,6 +217,29 @@ const fn boot_device(device: &BootDevice) -> Device {
         BootDevice::Cdrom => Device::Cdrom,
         BootDevice::Disk(number) => Device::Disk(number),
         BootDevice::Nic(number) => Device::Nic(number),
+    }
+}
+
+/// Adds the host adapter for SATA where there is something behind it: a drive, empty or with a medium of so many bytes, or hard disks. The disks' devices are the first on the bus, in order.
+fn add_ahci(machine: &Machine<Kernel>, disks: &[VmDisk], drive: Option<Option<u64>>) {
+    let mut queue = machine.memory.usable_end();
+    let mut seats = Vec::new();
+    for (place, disk) in disks.iter().enumerate().filter(|(_, disk)| disk.controller == DiskController::Ahci) {
+        seats.push(Seat {
+            place,
+            serial: if disk.serial.is_empty() {
+                format!("TD{place}")
+            } else {
+                disk.serial.clone()
+            },
+            queue,
+        });
+        queue += driver::LENGTH;
+    }
+    if drive.is_some() || !seats.is_empty() {
+        let mut chipset = machine.chipset();
+        let pci = chipset.pci();
+        pci.add_ahci(Ahci::new(pci.board(), drive, seats));
     }
 }
 
@@ -263,14 +298,14 @@ fn map_flash(guest: GuestSpace, memory: &GuestMemory) -> Result<(), String> {
         };
         let frame = Frame::new(grant.slot);
         let length = frame.info().map_err(failed)?.pages * PAGE_SIZE as u64;
-        let first = memory.usable_end().saturating_sub(frame_start).min(length);
+        let first = memory.flash_backing().saturating_sub(frame_start).min(length);
         if first < length {
             let slot = slots::take().map_err(failed)?;
             let pages = (length - first) / PAGE_SIZE as u64;
             let part = frame
                 .slice(first / PAGE_SIZE as u64, pages, CNode::OWN, slot, Rights::all())
                 .map_err(failed)?;
-            let address = memory.flash() + (frame_start + first - memory.usable_end());
+            let address = memory.flash() + (frame_start + first - memory.flash_backing());
             // What the guest writes there is for a device.
             part.map_guest(guest, address, Rights::READ | Rights::EXECUTE, 0).map_err(failed)?;
         }

@@ -99,7 +99,9 @@ impl<H: Host> Vcpu<'_, H> {
         let others = self.lapic.take_signal(bits);
         if others >> virtio::FIRST_SIGNAL != 0 {
             let machine = self.machine;
-            machine.chipset().signalled(others, &machine.interrupts, Some(self.index));
+            let mut chipset = machine.chipset();
+            chipset.signalled(others, &machine.interrupts, Some(self.index));
+            chipset.run_disks(&machine.memory, &machine.interrupts);
         }
     }
 

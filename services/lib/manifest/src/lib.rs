@@ -13,7 +13,7 @@ pub use tessera_proto::vm_manager::{BootDevice, MAX_BOOT_ORDER, WatchdogAction};
 use tessera_vswitch::Switch;
 
 /// Changes when an old reader could misunderstand a new manifest.
-pub const MANIFEST_VERSION: u32 = 4;
+pub const MANIFEST_VERSION: u32 = 5;
 
 /// Everything init needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -316,6 +316,16 @@ pub enum GuestFile {
 /// Most disks of one virtual machine.
 pub const MAX_DISKS: usize = 8;
 
+/// What a guest reaches a disk by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskController {
+    /// A virtio block device of its own.
+    #[default]
+    Virtio,
+    /// A port of a SATA host adapter, which every PC's system has a driver for.
+    Ahci,
+}
+
 /// A disk of a virtual machine. Whoever serves it learns this from init; the machine's own servers only name its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmDisk {
@@ -325,6 +335,8 @@ pub struct VmDisk {
     pub read_only: bool,
     /// Serial number that the guest sees, up to 20 bytes of ASCII; empty: none.
     pub serial: String,
+    /// What the guest reaches it by.
+    pub controller: DiskController,
 }
 
 /// Where a disk's bytes are.

@@ -23,6 +23,15 @@ pub enum DiskPlace {
     },
 }
 
+/// What a guest reaches a disk by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskController {
+    /// A virtio block device of its own.
+    Virtio,
+    /// A port of a SATA host adapter (AHCI).
+    Ahci,
+}
+
 /// A virtual disk, as the machine's configuration has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskConfig {
@@ -32,6 +41,8 @@ pub struct DiskConfig {
     pub read_only: bool,
     /// Serial number; empty: none.
     pub serial: String,
+    /// What the guest reaches it by.
+    pub controller: DiskController,
 }
 
 /// A virtual network card, as the machine's configuration has it.

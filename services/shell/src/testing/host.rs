@@ -22,7 +22,7 @@ use tessera_proto::{
     vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory},
     vm_manager::{FilePlace, VmConfig, VmState, VmSummary},
     vm_media::Medium,
-    vm_memory::{DiskConfig, DiskPlace},
+    vm_memory::{DiskConfig, DiskController, DiskPlace},
     vm_screen::ScreenInfo,
 };
 
@@ -564,6 +564,7 @@ impl Host for FakeHost {
                 },
                 read_only: true,
                 serial: String::new(),
+                controller: DiskController::Ahci,
             }],
             nics: vec![],
         })

@@ -1,6 +1,7 @@
 //! A CD-ROM drive (ATA/ATAPI-8 ACS, 4.3; MMC-6; SPC-4): what it says of itself and of its medium. What is on the medium others read.
 
 use super::command::{ABORTED, Command, Reply, SECTOR};
+use super::identify::put_text;
 use alloc::vec;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -281,18 +282,9 @@ fn identity() -> Vec<u8> {
     let mut words = [0u16; 256];
     // A removable CD-ROM that takes packets of 12 bytes.
     words[0] = 0x85c0;
-    let mut text = |first: usize, count: usize, text: &str| {
-        let mut bytes = text.bytes().chain(core::iter::repeat(b' '));
-        for word in &mut words[first..first + count] {
-            // The first of two characters is the upper byte.
-            *word = [bytes.next(), bytes.next()]
-                .iter()
-                .fold(0, |word, byte| word << 8 | u16::from(byte.unwrap_or(b' ')));
-        }
-    };
-    text(10, 10, "CD0");
-    text(23, 4, "1.0");
-    text(27, 20, "TESSERA CD-ROM");
+    put_text(&mut words[10..20], "CD0");
+    put_text(&mut words[23..27], "1.0");
+    put_text(&mut words[27..47], "TESSERA CD-ROM");
     // DMA and logical addresses; which words are valid; modes; times in nanoseconds.
     words[49] = 1 << 9 | 1 << 8;
     words[53] = 7;

@@ -56,6 +56,14 @@ pub struct Command {
     pub code: Option<u8>,
     /// The packet of a packet command.
     pub packet: [u8; 16],
+    /// Features, of 16 bits where the command has them.
+    pub features: u16,
+    /// Sector, of 48 bits where the command has them.
+    pub sector: u64,
+    /// Device register.
+    pub device: u8,
+    /// Count.
+    pub count: u16,
     table: u64,
     entries: usize,
 }
@@ -103,13 +111,17 @@ impl Command {
         Some(Self {
             code: (fis[0] == FROM_HOST && fis[1] & IS_COMMAND != 0).then_some(fis[2]),
             packet: memory.read(table + 0x40)?,
+            features: u16::from_le_bytes([fis[3], fis[11]]),
+            sector: u64::from_le_bytes([fis[4], fis[5], fis[6], fis[8], fis[9], fis[10], 0, 0]),
+            device: fis[7],
+            count: u16::from_le_bytes([fis[12], fis[13]]),
             table,
             entries: (word >> 16) as usize,
         })
     }
 
-    /// Where up to `most` bytes go.
-    fn pieces(&self, memory: &GuestMemory, most: u64) -> Option<Vec<(u64, u64)>> {
+    /// Where up to `most` bytes go, or come from: address and bytes, all of it RAM.
+    pub fn pieces(&self, memory: &GuestMemory, most: u64) -> Option<Vec<(u64, u64)>> {
         let mut pieces = Vec::new();
         let mut left = most;
         for index in 0..self.entries.min(ENTRIES) as u64 {
@@ -127,6 +139,17 @@ impl Command {
             }
         }
         Some(pieces)
+    }
+
+    /// Reads `bytes` bytes from where they come. `None`: there are fewer.
+    pub fn read_all(&self, memory: &GuestMemory, bytes: u64) -> Option<Vec<u8>> {
+        let mut data = Vec::new();
+        for (address, length) in self.pieces(memory, bytes)? {
+            let start = data.len();
+            data.resize(start + length as usize, 0);
+            memory.read_slice(address, &mut data[start..])?;
+        }
+        (data.len() as u64 == bytes).then_some(data)
     }
 
     /// What is to be done for a command that reads.
@@ -161,13 +184,29 @@ pub fn answer(memory: &GuestMemory, list: u32, slot: u8, bytes: u32) {
     let _ = memory.write_u32(header(list, slot) + 4, bytes);
 }
 
+/// Registers of a device beside status and error, as the end of a command leaves them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Sector, of 24 bits.
+    pub sector: u32,
+    /// Count.
+    pub count: u8,
+}
+
+impl Left {
+    /// Of a drive that takes packets: its signature, and that the command is over.
+    pub const PACKETS: Self = Self {
+        sector: 0xeb_1401,
+        count: 3,
+    };
+}
+
 /// Delivers the FIS that tells of the end of a command: that of the registers, and what a driver of PIO commands looks at.
-pub fn receive(memory: &GuestMemory, area: u32, status: u8, error: u8) {
+pub fn receive(memory: &GuestMemory, area: u32, status: u8, error: u8, left: Left) {
     let mut fis = [0; 20];
     fis[..4].copy_from_slice(&[0x34, 0x40, status, error]);
-    // The signature of a drive that takes packets.
-    fis[4..7].copy_from_slice(&[1, 0x14, 0xeb]);
-    fis[12] = 3;
+    fis[4..7].copy_from_slice(&left.sector.to_le_bytes()[..3]);
+    fis[12] = left.count;
     let mut pio = fis;
     pio[0] = 0x5f;
     pio[15] = status;
@@ -175,4 +214,11 @@ pub fn receive(memory: &GuestMemory, area: u32, status: u8, error: u8) {
     // As above.
     let _ = memory.write_slice(area + 0x20, &pio);
     let _ = memory.write_slice(area + 0x40, &fis);
+}
+
+/// Delivers the FIS that tells of the end of queued commands: a bit for each.
+pub fn receive_bits(memory: &GuestMemory, area: u32, status: u8, error: u8, ended: u32) {
+    let [a, b, c, d] = ended.to_le_bytes();
+    // As above; the bits that say whether the device is busy are not in it.
+    let _ = memory.write_slice(u64::from(area) + 0x58, &[0xa1, 0x40, status & 0x77, error, a, b, c, d]);
 }

@@ -1,136 +1,134 @@
-//! A host adapter for SATA with one port (AHCI 1.3.1), as ICH9 has it at 00:1f.2, and a CD-ROM drive at it. Only in machines with firmware.
+//! A host adapter for SATA (AHCI 1.3.1), as ICH9 has it at 00:1f.2: a CD-ROM drive at the first port in machines with firmware, hard disks at the ports behind.
 //!
-//! A write to a register issues commands; whoever has the medium takes them one by one ([`Ahci::take`]) outside of the chipset's lock and says how they ended ([`Ahci::finish`]).
+//! A write to a register issues commands. Those of the drive whoever has the medium takes one by one ([`Ahci::take`]) outside of the chipset's lock and says how they ended ([`Ahci::finish`]). Those of disks become
+//! requests to the disks' server at once ([`Ahci::run`]), without another thread.
 
+mod ata;
 mod atapi;
 mod command;
+mod disk;
+mod identify;
+mod port;
 mod saved;
 
 pub use command::{Job, Outcome, SECTOR};
+pub use disk::Seat;
 pub use saved::SavedAhci;
 
 use super::pci::function::{Function, Space};
-use super::pci::line_of;
+use super::pci::{Board, line_of};
+use super::virtio::VirtioPci;
 use crate::apic::{Interrupts, Kick};
 use crate::memory::GuestMemory;
+use alloc::vec::Vec;
 use atapi::Drive;
-use command::{Command, Reply};
-use serde::{Deserialize, Serialize};
+use command::{Command, Left, Reply};
+use disk::Disk;
+use port::{Port, START};
 
-/// Device and function on the bus.
+/// Device and function on the bus of a Q35.
 pub const PLACE: (u8, u8) = (31, 2);
+/// The same on a board whose device 31 is empty.
+pub const PLAIN_PLACE: (u8, u8) = (30, 0);
 /// Base address register of the registers, and their length.
 const REGISTERS: usize = 5;
 const LENGTH: u32 = 0x1000;
 /// Where the range is before firmware places it.
 const ADDRESS: u32 = 0xfeb0_0000;
-/// Capabilities: one port, 32 commands, 1.5 Gbit/s, AHCI only, command list override.
-const CAPABILITIES: u32 = 31 << 8 | 1 << 18 | 1 << 20 | 1 << 24;
+/// Capabilities: 32 commands, 1.5 Gbit/s, AHCI only, command list override, native queueing; with the number of ports less one.
+const CAPABILITIES: u32 = 31 << 8 | 1 << 18 | 1 << 20 | 1 << 24 | 1 << 30;
 const VERSION: u32 = 0x1_0301;
 /// Global control: AHCI is on; interrupts; reset.
 const AHCI_ON: u32 = 1 << 31;
 const INTERRUPTS_ON: u32 = 2;
 const RESET: u32 = 1;
-/// First register of the port.
+/// First register of the first port, and the distance to the next.
 const PORT: u32 = 0x100;
 const PORT_LENGTH: u32 = 0x80;
-/// Port command: start, receive, their echoes, override, what the guest can write beside (spin up, power).
-const START: u32 = 1;
-const OVERRIDE: u32 = 1 << 3;
-const RECEIVE: u32 = 1 << 4;
-const RECEIVING: u32 = 1 << 14;
-const RUNNING: u32 = 1 << 15;
-const COMMAND_PLAIN: u32 = 1 << 1 | 1 << 2 | 1 << 24 | 0xf << 28;
-/// Port interrupts: a register FIS came; a command failed.
-const REGISTERS_CAME: u32 = 1;
-const FAILED: u32 = 1 << 30;
-/// Interrupts that can be enabled.
-const ENABLES: u32 = 0xfdc0_00ff;
-/// A device is there, at 1.5 Gbit/s, awake.
-const LINK: u32 = 0x113;
 /// Signature of a drive that takes packets.
 const SIGNATURE: u32 = 0xeb14_0101;
 
 /// The adapter.
 #[derive(Clone, Debug)]
 pub struct Ahci {
+    place: (u8, u8),
     function: Function,
     control: u32,
     status: u32,
-    port: Port,
-    drive: Drive,
-    /// Counts what makes commands under way void.
+    /// The drive's, then the disks'.
+    ports: Vec<Port>,
+    drive: Option<Drive>,
+    disks: Vec<Disk>,
+    /// Counts what makes the drive's commands under way void.
     epoch: u32,
     under_way: Option<u8>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Port {
-    list: u32,
-    received: u32,
-    status: u32,
-    enable: u32,
-    command: u32,
-    task: u32,
-    control: u32,
-    error: u32,
-    issued: u32,
-    /// A command failed: nothing more is done before the list is stopped.
-    halted: bool,
-}
-
-impl Port {
-    const fn reset() -> Self {
-        Self {
-            list: 0,
-            received: 0,
-            status: 0,
-            enable: 0,
-            command: 1 << 1 | 1 << 2 | 1 << 24,
-            task: command::READY as u32 | 1 << 8,
-            control: 0,
-            error: 0,
-            issued: 0,
-            halted: false,
-        }
-    }
-}
-
 impl Ahci {
-    /// With a medium of `bytes` bytes in the drive; `None`: it is empty.
+    /// On a board, with a drive or without: with a medium of that many bytes in it, or empty; and with hard disks.
     #[must_use]
-    pub fn new(bytes: Option<u64>) -> Self {
-        let mut function = Function::new(PLACE.0, 0x8086, 0x2922, 0x0106_0102);
-        function.set_line(line_of(PLACE.0));
-        function.set_range(REGISTERS, Space::Memory, LENGTH, ADDRESS);
+    pub fn new(board: Board, drive: Option<Option<u64>>, disks: Vec<Seat>) -> Self {
+        let place = match board {
+            Board::Plain => PLAIN_PLACE,
+            Board::Q35 => PLACE,
+        };
         Self {
-            function,
+            place,
+            function: Self::function_at(place),
             control: AHCI_ON,
             status: 0,
-            port: Port::reset(),
-            drive: Drive::new(bytes),
+            ports: (0..=disks.len()).map(|_| Port::new()).collect(),
+            drive: drive.map(Drive::new),
+            disks: disks.into_iter().map(Disk::new).collect(),
             epoch: 0,
             under_way: None,
         }
     }
 
-    /// Power-on state; the medium stays.
+    fn function_at(place: (u8, u8)) -> Function {
+        let mut function = Function::new(place.0, 0x8086, 0x2922, 0x0106_0102);
+        function.set_line(line_of(place.0));
+        function.set_range(REGISTERS, Space::Memory, LENGTH, ADDRESS);
+        function
+    }
+
+    /// Device and function on the bus.
+    #[must_use]
+    pub const fn place(&self) -> (u8, u8) {
+        self.place
+    }
+
+    /// Power-on state; the medium stays. The disks' devices are reset too.
     pub fn reset(&mut self) {
-        let (drive, epoch) = (self.drive.clone(), self.epoch);
-        *self = Self::new(None);
-        self.drive = drive.reset();
-        self.epoch = epoch.wrapping_add(1);
+        self.function = Self::function_at(self.place);
+        self.reset_adapter();
+        self.drive = self.drive.take().map(Drive::reset);
+        for disk in &mut self.disks {
+            disk.reset();
+        }
+    }
+
+    /// The guest resets the adapter (10.4.3).
+    fn reset_adapter(&mut self) {
+        self.control = AHCI_ON;
+        self.status = 0;
+        self.ports.fill(Port::new());
+        for index in 0..self.ports.len() {
+            self.stopped(index);
+        }
     }
 
     /// Puts another medium of `bytes` bytes into the drive, or takes it out.
     pub const fn change_medium(&mut self, bytes: Option<u64>) {
-        self.drive.change(bytes);
+        if let Some(drive) = &mut self.drive {
+            drive.change(bytes);
+        }
     }
 
     /// Bytes of the medium that the guest sees, and whether it wants to keep it.
     #[must_use]
     pub fn medium(&self) -> (Option<u64>, bool) {
-        self.drive.medium()
+        self.drive.as_ref().map_or((None, false), Drive::medium)
     }
 
     /// Its configuration space.
@@ -169,96 +167,84 @@ impl Ahci {
         Some(self.has_work())
     }
 
-    const fn register(&self, offset: u32) -> u32 {
-        let port = &self.port;
+    /// Ports at which there is something.
+    const fn implemented(&self) -> u32 {
+        // There are no more than fit into the range.
+        let disks = ((1 << self.disks.len()) - 1) << 1;
+        disks | self.drive.is_some() as u32
+    }
+
+    /// Whether the disks' server still has requests of a port's.
+    fn is_busy(&self, index: usize) -> bool {
+        index
+            .checked_sub(1)
+            .and_then(|disk| self.disks.get(disk))
+            .is_some_and(Disk::is_busy)
+    }
+
+    fn register(&self, offset: u32) -> u32 {
         match offset {
-            0x00 => CAPABILITIES,
+            0x00 => CAPABILITIES | (self.ports.len() as u32 - 1),
+            // A reset is over when nothing is moved any more.
+            0x04 if self.resetting() => self.control | RESET,
             0x04 => self.control,
             0x08 => self.status,
-            // Ports that are there.
-            0x0c => 1,
+            0x0c => self.implemented(),
             0x10 => VERSION,
-            0x100 => port.list,
-            0x108 => port.received,
-            0x110 => port.status,
-            0x114 => port.enable,
-            0x118 => port.command,
-            0x120 => port.task,
-            0x124 => SIGNATURE,
-            0x128 => LINK,
-            0x12c => port.control,
-            0x130 => port.error,
-            0x138 => port.issued,
+            PORT.. => {
+                let (index, offset) = (((offset - PORT) / PORT_LENGTH) as usize, offset % PORT_LENGTH);
+                let signature = if index == 0 { SIGNATURE } else { disk::SIGNATURE };
+                let port = self.ports.get(index).filter(|_| self.implemented() >> index & 1 != 0);
+                port.map_or(0, |port| port.read(offset, signature, self.is_busy(index)))
+            }
             _ => 0,
         }
     }
 
+    /// All ports are as after a reset, and the server has requests from before.
+    fn resetting(&self) -> bool {
+        let idle = self.ports.iter().all(|port| port.command & START == 0 && port.list == 0);
+        idle && (0..self.ports.len()).any(|index| self.is_busy(index))
+    }
+
     fn write(&mut self, offset: u32, value: u32) {
         match offset {
-            0x04 if value & RESET != 0 => {
-                let function = self.function.clone();
-                self.reset();
-                self.function = function;
-            }
+            0x04 if value & RESET != 0 => self.reset_adapter(),
             0x04 => self.control = AHCI_ON | value & INTERRUPTS_ON,
             0x08 => self.status &= !value,
-            PORT.. if offset < PORT + PORT_LENGTH => self.write_port(offset - PORT, value),
+            PORT.. => {
+                let (index, offset) = (((offset - PORT) / PORT_LENGTH) as usize, offset % PORT_LENGTH);
+                if self.implemented() >> (index & 31) & 1 != 0
+                    && let Some(port) = self.ports.get_mut(index)
+                    && port.write(offset, value)
+                {
+                    self.stopped(index);
+                }
+            }
             _ => (),
         }
         self.settle();
     }
 
-    fn write_port(&mut self, offset: u32, value: u32) {
-        let port = &mut self.port;
-        match offset {
-            0x00 => port.list = value & !0x3ff,
-            0x08 => port.received = value & !0xff,
-            0x10 => port.status &= !value,
-            0x14 => port.enable = value & ENABLES,
-            0x18 => self.write_command(value),
-            0x2c => {
-                // The link is reset while detection is 1, and comes up when it is 0 again (10.4.2).
-                if port.control & 0xf == 1 && value & 0xf != 1 {
-                    port.task = Port::reset().task;
-                    self.stop();
-                }
-                self.port.control = value & 0xfff;
+    /// A port's list was stopped: nothing that is under way is told of any more.
+    fn stopped(&mut self, index: usize) {
+        match index.checked_sub(1) {
+            None => {
+                self.under_way = None;
+                self.epoch = self.epoch.wrapping_add(1);
             }
-            0x30 => port.error &= !value,
-            0x38 if port.command & START != 0 => port.issued |= value,
-            _ => (),
+            Some(disk) => {
+                if let Some(disk) = self.disks.get_mut(disk) {
+                    disk.abandon();
+                }
+            }
         }
     }
 
-    fn write_command(&mut self, value: u32) {
-        let port = &mut self.port;
-        let mut command = value & (COMMAND_PLAIN | START | RECEIVE);
-        if command & RECEIVE != 0 {
-            command |= RECEIVING;
-        }
-        if command & START != 0 {
-            command |= RUNNING;
-        } else if port.command & START != 0 {
-            self.stop();
-        }
-        self.port.command = command;
-        if value & OVERRIDE != 0 {
-            self.port.task &= !0x88;
-        }
-    }
-
-    /// The list stops: nothing is issued any more.
-    const fn stop(&mut self) {
-        self.port.issued = 0;
-        self.port.halted = false;
-        self.under_way = None;
-        self.epoch = self.epoch.wrapping_add(1);
-    }
-
-    /// The port's interrupts show in the adapter's status.
-    const fn settle(&mut self) {
-        if self.port.status & self.port.enable != 0 {
-            self.status |= 1;
+    /// The ports' interrupts show in the adapter's status.
+    fn settle(&mut self) {
+        for (index, port) in self.ports.iter().enumerate() {
+            self.status |= u32::from(port.interrupts()) << index;
         }
     }
 
@@ -268,22 +254,44 @@ impl Ahci {
         self.function.set_interrupt(pending)
     }
 
-    /// Whether a command waits to be taken.
+    /// Whether a command of the drive waits to be taken.
     #[must_use]
-    pub const fn has_work(&self) -> bool {
-        self.port.issued != 0 && !self.port.halted && self.under_way.is_none()
+    pub fn has_work(&self) -> bool {
+        let port = &self.ports[0];
+        self.drive.is_some() && port.issued != 0 && !port.halted && self.under_way.is_none()
     }
 
-    /// Goes on with what was issued, until something has to be read from the medium, or nothing is left.
+    /// Whether there are disks.
+    #[must_use]
+    pub const fn has_disks(&self) -> bool {
+        !self.disks.is_empty()
+    }
+
+    /// Goes on with what was issued to disks, and with what ended there. `devices` are the bus's. Answers whether registers changed.
+    pub fn run<K: Kick>(&mut self, memory: &GuestMemory, devices: &mut [VirtioPci], to: &Interrupts<K>) -> bool {
+        let mut changed = false;
+        for (port, disk) in self.ports.iter_mut().skip(1).zip(&mut self.disks) {
+            if let Some(device) = devices.get_mut(disk.place()) {
+                changed |= disk.run(port, memory, device, to);
+            }
+        }
+        if changed {
+            self.settle();
+        }
+        changed
+    }
+
+    /// Goes on with what was issued to the drive, until something has to be read from the medium, or nothing is left.
     pub fn take(&mut self, memory: &GuestMemory) -> Option<Job> {
         while self.has_work() {
-            let slot = self.port.issued.trailing_zeros() as u8;
-            let Some(command) = Command::read(memory, self.port.list, slot) else {
+            let slot = self.ports[0].issued.trailing_zeros() as u8;
+            let command = Command::read(memory, self.ports[0].list, slot);
+            let (Some(command), Some(drive)) = (command, &mut self.drive) else {
                 // The list is where there is no RAM.
                 self.complete(memory, slot, &Reply::failed(command::ABORTED), 0);
                 continue;
             };
-            match self.drive.execute(&command) {
+            match drive.execute(&command) {
                 Reply::Read { sector, count } => {
                     if let Some(job) = command.job(memory, slot, self.epoch, sector, count) {
                         self.under_way = Some(slot);
@@ -307,28 +315,16 @@ impl Ahci {
             return;
         }
         self.under_way = None;
-        let (reply, count) = match outcome {
-            Outcome::Done => (Reply::Data(alloc::vec::Vec::new()), job.bytes()),
-            Outcome::Failed => (self.drive.unreadable(), 0),
+        let (reply, count) = match (outcome, &mut self.drive) {
+            (Outcome::Failed, Some(drive)) => (drive.unreadable(), 0),
+            _ => (Reply::Data(Vec::new()), job.bytes()),
         };
         self.complete(memory, job.slot, &reply, count);
     }
 
-    /// Tells the driver how a command ended.
+    /// Tells the driver how a command of the drive ended.
     fn complete(&mut self, memory: &GuestMemory, slot: u8, reply: &Reply, bytes: u32) {
-        let (status, error) = reply.registers();
-        self.port.task = u32::from(error) << 8 | u32::from(status);
-        command::answer(memory, self.port.list, slot, bytes);
-        if self.port.command & RECEIVE != 0 {
-            command::receive(memory, self.port.received, status, error);
-        }
-        self.port.status |= REGISTERS_CAME;
-        if status & command::ERROR == 0 {
-            self.port.issued &= !(1 << slot);
-        } else {
-            self.port.status |= FAILED;
-            self.port.halted = true;
-        }
+        self.ports[0].complete(memory, slot, reply.registers(), Left::PACKETS, bytes);
         self.settle();
     }
 }

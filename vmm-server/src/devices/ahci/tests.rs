@@ -1,6 +1,7 @@
 //! A driver's view of the adapter and its drive.
 
 use super::command::SECTOR;
+use super::port::FAILED;
 use super::*;
 use crate::apic::routing::tests::Kicks;
 use crate::memory::tests::ram;
@@ -21,7 +22,7 @@ struct Board {
 impl Board {
     fn new(bytes: Option<u64>) -> Self {
         let mut board = Self {
-            ahci: Ahci::new(bytes),
+            ahci: Ahci::new(crate::devices::pci::Board::Q35, Some(bytes), Vec::new()),
             memory: ram(&[64 << 10]),
             to: Interrupts::new(1, Kicks::default()),
         };

@@ -9,11 +9,12 @@ mod saved;
 
 pub use saved::{SavedFunction, SavedPci};
 
-use super::ahci::{self, Ahci};
+use super::ahci::Ahci;
 use super::vga::{self, Display, Vga};
 use super::virtio::{DeviceConfig, FIRST_SIGNAL, MAX_SIGNALS, VirtioPci};
 use super::watchdog::{self, Watchdog};
 use crate::apic::{Interrupts, Kick};
+use crate::memory::GuestMemory;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use function::{Function, REGISTERS, Space};
@@ -90,7 +91,7 @@ pub struct Pci {
     devices: Vec<VirtioPci>,
     /// The graphics card, on machines with a screen.
     display: Option<Box<Vga>>,
-    /// The host adapter with the CD-ROM drive.
+    /// The host adapter with the CD-ROM drive and hard disks.
     ahci: Option<Box<Ahci>>,
     /// The watchdog, on machines that have one.
     watchdog: Option<Box<Watchdog>>,
@@ -127,6 +128,12 @@ impl Pci {
         self.watchdog.as_deref_mut()
     }
 
+    /// What the bus began with.
+    #[must_use]
+    pub const fn board(&self) -> Board {
+        self.board
+    }
+
     /// Plugs the graphics card in, with what the video RAM holds or with an empty screen.
     pub fn add_display(&mut self, display: Display, fill: bool) {
         self.display = Some(Box::new(Vga::new(display, fill)));
@@ -151,6 +158,12 @@ impl Pci {
     /// The host adapter for SATA.
     pub fn ahci(&mut self) -> Option<&mut Ahci> {
         self.ahci.as_deref_mut()
+    }
+
+    /// Goes on with what was issued to hard disks behind the host adapter, and with what ended there. Answers whether an interrupt line may have changed.
+    pub fn run_disks<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) -> bool {
+        let Self { ahci, devices, .. } = self;
+        ahci.as_mut().is_some_and(|ahci| ahci.run(memory, devices, to))
     }
 
     /// Adds a virtio device; false if there are [`MAX_DEVICES`], or not enough bits for its queues.
@@ -219,8 +232,8 @@ impl Pci {
 
     /// A function that is nothing but its registers.
     fn plain(&mut self, place: Place) -> Option<&mut Function> {
-        if (place.slot, place.function) == ahci::PLACE {
-            return self.ahci.as_mut().map(|ahci| ahci.function());
+        if let Some(ahci) = self.ahci.as_mut().filter(|ahci| ahci.place() == (place.slot, place.function)) {
+            return Some(ahci.function());
         }
         if let Some(display) = self.display.as_mut().filter(|_| (place.slot, place.function) == (vga::SLOT, 0)) {
             return Some(&mut display.function);
@@ -231,7 +244,7 @@ impl Pci {
 
     fn virtio(&mut self, place: Place) -> Option<&mut VirtioPci> {
         let index = place.slot.checked_sub(FIRST_DEVICE).filter(|_| place.function == 0)?;
-        self.devices.get_mut(usize::from(index))
+        self.devices.get_mut(usize::from(index)).filter(|device| !device.config().hidden)
     }
 
     fn watchdog_at(&mut self, place: Place) -> Option<&mut Watchdog> {
@@ -403,7 +416,10 @@ impl Pci {
     /// Whether a line is asked for by any device.
     pub fn line(&mut self, line: u8) -> bool {
         // Each says it in its status register too.
-        let mut asked = line_of(ahci::PLACE.0) == line && self.ahci.as_mut().is_some_and(|ahci| ahci.line_interrupt());
+        let mut asked = self
+            .ahci
+            .as_mut()
+            .is_some_and(|ahci| line_of(ahci.place().0) == line && ahci.line_interrupt());
         for device in &mut self.devices {
             asked |= device.line_interrupt() && line_of(device.slot()) == line;
         }

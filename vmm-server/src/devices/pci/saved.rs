@@ -72,6 +72,7 @@ impl Pci {
             && self.bridges.iter().zip(&saved.bridges).all(|(bridge, saved)| bridge.is_like(saved))
             && self.display.is_some() == saved.display.is_some()
             && self.ahci.is_some() == saved.ahci.is_some()
+            && self.ahci.iter().zip(&saved.ahci).all(|(ahci, saved)| ahci.is_like(saved))
             && self.watchdog.is_some() == saved.watchdog.is_some();
         if !same {
             return Err(OTHERS);

@@ -72,7 +72,22 @@ pub fn config(disk: &Disk) -> DeviceConfig {
         queues,
         space,
         local: false,
+        hidden: false,
         writable: 0,
+    }
+}
+
+/// The disk that a device was made for.
+#[must_use]
+pub fn disk(config: &DeviceConfig) -> Disk {
+    let word = |at: usize| u32::from_le_bytes([config.space[at], config.space[at + 1], config.space[at + 2], config.space[at + 3]]);
+    Disk {
+        sectors: u64::from(word(0)) | u64::from(word(4)) << 32,
+        block_size: word(20),
+        read_only: config.features & READ_ONLY != 0,
+        discard: config.features & DISCARD != 0,
+        queues: config.queues,
+        segments: word(12),
     }
 }
 
@@ -102,6 +117,7 @@ pub(crate) mod tests {
         assert_eq!(all.space[..8], 0x1234_5678_9abc_u64.to_le_bytes());
         assert_eq!((all.space[12], all.space[21], all.space[34], all.space[44]), (126, 0x10, 4, 8));
         assert_eq!(all.features & 0xffff_ffff, 0x3000_7244);
+        assert_eq!(super::disk(&all), disk());
         let mut small = disk();
         (small.read_only, small.queues, small.block_size) = (true, 0, 0);
         let small = config(&small);

@@ -1,6 +1,7 @@
 //! Virtio devices over PCI (virtio 1.2): the register file is here, what stands behind the queues is served by another server, straight from the guest's memory.
 
 pub mod block;
+pub mod driver;
 pub mod local;
 pub mod net;
 mod registers;
@@ -41,6 +42,8 @@ pub struct DeviceConfig {
     pub space: [u8; CONFIG_LENGTH],
     /// The monitor itself works at the queues ([`local`]): they need no bits in vCPU threads' signals.
     pub local: bool,
+    /// It is not on the bus: the monitor drives it ([`driver`]), for a controller of another kind.
+    pub hidden: bool,
     /// A bit for each byte of `space` that the driver may write.
     pub writable: u64,
 }

@@ -74,6 +74,7 @@ pub fn config(nic: &Nic) -> DeviceConfig {
         queues: 2 * pairs + 1,
         space,
         local: false,
+        hidden: false,
         writable: 0,
     };
     set_status(&mut config, nic.link, false);

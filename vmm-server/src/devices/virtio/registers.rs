@@ -28,6 +28,8 @@ mod status {
     pub const DRIVER_OK: u8 = 4;
     pub const FEATURES_OK: u8 = 8;
     pub const NEEDS_RESET: u8 = 64;
+    /// Acknowledged, there is a driver, and both of the above.
+    pub const ALL: u8 = 1 | 2 | DRIVER_OK | FEATURES_OK;
 }
 
 /// A queue, as the driver set it up.
@@ -284,6 +286,21 @@ impl Registers {
     #[must_use]
     pub const fn config_vector(&self) -> u16 {
         self.config_vector
+    }
+
+    /// What a driver does until its device is to be served, done by the monitor's own: accepts `features` and uses one queue.
+    pub fn adopt(&mut self, features: u64, queue: QueueConfig) {
+        self.power_on();
+        self.driver_features = features;
+        self.status = status::ALL;
+        self.queues[0] = queue;
+        self.service = Service::Wanted { resume: false };
+    }
+
+    /// Whether the device cannot go on before it is reset.
+    #[must_use]
+    pub const fn is_broken(&self) -> bool {
+        self.status & status::NEEDS_RESET != 0
     }
 
     /// The server serves it.

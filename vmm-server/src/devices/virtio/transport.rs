@@ -109,6 +109,12 @@ impl VirtioPci {
         self.function.slot()
     }
 
+    /// The monitor's own driver begins to use it: see [`Registers::adopt`].
+    pub fn adopt<K: Kick>(&mut self, features: u64, queue: registers::QueueConfig, to: &Interrupts<K>) {
+        self.registers.adopt(features, queue);
+        to.wake_link();
+    }
+
     /// Its registers.
     #[must_use]
     pub const fn registers(&self) -> &Registers {
@@ -320,6 +326,10 @@ impl VirtioPci {
     }
 
     fn interrupt<K: Kick>(&mut self, vector: u16, cause: u8, to: &Interrupts<K>, from: Option<usize>) {
+        if self.config.hidden {
+            // Its driver looks by itself.
+            return;
+        }
         if self.msix.is_enabled() {
             self.msix.raise(vector, &mut |message| to.send(&message, from));
         } else {

@@ -22,7 +22,7 @@ use tessera_proto::vm_console::ConsoleChunk;
 use tessera_proto::vm_control::*;
 use tessera_proto::vm_manager::*;
 use tessera_proto::vm_media::{self, Medium};
-use tessera_proto::vm_memory::{DiskConfig, DiskPlace, Loan, MachineConfig, MemoryFrame, NicConfig, StateKind};
+use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, Loan, MachineConfig, MemoryFrame, NicConfig, StateKind};
 use tessera_proto::vm_screen::{Keys, ScreenInfo, View, ViewChunk};
 use tessera_proto::*;
 
@@ -602,6 +602,7 @@ fn vm_config() -> VmConfig {
             },
             read_only: false,
             serial: "web".into(),
+            controller: DiskController::Ahci,
         }],
         nics: vec![NicConfig {
             port_group: "DMZ".into(),
@@ -904,6 +905,7 @@ impl vm_memory::Server for Example {
             place,
             read_only,
             serial: "S1".into(),
+            controller: if read_only { DiskController::Ahci } else { DiskController::Virtio },
         };
         Ok(MachineConfig {
             machine: 1 << 32 | 2,

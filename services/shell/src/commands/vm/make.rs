@@ -10,7 +10,7 @@ use alloc::{
     vec::Vec,
 };
 use tessera_proto::vm_manager::{BootDevice, FilePlace, Firmware, MAX_BOOT_ORDER, VmConfig, WatchdogAction};
-use tessera_proto::vm_memory::{DiskConfig, DiskPlace};
+use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace};
 
 /// What a machine has when nothing is said about it.
 const VCPUS: u32 = 1;
@@ -31,7 +31,7 @@ pub fn file(word: &str) -> Option<FilePlace> {
 }
 
 /// A disk of a datastore (`STORE:PATH`), or one of the host or a partition of it (`device:NAME`, `device:NAME/2`).
-fn disk(word: &str) -> Option<DiskConfig> {
+fn disk(word: &str, controller: DiskController) -> Option<DiskConfig> {
     let (store, path) = word.split_once(':').filter(|(store, path)| !store.is_empty() && !path.is_empty())?;
     let place = if store == "device" {
         let (device, partition) = match path.split_once('/') {
@@ -52,7 +52,16 @@ fn disk(word: &str) -> Option<DiskConfig> {
         place,
         read_only: false,
         serial: String::new(),
+        controller,
     })
+}
+
+/// What the guest reaches a disk by that comes behind a word.
+const fn controller(word: &str) -> DiskController {
+    match word.as_bytes() {
+        b"ahci" => DiskController::Ahci,
+        _ => DiskController::Virtio,
+    }
 }
 
 /// Reads what to boot from, such as `cdrom,disk.1,nic`.
@@ -151,7 +160,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
                     _ => return Err(format!("`display` is on or off, not `{}`", shorten(value))),
                 }
             }
-            "disk" => config.disks.push(disk(value).ok_or_else(|| {
+            "disk" | "ahci" => config.disks.push(disk(value, controller(word)).ok_or_else(|| {
                 format!(
                     "`{}` is no disk: write STORE:PATH for one in a datastore, device:NAME or device:NAME/PARTITION for one of the host",
                     shorten(value)
@@ -159,7 +168,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
             })?),
             other => {
                 return Err(format!(
-                    "a machine has no `{}`: initramfs, vcpus, display, cdrom, variables, boot-order, boot-menu, watchdog and disk can follow, and `--` before the kernel's command line",
+                    "a machine has no `{}`: initramfs, vcpus, display, cdrom, variables, boot-order, boot-menu, watchdog, disk and ahci can follow, and `--` before the kernel's command line",
                     shorten(other)
                 ));
             }
@@ -247,6 +256,9 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
         if disk.read_only {
             text.push_str(", read-only");
         }
+        if disk.controller == DiskController::Ahci {
+            text.push_str(", on AHCI");
+        }
         lines.push(("disk", text));
     }
     for (what, text) in lines {
@@ -272,7 +284,7 @@ mod tests {
             "2",
             "disk",
             "main:web.tvd",
-            "disk",
+            "ahci",
             "device:nvme0/2",
             "--",
             "root=/dev/vda",
@@ -283,6 +295,8 @@ mod tests {
         assert_eq!(file_text(&config.kernel), "main:boot/vmlinuz");
         assert_eq!(config.initramfs, Some(FilePlace::Image { name: "rd".into() }));
         assert_eq!(config.command_line, "root=/dev/vda quiet");
+        let controllers: Vec<_> = config.disks.iter().map(|disk| disk.controller).collect();
+        assert_eq!(controllers, [DiskController::Virtio, DiskController::Ahci]);
         let places: Vec<_> = config.disks.into_iter().map(|disk| disk.place).collect();
         let device = DiskPlace::Device {
             device: "nvme0".into(),
@@ -296,6 +310,7 @@ mod tests {
             &["web", "1G", ":k"],
             &["web", "1G", "image:k", "disk"],
             &["web", "1G", "image:k", "disk", "nvme0"],
+            &["web", "1G", "image:k", "ahci", "nvme0"],
             &["web", "1G", "image:k", "disk", "device:nvme0/0"],
             &["web", "1G", "image:k", "disk", "device:nvme0/x"],
             &["web", "1G", "image:k", "floppy", "a:b"],

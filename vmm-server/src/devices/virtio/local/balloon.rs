@@ -105,6 +105,7 @@ impl Local for Balloon {
             queues: 3,
             space: [0; CONFIG_LENGTH],
             local: true,
+            hidden: false,
             writable: 0xf << ACTUAL,
         }
     }

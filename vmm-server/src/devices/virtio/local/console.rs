@@ -73,6 +73,7 @@ impl Local for Port {
             queues: 2,
             space: [0; CONFIG_LENGTH],
             local: true,
+            hidden: false,
             writable: 0,
         }
     }

@@ -25,6 +25,7 @@ impl Local for Rng {
             queues: 1,
             space: [0; CONFIG_LENGTH],
             local: true,
+            hidden: false,
             writable: 0,
         }
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct SavedVirtio {
     kind: u16,
     queues: u16,
+    hidden: bool,
     function: SavedFunction,
     registers: Registers,
     msix: Msix,
@@ -27,6 +28,7 @@ impl VirtioPci {
         SavedVirtio {
             kind: self.config.kind,
             queues: self.config.queues,
+            hidden: self.config.hidden,
             function: self.function.save(),
             registers: self.registers.clone(),
             msix: self.msix.clone(),
@@ -40,6 +42,7 @@ impl VirtioPci {
     pub fn is_like(&self, saved: &SavedVirtio) -> bool {
         self.config.kind == saved.kind
             && self.config.queues == saved.queues
+            && self.config.hidden == saved.hidden
             && self.function.is_like(&saved.function)
             && self.msix.count() == saved.msix.count()
             && saved.registers.is_sound(&self.config, self.msix.count())
@@ -48,7 +51,12 @@ impl VirtioPci {
     /// Makes it what the other was; its server is to go on.
     pub fn restore(&mut self, saved: &SavedVirtio) {
         self.function.restore(&saved.function);
-        self.registers = saved.registers.clone();
+        self.registers = if self.config.hidden {
+            // What was in flight is begun again by whoever drives it, with a queue of its own.
+            Registers::new()
+        } else {
+            saved.registers.clone()
+        };
         self.registers.paused();
         self.msix = saved.msix.clone();
         self.isr = saved.isr;

@@ -1,0 +1,90 @@
+//! Guests' disks behind a SATA host adapter, as systems find them that know nothing of virtio.
+
+use super::{
+    Case,
+    datastore::store_with_debian,
+    guest_disk::{begin_load, end_load, kill_storage},
+};
+use crate::{
+    Context, Outcome, Result, ensure,
+    linux::{PROMPT, succeeds},
+    machine::Disk,
+    systems::Guest,
+};
+
+/// The tests of this file.
+pub const CASES: &[Case] = &[Case {
+    name: "guest-disk/ahci",
+    about: "Debian runs from a disk behind a SATA host adapter, with native queueing, and verifies what it writes while the storage server is killed again and again and the machine is suspended",
+    minutes: 8,
+    bochs: None,
+    run: ahci,
+}];
+
+/// The table of a guest's disk, behind a SATA host adapter.
+pub(super) fn on_ahci(disk: &str) -> String {
+    disk.replace(" }", ", controller = \"ahci\" }")
+}
+
+fn ahci(context: &Context) -> Result<Outcome> {
+    // The kernel for clouds has no driver of it.
+    let files = ["generic/vmlinuz", "initramfs-pc.cpio", "debian/disk.img"].map(|file| context.guest_file(file));
+    let [Ok(kernel), Ok(initramfs), Ok(disk)] = files else {
+        return Outcome::skip(files.into_iter().find_map(Result::err).unwrap_or_default());
+    };
+    let store = store_with_debian(context, &disk)?;
+    let mut guest = Guest::debian_on_disk("guest", "");
+    guest.kernel = "generic-kernel";
+    guest.initramfs = Some("pc-initramfs");
+    guest.command_line = "console=ttyS0 quiet root=/dev/sda guest.fsck init=/usr/local/sbin/plain-init".into();
+    guest.disks = vec![on_ahci("{ store = \"main\", disk = \"debian\", serial = \"ROOT-DISK\" }")];
+    let system = context.product()?.without_machines();
+    let system = system
+        .file("generic-kernel", &kernel)
+        .file("pc-initramfs", &initramfs)
+        .guest(&guest);
+    let mut host = context.boot(&system.into(), |config| {
+        config.cpus = 1;
+        config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"));
+    })?;
+    let shown = host.neat_command("vm show guest")?;
+    ensure!(shown.contains("on AHCI"), "`vm show` says:\n{shown}");
+    host.start_command("vm console guest")?;
+    let checked = host.serial().expect_line("GUEST-FSCK /dev/sda ended with ([0-9]+)")?;
+    ensure!(checked[1] == "0", "its file system is not right: {}", checked[0]);
+    host.serial().expect(PROMPT)?;
+    for (what, wanted) in [
+        ("cat /sys/block/sda/device/queue_depth", "32"),
+        ("cat /sys/block/sda/device/model", "TESSERA DISK"),
+        ("cat /sys/block/sda/device/vpd_pg80 | tr -d '\\000'", "ROOT-DISK"),
+        (
+            "test $(cat /sys/block/sda/queue/discard_max_bytes) -gt 0 && echo it can discard",
+            "it can discard",
+        ),
+        ("cat /sys/block/sda/queue/write_cache", "write back"),
+    ] {
+        let text = succeeds(host.serial(), what)?;
+        ensure!(text.contains(wanted), "`{what}` says {text}, not {wanted}");
+    }
+    succeeds(host.serial(), "fstrim /")?;
+    begin_load(&mut host)?;
+    kill_storage(context, &mut host, "/dev/sda")?;
+    // Under the same load.
+    host.neat_command("vm suspend guest")?;
+    host.poll_command("vm list", |text| text.contains("suspended"))?;
+    host.neat_command("vm resume guest")?;
+    host.start_command("vm console guest")?;
+    host.serial()
+        .send_line("dd if=/dev/sda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null && echo it goes\"\" on")?;
+    host.serial().expect("it goes on")?;
+    host.leave_console()?;
+    end_load(&mut host)?;
+    host.start_command("vm console guest")?;
+    host.serial().send_line("sync; poweroff -f")?;
+    host.serial().expect(crate::shell::PROMPT)?;
+    host.poll_command("vm list", |text| !text.contains("running"))?;
+    drop(host);
+    let store = store.path().display().to_string();
+    context.environment.images.datastore(&["check", &store])?;
+    Ok(Outcome::Passed)
+}
