@@ -221,6 +221,7 @@ fn to_nic(nic: &Nic) -> manifest::VmNic {
     manifest::VmNic {
         port_group: nic.port_group.value.clone(),
         mac: nic.mac.value,
+        model: nic.model,
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::{format, string::String};
 use tessera_hostd::host::{DiskSpec, Failure, GuestFirmware, HostError, NicSpec, Place, VmSpec, Watchdog};
 use tessera_proto::{
     vm_manager::{BootDevice, FilePlace, Firmware, VmConfig, WatchdogAction},
-    vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig},
+    vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel},
 };
 
 /// Period of the vCPUs' budgets in microseconds.
@@ -124,6 +124,7 @@ pub fn config(spec: &VmSpec) -> Answer<VmConfig> {
             .map(|nic| NicConfig {
                 port_group: nic.network.clone(),
                 mac: nic.mac,
+                model: NicModel::Virtio,
             })
             .collect(),
     })

@@ -5,6 +5,7 @@ use crate::{
     source::{Diagnostics, Located, Span},
     units,
 };
+use tessera_manifest::NicModel;
 
 /// A network card of a virtual machine.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Nic {
     pub port_group: Located<String>,
     /// `mac`. Default: one that comes from the machine's name and the card's place, the same at each build.
     pub mac: Located<[u8; 6]>,
+    /// `model`: "virtio" or "e1000e", what it is to the guest. Default "virtio".
+    pub model: NicModel,
 }
 
 impl Nic {
@@ -22,11 +25,18 @@ impl Nic {
         let span = reader.span();
         let port_group = reader.require_text("port-group", "\"VM Network\"", diagnostics);
         let mac = reader.parsed("mac", units::mac, "02:54:00:12:34:56", diagnostics);
+        let known = |word: &str| match word {
+            "virtio" => Ok(NicModel::Virtio),
+            "e1000e" => Ok(NicModel::E1000e),
+            _ => Err("a card's model is \"virtio\" or \"e1000e\"".into()),
+        };
+        let model = reader.parsed("model", known, "e1000e", diagnostics);
         reader.finish(diagnostics);
         Some(Self {
             span,
             port_group: port_group?,
             mac: mac.unwrap_or(Located::new(default_mac(owner, place), span)),
+            model: model.map_or_else(NicModel::default, |model| model.value),
         })
     }
 }

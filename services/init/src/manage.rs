@@ -11,7 +11,7 @@ use alloc::string::String;
 use tessera_manifest::{Begin, DiskBacking, GuestFile, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
 use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
-use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig};
+use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{Notification, slots};
 
@@ -41,6 +41,10 @@ pub fn nic_config(nic: &VmNic) -> NicConfig {
     NicConfig {
         port_group: nic.port_group.clone(),
         mac: nic.mac,
+        model: match nic.model {
+            tessera_manifest::NicModel::Virtio => NicModel::Virtio,
+            tessera_manifest::NicModel::E1000e => NicModel::E1000e,
+        },
     }
 }
 
@@ -48,6 +52,10 @@ fn nic_of(nic: NicConfig) -> VmNic {
     VmNic {
         port_group: nic.port_group,
         mac: nic.mac,
+        model: match nic.model {
+            NicModel::Virtio => tessera_manifest::NicModel::Virtio,
+            NicModel::E1000e => tessera_manifest::NicModel::E1000e,
+        },
     }
 }
 
@@ -490,6 +498,7 @@ mod tests {
             nics: vec![NicConfig {
                 port_group: "VM Network".into(),
                 mac: [2, 0, 0, 0, 0, 1],
+                model: NicModel::E1000e,
             }],
         };
         assert_eq!(config_of(&vm_of(config.clone(), true)), config);

@@ -280,6 +280,7 @@ mod tests {
         let card = |first| tessera_manifest::VmNic {
             port_group: "net".into(),
             mac: [first, 0, 0, 0, 0, 1],
+            model: tessera_manifest::NicModel::Virtio,
         };
         for (nics, good) in [
             (vec![card(2)], true),

@@ -288,7 +288,7 @@ impl<C: Console> Chipset<C> {
         }
         if self.pci.range_write(Space::Memory, address, width, value, to) {
             // An interrupt that was acknowledged does not ask for its line any more.
-            if self.fw_cfg.is_some() || self.pci.ahci().is_some() {
+            if self.fw_cfg.is_some() || self.pci.hides_devices() {
                 self.settle_pci(to);
             }
             self.settle_timers(now, to);
@@ -367,9 +367,9 @@ impl<C: Console> Chipset<C> {
         self.settle_pci(to);
     }
 
-    /// Goes on with hard disks behind the host adapter: after a register access, a signal of a vCPU thread, or news of their server.
-    pub fn run_disks<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) {
-        if self.pci.ahci().is_some_and(|ahci| ahci.has_disks()) && self.pci.run_disks(memory, to) {
+    /// Goes on with devices that the guest reaches by a controller of another kind: after a register access, a signal of a vCPU thread, or news of their server.
+    pub fn run_hidden<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) {
+        if self.pci.hides_devices() && self.pci.run_hidden(memory, to) {
             self.settle_pci(to);
         }
     }

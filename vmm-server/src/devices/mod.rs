@@ -6,6 +6,7 @@
 pub mod ahci;
 pub mod chipset;
 pub mod debug_port;
+pub mod e1000e;
 pub mod flash;
 pub mod fw_cfg;
 pub mod hpet;

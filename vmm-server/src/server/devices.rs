@@ -137,7 +137,7 @@ pub fn with_device<T>(machine: &Machine<Kernel>, place: usize, act: impl FnOnce(
     let mut chipset = machine.chipset();
     let answer = chipset.pci().device(place).map(|device| act(device, interrupts));
     // It may stand behind a controller that the guest sees in its place.
-    chipset.run_disks(&machine.memory, interrupts);
+    chipset.run_hidden(&machine.memory, interrupts);
     chipset.settle_pci(interrupts);
     answer
 }

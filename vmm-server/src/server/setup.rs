@@ -20,7 +20,7 @@ use tessera_abi::apic::ApicPage;
 use tessera_abi::object::{ObjectKind, Rights};
 use tessera_abi::vcpu::VcpuState;
 use tessera_abi::{Error, PAGE_SIZE};
-use tessera_manifest::{BootDevice, DiskController, StartVm, VmDisk, WatchdogAction};
+use tessera_manifest::{BootDevice, DiskController, NicModel, StartVm, VmDisk, WatchdogAction};
 use tessera_proto::guest_disk::BootFile;
 use tessera_rt::{
     AddressSpace, CNode, Frame, GuestSpace, Notification, Thread, Untyped, Vcpu as VcpuCap, require, slots, start, start_info, sys, thread,
@@ -33,6 +33,8 @@ use tessera_vmm::boot::order::{Device, Order};
 use tessera_vmm::clock::Clock;
 use tessera_vmm::cpuid::{CpuidTable, Policy};
 use tessera_vmm::devices::ahci::{Ahci, Seat};
+use tessera_vmm::devices::e1000e::{self, E1000e};
+use tessera_vmm::devices::pci::FIRST_DEVICE;
 use tessera_vmm::devices::vga::WINDOW;
 use tessera_vmm::devices::virtio::{driver, fair_queues};
 use tessera_vmm::devices::watchdog;
@@ -92,7 +94,9 @@ pub fn build() -> Result<Control, String> {
     let config = &start_vm.config;
     let on_ahci: Vec<bool> = config.disks.iter().map(|disk| disk.controller == DiskController::Ahci).collect();
     // Behind the flash memory, which is seen at another place.
-    memory.set_reserved(on_ahci.iter().filter(|ahci| **ahci).count() as u64 * driver::LENGTH);
+    let are_e1000e: Vec<bool> = config.nics.iter().map(|nic| nic.model == NicModel::E1000e).collect();
+    let count = |which: &[bool]| which.iter().filter(|it| **it).count() as u64;
+    memory.set_reserved(count(&on_ahci) * driver::LENGTH + count(&are_e1000e) * e1000e::RESERVED);
     let console = RingConsole::attach()?;
     let saved = suspend::begin(start_vm, vcpus)?;
     let now = sys::tsc();
@@ -180,7 +184,7 @@ pub fn build() -> Result<Control, String> {
         Some(file) if firmware => Some(boot_file::open(Some(file), BootFile::Cdrom)?),
         _ => None,
     };
-    add_ahci(
+    let behind = add_ahci(
         machine,
         &start_vm.config.disks,
         firmware.then(|| medium.as_ref().map(|medium| medium.length())),
@@ -189,7 +193,8 @@ pub fn build() -> Result<Control, String> {
         devices.push(Link::connect(Disks, &around, start_vm, &on_ahci)?);
     }
     if nics > 0 {
-        devices.push(Link::connect(Nics, &around, start_vm, &alloc::vec![false; nics])?);
+        add_cards(machine, start_vm, behind);
+        devices.push(Link::connect(Nics, &around, start_vm, &are_e1000e)?);
     }
     let mut drive = None;
     if firmware {
@@ -220,8 +225,8 @@ const fn boot_device(device: &BootDevice) -> Device {
     }
 }
 
-/// Adds the host adapter for SATA where there is something behind it: a drive, empty or with a medium of so many bytes, or hard disks. The disks' devices are the first on the bus, in order.
-fn add_ahci(machine: &Machine<Kernel>, disks: &[VmDisk], drive: Option<Option<u64>>) {
+/// Adds the host adapter for SATA where there is something behind it: a drive, empty or with a medium of so many bytes, or hard disks. The disks' devices are the first on the bus, in order. Answers where what it has of the reserved RAM ends.
+fn add_ahci(machine: &Machine<Kernel>, disks: &[VmDisk], drive: Option<Option<u64>>) -> u64 {
     let mut queue = machine.memory.usable_end();
     let mut seats = Vec::new();
     for (place, disk) in disks.iter().enumerate().filter(|(_, disk)| disk.controller == DiskController::Ahci) {
@@ -240,6 +245,23 @@ fn add_ahci(machine: &Machine<Kernel>, disks: &[VmDisk], drive: Option<Option<u6
         let mut chipset = machine.chipset();
         let pci = chipset.pci();
         pci.add_ahci(Ahci::new(pci.board(), drive, seats));
+    }
+    queue
+}
+
+/// Adds the network cards that are no virtio devices, each in the place on the bus that its virtio device would have: behind the disks. `memory` is where what they have of the reserved RAM begins.
+fn add_cards(machine: &Machine<Kernel>, vm: &StartVm, mut memory: u64) {
+    for (place, nic) in (vm.config.disks.len()..).zip(&vm.config.nics) {
+        if nic.model == NicModel::E1000e {
+            let seat = e1000e::Seat {
+                place,
+                slot: FIRST_DEVICE + place as u8,
+                mac: nic.mac,
+                memory,
+            };
+            machine.chipset().pci().add_card(E1000e::new(seat));
+            memory += e1000e::RESERVED;
+        }
     }
 }
 

@@ -101,7 +101,7 @@ impl<H: Host> Vcpu<'_, H> {
             let machine = self.machine;
             let mut chipset = machine.chipset();
             chipset.signalled(others, &machine.interrupts, Some(self.index));
-            chipset.run_disks(&machine.memory, &machine.interrupts);
+            chipset.run_hidden(&machine.memory, &machine.interrupts);
         }
     }
 

@@ -93,7 +93,7 @@ impl<H: Host> Bus for VcpuBus<'_, '_, H> {
                     }
                 } else {
                     chipset.memory_write(address, width, value, now, &machine.interrupts);
-                    chipset.run_disks(&machine.memory, &machine.interrupts);
+                    chipset.run_hidden(&machine.memory, &machine.interrupts);
                 }
             }
         }

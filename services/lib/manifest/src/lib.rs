@@ -290,6 +290,16 @@ impl Firmware {
 /// Most network cards of one virtual machine.
 pub const MAX_NICS: usize = 8;
 
+/// What a network card is to a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NicModel {
+    /// A virtio network device.
+    #[default]
+    Virtio,
+    /// Intel's 82574L, which every PC's system has a driver for.
+    E1000e,
+}
+
 /// A network card of a virtual machine. Whoever serves it learns this from init; the machine's own servers only name its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmNic {
@@ -297,6 +307,8 @@ pub struct VmNic {
     pub port_group: String,
     /// Its address: no group address, not all zero.
     pub mac: [u8; 6],
+    /// What it is to the guest.
+    pub model: NicModel,
 }
 
 /// A file that a machine is started with.

@@ -45,6 +45,15 @@ pub struct DiskConfig {
     pub controller: DiskController,
 }
 
+/// What a network card is to a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NicModel {
+    /// A virtio network device.
+    Virtio,
+    /// Intel's 82574L.
+    E1000e,
+}
+
 /// A virtual network card, as the machine's configuration has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NicConfig {
@@ -52,6 +61,8 @@ pub struct NicConfig {
     pub port_group: String,
     /// Its address.
     pub mac: [u8; 6],
+    /// What it is to the guest.
+    pub model: NicModel,
 }
 
 /// What a server keeps in a state frame.

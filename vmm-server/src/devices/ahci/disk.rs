@@ -139,7 +139,7 @@ impl Disk {
     pub fn run<K: Kick>(&mut self, port: &mut Port, memory: &GuestMemory, device: &mut VirtioPci, to: &Interrupts<K>) -> bool {
         let mut changed = false;
         let mut rings = false;
-        while let Some((slot, status)) = self.driver.as_mut().and_then(|driver| driver.ended(memory)) {
+        while let Some((slot, status, _)) = self.driver.as_mut().and_then(|driver| driver.ended(memory)) {
             rings |= self.ended(port, memory, slot, status);
             changed = true;
         }
@@ -219,7 +219,7 @@ impl Disk {
         }
         self.driver = Driver::new(memory, self.seat.queue);
         if let Some(driver) = &self.driver {
-            device.adopt(FEATURES, driver.queue(), to);
+            device.adopt(FEATURES, &[driver.queue()], to);
         }
         self.driver.is_some()
     }

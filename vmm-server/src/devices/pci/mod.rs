@@ -10,6 +10,7 @@ mod saved;
 pub use saved::{SavedFunction, SavedPci};
 
 use super::ahci::Ahci;
+use super::e1000e::E1000e;
 use super::vga::{self, Display, Vga};
 use super::virtio::{DeviceConfig, FIRST_SIGNAL, MAX_SIGNALS, VirtioPci};
 use super::watchdog::{self, Watchdog};
@@ -93,6 +94,8 @@ pub struct Pci {
     display: Option<Box<Vga>>,
     /// The host adapter with the CD-ROM drive and hard disks.
     ahci: Option<Box<Ahci>>,
+    /// Network cards that are no virtio devices.
+    cards: Vec<E1000e>,
     /// The watchdog, on machines that have one.
     watchdog: Option<Box<Watchdog>>,
 }
@@ -114,6 +117,7 @@ impl Pci {
             devices: Vec::new(),
             display: None,
             ahci: None,
+            cards: Vec::new(),
             watchdog: None,
         }
     }
@@ -155,15 +159,30 @@ impl Pci {
         self.ahci = Some(Box::new(ahci));
     }
 
+    /// Adds a network card that is no virtio device.
+    pub fn add_card(&mut self, card: E1000e) {
+        self.cards.push(card);
+    }
+
+    /// Whether a controller that the guest sees stands before a device that it does not see.
+    #[must_use]
+    pub fn hides_devices(&self) -> bool {
+        !self.cards.is_empty() || self.ahci.as_ref().is_some_and(|ahci| ahci.has_disks())
+    }
+
     /// The host adapter for SATA.
     pub fn ahci(&mut self) -> Option<&mut Ahci> {
         self.ahci.as_deref_mut()
     }
 
-    /// Goes on with what was issued to hard disks behind the host adapter, and with what ended there. Answers whether an interrupt line may have changed.
-    pub fn run_disks<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) -> bool {
-        let Self { ahci, devices, .. } = self;
-        ahci.as_mut().is_some_and(|ahci| ahci.run(memory, devices, to))
+    /// Goes on with what the guest asked of controllers that stand before hidden devices, and with what these did. Answers whether an interrupt line may have changed.
+    pub fn run_hidden<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) -> bool {
+        let Self { ahci, cards, devices, .. } = self;
+        let mut changed = ahci.as_mut().is_some_and(|ahci| ahci.run(memory, devices, to));
+        for card in cards {
+            changed |= card.run(memory, devices, to);
+        }
+        changed
     }
 
     /// Adds a virtio device; false if there are [`MAX_DEVICES`], or not enough bits for its queues.
@@ -194,6 +213,7 @@ impl Pci {
         if let Some(ahci) = &mut self.ahci {
             ahci.reset();
         }
+        self.cards.iter_mut().for_each(E1000e::reset);
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.reset();
         }
@@ -234,6 +254,9 @@ impl Pci {
     fn plain(&mut self, place: Place) -> Option<&mut Function> {
         if let Some(ahci) = self.ahci.as_mut().filter(|ahci| ahci.place() == (place.slot, place.function)) {
             return Some(ahci.function());
+        }
+        if let Some(card) = self.cards.iter_mut().find(|card| (card.slot(), 0) == (place.slot, place.function)) {
+            return Some(card.function());
         }
         if let Some(display) = self.display.as_mut().filter(|_| (place.slot, place.function) == (vga::SLOT, 0)) {
             return Some(&mut display.function);
@@ -376,6 +399,11 @@ impl Pci {
         {
             return Some(value);
         }
+        if space == Space::Memory
+            && let Some(value) = self.cards.iter_mut().find_map(|card| card.range_read(address, width))
+        {
+            return Some(value);
+        }
         if let (Space::Memory, Some(watchdog)) = (space, &self.watchdog)
             && let Some(value) = watchdog.range_read(address, width)
         {
@@ -401,6 +429,9 @@ impl Pci {
             }
             return true;
         }
+        if space == Space::Memory && self.cards.iter_mut().any(|card| card.range_write(address, width, value)) {
+            return true;
+        }
         if let (Space::Memory, Some(watchdog)) = (space, &mut self.watchdog)
             && watchdog.range_write(address, width, value)
         {
@@ -420,6 +451,9 @@ impl Pci {
             .ahci
             .as_mut()
             .is_some_and(|ahci| line_of(ahci.place().0) == line && ahci.line_interrupt());
+        for card in &mut self.cards {
+            asked |= card.line_interrupt() && line_of(card.slot()) == line;
+        }
         for device in &mut self.devices {
             asked |= device.line_interrupt() && line_of(device.slot()) == line;
         }

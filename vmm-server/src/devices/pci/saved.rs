@@ -3,6 +3,7 @@
 use super::function::REGISTERS;
 use super::{Function, Pci};
 use crate::devices::ahci::SavedAhci;
+use crate::devices::e1000e::SavedE1000e;
 use crate::devices::vga::SavedVga;
 use crate::devices::virtio::SavedVirtio;
 use crate::devices::watchdog::SavedWatchdog;
@@ -44,6 +45,7 @@ pub struct SavedPci {
     // On the heap: what is decoded is moved from frame to frame of a small stack.
     display: Option<Box<SavedVga>>,
     ahci: Option<Box<SavedAhci>>,
+    cards: Vec<SavedE1000e>,
     watchdog: Option<SavedWatchdog>,
 }
 
@@ -57,6 +59,7 @@ impl Pci {
             devices: self.devices.iter().map(super::VirtioPci::save).collect(),
             display: self.display.as_ref().map(|display| Box::new(display.save())),
             ahci: self.ahci.as_ref().map(|ahci| Box::new(ahci.save())),
+            cards: self.cards.iter().map(super::E1000e::save).collect(),
             watchdog: self.watchdog.as_ref().map(|watchdog| watchdog.save()),
         }
     }
@@ -73,6 +76,8 @@ impl Pci {
             && self.display.is_some() == saved.display.is_some()
             && self.ahci.is_some() == saved.ahci.is_some()
             && self.ahci.iter().zip(&saved.ahci).all(|(ahci, saved)| ahci.is_like(saved))
+            && self.cards.len() == saved.cards.len()
+            && self.cards.iter().zip(&saved.cards).all(|(card, saved)| card.is_like(saved))
             && self.watchdog.is_some() == saved.watchdog.is_some();
         if !same {
             return Err(OTHERS);
@@ -89,6 +94,9 @@ impl Pci {
         }
         if let (Some(ahci), Some(saved)) = (&mut self.ahci, &saved.ahci) {
             ahci.restore(saved);
+        }
+        for (card, saved) in self.cards.iter_mut().zip(&saved.cards) {
+            card.restore(saved);
         }
         if let (Some(watchdog), Some(saved)) = (&mut self.watchdog, &saved.watchdog) {
             watchdog.restore(saved);

@@ -15,6 +15,8 @@ pub const SLOTS: u8 = 32;
 pub const MAX_PIECES: usize = 126;
 /// Most bytes that are sent before the data: a header, and a range.
 pub const MAX_HEADER: usize = 32;
+/// A request that ended: its slot, its status (0 is success), and the bytes that the device says it wrote.
+pub type Ended = (u8, u8, u32);
 /// Bytes of RAM that a queue takes.
 pub const LENGTH: u64 = TABLES + TABLE * SLOTS as u64;
 /// Features that the driver wants.
@@ -65,6 +67,15 @@ impl Driver {
         })
     }
 
+    /// The first slot that is free.
+    #[must_use]
+    pub const fn free(&self) -> Option<u8> {
+        match self.in_flight.trailing_ones() as u8 {
+            SLOTS => None,
+            slot => Some(slot),
+        }
+    }
+
     /// Where it is, as a device's registers have it.
     #[must_use]
     pub const fn queue(&self) -> QueueConfig {
@@ -108,7 +119,7 @@ impl Driver {
     pub fn submit(&mut self, memory: &GuestMemory, slot: u8, header: &[u8], data: &[(u64, u32)], device_writes: bool) -> Option<()> {
         let fits = slot < SLOTS && !self.is_in_flight(slot) && header.len() <= MAX_HEADER && data.len() <= MAX_PIECES;
         fits.then_some(())?;
-        let (place, table) = (self.header(slot), Self::table(self.base, slot));
+        let place = self.header(slot);
         memory.write_slice(place, header)?;
         memory.write_slice(place + STATUS, &[NO_STATUS])?;
         // The first 16 bytes stand alone, as every driver has them.
@@ -116,14 +127,32 @@ impl Driver {
         let head = [(place, first, 0), (place + 16, rest, 0)];
         let direction = if device_writes { WRITE } else { 0 };
         let data = data.iter().map(|(address, length)| (*address, *length, direction));
-        let all = head.into_iter().chain(data).filter(|(_, length, _)| *length > 0);
+        let status = (place + STATUS, 1, WRITE);
+        self.publish(memory, slot, head.into_iter().chain(data).chain([status]))
+    }
+
+    /// Makes a packet available, as a network card's queues have it: its header and its data are all that there is. `None` as above.
+    #[must_use]
+    pub fn submit_packet(&mut self, memory: &GuestMemory, slot: u8, header: &[u8], data: &[(u64, u32)], device_writes: bool) -> Option<()> {
+        let fits = slot < SLOTS && !self.is_in_flight(slot) && header.len() <= MAX_HEADER && data.len() <= MAX_PIECES;
+        fits.then_some(())?;
+        let place = self.header(slot);
+        memory.write_slice(place, header)?;
+        let direction = if device_writes { WRITE } else { 0 };
+        let data = data.iter().map(|(address, length)| (*address, *length, direction));
+        self.publish(memory, slot, [(place, header.len() as u32, direction)].into_iter().chain(data))
+    }
+
+    fn publish(&mut self, memory: &GuestMemory, slot: u8, parts: impl Iterator<Item = (u64, u32, u16)>) -> Option<()> {
+        let table = Self::table(self.base, slot);
         let mut count = 0;
-        for (address, length, flags) in all {
-            Self::describe(memory, table + 16 * count, address, length, flags | NEXT, count as u16 + 1)?;
+        let mut parts = parts.filter(|(_, length, _)| *length > 0).peekable();
+        while let Some((address, length, flags)) = parts.next() {
+            let (more, next) = if parts.peek().is_some() { (NEXT, count as u16 + 1) } else { (0, 0) };
+            Self::describe(memory, table + 16 * count, address, length, flags | more, next)?;
             count += 1;
         }
-        Self::describe(memory, table + 16 * count, place + STATUS, 1, WRITE, 0)?;
-        let length = 16 * (count as u32 + 1);
+        let length = 16 * count as u32;
         Self::describe(memory, self.base + 16 * u64::from(slot), table, length, INDIRECT, 0)?;
         let element = self.base + AVAILABLE + 4 + 2 * u64::from(self.next % u16::from(SLOTS));
         memory.write_u16(element, slot.into())?;
@@ -149,9 +178,9 @@ impl Driver {
         Words::read_u16(memory, self.base + USED).is_none_or(|flags| flags & NO_NOTIFY == 0)
     }
 
-    /// Takes a request that ended: its slot, and its status, which is 0 for success. `None`: none has.
+    /// Takes a request that ended. `None`: none has.
     #[must_use]
-    pub fn ended(&mut self, memory: &GuestMemory) -> Option<(u8, u8)> {
+    pub fn ended(&mut self, memory: &GuestMemory) -> Option<Ended> {
         // No more than all of the ring: what is in it beyond that is no device's.
         for _ in 0..SLOTS {
             if self.in_flight == 0 || Words::read_u16(memory, self.base + USED + 2)? == self.seen {
@@ -160,14 +189,14 @@ impl Driver {
             // The element is read behind the index.
             fence(Ordering::Acquire);
             let element = self.base + USED + 4 + 8 * u64::from(self.seen % u16::from(SLOTS));
-            let number = memory.read_u32(element)?;
+            let (number, written) = (memory.read_u32(element)?, memory.read_u32(element + 4)?);
             self.seen = self.seen.wrapping_add(1);
             let Some(slot) = u8::try_from(number).ok().filter(|slot| *slot < SLOTS && self.is_in_flight(*slot)) else {
                 continue;
             };
             self.in_flight &= !(1 << slot);
             let [status] = memory.read::<1>(self.header(slot) + STATUS)?;
-            return Some((slot, status));
+            return Some((slot, status, written));
         }
         None
     }
@@ -215,6 +244,21 @@ pub(crate) mod tests {
             Some((head, self.queue.chain(memory, head).map(Result::unwrap).collect()))
         }
 
+        /// The same, where a driver may have broken a rule.
+        pub(crate) fn try_take(&mut self, memory: &GuestMemory) -> Option<(u16, Vec<Segment>)> {
+            let head = self.queue.pop(memory, &self.record).ok()??;
+            let segments = self.queue.chain(memory, head).collect::<Result<Vec<_>, _>>().ok()?;
+            Some((head, segments))
+        }
+
+        pub(crate) fn try_finish(&mut self, memory: &GuestMemory, head: u16, written: u32) -> Option<()> {
+            self.queue.push(memory, &self.record, head, written).ok()
+        }
+
+        pub(crate) fn finish(&mut self, memory: &GuestMemory, head: u16, written: u32) {
+            self.queue.push(memory, &self.record, head, written).unwrap();
+        }
+
         pub(crate) fn end(&mut self, memory: &GuestMemory, head: u16, segments: &[Segment], status: u8) {
             memory.write_slice(segments.last().unwrap().address, &[status]).unwrap();
             self.queue.push(memory, &self.record, head, 1).unwrap();
@@ -245,8 +289,8 @@ pub(crate) mod tests {
             // In any order.
             device.end(&memory, other, &second, 1);
             device.end(&memory, head, &first, 0);
-            assert_eq!(driver.ended(&memory), Some(((slot + 1) % SLOTS, 1)));
-            assert_eq!(driver.ended(&memory), Some((slot, 0)));
+            assert_eq!(driver.ended(&memory), Some(((slot + 1) % SLOTS, 1, 1)));
+            assert_eq!(driver.ended(&memory), Some((slot, 0, 1)));
             assert_eq!(driver.ended(&memory), None);
         }
         assert!(Driver::new(&memory, 200 << 10).is_none());
@@ -264,7 +308,7 @@ pub(crate) mod tests {
                 }
             }
             memory.write_slice(BASE, &content).unwrap();
-            while let Some((slot, _)) = driver.ended(&memory) {
+            while let Some((slot, ..)) = driver.ended(&memory) {
                 prop_assert!(in_flight.remove(&slot));
             }
         }

@@ -81,6 +81,16 @@ pub fn config(nic: &Nic) -> DeviceConfig {
     config
 }
 
+/// What the monitor's own driver accepts: checksums and cutting TCP packets for those that it sends; modes of receiving.
+pub const DRIVER_FEATURES: u64 =
+    feature::VERSION_1 | feature::INDIRECT | 1 << 0 | MAC | 1 << 11 | 1 << 12 | STATUS | CONTROL_QUEUE | 1 << 18;
+
+/// Whether the link is up.
+#[must_use]
+pub const fn link(config: &DeviceConfig) -> bool {
+    config.space[STATUS_OFFSET] & LINK_UP as u8 != 0
+}
+
 /// The link is up or down, and the driver is to tell the network where it is. Answers whether the driver has to be told.
 pub fn set_status(config: &mut DeviceConfig, link: bool, announce: bool) -> bool {
     let status = if link { LINK_UP } else { 0 } | if announce { ANNOUNCE_NOW } else { 0 };

@@ -288,12 +288,14 @@ impl Registers {
         self.config_vector
     }
 
-    /// What a driver does until its device is to be served, done by the monitor's own: accepts `features` and uses one queue.
-    pub fn adopt(&mut self, features: u64, queue: QueueConfig) {
+    /// What a driver does until its device is to be served, done by the monitor's own: accepts `features` and uses the first queues.
+    pub fn adopt(&mut self, features: u64, queues: &[QueueConfig]) {
         self.power_on();
         self.driver_features = features;
         self.status = status::ALL;
-        self.queues[0] = queue;
+        for (place, queue) in self.queues.iter_mut().zip(queues) {
+            *place = *queue;
+        }
         self.service = Service::Wanted { resume: false };
     }
 

@@ -110,8 +110,8 @@ impl VirtioPci {
     }
 
     /// The monitor's own driver begins to use it: see [`Registers::adopt`].
-    pub fn adopt<K: Kick>(&mut self, features: u64, queue: registers::QueueConfig, to: &Interrupts<K>) {
-        self.registers.adopt(features, queue);
+    pub fn adopt<K: Kick>(&mut self, features: u64, queues: &[registers::QueueConfig], to: &Interrupts<K>) {
+        self.registers.adopt(features, queues);
         to.wake_link();
     }
 

@@ -22,7 +22,7 @@ use tessera_proto::vm_console::ConsoleChunk;
 use tessera_proto::vm_control::*;
 use tessera_proto::vm_manager::*;
 use tessera_proto::vm_media::{self, Medium};
-use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, Loan, MachineConfig, MemoryFrame, NicConfig, StateKind};
+use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, Loan, MachineConfig, MemoryFrame, NicConfig, NicModel, StateKind};
 use tessera_proto::vm_screen::{Keys, ScreenInfo, View, ViewChunk};
 use tessera_proto::*;
 
@@ -607,6 +607,7 @@ fn vm_config() -> VmConfig {
         nics: vec![NicConfig {
             port_group: "DMZ".into(),
             mac: [2, 0x54, 9, 8, 7, 6],
+            model: NicModel::E1000e,
         }],
     }
 }
@@ -918,6 +919,7 @@ impl vm_memory::Server for Example {
             nics: vec![NicConfig {
                 port_group: "VM Network".into(),
                 mac: [2, 0x54, 1, 2, 3, 4],
+                model: NicModel::Virtio,
             }],
         })
     }
