@@ -4,18 +4,25 @@ use super::{
     Case,
     datastore::store_with_debian,
     guest_disk::{begin_load, end_load, kill_storage},
+    guest_net::free_port,
+    suspend::{ECHO, ask},
 };
 use crate::{
     Context, Outcome, Result, ensure,
     linux::{PROMPT, succeeds},
-    machine::Disk,
+    machine::{Disk, Network, Nic},
     systems::Guest,
+};
+
+use std::{
+    net::{Ipv4Addr, TcpStream},
+    time::Duration,
 };
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[Case {
     name: "guest-disk/ahci",
-    about: "Debian runs from a disk behind a SATA host adapter, with native queueing, and verifies what it writes while the storage server is killed again and again and the machine is suspended",
+    about: "Debian runs from a disk behind a SATA host adapter, with native queueing, and verifies what it writes while the storage server is killed again and again and the machine is suspended, with an open connection through an 82574L",
     minutes: 8,
     bochs: None,
     run: ahci,
@@ -38,13 +45,16 @@ fn ahci(context: &Context) -> Result<Outcome> {
     guest.initramfs = Some("pc-initramfs");
     guest.command_line = "console=ttyS0 quiet root=/dev/sda guest.fsck init=/usr/local/sbin/plain-init".into();
     guest.disks = vec![on_ahci("{ store = \"main\", disk = \"debian\", serial = \"ROOT-DISK\" }")];
+    guest.nics = vec!["{ port-group = \"VM Network\", model = \"e1000e\" }".into()];
     let system = context.product()?.without_machines();
     let system = system
         .file("generic-kernel", &kernel)
         .file("pc-initramfs", &initramfs)
         .guest(&guest);
+    let port = free_port()?;
     let mut host = context.boot(&system.into(), |config| {
         config.cpus = 1;
+        config.nics.push(Nic::usual(context.emulator, Network::User(vec![(port, 80)])));
         config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"));
     })?;
     let shown = host.neat_command("vm show guest")?;
@@ -67,6 +77,13 @@ fn ahci(context: &Context) -> Result<Outcome> {
         ensure!(text.contains(wanted), "`{what}` says {text}, not {wanted}");
     }
     succeeds(host.serial(), "fstrim /")?;
+    let up = "ip link set lo up; ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2";
+    succeeds(host.serial(), up)?;
+    let listening = format!("({ECHO}) & until grep -q ':0050 ' /proc/net/tcp; do sleep 1; done");
+    succeeds(host.serial(), &listening)?;
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    connection.set_read_timeout(Some(Duration::from_secs(120)))?;
+    ask(&mut connection, "before")?;
     begin_load(&mut host)?;
     kill_storage(context, &mut host, "/dev/sda")?;
     // Under the same load.
@@ -77,6 +94,8 @@ fn ahci(context: &Context) -> Result<Outcome> {
     host.serial()
         .send_line("dd if=/dev/sda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null && echo it goes\"\" on")?;
     host.serial().expect("it goes on")?;
+    ask(&mut connection, "behind")?;
+    drop(connection);
     host.leave_console()?;
     end_load(&mut host)?;
     host.start_command("vm console guest")?;

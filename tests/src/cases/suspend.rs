@@ -44,7 +44,7 @@ pub const CASES: &[Case] = &[
 /// Times that the machine is suspended, unless `TESSERA_SUSPENDS` says another number.
 const ROUNDS: u32 = 2;
 /// Answers each line that comes.
-const ECHO: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 80, Listen => 1, ReuseAddr => 1); $c = $s->accept; $c->autoflush(1); while (<$c>) { print $c $_ }'";
+pub(super) const ECHO: &str = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 80, Listen => 1, ReuseAddr => 1); $c = $s->accept; $c->autoflush(1); while (<$c>) { print $c $_ }'";
 /// Writes and verifies until it is stopped.
 const LOAD: &str = "(until test -e /tmp/stop; do fio --name=load --filename=/root/load --size=8M --rw=randrw --bsrange=512-64k --direct=1 --ioengine=libaio --iodepth=8 \
                     --verify=crc32c --verify_fatal=1 --verify_backlog=64 --time_based --runtime=10 --output=/tmp/fio.log || echo fio ended \"\"$? >> /tmp/bad; done) & true";
@@ -174,7 +174,7 @@ fn number(host: &mut Host, what: &str) -> Result<f64> {
 }
 
 /// A question to the guest over the connection, and its answer.
-fn ask(connection: &mut TcpStream, question: &str) -> Result<()> {
+pub(super) fn ask(connection: &mut TcpStream, question: &str) -> Result<()> {
     connection.write_all(format!("{question}\n").as_bytes())?;
     let mut answer = vec![0; question.len() + 1];
     connection.read_exact(&mut answer)?;
