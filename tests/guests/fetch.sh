@@ -39,7 +39,7 @@ fetch() {
     fi
     unpacked=$(mktemp -d "$folder/unpack.XXXXXX")
     deb=$(ls -t "$folder/packages/${package}_"*.deb | head -n 1)
-    # Only the kernel, its copyright and what a guest needs to reach its devices and VLANs: all modules are 300 MB.
+    # Only the kernel, its copyright and what a guest needs to reach its devices, CDs and VLANs: all modules are 300 MB.
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$unpacked" --wildcards './boot/vmlinuz-*' "./usr/share/doc/*/copyright" \
         './lib/modules/*/drivers/virtio/virtio*.ko' './lib/modules/*/drivers/block/virtio_blk.ko' './lib/modules/*/drivers/net/virtio_net.ko' \
         './lib/modules/*/failover.ko' './lib/modules/*/net_failover.ko' './lib/modules/*/virtio-rng.ko' './lib/modules/*/virtio_console.ko' \
@@ -47,7 +47,8 @@ fetch() {
         './lib/modules/*/efivarfs.ko' './lib/modules/*/pvpanic*.ko' './lib/modules/*/watchdog/[iw][6a]*.ko' \
         './lib/modules/*/scsi/scsi_common.ko' './lib/modules/*/scsi/scsi_mod.ko' './lib/modules/*/scsi/sd_mod.ko' './lib/modules/*/ata/*ata.ko' './lib/modules/*/ata/*ahci.ko' \
         './lib/modules/*/block/t10-pi.ko' './lib/modules/*/crc64*.ko' './lib/modules/*/crc*t10dif*.ko' './lib/modules/*/intel/e1000e/e1000e.ko' \
-        './lib/modules/*/crc16.ko' './lib/modules/*/crc32c_generic.ko' './lib/modules/*/mbcache.ko' './lib/modules/*/jbd2.ko' './lib/modules/*/ext4.ko'
+        './lib/modules/*/crc16.ko' './lib/modules/*/crc32c_generic.ko' './lib/modules/*/mbcache.ko' './lib/modules/*/jbd2.ko' './lib/modules/*/ext4.ko' \
+        './lib/modules/*/ata/ata_piix.ko' './lib/modules/*/sr_mod.ko' './lib/modules/*/cdrom.ko' './lib/modules/*/isofs.ko'
     mkdir -p "$folder/$name"
     mv "$unpacked"/usr/share/doc/*/copyright "$folder/$name/copyright"
     echo "$package $(dpkg-deb -f "$deb" Version)" >"$folder/$name/package"
@@ -63,5 +64,5 @@ resolve() {
     apt-cache depends "$1" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
 }
 
-fetch cloud linux-image-cloud-amd64 efivarfs
+fetch cloud linux-image-cloud-amd64 isofs
 fetch generic linux-image-amd64 ext4

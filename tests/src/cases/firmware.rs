@@ -71,11 +71,16 @@ pub const CASES: &[Case] = &[
 /// Drivers that the guests load when they need them.
 const MODULES: [&str; 3] = ["efivarfs", "pvpanic", "pvpanic-mmio"];
 
-/// A medium for disk and CD-ROM drive, BIOS and UEFI, on which GRUB says a word and boots the guests' Debian kernel.
 fn medium(context: &Context) -> Result<Result<PathBuf, String>> {
-    let files = [("cloud/vmlinuz", "vmlinuz"), ("initramfs.cpio", "initramfs")];
-    let modules = match context.guest_file("cloud/modules") {
-        Ok(folder) => initramfs::modules(&folder, &MODULES)?,
+    medium_with(context, "cloud", &MODULES)
+}
+
+/// A medium for disk and CD-ROM drive, BIOS and UEFI, on which GRUB says a word and boots one of the guests' Debian kernels with modules of its.
+pub(super) fn medium_with(context: &Context, kernel: &str, modules: &[&str]) -> Result<Result<PathBuf, String>> {
+    let image = format!("{kernel}/vmlinuz");
+    let files = [(&*image, "vmlinuz"), ("initramfs.cpio", "initramfs")];
+    let modules = match context.guest_file(&format!("{kernel}/modules")) {
+        Ok(folder) => initramfs::modules(&folder, modules)?,
         Err(missing) => return Ok(Err(missing)),
     };
     let root = context.environment.logs.join(format!("{}.medium", context.name.replace('/', "-")));

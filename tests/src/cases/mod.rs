@@ -19,6 +19,7 @@ mod isolation;
 mod lifecycle;
 mod management;
 mod management_browser;
+mod management_cloud_init;
 mod management_command_line;
 mod management_load;
 mod management_settings;
@@ -154,6 +155,7 @@ pub fn all() -> Vec<Case> {
         iommu::CASES,
         management::CASES,
         management_browser::CASES,
+        management_cloud_init::CASES,
         management_command_line::CASES,
         management_load::CASES,
         management_settings::CASES,
