@@ -182,18 +182,21 @@ fn start(context: &Context, ports: &Ports, disk: &Scratch, served: &Cell<u64>) -
 }
 
 /// Instructions of what is done, from rest to rest.
-fn instructions(machine: &Machine, mut does: impl FnMut() -> Result<()>) -> Result<u64> {
+fn instructions(machine: &Machine, name: &str, mut does: impl FnMut() -> Result<()>) -> Result<u64> {
     let begin = machine.counter()?.when_idle()?;
+    machine.counter()?.keep(&format!("{name}-begin"))?;
     does()?;
-    Ok(machine.counter()?.when_idle()?.saturating_sub(begin))
+    let end = machine.counter()?.when_idle()?;
+    machine.counter()?.keep(&format!("{name}-end"))?;
+    Ok(end.saturating_sub(begin))
 }
 
 /// What is done in 10⁹ instructions, from the difference between much of it and little.
 fn repeated(name: &str, unit: &str, machine: &Machine, counts: (u64, u64), run: &dyn Fn(u64) -> Result<()>) -> Result<Figure> {
     let mut found = Vec::new();
     for _ in 0..RUNS {
-        let short = instructions(machine, || run(counts.0))?;
-        let long = instructions(machine, || run(counts.1))?;
+        let short = instructions(machine, name, || run(counts.0))?;
+        let long = instructions(machine, name, || run(counts.1))?;
         found.push(rate(long.saturating_sub(short), counts.1 - counts.0));
     }
     Ok(machines::figure(name, found, unit))
