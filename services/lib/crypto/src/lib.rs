@@ -64,10 +64,11 @@ static CHACHA20: Tls13CipherSuite = Tls13CipherSuite {
 #[must_use]
 pub fn provider() -> CryptoProvider {
     CryptoProvider {
+        // The first that the client has too is taken.
         cipher_suites: vec![
+            SupportedCipherSuite::Tls13(&CHACHA20),
             SupportedCipherSuite::Tls13(&AES_128),
             SupportedCipherSuite::Tls13(&AES_256),
-            SupportedCipherSuite::Tls13(&CHACHA20),
         ],
         kx_groups: vec![&key_exchange::X25519, &key_exchange::P256],
         // Clients are known by passwords and keys of the API, not by certificates.
@@ -99,6 +100,8 @@ pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, rustls::E
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.send_tls13_tickets = 0;
-    config.ignore_client_order = false;
+    // Clients name AES-GCM first where their processor has it. Servers own no AVX registers here, without which polyval 0.7 leaves carry-less multiplication alone: its GHASH then takes
+    // 38 instructions a byte.
+    config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
