@@ -318,7 +318,10 @@ fn check_server(server: &Server, diagnostics: &mut Diagnostics) {
         diagnostics.error(server.screen_heap.span, message, "", "write `heap` alone");
     }
     if !server.per_vm && server.vcpu_memory.value != 0 {
-        let message = format!("`{}` is started once, for no machine that has virtual processors", server.name.value);
+        let message = format!(
+            "`{}` is started once, for no machine that has virtual processors",
+            server.name.value
+        );
         diagnostics.error(server.vcpu_memory.span, message, "", "write `memory` alone");
     }
     if server.stack.value == 0 {

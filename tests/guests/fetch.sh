@@ -10,6 +10,8 @@ fetch() {
     meta=$2
     # One of its modules that earlier versions of this did not take.
     newest=$3
+    # What it has beside what all kernels have.
+    shift 3
     [ -s "$folder/$name/vmlinuz" ] && [ -s "$folder/$name/copyright" ] && [ -s "$folder/$name/modules/$newest.ko" ] && return 0
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || {
         echo "fetch.sh: without Debian's apt-get and dpkg-deb, put a Linux bzImage at $folder/$name/vmlinuz, its copyright file and a folder 'modules' with its virtio modules beside it." >&2
@@ -45,10 +47,8 @@ fetch() {
         './lib/modules/*/failover.ko' './lib/modules/*/net_failover.ko' './lib/modules/*/virtio-rng.ko' './lib/modules/*/virtio_console.ko' \
         './lib/modules/*/pktgen.ko' './lib/modules/*/8021q.ko' './lib/modules/*/garp.ko' './lib/modules/*/mrp.ko' './lib/modules/*/stp.ko' './lib/modules/*/llc.ko' \
         './lib/modules/*/efivarfs.ko' './lib/modules/*/pvpanic*.ko' './lib/modules/*/watchdog/[iw][6a]*.ko' \
-        './lib/modules/*/scsi/scsi_common.ko' './lib/modules/*/scsi/scsi_mod.ko' './lib/modules/*/scsi/sd_mod.ko' './lib/modules/*/ata/*ata.ko' './lib/modules/*/ata/*ahci.ko' \
-        './lib/modules/*/block/t10-pi.ko' './lib/modules/*/crc64*.ko' './lib/modules/*/crc*t10dif*.ko' './lib/modules/*/intel/e1000e/e1000e.ko' \
-        './lib/modules/*/crc16.ko' './lib/modules/*/crc32c_generic.ko' './lib/modules/*/mbcache.ko' './lib/modules/*/jbd2.ko' './lib/modules/*/ext4.ko' \
-        './lib/modules/*/ata/ata_piix.ko' './lib/modules/*/sr_mod.ko' './lib/modules/*/cdrom.ko' './lib/modules/*/isofs.ko'
+        './lib/modules/*/ata/libata.ko' './lib/modules/*/ata/ata_piix.ko' './lib/modules/*/scsi/scsi_common.ko' './lib/modules/*/scsi/scsi_mod.ko' \
+        './lib/modules/*/scsi/sr_mod.ko' './lib/modules/*/cdrom.ko' './lib/modules/*/isofs.ko' "$@"
     mkdir -p "$folder/$name"
     mv "$unpacked"/usr/share/doc/*/copyright "$folder/$name/copyright"
     echo "$package $(dpkg-deb -f "$deb" Version)" >"$folder/$name/package"
@@ -65,4 +65,6 @@ resolve() {
 }
 
 fetch cloud linux-image-cloud-amd64 isofs
-fetch generic linux-image-amd64 ext4
+fetch generic linux-image-amd64 ext4 './lib/modules/*/ata/*ahci.ko' './lib/modules/*/scsi/sd_mod.ko' './lib/modules/*/block/t10-pi.ko' './lib/modules/*/crc64*.ko' \
+    './lib/modules/*/crc*t10dif*.ko' './lib/modules/*/intel/e1000e/e1000e.ko' './lib/modules/*/crc16.ko' './lib/modules/*/crc32c_generic.ko' './lib/modules/*/mbcache.ko' \
+    './lib/modules/*/jbd2.ko' './lib/modules/*/ext4.ko'
