@@ -107,7 +107,7 @@ const LONG_ON_BOCHS: [&str; 21] = [
     "datastore/made-at-run-time",
     "datastore/snapshot-and-revert",
     "debian-net/kill-under-load",
-    "guest/cloud-8-vcpus",
+    "firmware/uefi-cdrom",
     "guest/memory-1-gib",
     "guest-disk/4-queues",
     "guest-disk/hostile-queues",

@@ -25,7 +25,7 @@ pub const CASES: &[Case] = &[
         name: "screen/viewers",
         about: "two viewers with tickets see a guest's text and graphics, type and move; a ticket is good once; a killed VMX costs a blink",
         minutes: 4,
-        bochs: Some(8),
+        bochs: Some(3),
         run: viewers,
     },
 ];
