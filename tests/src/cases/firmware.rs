@@ -35,14 +35,14 @@ pub const CASES: &[Case] = &[
         name: "firmware/bios-ahci-disk",
         about: "SeaBIOS boots GRUB from a disk behind a SATA host adapter",
         minutes: 3,
-        bochs: None,
+        bochs: Some(9),
         run: |context| from_disk(context, "bios", "SeaBIOS \\(version", Controller::Ahci),
     },
     Case {
         name: "firmware/uefi-ahci-disk",
         about: "OVMF boots GRUB from a disk behind a SATA host adapter",
         minutes: 6,
-        bochs: None,
+        bochs: Some(9),
         run: |context| from_disk(context, "uefi", "BdsDxe: ", Controller::Ahci),
     },
     Case {

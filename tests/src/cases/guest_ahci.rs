@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[Case {
     name: "guest-disk/ahci",
     about: "Debian runs from a disk behind a SATA host adapter, with native queueing, and verifies what it writes while the storage server is killed again and again and the machine is suspended, with an open connection through an 82574L",
     minutes: 8,
-    bochs: None,
+    bochs: Some(9),
     run: ahci,
 }];
 

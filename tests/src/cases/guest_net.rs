@@ -35,7 +35,7 @@ pub const CASES: &[Case] = &[
         name: "guest-net/e1000e",
         about: "a guest with an 82574L gets an address by DHCP from outside, fetches a page there and serves one, and reaches the outside again each time the network server was killed",
         minutes: 3,
-        bochs: None,
+        bochs: Some(9),
         run: e1000e,
     },
     Case {

@@ -10,7 +10,7 @@ use crate::{
     Context, Failure, Outcome, Result,
     disks::Scratch,
     ensure,
-    machine::{Config, Disk, Network, Nic},
+    machine::{Config, Date, Disk, Network, Nic},
     shell::Host,
     systems::System,
 };
@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[Case {
     name: "management/first-steps",
     about: "by the API alone, from an empty host: pages, log-in, datastore, uploads, machine, console, counters, snapshot, settings, a reader; hostd is killed",
     minutes: 4,
-    bochs: None,
+    bochs: Some(9),
     run: first_steps,
 }];
 
@@ -149,7 +149,7 @@ fn first_steps(context: &Context) -> Result<Outcome> {
         Err(missing) => return Outcome::skip(missing),
     };
     let scratch = Scratch::empty(&context.environment.logs, context.name, 512 << 20)?;
-    let (mut host, mut client) = boot_with(context, scratch.path(), &["-rtc", "base=2026-01-01T00:00:00"])?;
+    let (mut host, mut client) = boot_with(context, scratch.path(), Some(Date::PAST))?;
     ping(&mut host)?;
     let (status, page) = client.ask("/", &[])?;
     ensure!(status == 200 && page.contains("<title>"), "the first page is {status}: {page}");

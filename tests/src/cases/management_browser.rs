@@ -1,7 +1,7 @@
 //! The Host Client in a browser, against the host itself.
 
 use super::{Case, management::PASSWORD, management_settings::servers, management_state::boot_with};
-use crate::{Context, Outcome, Result, browser, disks::Scratch};
+use crate::{Context, Outcome, Result, browser, disks::Scratch, machine::Date};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[Case {
@@ -27,8 +27,7 @@ fn in_browser(context: &Context) -> Result<Outcome> {
         Err(missing) => return Outcome::skip(missing),
     };
     let disk = Scratch::empty(&context.environment.logs, context.name, 4 << 30)?;
-    let more = ["-rtc", "base=2026-01-01T00:00:00"];
-    let (host, client) = boot_with(context, disk.path(), &more)?;
+    let (host, client) = boot_with(context, disk.path(), Some(Date::PAST))?;
     browser::run(root, "run.mjs", &context.environment.logs.join("browser"), |command| {
         command.args(["--only", "flows", "--user", "root"]);
         command.args(["--password", PASSWORD, "--url", client.address()]);

@@ -34,7 +34,7 @@ fn cloud_init(context: &Context) -> Result<Outcome> {
     images.datastore(&["create", &store, "--label", "main"])?;
     images.datastore(&["import", "--quiet", "--format", "raw", &store, &medium_path, "boot"])?;
     fs::remove_file(medium)?;
-    let (mut host, mut client) = boot_with(context, scratch.path(), &[])?;
+    let (mut host, mut client) = boot_with(context, scratch.path(), None)?;
     ensure!(client.log_in(PASSWORD)? == 200, "the first password does not log in");
     let store = items(&client, "datastores")?
         .first()

@@ -6,7 +6,7 @@ use super::{
     management_settings::{clock_follows, servers},
     management_state::boot_with,
 };
-use crate::{Context, Failure, Outcome, Result, disks::Scratch, ensure};
+use crate::{Context, Failure, Outcome, Result, disks::Scratch, ensure, machine::Date};
 use serde_json::{Value, json};
 use std::{
     io::Write,
@@ -154,7 +154,7 @@ fn by_command_line(context: &Context) -> Result<Outcome> {
         Err(missing) => return Outcome::skip(missing),
     };
     let disk = Scratch::empty(&context.environment.logs, context.name, 4 << 30)?;
-    let (host, client) = boot_with(context, disk.path(), &["-rtc", "base=2026-01-01T00:00:00"])?;
+    let (host, client) = boot_with(context, disk.path(), Some(Date::PAST))?;
     let root = Tessera::new(context, "root")?;
     root.refuses(&["vm", "list"], NOT_ALLOWED)?;
     first_contact(&root, &client)?;

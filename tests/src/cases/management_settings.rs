@@ -5,7 +5,7 @@ use super::{
     management::{Client, PASSWORD},
     management_state::{boot_with, items, served},
 };
-use crate::{Context, Failure, Outcome, Result, disks::Scratch, ensure, shell::Host};
+use crate::{Context, Failure, Outcome, Result, disks::Scratch, ensure, machine::Date, shell::Host};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -232,7 +232,7 @@ fn names_and_time(context: &Context) -> Result<Outcome> {
     let disk = Scratch::empty(&context.environment.logs, context.name, 256 << 20)?;
     let path = disk.path().display().to_string();
     context.environment.images.datastore(&["create", &path, "--label", "main"])?;
-    let (host, mut client) = boot_with(context, disk.path(), &["-rtc", "base=2026-01-01T00:00:00"])?;
+    let (host, mut client) = boot_with(context, disk.path(), Some(Date::PAST))?;
     log_in(&mut client)?;
     names(&client)?;
     time(context, &client)?;
@@ -293,7 +293,7 @@ fn address_and_power(context: &Context) -> Result<Outcome> {
     let disk = Scratch::empty(&context.environment.logs, context.name, 256 << 20)?;
     let path = disk.path().display().to_string();
     context.environment.images.datastore(&["create", &path, "--label", "main"])?;
-    let (mut host, mut client) = boot_with(context, disk.path(), &[])?;
+    let (mut host, mut client) = boot_with(context, disk.path(), None)?;
     log_in(&mut client)?;
     // QEMU forwards to 10.0.2.15 alone.
     set(&client, "10.0.2.77")?;

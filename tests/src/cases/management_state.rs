@@ -4,7 +4,14 @@ use super::{
     Case,
     management::{Client, PASSWORD, boot_served},
 };
-use crate::{Context, Outcome, Result, disks::Scratch, ensure, machine::Disk, shell::Host, systems::System};
+use crate::{
+    Context, Outcome, Result,
+    disks::Scratch,
+    ensure,
+    machine::{Date, Disk},
+    shell::Host,
+    systems::System,
+};
 use serde_json::{Value, json};
 use std::{
     path::Path,
@@ -40,15 +47,15 @@ fn times(variable: &str, usual: u32) -> u32 {
 }
 
 fn boot(context: &Context, disk: &Path) -> Result<(Host, Client)> {
-    boot_with(context, disk, &[])
+    boot_with(context, disk, None)
 }
 
-/// Boots the system without machines of its own, with a disk and more arguments for QEMU, and waits until it serves.
-pub(super) fn boot_with(context: &Context, disk: &Path, more: &[&str]) -> Result<(Host, Client)> {
+/// Boots the system without machines of its own, with a disk and at a date of its own, and waits until it serves.
+pub(super) fn boot_with(context: &Context, disk: &Path, date: Option<Date>) -> Result<(Host, Client)> {
     let system = System::delivered(&context.environment.root)?.without_machines();
     let (host, port) = boot_served(context, system, |config| {
         config.disks.push(Disk::usual(context.emulator, disk, "STORE"));
-        config.extra.extend(more.iter().map(|word| (*word).to_owned()));
+        config.date = date;
         config.restarts = true;
     })?;
     Ok((host, Client::new(port)))

@@ -33,7 +33,7 @@ fn installer(context: &Context, firmware: &'static str) -> Result<Outcome> {
     let scratch = Scratch::empty(&context.environment.logs, context.name, 1 << 30)?;
     let path = scratch.path().display().to_string();
     context.environment.images.datastore(&["create", &path, "--label", "main"])?;
-    let (host, client) = boot_with(context, scratch.path(), &[])?;
+    let (host, client) = boot_with(context, scratch.path(), None)?;
     let screenshots = context.environment.logs.join(context.name.replace('/', "-"));
     browser::run(root, "screen.mjs", &screenshots, |command| {
         command.args(["--url", client.address(), "--password", PASSWORD, "--firmware", firmware]);

@@ -97,7 +97,11 @@ fn configuration(config: &Config, program: &Program, clock: Clock, serial: &[u16
         format!(", exclude_features=\"{}\"", lacks.join(","))
     };
     // With the same date every run is the same.
-    let date = if config.icount { "946681200" } else { "utc" };
+    let date = match config.date {
+        Some(date) => date.seconds.to_string(),
+        None if config.icount => "946681200".into(),
+        None => "utc".into(),
+    };
     let bios = config.bios.as_deref().unwrap_or_else(|| Path::new(BIOS)).display();
     let mut text = format!(
         "romimage: file={bios}, options=fastboot\n\

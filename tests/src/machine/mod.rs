@@ -109,8 +109,27 @@ pub struct Config {
     pub bios: Option<PathBuf>,
     /// QEMU's monitor can be used.
     pub monitor: bool,
+    /// What its clock says when it starts; else what this machine's says.
+    pub date: Option<Date>,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
+}
+
+/// A date, in each emulator's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Date {
+    /// As QEMU takes it, UTC.
+    pub text: &'static str,
+    /// In seconds since 1970.
+    pub seconds: u64,
+}
+
+impl Date {
+    /// Long past, for hosts whose clock is to be put right.
+    pub const PAST: Self = Self {
+        text: "2026-01-01T00:00:00",
+        seconds: 1_767_225_600,
+    };
 }
 
 impl Config {
@@ -125,6 +144,7 @@ impl Config {
             cpus: 2,
             memory: 2048,
             icount: false,
+            date: None,
             counted: false,
             second_port: false,
             restarts: false,

@@ -33,6 +33,9 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     let processor = format!("max,+svm,+npt{lacks}");
     command.args(["-machine", "q35", "-cpu", &processor, "-display", "none", "-nic", "none"]);
     command.args(["-smp", &config.cpus.to_string(), "-m", &config.memory.to_string()]);
+    if let Some(date) = config.date {
+        command.args(["-rtc", &format!("base={}", date.text)]);
+    }
     let counts = logs.join(format!("{file_stem}.counts"));
     if config.counted {
         let plugin = Counter::plugin()?;

@@ -375,6 +375,7 @@ impl<C: Console> Chipset<C> {
     }
 
     /// Something changed at a device on the bus other than by a register access.
+    #[inline(never)]
     pub fn settle_pci<K: Kick>(&mut self, to: &Interrupts<K>) {
         if self.pci.devices().is_empty() && self.pci.ahci().is_none() {
             return;

@@ -8,6 +8,8 @@ pub const STATUS: u64 = 0x0008;
 pub const EERD: u64 = 0x0014;
 /// Access to the PHY's registers (82576 datasheet, 8.2.4).
 pub const MDIC: u64 = 0x0020;
+/// Type of frames with a VLAN tag.
+pub const VET: u64 = 0x0038;
 /// Causes of interrupts; writing ones clears them.
 pub const ICR: u64 = 0x00c0;
 /// Causes that interrupt: set and clear.

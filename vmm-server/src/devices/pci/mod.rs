@@ -176,6 +176,8 @@ impl Pci {
     }
 
     /// Goes on with what the guest asked of controllers that stand before hidden devices, and with what these did. Answers whether an interrupt line may have changed.
+    // Most machines hide none; where it is asked, its size would come each time.
+    #[inline(never)]
     pub fn run_hidden<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) -> bool {
         let Self { ahci, cards, devices, .. } = self;
         let mut changed = ahci.as_mut().is_some_and(|ahci| ahci.run(memory, devices, to));
