@@ -1,15 +1,15 @@
 //! What hardware or a guest's driver would do, in software: cutting large packets, and checksums. For those that cannot do it by themselves.
 
 use crate::packet::{Offload, Packet, Segmentation, SegmentationKind};
+use crate::tag::TAGGED;
 use alloc::vec::Vec;
 use tessera_device::{Piece, Segment};
 
 /// Frames that one packet may become.
 const MOST_FRAMES: usize = 2048;
-/// IPv4's and IPv6's types (IEEE 802 numbers), and that of a tag.
+/// IPv4's and IPv6's types (IEEE 802 numbers).
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
-const VLAN: u16 = 0x8100;
 /// Protocol numbers.
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -148,7 +148,7 @@ pub(crate) struct Headers {
 /// The headers of a packet that is to be cut, whose transport header begins at `start`. `None`: it makes no sense.
 pub(crate) fn headers(bytes: &[u8], cut: Segmentation, start: usize) -> Option<Headers> {
     let (mut kind, mut network) = (word(bytes, 12)?, 14);
-    if kind == VLAN {
+    if kind == TAGGED {
         (kind, network) = (word(bytes, 16)?, 18);
     }
     let version6 = match kind {

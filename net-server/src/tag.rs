@@ -7,8 +7,8 @@ use tessera_device::Segment;
 const PLACE: u32 = 12;
 /// Bytes of it.
 const LENGTH: u16 = 4;
-/// The type that says that one follows.
-const KIND: [u8; 2] = [0x81, 0];
+/// The type that says that one follows (9.4).
+pub const TAGGED: u16 = 0x8100;
 
 /// Moves what an offload's places count from.
 fn moved(mut offload: Offload, by: impl Fn(u16) -> u16) -> Offload {
@@ -75,7 +75,8 @@ impl Packet for Tagged<'_> {
             self.0.copy_out(offset, addresses);
         }
         let [high, low] = self.1.to_be_bytes();
-        let field = [KIND[0], KIND[1], high, low];
+        let [first, second] = TAGGED.to_be_bytes();
+        let field = [first, second, high, low];
         let skipped = (offset.max(PLACE) - PLACE) as usize;
         let here = field.get(skipped..).unwrap_or_default();
         let count = here.len().min(rest.len());

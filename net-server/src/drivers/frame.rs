@@ -1,6 +1,7 @@
 //! Frames in a driver's memory, and tags of virtual networks in them (IEEE 802.1Q).
 
 use crate::packet::{Offload, Packet};
+use crate::tag::TAGGED;
 use alloc::vec::Vec;
 use tessera_device::{DmaBuffer, Segment};
 
@@ -10,9 +11,6 @@ pub const ADDRESSES: u32 = 12;
 pub const TAG: u32 = 4;
 /// Shortest frame without its check sequence that a driver takes: a header.
 pub const SHORTEST: u32 = 14;
-/// The type that says that a tag follows, as it stands in memory.
-const TAGGED: u16 = 0x8100u16.to_be();
-
 /// What a card received: pieces of one piece of memory.
 pub struct Received<'a> {
     memory: &'a DmaBuffer,
@@ -37,7 +35,7 @@ impl<'a> Received<'a> {
         {
             let place = (first.physical - memory.physical()) as usize + ADDRESSES as usize;
             // The header of a frame stands at a multiple of 2.
-            if memory.read::<u16>(place) == TAGGED {
+            if memory.read::<u16>(place) == TAGGED.to_be() {
                 vlan = Some(u16::from_be(memory.read::<u16>(place + 2)));
                 segments[0] = Segment {
                     physical: first.physical + u64::from(ADDRESSES + TAG),
@@ -117,7 +115,7 @@ pub fn behind(segments: &[Segment], skip: u32) -> impl Iterator<Item = Segment> 
 pub fn tagged(packet: &dyn Packet, vlan: u16) -> [u8; (ADDRESSES + TAG) as usize] {
     let mut bytes = [0; (ADDRESSES + TAG) as usize];
     packet.copy_out(0, &mut bytes[..ADDRESSES as usize]);
-    bytes[12..14].copy_from_slice(&TAGGED.to_ne_bytes());
+    bytes[12..14].copy_from_slice(&TAGGED.to_be_bytes());
     bytes[14..].copy_from_slice(&vlan.to_be_bytes());
     bytes
 }

@@ -1,12 +1,12 @@
 //! Which queue a packet is received on: the one of the pair through which the guest last sent packets of the same flow (virtio 1.2, 5.1.6.5.5).
 
+use crate::tag::TAGGED;
 use core::cell::Cell;
 
 /// Flows that are told apart.
 const FLOWS: usize = 256;
 /// Bytes of a packet that are looked at: Ethernet, a tag, IPv6, ports.
 pub const LOOK: usize = 62;
-const VLAN: u16 = 0x8100;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 
@@ -43,7 +43,7 @@ fn word(head: &[u8; LOOK], at: usize) -> u16 {
 /// The flow of a packet: both directions have the same.
 fn flow(head: &[u8; LOOK]) -> usize {
     let (kind, at) = match word(head, 12) {
-        VLAN => (word(head, 16), 18),
+        TAGGED => (word(head, 16), 18),
         kind => (kind, 14),
     };
     let xor = |from: usize, length: usize| (from..from + length).step_by(2).fold(0, |sum, at| sum ^ word(head, at));

@@ -1,9 +1,9 @@
 //! What the switch looks at: the head of a frame, read once.
 
-use crate::packet::{LONGEST_HEADER, Packet};
-
-/// The type that says that a tag follows (IEEE 802.1Q, 9.4).
-const TAGGED: u16 = 0x8100;
+use crate::{
+    packet::{LONGEST_HEADER, Packet},
+    tag::TAGGED,
+};
 
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

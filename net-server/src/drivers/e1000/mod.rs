@@ -10,6 +10,7 @@ mod tests;
 
 use crate::nic::{Capabilities, Filter, Nic, Progress, Refused, SEND_MS, Sink};
 use crate::packet::Packet;
+use crate::tag::TAGGED;
 use alloc::{boxed::Box, format, rc::Rc, string::String, vec::Vec};
 use receive::{Count, Receiver};
 use registers::{cause, ctrl, mdic, rctl, status, tctl};
@@ -23,8 +24,6 @@ use tessera_rt::log;
 
 /// Milliseconds that a reset may take; the data sheets promise a few.
 const RESET_MS: u64 = 100;
-/// Type of frames with a VLAN tag (IEEE 802.1Q).
-const VLAN_TYPE: u32 = 0x8100;
 /// Longest payload of a frame.
 const MTU: u32 = 9000;
 /// Bytes around it: addresses, type, and a tag.
@@ -163,7 +162,7 @@ impl Card {
         self.read_address()?;
         let keep = self.read(registers::CTRL) & !(ctrl::FORCE_SPEED | ctrl::FORCE_DUPLEX | ctrl::FLOW | ctrl::RESET | ctrl::PHY_RESET);
         // It is so after a reset by the book; emulated cards have begun with 0.
-        self.write(registers::VET, VLAN_TYPE);
+        self.write(registers::VET, TAGGED.into());
         self.write(registers::CTRL, keep | ctrl::FULL_DUPLEX | ctrl::SET_LINK_UP | ctrl::VLAN);
         for entry in 0..128 {
             self.write(registers::MTA + 4 * entry, 0);

@@ -3,6 +3,7 @@
 use crate::nic::Refused;
 use crate::offload::{Headers, fold, headers, sum};
 use crate::packet::{Packet, Segmentation, SegmentationKind};
+use crate::tag::TAGGED;
 
 /// Bytes for the headers of a packet that is cut.
 pub const HEAD: usize = 256;
@@ -45,7 +46,7 @@ pub struct Plan {
 /// Where the network header begins, and whether it is IPv6's.
 fn network(head: &[u8; HEAD]) -> Option<(usize, bool)> {
     let kind = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-    let at = if kind(12) == 0x8100 { 18 } else { 14 };
+    let at = if kind(12) == TAGGED { 18 } else { 14 };
     match kind(at - 2) {
         0x0800 => Some((at, false)),
         0x86dd => Some((at, true)),
