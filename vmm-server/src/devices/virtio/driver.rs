@@ -54,6 +54,12 @@ pub struct Driver {
     in_flight: u32,
 }
 
+/// Address, bytes and flags of pieces that the device writes or reads.
+fn pieces(data: &[(u64, u32)], device_writes: bool) -> impl Iterator<Item = (u64, u32, u16)> {
+    let direction = if device_writes { WRITE } else { 0 };
+    data.iter().map(move |(address, length)| (*address, *length, direction))
+}
+
 impl Driver {
     /// Lays an empty queue out in [`LENGTH`] bytes at `base`, aligned to a page. `None`: they are not RAM.
     #[must_use]
@@ -117,30 +123,30 @@ impl Driver {
     /// Makes a request available: its header, and pieces of data (address and bytes) that the device writes or reads. `None`: the slot is in use, something is too long, or the queue's RAM is none.
     #[must_use]
     pub fn submit(&mut self, memory: &GuestMemory, slot: u8, header: &[u8], data: &[(u64, u32)], device_writes: bool) -> Option<()> {
-        let fits = slot < SLOTS && !self.is_in_flight(slot) && header.len() <= MAX_HEADER && data.len() <= MAX_PIECES;
-        fits.then_some(())?;
-        let place = self.header(slot);
-        memory.write_slice(place, header)?;
+        let place = self.put_header(memory, slot, header, data)?;
         memory.write_slice(place + STATUS, &[NO_STATUS])?;
         // The first 16 bytes stand alone, as every driver has them.
         let (first, rest) = (header.len().min(16) as u32, header.len().saturating_sub(16) as u32);
         let head = [(place, first, 0), (place + 16, rest, 0)];
-        let direction = if device_writes { WRITE } else { 0 };
-        let data = data.iter().map(|(address, length)| (*address, *length, direction));
         let status = (place + STATUS, 1, WRITE);
-        self.publish(memory, slot, head.into_iter().chain(data).chain([status]))
+        self.publish(memory, slot, head.into_iter().chain(pieces(data, device_writes)).chain([status]))
     }
 
     /// Makes a packet available, as a network card's queues have it: its header and its data are all that there is. `None` as above.
     #[must_use]
     pub fn submit_packet(&mut self, memory: &GuestMemory, slot: u8, header: &[u8], data: &[(u64, u32)], device_writes: bool) -> Option<()> {
+        let place = self.put_header(memory, slot, header, data)?;
+        let head = [(place, header.len() as u32)];
+        self.publish(memory, slot, pieces(&head, device_writes).chain(pieces(data, device_writes)))
+    }
+
+    /// Writes a header for what is to be submitted, if that fits and the slot is free; where it stands.
+    fn put_header(&self, memory: &GuestMemory, slot: u8, header: &[u8], data: &[(u64, u32)]) -> Option<u64> {
         let fits = slot < SLOTS && !self.is_in_flight(slot) && header.len() <= MAX_HEADER && data.len() <= MAX_PIECES;
         fits.then_some(())?;
         let place = self.header(slot);
         memory.write_slice(place, header)?;
-        let direction = if device_writes { WRITE } else { 0 };
-        let data = data.iter().map(|(address, length)| (*address, *length, direction));
-        self.publish(memory, slot, [(place, header.len() as u32, direction)].into_iter().chain(data))
+        Some(place)
     }
 
     fn publish(&mut self, memory: &GuestMemory, slot: u8, parts: impl Iterator<Item = (u64, u32, u16)>) -> Option<()> {
