@@ -269,6 +269,7 @@ pub fn table(figures: &[Figure]) -> String {
          `hostd.*` are of one machine with one processor, counted the same way (tests/src/bench/hostd.rs): `login-page` is everything that is executed from power-on until curl, which asks five times a second, gets the log-in page; `page` is a\n\
          page of 362 bytes over TLS 1.3 on one connection, and `nginx-page` the same by nginx in a Debian guest of that host; `upload` goes into a datastore over TLS, `plain-stream` through TCP alone to a guest that throws it away. `memory` is\n\
          what hostd has, by the manifest, while 20 clients list 100 machines.\n\n\
+         `size.payload` is the kernel and what an image has beside it without guests, hostd and the Host Client, as the systems of tests are; `size.host` is all but the guests' files.\n\n\
          `make bench` measures everything, `make bench ONLY=ipc` a part; `cargo run -p tessera-tests --bin bench -- --write docs/benchmarks.md` writes this page.\n\n\
          | figure | median | unit | min | max | goal | |\n|---|---:|---|---:|---:|---:|---|\n",
     );

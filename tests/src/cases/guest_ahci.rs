@@ -4,7 +4,7 @@ use super::{
     Case,
     datastore::store_with_debian,
     guest_disk::{begin_load, end_load, kill_storage},
-    guest_net::free_port,
+    guest_net::{free_port, with_pc_drivers},
     suspend::{ECHO, ask},
 };
 use crate::{
@@ -34,10 +34,10 @@ pub(super) fn on_ahci(disk: &str) -> String {
 }
 
 fn ahci(context: &Context) -> Result<Outcome> {
-    // The kernel for clouds has no driver of it.
-    let files = ["generic/vmlinuz", "initramfs-pc.cpio", "debian/disk.img"].map(|file| context.guest_file(file));
-    let [Ok(kernel), Ok(initramfs), Ok(disk)] = files else {
-        return Outcome::skip(files.into_iter().find_map(Result::err).unwrap_or_default());
+    let found = with_pc_drivers(context).and_then(|system| Ok((system, context.guest_file("debian/disk.img")?)));
+    let (system, disk) = match found {
+        Ok(found) => found,
+        Err(missing) => return Outcome::skip(missing),
     };
     let store = store_with_debian(context, &disk)?;
     let mut guest = Guest::debian_on_disk("guest", "");
@@ -46,11 +46,7 @@ fn ahci(context: &Context) -> Result<Outcome> {
     guest.command_line = "console=ttyS0 quiet root=/dev/sda guest.fsck init=/usr/local/sbin/plain-init".into();
     guest.disks = vec![on_ahci("{ store = \"main\", disk = \"debian\", serial = \"ROOT-DISK\" }")];
     guest.nics = vec!["{ port-group = \"VM Network\", model = \"e1000e\" }".into()];
-    let system = context.product()?.without_machines();
-    let system = system
-        .file("generic-kernel", &kernel)
-        .file("pc-initramfs", &initramfs)
-        .guest(&guest);
+    let system = system.guest(&guest);
     let port = free_port()?;
     let mut host = context.boot(&system.into(), |config| {
         config.cpus = 1;

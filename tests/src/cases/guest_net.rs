@@ -259,11 +259,18 @@ fn exchange_pages(host: &mut Host, port: u16) -> Result<()> {
     Ok(())
 }
 
+/// A system with `generic-kernel`, for the one for clouds has no drivers of a PC's devices, and with `pc-initramfs`, which loads them.
+pub(super) fn with_pc_drivers(context: &Context) -> Result<System, String> {
+    let [kernel, initramfs] = ["generic/vmlinuz", "initramfs-pc.cpio"].map(|file| context.guest_file(file));
+    let product = context.product().map_err(|error| error.to_string())?;
+    let system = product.without_machines().file("generic-kernel", &kernel?);
+    Ok(system.file("pc-initramfs", &initramfs?))
+}
+
 fn e1000e(context: &Context) -> Result<Outcome> {
-    // The kernel for clouds has no driver of it.
-    let files = ["generic/vmlinuz", "initramfs-pc.cpio"].map(|file| context.guest_file(file));
-    let [Ok(kernel), Ok(initramfs)] = files else {
-        return Outcome::skip(files.into_iter().find_map(Result::err).unwrap_or_default());
+    let system = match with_pc_drivers(context) {
+        Ok(system) => system,
+        Err(missing) => return Outcome::skip(missing),
     };
     let guest = Guest {
         kernel: "generic-kernel",
@@ -272,13 +279,8 @@ fn e1000e(context: &Context) -> Result<Outcome> {
         nics: vec!["{ port-group = \"VM Network\", model = \"e1000e\" }".into()],
         ..Guest::debian("one", "")
     };
-    let system = context.product()?.without_machines();
-    let system = system
-        .file("generic-kernel", &kernel)
-        .file("pc-initramfs", &initramfs)
-        .guest(&guest);
     let port = free_port()?;
-    let mut host = context.boot(&system.into(), |config| add_card(config, &[(port, 80)]))?;
+    let mut host = context.boot(&system.guest(&guest).into(), |config| add_card(config, &[(port, 80)]))?;
     host.console("one", "Type commands")?;
     let driver = succeeds(host.serial(), "readlink /sys/class/net/eth0/device/driver; ip link set eth0 up")?;
     ensure!(driver.contains("e1000e"), "the card's driver is {driver}");
