@@ -77,9 +77,9 @@ impl Model {
         let pieces: Vec<(u64, u64)> = data.iter().map(|(address, length, _)| (*address, *length)).collect();
         let done = match kind {
             0 | 1 => {
-                assert!(
+                self.expect(
                     data.iter().all(|descriptor| descriptor.2 == (kind == 0)),
-                    "memory goes the wrong way"
+                    "memory goes the way of the request",
                 );
                 self.medium.transfer(&self.machine, sector, &pieces, kind == 1)
             }
