@@ -241,6 +241,7 @@ impl Host {
     }
 
     /// Starts a request that fits, or has it wait for its turn.
+    #[inline]
     fn start(&self, unit: u32, request: &Request<'_>, sink: &Rc<dyn Sink>, cookie: u64) {
         let tag = self.tag(Pending {
             unit,

@@ -26,8 +26,8 @@ const FIRST_BIT: u32 = 32;
 const BITS: u32 = 31;
 /// A machine ended, and init waits for its RAM.
 const ENDING: u64 = 1 << 63;
-/// Bytes of the state frame for each card, as init makes it: a record for each queue, and what the driver asked for.
-const STATE_PER_NIC: usize = 5 * PAGE_SIZE;
+/// Bytes of the state frame for each card: a record for each queue, and what the driver asked for.
+const STATE_PER_NIC: usize = StateKind::Nics.pages() * PAGE_SIZE;
 const RECORDS: usize = MAX_QUEUES * size_of::<Record>();
 const _: () = assert!(RECORDS + CONTROL_STATE <= STATE_PER_NIC);
 /// Most machines at once that are looked for.

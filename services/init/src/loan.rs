@@ -27,17 +27,12 @@ use tessera_proto::vm_memory::{self, Loan, MachineConfig, MemoryFrame, StateKind
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{CNode, Frame, Notification, slots};
 
-/// Pages of the state frame for each disk of a machine: a record for each of four queues.
-const STATE_PAGES_PER_DISK: u64 = 3;
-/// Pages of the state frame for each network card: a record for each of nine queues, and what its driver asked for.
-const STATE_PAGES_PER_NIC: u64 = 5;
-
 /// The state frames that a machine needs, and their pages.
 pub fn states(config: &Vm) -> impl Iterator<Item = (StateKind, u64)> {
     // Who reads a machine's files, or writes its state, borrows its RAM too; it may be suspended at any time, with disks or without.
     let all = [
-        (StateKind::Disks, STATE_PAGES_PER_DISK * config.disks.len().max(1) as u64),
-        (StateKind::Nics, STATE_PAGES_PER_NIC * config.nics.len() as u64),
+        (StateKind::Disks, (StateKind::Disks.pages() * config.disks.len().max(1)) as u64),
+        (StateKind::Nics, (StateKind::Nics.pages() * config.nics.len()) as u64),
     ];
     all.into_iter().filter(|(_, pages)| *pages > 0)
 }

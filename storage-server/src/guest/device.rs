@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::{Rc, Weak};
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Poll, Waker};
@@ -52,11 +53,24 @@ pub struct Statistics {
     pub repeated: u64,
 }
 
-/// A request that a disk works on.
+/// A request that a disk works on, and how it is answered.
 #[derive(Clone, Copy)]
 struct Pending {
     queue: usize,
     head: u16,
+    answer: Answer,
+}
+
+impl Pending {
+    /// The number under which a disk knows it.
+    fn cookie(&self) -> u64 {
+        (self.queue as u64) << u16::BITS | u64::from(self.head)
+    }
+}
+
+/// Where the status goes, and how many bytes are said to be written before it.
+#[derive(Clone, Copy)]
+struct Answer {
     status: u64,
     written: u32,
 }
@@ -67,17 +81,26 @@ struct Served {
     /// Something was returned since the driver was last asked whether it wants an interrupt.
     returned: bool,
     pace: Pace,
+    /// By head, for what a disk works on.
+    pending: Vec<Option<Answer>>,
 }
 
 #[derive(Default)]
 struct State {
     queues: [Option<Served>; MAX_QUEUES],
-    pending: Vec<Option<Pending>>,
-    free: Vec<u32>,
+    /// Requests that a disk works on.
+    pending: usize,
     /// No requests are taken any more.
     closed: bool,
     statistics: Statistics,
     waiting: Option<Waker>,
+}
+
+impl State {
+    /// Where a request is remembered that a disk works on.
+    fn place(&mut self, queue: usize, head: u16) -> Option<&mut Option<Answer>> {
+        self.queues.get_mut(queue)?.as_mut()?.pending.get_mut(usize::from(head))
+    }
 }
 
 /// A disk of a guest.
@@ -193,6 +216,7 @@ impl Device {
                     // The driver may not have been told of the last ones.
                     returned: resume,
                     pace: Pace::default(),
+                    pending: vec![None; layout.size.into()],
                 });
             }
             // They count from 0, with gaps or without.
@@ -302,8 +326,11 @@ impl Device {
 
     fn read(&self, number: usize, head: u16, scratch: &mut Scratch) -> Result<Option<request::Parsed>, Violation> {
         let state = self.state.borrow();
-        scratch.buffers.clear();
         let Some(served) = &state.queues[number] else { return Ok(None) };
+        if let Some(parsed) = request::transfer(&self.ram, &served.queue, head, &mut scratch.segments) {
+            return Ok(Some(parsed));
+        }
+        scratch.buffers.clear();
         let mut last: Option<Segment> = None;
         for segment in served.queue.chain(&*self.ram, head) {
             let segment = segment?;
@@ -330,8 +357,10 @@ impl Device {
         let pending = Pending {
             queue,
             head,
-            status: parsed.status,
-            written: parsed.written,
+            answer: Answer {
+                status: parsed.status,
+                written: parsed.written,
+            },
         };
         match parsed.action {
             Action::Done(status) => self.finish(&pending, status),
@@ -364,7 +393,14 @@ impl Device {
         if (writes && self.read_only) || !aligned {
             return self.finish(pending, Status::Error);
         }
-        let cookie = self.remember(*pending);
+        {
+            let mut state = self.state.borrow_mut();
+            let Some(place) = state.place(pending.queue, pending.head) else {
+                return;
+            };
+            *place = Some(pending.answer);
+            state.pending += 1;
+        }
         let request = Request {
             operation,
             sector: sector / scale,
@@ -373,27 +409,14 @@ impl Device {
         };
         let Some(this) = self.this.upgrade() else { return };
         let sink: Rc<dyn Sink> = this;
-        self.backing.submit(&request, &sink, cookie);
-    }
-
-    fn remember(&self, pending: Pending) -> u64 {
-        let mut state = self.state.borrow_mut();
-        let place = match state.free.pop() {
-            Some(place) => place as usize,
-            None => {
-                state.pending.push(None);
-                state.pending.len() - 1
-            }
-        };
-        state.pending[place] = Some(pending);
-        place as u64
+        self.backing.submit(&request, &sink, pending.cookie());
     }
 
     /// Returns a request to the driver.
     fn finish(&self, pending: &Pending, status: Status) {
         // It was RAM when the chain was read, and RAM stays.
-        let _ = self.ram.copy_in(pending.status, &[status as u8]);
-        let written = if status == Status::Ok { pending.written } else { 0 };
+        let _ = self.ram.copy_in(pending.answer.status, &[status as u8]);
+        let written = if status == Status::Ok { pending.answer.written } else { 0 };
         let outcome = {
             let mut state = self.state.borrow_mut();
             if status != Status::Ok {
@@ -460,7 +483,7 @@ impl Device {
         self.backing.cancel();
         core::future::poll_fn(|context| {
             let mut state = self.state.borrow_mut();
-            if state.free.len() == state.pending.len() {
+            if state.pending == 0 {
                 self.used.set(0);
                 state.queues = Default::default();
                 return Poll::Ready(());
@@ -480,14 +503,14 @@ impl Device {
 
 impl Sink for Device {
     fn completed(&self, cookie: u64, result: Result<(), IoError>) {
-        let place = usize::try_from(cookie).unwrap_or(usize::MAX);
+        let (queue, head) = ((cookie >> u16::BITS) as usize, cookie as u16);
         let pending = {
             let mut state = self.state.borrow_mut();
-            let Some(pending) = state.pending.get_mut(place).and_then(Option::take) else {
+            let Some(answer) = state.place(queue, head).and_then(Option::take) else {
                 return;
             };
-            state.free.push(place as u32);
-            pending
+            state.pending -= 1;
+            Pending { queue, head, answer }
         };
         self.finish(
             &pending,
@@ -498,7 +521,7 @@ impl Sink for Device {
             },
         );
         let mut state = self.state.borrow_mut();
-        if state.closed && state.free.len() == state.pending.len() {
+        if state.closed && state.pending == 0 {
             if let Some(waker) = state.waiting.take() {
                 drop(state);
                 waker.wake();

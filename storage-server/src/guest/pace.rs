@@ -10,7 +10,7 @@
 /// Requests at once from which on notifications are not asked for.
 const MANY: u16 = 4;
 /// Requests of a batch at most.
-const MOST: u16 = 16;
+const MOST: u16 = 24;
 /// Requests that end until a size that was too large is tried again.
 const AGAIN: u16 = 256;
 
@@ -88,7 +88,8 @@ impl Pace {
     pub fn listens(&mut self, patience: u64, untold: u16, in_flight: u16) -> bool {
         self.see(untold, in_flight);
         let expired = self.deaf && self.listen == Some(0);
-        self.deaf = patience > 0 && self.depth >= MANY && in_flight > 0 && !expired;
+        // What is in flight ends, and what the guest was not told of it soon is: there will be a look either way.
+        self.deaf = patience > 0 && self.depth >= MANY && (in_flight > 0 || untold > 0) && !expired;
         self.listen = None;
         !self.deaf
     }
@@ -124,12 +125,15 @@ impl Pace {
         if full {
             if self.since >= AGAIN {
                 self.since = 0;
-                self.failed = (self.failed + 1).min(MOST + 1);
+                // Twice as much, for it may have been the device that stood still for a moment.
+                self.failed = (self.failed * 2).min(MOST + 1);
             }
             self.batch = (self.batch + 1).min(self.failed - 1);
         } else if late {
+            // If nothing is left, the guest has no more at once, and the device is not to wait for it with all of them.
+            let filled = if in_flight == 0 { untold * 3 / 4 } else { untold };
             self.failed = self.batch.max(2);
-            self.batch = (self.batch / 2).max(1);
+            self.batch = filled.max(self.batch / 2).clamp(1, self.failed - 1);
             self.since = 0;
             self.depth /= 2;
         }
@@ -162,14 +166,14 @@ mod tests {
             *now += gap;
             untold += 1;
             pace.ended();
-            if !pace.interrupts(*now, 50, untold, 0) {
+            if !pace.interrupts(*now, 50, untold, depth - untold) {
                 if untold < depth && pace.due(*now, 50).unwrap() > *now + gap {
                     continue;
                 }
                 let due = pace.due(*now, 50).unwrap();
                 waited += due - *now;
                 *now = due;
-                assert!(pace.interrupts(*now, 50, untold, 0));
+                assert!(pace.interrupts(*now, 50, untold, depth - untold));
             }
             interrupts += 1;
             untold = 0;
@@ -215,9 +219,20 @@ mod tests {
         assert_eq!(pace.due(59, 50), Some(60));
         assert!(pace.interrupts(60, 50, 7, 25), "not for longer than this");
         assert!(
-            pace.interrupts(61, 50, 4, 25) && !pace.interrupts(62, 50, 4, 25),
-            "half as many, and growing"
+            pace.interrupts(61, 50, 7, 25) && !pace.interrupts(62, 50, 6, 25),
+            "as many as there were"
         );
+        let mut pace = Pace {
+            batch: 8,
+            ..Pace::default()
+        };
+        assert!(!pace.interrupts(10, 50, 1, 7) && pace.interrupts(60, 50, 8, 0));
+        let mut pace = Pace {
+            batch: 9,
+            ..Pace::default()
+        };
+        assert!(!pace.interrupts(10, 50, 1, 7) && pace.interrupts(60, 50, 8, 0));
+        assert_eq!(pace.batch, 6, "a part of all that the guest has at once");
     }
 
     #[test]
@@ -234,7 +249,8 @@ mod tests {
         assert!(pace.listens(50, 1, 15), "from then on it notifies");
         assert_eq!(pace.due(199, 50), None);
         assert!(!pace.is_time_to_look(1000));
-        assert!(pace.listens(50, 16, 0), "nothing is in flight whose end would show it");
+        assert!(!pace.listens(50, 16, 0), "the guest is told of them soon");
+        assert!(pace.listens(50, 0, 0), "nothing happens that would show it");
     }
 
     #[test]

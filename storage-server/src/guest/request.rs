@@ -3,7 +3,7 @@
 use crate::controller::{Operation, Segment};
 use crate::guest::Ram;
 use alloc::vec::Vec;
-use tessera_virtqueue::Segment as Buffer;
+use tessera_virtqueue::{Queue, Segment as Buffer};
 
 /// Most buffers of data of one request, as guests are told.
 pub const MAX_SEGMENTS: usize = 126;
@@ -148,6 +148,46 @@ pub fn parse(ram: &Ram, scratch: &mut Scratch) -> Option<Parsed> {
         _ => Some((Action::Done(Status::Unsupported), 0)),
     };
     Some(parsed.map_or(done(Status::Error), |(action, written)| Parsed { action, status, written }))
+}
+
+/// Reads a request to read or write straight into `segments`, if header and status are buffers of their own and no other, as nearly every driver makes them. `None`: it is another one, or a wrong one,
+/// and [`parse`] is to say what of it.
+#[inline]
+pub fn transfer(ram: &Ram, queue: &Queue, head: u16, segments: &mut Vec<Segment>) -> Option<Parsed> {
+    segments.clear();
+    let mut header = [0; HEADER];
+    let (mut number, mut bytes) = (0, 0);
+    let mut data: Option<Buffer> = None;
+    let whole = queue.plain_chain(ram, head, |buffer| {
+        number += 1;
+        if number == 1 {
+            return !buffer.writable && buffer.length as usize == HEADER && ram.copy_out(buffer.address, &mut header).is_some();
+        }
+        // What another one follows is data.
+        if let Some(data) = data.replace(buffer) {
+            let reads = header[0] == IN as u8;
+            bytes += u64::from(data.length);
+            return data.writable == reads
+                && number <= MAX_SEGMENTS + 2
+                && ram.translate(data.address, data.length, segments, MAX_PIECES).is_some();
+        }
+        true
+    });
+    let [k0, k1, k2, k3, _, _, _, _, sector @ ..] = header;
+    let operation = match u32::from_le_bytes([k0, k1, k2, k3]) {
+        IN => Operation::Read,
+        OUT => Operation::Write,
+        _ => return None,
+    };
+    let last = data.filter(|last| whole && last.writable && last.length == 1)?;
+    let written = u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes > 0 && bytes.is_multiple_of(SECTOR as u32))?;
+    Some(Parsed {
+        action: disk(operation, u64::from_le_bytes(sector), bytes),
+        status: last.address,
+        written: if operation == Operation::Read { written } else { 0 },
+    })
 }
 
 fn disk(operation: Operation, sector: u64, bytes: u64) -> Action {

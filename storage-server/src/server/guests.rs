@@ -30,8 +30,8 @@ const BITS: u32 = 31;
 const ENDING: u64 = 1 << 63;
 /// Most queues of a device.
 const QUEUES: usize = guest_disk::MAX_QUEUES;
-/// Bytes of the state frame for each disk, as init makes it.
-const STATE_PER_DISK: usize = 3 * PAGE_SIZE;
+/// Bytes of the state frame for each disk.
+const STATE_PER_DISK: usize = StateKind::Disks.pages() * PAGE_SIZE;
 /// How long a busy guest's interrupts, looks into its queues, and looks for what its disks have done are put off at most, in microseconds.
 pub const PATIENCE_US: u64 = 500;
 /// Most machines at once that are looked for.

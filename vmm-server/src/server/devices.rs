@@ -178,7 +178,9 @@ impl<B: Backend> Link<B> {
                 CallError::Kernel(Error::TimedOut) => format!("the {} server does not answer", B::SERVER),
                 error => format!("{} {number}: {error}", B::WHAT),
             })?;
-            config.hidden = *hidden;
+            if *hidden {
+                config.hide();
+            }
             if !machine.chipset().pci().add(config) {
                 return Err(format!("{} {number}: the machine has too many devices", B::WHAT));
             }

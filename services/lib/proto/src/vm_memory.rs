@@ -74,6 +74,17 @@ pub enum StateKind {
     Nics,
 }
 
+impl StateKind {
+    /// Pages of the state frame for each device: a record for each of a disk's four queues, or for each of a network card's nine with what its driver asked for.
+    #[must_use]
+    pub const fn pages(self) -> usize {
+        match self {
+            Self::Disks => 5,
+            Self::Nics => 10,
+        }
+    }
+}
+
 /// A running machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineConfig {

@@ -7,9 +7,10 @@ pub(crate) const DESCRIPTOR: u64 = 16;
 /// Most descriptors of an indirect table.
 pub const MAX_INDIRECT: u32 = 1024;
 
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
+/// Flags of a descriptor.
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const INDIRECT: u16 = 4;
 
 /// A buffer of a request: all RAM, not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,19 +66,28 @@ impl<'m, M: GuestMemory> Chain<'m, M> {
     }
 
     #[inline]
-    fn step(&mut self, index: u16) -> Result<Segment, Violation> {
-        if u32::from(index) >= self.size {
-            return Err(Violation::Next(index));
-        }
-        self.left = self.left.checked_sub(1).ok_or(Violation::Loop)?;
-        let (address, length, flags, next) = self.descriptor(index).ok_or(Violation::BufferOutside {
-            address: self.table,
-            length: DESCRIPTOR as u32,
-        })?;
-        if flags & INDIRECT != 0 {
+    fn step(&mut self, mut index: u16) -> Result<Segment, Violation> {
+        let (address, length, flags, next) = loop {
+            if u32::from(index) >= self.size {
+                return Err(Violation::Next(index));
+            }
+            if self.left == 0 {
+                return Err(Violation::Loop);
+            }
+            self.left -= 1;
+            let Some(descriptor) = self.descriptor(index) else {
+                return Err(Violation::BufferOutside {
+                    address: self.table,
+                    length: DESCRIPTOR as u32,
+                });
+            };
+            let (address, length, flags, _) = descriptor;
+            if flags & INDIRECT == 0 {
+                break descriptor;
+            }
             self.enter(address, length, flags)?;
-            return self.step(0);
-        }
+            index = 0;
+        };
         if flags & NEXT != 0 {
             self.next = Some(next);
         }
@@ -87,7 +97,10 @@ impl<'m, M: GuestMemory> Chain<'m, M> {
         if !self.memory.contains(address, u64::from(length)) {
             return Err(Violation::BufferOutside { address, length });
         }
-        self.total = self.total.checked_add(length).ok_or(Violation::TotalLength)?;
+        let Some(total) = self.total.checked_add(length) else {
+            return Err(Violation::TotalLength);
+        };
+        self.total = total;
         let writable = flags & WRITE != 0;
         if self.writable && !writable {
             return Err(Violation::Order);
@@ -97,6 +110,7 @@ impl<'m, M: GuestMemory> Chain<'m, M> {
     }
 
     /// Goes on in an indirect table (2.7.5.3).
+    #[inline(never)]
     fn enter(&mut self, address: u64, length: u32, flags: u16) -> Result<(), Violation> {
         if !self.allow_indirect {
             return Err(Violation::IndirectNotNegotiated);

@@ -1,7 +1,7 @@
 //! A queue: taking requests and returning them (virtio 1.2, 2.7.6 to 2.7.10).
 
-use crate::chain::{Chain, DESCRIPTOR};
-use crate::{Area, GuestMemory, MAX_SIZE, Record, Violation};
+use crate::chain::{Chain, DESCRIPTOR, INDIRECT, NEXT, WRITE};
+use crate::{Area, GuestMemory, MAX_SIZE, Record, Segment, Violation};
 use core::sync::atomic::{Ordering, fence};
 
 /// Flags and index before a ring's elements.
@@ -153,7 +153,7 @@ impl Queue {
     pub fn pop<M: GuestMemory>(&mut self, memory: &M, record: &Record) -> Result<Option<u16>, Violation> {
         let ring = self.layout.available;
         let gone = Violation::Outside(Area::Available, ring);
-        let index = memory.read_u16(ring + 2).ok_or(gone)?;
+        let Some(index) = memory.read_u16(ring + 2) else { return Err(gone) };
         let waiting = index.wrapping_sub(self.taken);
         if waiting == 0 {
             return Ok(None);
@@ -164,7 +164,9 @@ impl Queue {
         // What the driver wrote before the index is seen after it.
         fence(Ordering::Acquire);
         let place = u64::from(self.taken & (self.layout.size - 1));
-        let head = memory.read_u16(ring + HEADER + 2 * place).ok_or(gone)?;
+        let Some(head) = memory.read_u16(ring + HEADER + 2 * place) else {
+            return Err(gone);
+        };
         if head >= self.layout.size {
             return Err(Violation::Head(head));
         }
@@ -184,6 +186,36 @@ impl Queue {
         Chain::new(memory, self.layout.descriptors, self.layout.size, head, self.features.indirect)
     }
 
+    /// Gives `each` the buffers of a request that are descriptors of the queue itself, until it does not want more. Whether that were all of them: they obey the rules then, but for their total length, which is not
+    /// looked at. If not, [`Queue::chain`] tells what is wrong, if anything is. It is for small requests, of which reading the buffers is a large part.
+    #[inline(always)]
+    pub fn plain_chain<M: GuestMemory>(&self, memory: &M, head: u16, mut each: impl FnMut(Segment) -> bool) -> bool {
+        let (mut index, mut writable) = (head, false);
+        for _ in 0..self.layout.size {
+            if index >= self.layout.size {
+                return false;
+            }
+            let place = self.layout.descriptors + u64::from(index) * DESCRIPTOR;
+            let Some((address, rest)) = memory.read_u64_pair(place) else {
+                return false;
+            };
+            let (length, flags) = (rest as u32, (rest >> 32) as u16);
+            let writes = flags & WRITE != 0;
+            if flags & INDIRECT != 0 || length == 0 || writable && !writes || !memory.contains(address, length.into()) {
+                return false;
+            }
+            writable = writes;
+            if !each(Segment { address, length, writable }) {
+                return false;
+            }
+            if flags & NEXT == 0 {
+                return true;
+            }
+            index = (rest >> 48) as u16;
+        }
+        false
+    }
+
     /// Returns a request, in any order; `written` bytes of its writable buffers were written. Ask [`Queue::needs_interrupt`] afterwards, once for several.
     ///
     /// # Errors
@@ -197,12 +229,15 @@ impl Queue {
         let place = u64::from(self.returned & (self.layout.size - 1));
         let next = self.returned.wrapping_add(1);
         record.begin_return(head);
-        memory
-            .write_pair(self.layout.used + HEADER + USED * place, u32::from(head), written)
-            .ok_or(gone)?;
+        let element = self.layout.used + HEADER + USED * place;
+        if memory.write_pair(element, u32::from(head), written).is_none() {
+            return Err(gone);
+        }
         // The data and the element are seen before the index.
         fence(Ordering::Release);
-        memory.write_u16(self.layout.used + 2, next).ok_or(gone)?;
+        if memory.write_u16(self.layout.used + 2, next).is_none() {
+            return Err(gone);
+        }
         record.end_return(head, next);
         self.returned = next;
         Ok(())

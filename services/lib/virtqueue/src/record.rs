@@ -4,7 +4,7 @@ use crate::Violation;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Most descriptors of a queue.
-pub const MAX_SIZE: u16 = 256;
+pub const MAX_SIZE: u16 = 512;
 /// In an order: the head is one of several that are being returned.
 const MARK: u64 = 1 << 63;
 /// In `returning`: several are, and how many.

@@ -126,7 +126,7 @@ fn each_rule_of_a_layout() {
     };
     assert_eq!(with(|it| it.size = 0), Violation::Size(0));
     assert_eq!(with(|it| it.size = 7), Violation::Size(7));
-    assert_eq!(with(|it| it.size = 512), Violation::Size(512));
+    assert_eq!(with(|it| it.size = 1024), Violation::Size(1024));
     assert_eq!(with(|it| it.descriptors += 8), Violation::Alignment(Area::Descriptors, 0x1008));
     assert_eq!(with(|it| it.available += 1), Violation::Alignment(Area::Available, 0x3001));
     assert_eq!(with(|it| it.used += 2), Violation::Alignment(Area::Used, 0x4002));

@@ -51,7 +51,7 @@ pub struct Command {
     pub opcode: u8,
     /// Namespace.
     pub namespace: u32,
-    /// Memory.
+    /// Memory, unless it is named by segments.
     pub pointer: Pointer,
     /// Double words 10 to 15.
     pub arguments: [u32; 6],
@@ -61,17 +61,18 @@ impl Command {
     /// Bytes of an entry of a submission queue.
     pub const LENGTH: usize = 64;
 
-    /// The entry, as eight words.
+    /// The entry, as eight words, with the memory `pointer`.
     #[must_use]
-    pub fn encode(&self, id: u16) -> [u64; 8] {
-        let list = if self.pointer.list { 1 << 14 } else { 0 };
+    #[inline]
+    pub fn encode(&self, id: u16, pointer: Pointer) -> [u64; 8] {
+        let list = if pointer.list { 1 << 14 } else { 0 };
         let pair = |index: usize| u64::from(self.arguments[index]) | u64::from(self.arguments[index + 1]) << 32;
         [
             u64::from(self.opcode) | list | u64::from(id) << 16 | u64::from(self.namespace) << 32,
             0,
             0,
-            self.pointer.words[0],
-            self.pointer.words[1],
+            pointer.words[0],
+            pointer.words[1],
             pair(0),
             pair(2),
             pair(4),

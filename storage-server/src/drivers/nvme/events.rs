@@ -54,7 +54,7 @@ impl Nvme {
     fn submit_own(&mut self, command: Command, tag: u32, since: u64) -> bool {
         let whose = InFlight { tag, sector: 0, since };
         // Full: it is asked again later.
-        let submitted = self.admin.submit(command, &[], None, whose).is_ok();
+        let submitted = self.admin.submit(&command, &[], None, whose).is_ok();
         self.admin.ring(&*self.registers);
         submitted
     }

@@ -347,22 +347,25 @@ impl Controller for Nvme {
             sector: request.sector,
             since: now,
         };
-        let silent = self.silent.filter(|_| self.quiet).and_then(|silent| self.queues.get_mut(silent));
-        if let Some(queue) = silent
-            && queue.submit(command, request.segments, range, whose).is_ok()
-        {
-            return Ok(());
-        }
         let others = self.silent.unwrap_or(self.granted);
-        for _ in 0..others {
-            let place = self.next;
-            self.next = if place + 1 < others { place + 1 } else { 0 };
+        let mut silent = self.silent.filter(|_| self.quiet);
+        let mut left = others;
+        loop {
+            let place = match silent.take() {
+                Some(silent) => silent,
+                None if left == 0 => return Err(Refused::Full),
+                None => {
+                    let place = self.next;
+                    self.next = if place + 1 < others { place + 1 } else { 0 };
+                    left -= 1;
+                    place
+                }
+            };
             let Some(queue) = self.queues.get_mut(place) else { continue };
-            if queue.submit(command, request.segments, range, whose).is_ok() {
+            if queue.submit(&command, request.segments, range, whose).is_ok() {
                 return Ok(());
             }
         }
-        Err(Refused::Full)
     }
 
     fn commit(&mut self) {

@@ -65,6 +65,9 @@ pub struct Queue {
 /// Whether memory can be named page by page: nothing but the first byte and the last lie inside of a page (4.1.1).
 #[must_use]
 pub fn is_paged(segments: &[Segment]) -> bool {
+    if let [one] = segments {
+        return one.physical.is_multiple_of(4);
+    }
     let last = segments.len().saturating_sub(1);
     segments.iter().enumerate().all(|(index, segment)| {
         let begins = if index == 0 {
@@ -130,23 +133,34 @@ impl Queue {
     ///
     /// # Errors
     /// All commands are in use.
-    pub fn submit(&mut self, mut command: Command, segments: &[Segment], range: Option<(u64, u32)>, whose: InFlight) -> Result<(), Full> {
+    #[inline]
+    pub fn submit(&mut self, command: &Command, segments: &[Segment], range: Option<(u64, u32)>, whose: InFlight) -> Result<(), Full> {
         let slot = self.free.pop().ok_or(Full)?;
-        let list = self.list(slot);
-        if let Some((first, sectors)) = range {
-            list.write(0, 0u32);
-            list.write(4, sectors);
-            list.write(8, first);
-            command.pointer.words = [list.physical(), 0];
-        } else if !segments.is_empty() {
-            command.pointer = point(&list, segments);
-        }
+        let pointer = match (range, segments) {
+            (Some((first, sectors)), _) => {
+                let list = self.list(slot);
+                list.write(0, 0u32);
+                list.write(4, sectors);
+                list.write(8, first);
+                Pointer {
+                    list: false,
+                    words: [list.physical(), 0],
+                }
+            }
+            (None, []) => command.pointer,
+            // A page, as most small requests are.
+            (None, [one]) if one.physical.is_multiple_of(PAGE) && u64::from(one.length) <= PAGE => Pointer {
+                list: false,
+                words: [one.physical, 0],
+            },
+            (None, several) => point(&self.list(slot), several),
+        };
         let place = &mut self.slots[usize::from(slot)];
         place.command = Some(whose);
         place.generation = place.generation.wrapping_add(1);
         let id = slot | u16::from(place.generation) << 8;
         let at = usize::from(self.tail) * Command::LENGTH;
-        self.submissions.write_all(at, command.encode(id));
+        self.submissions.write_all(at, command.encode(id, pointer));
         self.tail = if self.tail + 1 == self.size { 0 } else { self.tail + 1 };
         Ok(())
     }
@@ -302,12 +316,12 @@ mod tests {
         let mut queue = Queue::new(&machine, 1, 4, 4).unwrap();
         let whose = |tag| InFlight { tag, sector: 0, since: 0 };
         let complete = |queue: &Queue, entry: usize, id: u64| queue.completions.write(entry * COMPLETION + 8, id << 32 | 1 << 48);
-        queue.submit(Command::default(), &[], None, whose(1)).unwrap();
+        queue.submit(&Command::default(), &[], None, whose(1)).unwrap();
         let id = queue.submissions.read::<u64>(0) >> 16 & 0xffff;
         complete(&queue, 0, id);
         let mut seen = Vec::new();
         queue.completed(&Silent, &mut |whose, _, _| seen.push(whose.tag)).unwrap();
-        queue.submit(Command::default(), &[], None, whose(2)).unwrap();
+        queue.submit(&Command::default(), &[], None, whose(2)).unwrap();
         complete(&queue, 1, id);
         assert!(queue.completed(&Silent, &mut |whose, _, _| seen.push(whose.tag)).is_err());
         assert_eq!(seen, [1]);

@@ -94,7 +94,7 @@ impl Nvme {
             since: now,
         };
         self.admin
-            .submit(command, &[], None, whose)
+            .submit(&command, &[], None, whose)
             .map_err(|_| "its admin queue is full")?;
         self.admin.ring(&*self.registers);
         self.phase = Phase::Preparing(step, now.saturating_add(COMMAND_MS));

@@ -74,7 +74,7 @@ fn config(read_only: bool) -> DeviceConfig {
         queues: 1,
         segments: 126,
     });
-    config.hidden = true;
+    config.hide();
     config
 }
 

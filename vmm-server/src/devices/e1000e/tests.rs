@@ -32,7 +32,7 @@ impl Board {
             speed: 0,
             pairs: 1,
         });
-        config.hidden = true;
+        config.hide();
         let seat = Seat {
             place: 0,
             slot: 3,

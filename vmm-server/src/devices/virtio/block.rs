@@ -5,6 +5,10 @@ use super::{CONFIG_LENGTH, DeviceConfig, feature};
 /// Most queues.
 const MAX_QUEUES: u16 = 4;
 
+/// Descriptors of a queue. Requests have none of their own tables, for a guest would allocate one for each of them (a fiftieth of what a small read costs it); so there is room for 15 of 128 KiB in single
+/// pages, or for 170 of one page.
+const QUEUE_SIZE: u16 = 512;
+
 /// Kind of device.
 const KIND: u16 = 2;
 /// Mass storage controller, SCSI, as other monitors say for it; revision 1.
@@ -41,7 +45,7 @@ pub struct Disk {
 #[must_use]
 pub fn config(disk: &Disk) -> DeviceConfig {
     let queues = disk.queues.clamp(1, MAX_QUEUES);
-    let mut features = feature::VERSION_1 | feature::INDIRECT | feature::EVENT_INDEX | SEG_MAX | BLOCK_SIZE | FLUSH;
+    let mut features = feature::VERSION_1 | feature::EVENT_INDEX | SEG_MAX | BLOCK_SIZE | FLUSH;
     if queues > 1 {
         features |= MULTIPLE_QUEUES;
     }
@@ -70,6 +74,7 @@ pub fn config(disk: &Disk) -> DeviceConfig {
         class: CLASS,
         features,
         queues,
+        queue_size: QUEUE_SIZE,
         space,
         local: false,
         hidden: false,
@@ -116,12 +121,12 @@ pub(crate) mod tests {
         let all = config(&disk());
         assert_eq!(all.space[..8], 0x1234_5678_9abc_u64.to_le_bytes());
         assert_eq!((all.space[12], all.space[21], all.space[34], all.space[44]), (126, 0x10, 4, 8));
-        assert_eq!(all.features & 0xffff_ffff, 0x3000_7244);
+        assert_eq!(all.features & 0xffff_ffff, 0x2000_7244);
         assert_eq!(super::disk(&all), disk());
         let mut small = disk();
         (small.read_only, small.queues, small.block_size) = (true, 0, 0);
         let small = config(&small);
-        assert_eq!(small.features & 0xffff_ffff, 0x3000_0264);
+        assert_eq!(small.features & 0xffff_ffff, 0x2000_0264);
         assert_eq!((small.queues, small.space[21]), (1, 2));
         let mut resized = all;
         set_sectors(&mut resized, 7);

@@ -7,7 +7,7 @@ pub mod net;
 mod registers;
 mod transport;
 
-pub use registers::{MAX_QUEUES, QueueConfig, Registers, Service};
+pub use registers::{MAX_QUEUES, QueueConfig, Registers, Service, USUAL_SIZE};
 pub use transport::{SavedVirtio, VirtioPci};
 
 /// Bytes of a device's own configuration space.
@@ -38,6 +38,8 @@ pub struct DeviceConfig {
     pub features: u64,
     /// Queues, up to [`MAX_QUEUES`].
     pub queues: u16,
+    /// Descriptors of each, at most: a power of two.
+    pub queue_size: u16,
     /// Its own configuration space.
     pub space: [u8; CONFIG_LENGTH],
     /// The monitor itself works at the queues ([`local`]): they need no bits in vCPU threads' signals.
@@ -46,6 +48,14 @@ pub struct DeviceConfig {
     pub hidden: bool,
     /// A bit for each byte of `space` that the driver may write.
     pub writable: u64,
+}
+
+impl DeviceConfig {
+    /// Makes it one that the monitor drives, with a table of descriptors for each request.
+    pub const fn hide(&mut self) {
+        self.hidden = true;
+        self.features |= feature::INDIRECT;
+    }
 }
 
 /// Features that concern every device (virtio 1.2, chapter 6).

@@ -1,6 +1,6 @@
 //! What a virtio network device tells of itself (virtio 1.2, 5.1): features and configuration space.
 
-use super::{CONFIG_LENGTH, DeviceConfig, MAX_PAIRS, feature};
+use super::{CONFIG_LENGTH, DeviceConfig, MAX_PAIRS, USUAL_SIZE, feature};
 
 /// Kind of device.
 const KIND: u16 = 1;
@@ -72,6 +72,7 @@ pub fn config(nic: &Nic) -> DeviceConfig {
         class: CLASS,
         features,
         queues: 2 * pairs + 1,
+        queue_size: USUAL_SIZE,
         space,
         local: false,
         hidden: false,

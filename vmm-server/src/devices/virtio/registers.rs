@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most queues of a device: four pairs of a network card's, and the one for its control.
 pub const MAX_QUEUES: usize = 9;
-/// Most descriptors of a queue.
-pub const MAX_SIZE: u16 = 256;
+/// Descriptors of a queue, unless a device says otherwise.
+pub const USUAL_SIZE: u16 = 256;
 /// No vector.
 pub const NO_VECTOR: u16 = 0xffff;
 /// Bytes of the register file.
@@ -50,9 +50,9 @@ pub struct QueueConfig {
 }
 
 impl QueueConfig {
-    const fn new() -> Self {
+    const fn new(size: u16) -> Self {
         Self {
-            size: MAX_SIZE,
+            size,
             enabled: false,
             vector: NO_VECTOR,
             descriptors: 0,
@@ -88,14 +88,10 @@ pub struct Registers {
     status: u8,
     generation: u8,
     select: u16,
+    /// Descriptors of a queue after a reset, and at most.
+    largest: u16,
     queues: [QueueConfig; MAX_QUEUES],
     service: Service,
-}
-
-impl Default for Registers {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 fn put_half(register: &mut u64, high: bool, value: u32) {
@@ -107,10 +103,15 @@ fn put_half(register: &mut u64, high: bool, value: u32) {
 }
 
 impl Registers {
-    /// After a reset.
+    /// Such a device's after a reset.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn new(config: &DeviceConfig) -> Self {
+        Self::with_queues(config.queue_size)
+    }
+
+    const fn with_queues(size: u16) -> Self {
         Self {
+            largest: size,
             device_select: 0,
             driver_select: 0,
             driver_features: 0,
@@ -118,7 +119,7 @@ impl Registers {
             status: 0,
             generation: 0,
             select: 0,
-            queues: [const { QueueConfig::new() }; MAX_QUEUES],
+            queues: [QueueConfig::new(size); MAX_QUEUES],
             service: Service::Idle,
         }
     }
@@ -135,10 +136,7 @@ impl Registers {
             1 => (features >> 32) as u32,
             _ => 0,
         };
-        let none = QueueConfig {
-            size: 0,
-            ..QueueConfig::new()
-        };
+        let none = QueueConfig::new(0);
         let shown = self.selected(config).unwrap_or(&none);
         let mut bytes = [0; LENGTH + 12];
         let mut put = |place: usize, value: &[u8]| bytes[place..place + value.len()].copy_from_slice(value);
@@ -200,7 +198,7 @@ impl Registers {
         let field = match offset {
             24 if width == 2 => {
                 let size = value as u16;
-                if size.is_power_of_two() && size <= MAX_SIZE {
+                if size.is_power_of_two() && size <= self.largest {
                     queue.size = size;
                 }
                 return false;
@@ -245,7 +243,7 @@ impl Registers {
     fn power_on(&mut self) {
         *self = Self {
             generation: self.generation,
-            ..Self::new()
+            ..Self::with_queues(self.largest)
         };
     }
 
@@ -342,10 +340,10 @@ impl Registers {
         let queues = self
             .queues
             .iter()
-            .all(|queue| queue.size.is_power_of_two() && queue.size <= MAX_SIZE && vector(queue.vector));
+            .all(|queue| queue.size.is_power_of_two() && queue.size <= config.queue_size && vector(queue.vector));
         let unused = self.queues.iter().skip(config.queues.into()).all(|queue| !queue.enabled);
         let idle = self.service == Service::Idle || self.driver_features & !config.features == 0;
-        queues && unused && idle && vector(self.config_vector)
+        self.largest == config.queue_size && queues && unused && idle && vector(self.config_vector)
     }
 
     /// The driver broke a rule, or the device cannot go on (2.1.1). False: it knows already.
@@ -373,7 +371,7 @@ pub(crate) mod tests {
         write(20, 1, 0);
         write(20, 1, 3);
         write(8, 4, 0);
-        write(12, 4, feature::EVENT_INDEX | feature::INDIRECT);
+        write(12, 4, feature::EVENT_INDEX);
         write(8, 4, 1);
         write(12, 4, 1);
         write(20, 1, 11);
@@ -391,7 +389,7 @@ pub(crate) mod tests {
     #[test]
     fn a_driver_starts_a_device() {
         let config = block::config(&block::tests::disk());
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(&config);
         let mut told = 0;
         start(&mut |offset, width, value| told += u32::from(registers.write(offset, width, value, &config, 5)));
         assert_eq!(told, 1);
@@ -405,7 +403,7 @@ pub(crate) mod tests {
             used: 0x3000,
         };
         assert_eq!(registers.used_queues().as_slice(), [(1, queue)]);
-        assert_eq!(registers.features(), feature::EVENT_INDEX | feature::INDIRECT | feature::VERSION_1);
+        assert_eq!(registers.features(), feature::EVENT_INDEX | feature::VERSION_1);
         assert_eq!(registers.read(20, 1, &config), 15);
         // What is served stays.
         registers.write(48, 8, 0, &config, 5);
@@ -428,7 +426,7 @@ pub(crate) mod tests {
     #[test]
     fn features_that_were_not_offered_are_refused() {
         let config = block::config(&block::tests::disk());
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(&config);
         let accepts = |registers: &mut Registers, low: u64, high: u64| {
             registers.write(20, 1, 0, &config, 5);
             for (offset, value) in [(8, 0), (12, low), (8, 1), (12, high)] {
@@ -447,7 +445,7 @@ pub(crate) mod tests {
     #[test]
     fn trouble_is_told_once() {
         let config = block::config(&block::tests::disk());
-        let mut registers = Registers::new();
+        let mut registers = Registers::new(&config);
         assert!(!registers.config_changed(), "no driver");
         start(&mut |offset, width, value| {
             registers.write(offset, width, value, &config, 5);
@@ -466,7 +464,7 @@ pub(crate) mod tests {
         #[test]
         fn survives_anything(operations in prop::collection::vec((0u8..6, 0u32..70, prop::sample::select(&[1u8, 2, 4, 8]), any::<u64>()), 1..200)) {
             let config = block::config(&block::tests::disk());
-            let mut registers = Registers::new();
+            let mut registers = Registers::new(&config);
             for (kind, offset, width, value) in operations {
                 match kind {
                     0..=1 => { registers.write(offset, width, value, &config, 5); }
@@ -476,7 +474,7 @@ pub(crate) mod tests {
                     _ => if value & 1 == 0 { registers.stopped() } else { registers.server_died() },
                 }
                 for (_, queue) in registers.used_queues() {
-                    prop_assert!(queue.size.is_power_of_two() && queue.size <= MAX_SIZE);
+                    prop_assert!(queue.size.is_power_of_two() && queue.size <= config.queue_size);
                     prop_assert!(queue.vector < 5 || queue.vector == NO_VECTOR);
                 }
                 if registers.service() != Service::Idle {

@@ -86,7 +86,7 @@ impl VirtioPci {
         Self {
             function,
             config,
-            registers: Registers::new(),
+            registers: Registers::new(&config),
             msix,
             isr: 0,
             first_signal,

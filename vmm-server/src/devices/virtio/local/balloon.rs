@@ -1,6 +1,6 @@
 //! The memory balloon (virtio 1.2, 5.5): the guest is asked to do without some of its memory, and tells how much of it it needs.
 
-use super::super::{CONFIG_LENGTH, DeviceConfig, feature};
+use super::super::{CONFIG_LENGTH, DeviceConfig, USUAL_SIZE, feature};
 use super::{Local, Outside, Queues, Request, TURN};
 use crate::memory::GuestMemory;
 use tessera_virtqueue::Violation;
@@ -103,6 +103,7 @@ impl Local for Balloon {
             class: CLASS,
             features: feature::VERSION_1 | feature::INDIRECT | feature::EVENT_INDEX | STATISTICS | DEFLATE_ON_OOM,
             queues: 3,
+            queue_size: USUAL_SIZE,
             space: [0; CONFIG_LENGTH],
             local: true,
             hidden: false,

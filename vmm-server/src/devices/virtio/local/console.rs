@@ -1,6 +1,6 @@
 //! The console device (virtio 1.2, 5.3), one port: the same line as the serial port's, without an exit for each character.
 
-use super::super::{CONFIG_LENGTH, DeviceConfig, feature};
+use super::super::{CONFIG_LENGTH, DeviceConfig, USUAL_SIZE, feature};
 use super::{Local, Outside, Queues, TURN};
 use crate::memory::GuestMemory;
 use tessera_virtqueue::Violation;
@@ -71,6 +71,7 @@ impl Local for Port {
             class: CLASS,
             features: feature::VERSION_1 | feature::INDIRECT | feature::EVENT_INDEX,
             queues: 2,
+            queue_size: USUAL_SIZE,
             space: [0; CONFIG_LENGTH],
             local: true,
             hidden: false,

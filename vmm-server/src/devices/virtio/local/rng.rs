@@ -1,6 +1,6 @@
 //! The entropy device (virtio 1.2, 5.4).
 
-use super::super::{CONFIG_LENGTH, DeviceConfig, feature};
+use super::super::{CONFIG_LENGTH, DeviceConfig, USUAL_SIZE, feature};
 use super::{Local, Outside, Queues, TURN};
 use crate::memory::GuestMemory;
 use tessera_virtqueue::Violation;
@@ -23,6 +23,7 @@ impl Local for Rng {
             class: CLASS,
             features: feature::VERSION_1 | feature::INDIRECT | feature::EVENT_INDEX,
             queues: 1,
+            queue_size: USUAL_SIZE,
             space: [0; CONFIG_LENGTH],
             local: true,
             hidden: false,

@@ -53,7 +53,7 @@ impl VirtioPci {
         self.function.restore(&saved.function);
         self.registers = if self.config.hidden {
             // What was in flight is begun again by whoever drives it, with a queue of its own.
-            Registers::new()
+            Registers::new(&self.config)
         } else {
             saved.registers.clone()
         };
