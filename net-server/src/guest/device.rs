@@ -70,7 +70,7 @@ pub struct News {
     pub broken: Option<String>,
     /// The driver has told the network where it is.
     pub announced: bool,
-    /// Which packets it wants is different now.
+    /// Its address, or which packets it wants, is different now.
     pub filter: bool,
 }
 
@@ -101,6 +101,10 @@ pub struct Device {
     closed: Cell<bool>,
     /// There may be something in the driver's queues.
     rung: Cell<bool>,
+    /// Something happened since its queues were last settled.
+    touched: Cell<bool>,
+    /// When they have to be settled again, if they have to.
+    due: Cell<Option<u64>>,
     statistics: Cell<Statistics>,
     news: RefCell<News>,
     waiting: RefCell<Option<Waker>>,
@@ -136,6 +140,8 @@ impl Device {
             attached: Cell::new(false),
             closed: Cell::new(true),
             rung: Cell::new(false),
+            touched: Cell::new(false),
+            due: Cell::new(None),
             statistics: Cell::default(),
             news: RefCell::default(),
             waiting: RefCell::default(),
@@ -165,6 +171,12 @@ impl Device {
     #[must_use]
     pub fn is_promiscuous(&self) -> bool {
         self.control.borrow().is_promiscuous()
+    }
+
+    /// Whether something happened since [`Self::settle`]; only then is there anything to take.
+    #[must_use]
+    pub fn is_touched(&self) -> bool {
+        self.touched.get()
     }
 
     /// What happened, once.
@@ -229,11 +241,13 @@ impl Device {
         self.attached.set(true);
         self.closed.set(false);
         self.rung.set(true);
+        self.touched.set(true);
         Ok(())
     }
 
     fn violated(&self, queue: usize, rule: &dyn ToString) {
         self.closed.set(true);
+        self.touched.set(true);
         let mut news = self.news.borrow_mut();
         news.broken.get_or_insert_with(|| format!("queue {queue}: {}", rule.to_string()));
     }
@@ -249,6 +263,7 @@ impl Device {
         if self.closed.get() || !self.rung.take() {
             return false;
         }
+        self.touched.set(true);
         self.commands();
         let mut more = false;
         for pair in 0..self.pairs.get() as usize {
@@ -331,6 +346,7 @@ impl Device {
 
     /// A packet that was held is needed no more.
     pub fn complete(&self, token: Token) {
+        self.touched.set(true);
         self.completed.borrow_mut().push(token);
     }
 
@@ -371,6 +387,7 @@ impl Device {
         if self.closed.get() {
             return Err(Dropped::NotRunning);
         }
+        self.touched.set(true);
         let mut look = [0; LOOK];
         let active = self.active.get();
         let looked = if active > 1 { LOOK } else { LONGEST_HEADER };
@@ -460,7 +477,16 @@ impl Device {
     }
 
     /// Returns to the driver what is done, and interrupts it where it wants that. `now` in nanoseconds; answers when this has to be called again, if it has to.
+    #[inline]
     pub fn settle(&self, now: u64) -> Option<u64> {
+        let due = self.due.get();
+        if self.touched.take() || due.is_some_and(|due| now >= due) {
+            self.due.set(self.settle_queues(now));
+        }
+        self.due.get()
+    }
+
+    fn settle_queues(&self, now: u64) -> Option<u64> {
         if !self.attached.get() {
             return None;
         }
@@ -524,6 +550,7 @@ impl Device {
     /// Stops serving the driver: nothing is taken any more, and what is held comes to its end.
     pub async fn stop(&self) {
         self.closed.set(true);
+        self.touched.set(true);
         core::future::poll_fn(|context| {
             self.take_completed();
             if self.held() == 0 {

@@ -79,7 +79,18 @@ impl Served {
     /// Reads a request's buffers behind those that stand in `buffers`. False: there are too many, and it is not to be carried out.
     #[inline]
     pub fn read(&self, ram: &Ram, head: u16, buffers: &mut Vec<Segment>) -> Result<bool, Violation> {
-        let most = buffers.len() + MOST_BUFFERS;
+        let from = buffers.len();
+        let most = from + MOST_BUFFERS;
+        let plain = self.queue.plain_chain(ram, head, |segment| {
+            if buffers.len() < most {
+                buffers.push(segment);
+            }
+            buffers.len() < most
+        });
+        if plain {
+            return Ok(true);
+        }
+        buffers.truncate(from);
         let mut fits = true;
         for segment in self.queue.chain(ram, head) {
             let segment = segment?;
@@ -93,10 +104,12 @@ impl Served {
     }
 
     /// Returns what is to be returned.
+    #[inline]
     pub fn flush(&mut self, ram: &Ram) -> Result<(), Violation> {
-        if self.done.is_empty() {
-            return Ok(());
-        }
+        if self.done.is_empty() { Ok(()) } else { self.return_done(ram) }
+    }
+
+    fn return_done(&mut self, ram: &Ram) -> Result<(), Violation> {
         let outcome = self.queue.push_all(ram, self.record, &self.done);
         self.done.clear();
         self.returned = true;

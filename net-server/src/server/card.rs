@@ -29,6 +29,8 @@ pub struct Card {
     exercise: Option<Requests>,
     /// Its place in a switch.
     uplink: Option<At>,
+    /// Packets got out through it when it was last looked at.
+    was_up: bool,
 }
 
 /// Where packets go.
@@ -73,6 +75,7 @@ impl Card {
             due: true,
             exercise: None,
             uplink: None,
+            was_up: false,
         }
     }
 
@@ -158,11 +161,16 @@ impl Card {
 
     /// Does what is due. Answers whether there is more.
     pub fn turn(&mut self, now: u64, hub: &mut Hub) -> bool {
+        if !self.due && self.exercise.is_none() && !self.wants_polling() {
+            return false;
+        }
         let mut more = false;
         if self.due || self.wants_polling() {
             let Self { nic, exercise, uplink, .. } = self;
             let uplink = *uplink;
             more = nic.poll(BUDGET, &mut Inside { exercise, hub, uplink }).more;
+            let up = self.is_up();
+            hub.changed |= core::mem::replace(&mut self.was_up, up) != up;
         }
         if let Some(requests) = &mut self.exercise
             && requests.prepare(now)

@@ -221,16 +221,22 @@ impl Guests {
         }
     }
 
-    /// Interrupts guests, tells monitors what happened, and runs what has to wait. True: there is more of that; and when interrupts that wait are due. `now` and then in nanoseconds.
-    pub fn settle(&self, now: u64) -> (bool, Option<u64>) {
+    /// Interrupts guests, tells monitors what happened, and runs what has to wait. True: there is more of that; and when interrupts that wait are due. `now` and then in nanoseconds. `changed` is set if a
+    /// switch has to take something up.
+    pub fn settle(&self, now: u64, changed: &mut bool) -> (bool, Option<u64>) {
         let mut due: Option<u64> = None;
         for machine in self.machines.borrow().iter() {
             for (number, nic) in (0..).zip(machine.nics.borrow().iter()) {
                 let Some(nic) = nic else { continue };
+                let touched = nic.device.is_touched();
                 if let Some(then) = nic.device.settle(now) {
                     due = Some(due.map_or(then, |due| due.min(then)));
                 }
+                if !touched && !nic.changed.get() {
+                    continue;
+                }
                 let news = nic.device.take_news();
+                *changed |= news.filter;
                 if let Some(reason) = news.broken {
                     // The monitor tells it, and not without end.
                     log::debug!("{}, network card {number}: {reason}", machine.config.name);

@@ -60,6 +60,8 @@ pub struct Hub {
     pub captures: Captures,
     /// Ports of the host's servers.
     pub hosts: HostPorts,
+    /// Something may have changed at the ports of a switch.
+    pub changed: bool,
 }
 
 /// Whether a packet stands for frames of at most `longest` bytes. What the sender says of its headers may be wrong by what fits into one.
@@ -88,6 +90,7 @@ impl Hub {
             due: None,
             captures: Captures::default(),
             hosts: HostPorts::default(),
+            changed: true,
         })
     }
 
@@ -108,7 +111,9 @@ impl Hub {
         self.now = nanoseconds();
         self.waiting = false;
         self.due = None;
-        self.fabric.follow(cards);
+        if core::mem::take(&mut self.changed) {
+            self.fabric.follow(cards);
+        }
         let mut more = false;
         self.fabric.waiting.retain(|waiting| {
             let Some(nic) = waiting.nic.upgrade() else { return false };

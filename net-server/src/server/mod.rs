@@ -97,6 +97,8 @@ impl Server {
         let watch = now.saturating_sub(self.watched) >= WATCH_MS;
         if watch {
             self.watched = now;
+            // Machines that ended are none of what is told.
+            self.hub.changed = true;
         }
         let mut more = self.hub.turn(&mut self.cards);
         let mut polled = false;
@@ -108,8 +110,8 @@ impl Server {
             polled |= card.wants_polling();
         }
         self.hub.settle();
-        let (again, due) = self.guests.settle(self.hub.now());
-        if more || again {
+        let (again, due) = self.guests.settle(self.hub.now(), &mut self.hub.changed);
+        if more || again || self.hub.changed {
             return time::now();
         }
         let rest = time::milliseconds(if polled { 1 } else { WATCH_MS });
@@ -125,6 +127,7 @@ impl Server {
 
 impl Service for Server {
     fn message(&mut self, call: &mut Call, request: &[u8], reply: &mut [u8]) -> usize {
+        self.hub.changed = true;
         self.answer(call, request, reply)
     }
 

@@ -186,11 +186,11 @@ impl Queue {
         Chain::new(memory, self.layout.descriptors, self.layout.size, head, self.features.indirect)
     }
 
-    /// Gives `each` the buffers of a request that are descriptors of the queue itself, until it does not want more. Whether that were all of them: they obey the rules then, but for their total length, which is not
-    /// looked at. If not, [`Queue::chain`] tells what is wrong, if anything is. It is for small requests, of which reading the buffers is a large part.
+    /// Gives `each` the buffers of a request that are descriptors of the queue itself, until it does not want more. Whether these were all and obey the rules; if not, [`Queue::chain`] tells what is
+    /// wrong, if anything is. It is for small requests, of which reading the buffers is a large part.
     #[inline(always)]
     pub fn plain_chain<M: GuestMemory>(&self, memory: &M, head: u16, mut each: impl FnMut(Segment) -> bool) -> bool {
-        let (mut index, mut writable) = (head, false);
+        let (mut index, mut writable, mut total) = (head, false, 0u32);
         for _ in 0..self.layout.size {
             if index >= self.layout.size {
                 return false;
@@ -205,6 +205,8 @@ impl Queue {
                 return false;
             }
             writable = writes;
+            let Some(sum) = total.checked_add(length) else { return false };
+            total = sum;
             if !each(Segment { address, length, writable }) {
                 return false;
             }

@@ -52,7 +52,7 @@ pub struct Nic {
 #[must_use]
 pub fn config(nic: &Nic) -> DeviceConfig {
     let pairs = nic.pairs.clamp(1, MAX_PAIRS as u16);
-    let mut features = feature::VERSION_1 | feature::INDIRECT | feature::EVENT_INDEX;
+    let mut features = feature::VERSION_1 | feature::EVENT_INDEX;
     features |= CHECKSUMS | GUEST_OFFLOADS | MTU | MAC | GUEST_SEGMENTATION | HOST_SEGMENTATION | MERGEABLE | STATUS;
     features |= CONTROL_QUEUE | CONTROL_RECEIVE | ANNOUNCE | CONTROL_MAC | SPEED;
     if pairs > 1 {
