@@ -2,6 +2,7 @@
 //!
 //! Things are named as the servers name them; object identifiers such as `vm-12` are hostd's alone. Sizes are bytes.
 
+pub use crate::model::{DiskController, NicModel};
 use crate::{future::LocalFuture, http::BodySource};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::task::{Context, Poll};
@@ -228,6 +229,8 @@ pub struct DiskSpec {
     pub path: String,
     /// The guest may not write.
     pub read_only: bool,
+    /// By what the guest reaches it. What is in a CD drive is always at the drive's own.
+    pub controller: DiskController,
 }
 
 /// A network card of a machine.
@@ -239,6 +242,8 @@ pub struct NicSpec {
     pub mac: [u8; 6],
     /// Its link is up.
     pub connected: bool,
+    /// What it is to the guest.
+    pub model: NicModel,
 }
 
 /// How a machine is made up.

@@ -54,10 +54,10 @@ pub enum Vm {
         /// The kernel's command line.
         #[arg(long)]
         command_line: Option<String>,
-        /// `DATASTORE:GIB` for each disk.
+        /// `DATASTORE:GIB` for each disk, with `,ahci` behind it for one on a SATA host adapter in the place of virtio.
         #[arg(long)]
         disk: Vec<String>,
-        /// Port group for each network card.
+        /// Port group for each network card, with `,e1000e` behind it for Intel's 82574L in the place of virtio.
         #[arg(long)]
         network: Vec<String>,
     },
@@ -117,6 +117,34 @@ pub struct Seed {
     /// File with user-data of your own, instead of an account.
     #[arg(long, conflicts_with_all = ["user", "ssh_key", "password_file"])]
     user_data: Option<PathBuf>,
+}
+
+/// A disk of a machine that is to be made.
+#[derive(Debug, PartialEq)]
+struct DiskWanted<'a> {
+    store: &'a str,
+    gib: u64,
+    controller: &'static str,
+}
+
+/// Reads `DATASTORE:GIB` or `DATASTORE:GIB,ahci`.
+fn disk_wanted(text: &str) -> Result<DiskWanted<'_>> {
+    let how = || format!("a disk is DATASTORE:GIB or DATASTORE:GIB,ahci, not {text}");
+    let (place, controller) = match text.strip_suffix(",ahci") {
+        Some(place) => (place, "ahci"),
+        None => (text, "virtio"),
+    };
+    let (store, gib) = place.rsplit_once(':').with_context(how)?;
+    let gib = gib.parse().ok().filter(|gib| *gib <= u64::MAX >> 30).with_context(how)?;
+    Ok(DiskWanted { store, gib, controller })
+}
+
+/// Reads `PORT-GROUP` or `PORT-GROUP,e1000e`: the group and the card's model.
+fn card_wanted(text: &str) -> (&str, &'static str) {
+    match text.strip_suffix(",e1000e") {
+        Some(group) => (group, "e1000e"),
+        None => (text, "virtio"),
+    }
 }
 
 /// What the host takes.
@@ -231,12 +259,14 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
         } => {
             let mut disks = Vec::new();
             for one in disk {
-                let (store, gib) = one.rsplit_once(':').context("a disk is DATASTORE:GIB")?;
-                disks.push(json!({ "datastore": find(place, "/datastores", store)?, "size": gib.parse::<u64>().context("a disk is DATASTORE:GIB")? << 30 }));
+                let wanted = disk_wanted(&one)?;
+                let store = find(place, "/datastores", wanted.store)?;
+                disks.push(json!({ "datastore": store, "size": wanted.gib << 30, "controller": wanted.controller }));
             }
             let mut nics = Vec::new();
             for one in network {
-                nics.push(json!({ "network": find(place, "/networks/port-groups", &one)? }));
+                let (group, model) = card_wanted(&one);
+                nics.push(json!({ "network": find(place, "/networks/port-groups", group)?, "model": model }));
             }
             let firmware = match (&kernel, uefi) {
                 (Some(_), _) => "direct",
@@ -280,6 +310,18 @@ mod tests {
 
     fn parse(words: &str) -> Result<Value> {
         seed(&Line::try_parse_from(words.split(' '))?.seed)
+    }
+
+    #[test]
+    fn disks_and_cards_are_virtio_unless_said_otherwise() {
+        let disk = |store, gib, controller| DiskWanted { store, gib, controller };
+        assert_eq!(disk_wanted("main:8").unwrap(), disk("main", 8, "virtio"));
+        assert_eq!(disk_wanted("a:b:8,ahci").unwrap(), disk("a:b", 8, "ahci"));
+        for wrong in ["main", "main:", "main:x", "main:8,ide", "main:17179869184"] {
+            assert!(disk_wanted(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(card_wanted("VM Network"), ("VM Network", "virtio"));
+        assert_eq!(card_wanted("VM Network,e1000e"), ("VM Network", "e1000e"));
     }
 
     #[test]

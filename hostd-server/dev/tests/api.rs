@@ -5,6 +5,7 @@ use smol::LocalExecutor;
 use std::{rc::Rc, time::Duration};
 use tessera_hostd::{
     api::{Api, Needs},
+    host::{DiskController, Host as _, NicModel},
     http::{Body, Method, Request},
     state::MemoryStore,
 };
@@ -12,6 +13,7 @@ use tessera_hostd_dev::{platform::Machine, simulated::Simulated};
 
 struct Host {
     api: Rc<Api>,
+    machines: Rc<Simulated>,
 }
 
 struct Answer {
@@ -95,14 +97,14 @@ fn with_host(test: impl AsyncFnOnce(Host)) {
     smol::block_on(executor.run(async {
         let host = Rc::new(Simulated::new(Duration::from_millis(1)));
         let api = Api::start(
-            host,
+            host.clone(),
             Rc::new(Machine::new(executor.clone())),
             Rc::new(MemoryStore::default()),
             Some("correct horse"),
         )
         .await
         .unwrap();
-        test(Host { api }).await;
+        test(Host { api, machines: host }).await;
     }));
 }
 
@@ -325,6 +327,65 @@ fn boot_order_and_watchdog_are_kept_and_words_that_mean_nothing_refused() {
             let patch = json!({ "boot": { "firmware": "uefi", "order": order } });
             let refused = host.as_user(&root, Method::Patch, &path, Some(patch)).await;
             assert_eq!(refused.status, 400, "{order}: {}", refused.json);
+        }
+    });
+}
+
+#[test]
+fn a_disks_controller_and_a_cards_model_stay_unless_others_are_asked_for() {
+    with_host(async |host| {
+        let root = host.log_in("root", "correct horse").await;
+        let first = async |list: &str| host.as_user(&root, Method::Get, list, None).await.json["items"][0]["id"].clone();
+        let (store, group) = (first("/datastores").await, first("/networks/port-groups").await);
+        let mut wanted = machine("pc");
+        wanted["disks"] = json!([{ "datastore": store, "size": 1 << 30, "controller": "ahci" }, { "datastore": store, "size": 1 << 30 }]);
+        wanted["nics"] = json!([{ "network": group, "model": "e1000e" }, { "network": group }]);
+        let made = host.done(&root, Method::Post, "/vms", Some(wanted)).await;
+        let path = format!("/vms/{}", made["result"].as_str().unwrap());
+        let kinds = async |path: &str| {
+            let config = host.as_user(&root, Method::Get, path, None).await.json["config"].clone();
+            let of = |list: &str, key: &str| {
+                let items = config[list].as_array().unwrap().iter();
+                items.map(|one| one[key].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+            };
+            // What the host was told is what is shown.
+            let spec = host.machines.vm_spec(config["name"].as_str().unwrap()).await.unwrap();
+            let shown = (of("disks", "controller"), of("nics", "model"));
+            assert_eq!(
+                spec.disks.iter().filter(|disk| disk.controller == DiskController::Ahci).count(),
+                shown.0.matches("ahci").count()
+            );
+            assert_eq!(
+                spec.nics.iter().filter(|nic| nic.model == NicModel::E1000e).count(),
+                shown.1.matches("e1000e").count()
+            );
+            format!("{}, {}", shown.0, shown.1)
+        };
+        let change = async |body: Value| {
+            let task = host.done(&root, Method::Patch, &path, Some(body)).await;
+            assert_eq!(task["state"], "success", "{task}");
+        };
+        assert_eq!(kinds(&path).await, "ahci virtio, e1000e virtio");
+        change(json!({ "memory": 134_217_728 })).await;
+        change(json!({ "disks": [{ "id": "disk-1", "datastore": store }, { "id": "disk-2", "datastore": store }] })).await;
+        change(json!({ "nics": [{ "id": "nic-1", "network": group }, { "id": "nic-2", "network": group }] })).await;
+        assert_eq!(kinds(&path).await, "ahci virtio, e1000e virtio");
+        let clone = host
+            .done(&root, Method::Post, &format!("{path}/clone"), Some(json!({ "name": "copy" })))
+            .await;
+        assert_eq!(
+            kinds(&format!("/vms/{}", clone["result"].as_str().unwrap())).await,
+            "ahci virtio, e1000e virtio"
+        );
+        change(json!({ "disks": [{ "id": "disk-1", "datastore": store, "controller": "virtio" }, { "id": "disk-2", "datastore": store, "controller": "ahci" }] })).await;
+        change(json!({ "nics": [{ "id": "nic-1", "network": group, "model": "virtio" }, { "id": "nic-2", "network": group, "model": "e1000e" }] })).await;
+        assert_eq!(kinds(&path).await, "virtio ahci, virtio e1000e");
+        for wrong in [
+            json!({ "disks": [{ "id": "disk-1", "datastore": store, "controller": "ide" }] }),
+            json!({ "nics": [{ "id": "nic-1", "network": group, "model": "ne2000" }] }),
+        ] {
+            let refused = host.as_user(&root, Method::Patch, &path, Some(wrong.clone())).await;
+            assert_eq!(refused.status, 400, "{wrong}: {}", refused.json);
         }
     });
 }

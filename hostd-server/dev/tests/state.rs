@@ -178,3 +178,36 @@ fn interrupted_tasks_are_taken_up_again() {
         );
     }));
 }
+
+/// State that was kept before disks had controllers and cards had models.
+#[test]
+fn machines_of_older_state_have_virtio() {
+    let executor = Rc::new(LocalExecutor::new());
+    smol::block_on(executor.run(async {
+        let disk = Rc::new(Disk::default());
+        let (api, token) = start(&executor, &disk).await;
+        let first = async |list: &str| ask(&api, &token, Method::Get, list, None).await.1["items"][0]["id"].clone();
+        let (store, group) = (first("/datastores").await, first("/networks/port-groups").await);
+        let machine = json!({
+            "name": "one", "vcpus": 1, "memory": 67_108_864, "boot": { "firmware": "direct", "kernel": "[datastore1] kernels/vmlinuz" },
+            "disks": [{ "datastore": store, "size": 1 << 30 }], "nics": [{ "network": group }],
+        });
+        assert_eq!(ask(&api, &token, Method::Post, "/vms", Some(machine)).await.0, 202);
+        while first("/vms").await.is_null() {
+            smol::Timer::after(Duration::from_millis(5)).await;
+        }
+        let key = format!("vm/{}", first("/vms").await.as_str().unwrap());
+        let kept = String::from_utf8(disk.get(&key).unwrap()).unwrap();
+        let old = kept.replace(",\"controller\":\"virtio\"", "").replace(",\"model\":\"virtio\"", "");
+        assert!(!old.contains("controller") && !old.contains("model") && old != kept, "{kept}");
+        disk.commit(vec![Change::Put(key, old.into_bytes())]).await.unwrap();
+        drop(api);
+        let (api, token) = start(&executor, &disk).await;
+        let config = ask(&api, &token, Method::Get, "/vms", None).await.1["items"][0]["config"].clone();
+        assert_eq!(
+            (&config["disks"][0]["controller"], &config["nics"][0]["model"]),
+            (&json!("virtio"), &json!("virtio")),
+            "{config}"
+        );
+    }));
+}

@@ -88,6 +88,26 @@ model! {
         pub time: String,
     }
 
+    /// By what a guest reaches a disk.
+    #[derive(Copy, Eq, Default)]
+    pub enum DiskController {
+        /// A virtio block device.
+        #[default]
+        Virtio,
+        /// A SATA host adapter (AHCI), for systems without a driver of virtio; slower.
+        Ahci,
+    }
+
+    /// What a network card is to a guest.
+    #[derive(Copy, Eq, Default)]
+    pub enum NicModel {
+        /// A virtio network card.
+        #[default]
+        Virtio,
+        /// Intel's 82574L, for systems without a driver of virtio; slower.
+        E1000e,
+    }
+
     /// A disk of a machine.
     pub struct VmDisk {
         /// Number.
@@ -100,6 +120,9 @@ model! {
         pub size: u64,
         /// The guest may not write.
         pub read_only: bool,
+        /// By what the guest reaches it.
+        #[serde(default)]
+        pub controller: DiskController,
     }
 
     /// A network card of a machine.
@@ -112,6 +135,9 @@ model! {
         pub mac: String,
         /// Its link is up.
         pub connected: bool,
+        /// What it is to the guest.
+        #[serde(default)]
+        pub model: NicModel,
     }
 
     /// How a machine is made up.
@@ -196,6 +222,8 @@ model! {
         pub read_only: Option<bool>,
         /// Space for all of a new one is set aside.
         pub thick: Option<bool>,
+        /// By what the guest reaches it; left out: as before, a new one by virtio.
+        pub controller: Option<DiskController>,
     }
 
     /// A network card that a machine is to have.
@@ -208,6 +236,8 @@ model! {
         pub mac: Option<Mac>,
         /// Its link is up.
         pub connected: Option<bool>,
+        /// What it is to the guest; left out: as before, a new one virtio.
+        pub model: Option<NicModel>,
     }
 
     /// A machine to make.

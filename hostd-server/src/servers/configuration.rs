@@ -2,7 +2,7 @@
 
 use super::{Answer, init::cpu_mhz};
 use alloc::{format, string::String};
-use tessera_hostd::host::{DiskSpec, Failure, GuestFirmware, HostError, NicSpec, Place, VmSpec, Watchdog};
+use tessera_hostd::host::{self, DiskSpec, Failure, GuestFirmware, HostError, NicSpec, Place, VmSpec, Watchdog};
 use tessera_proto::{
     vm_manager::{BootDevice, FilePlace, Firmware, VmConfig, WatchdogAction},
     vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel},
@@ -32,7 +32,10 @@ fn disk_config(disk: &DiskSpec, read_only: bool) -> DiskConfig {
         },
         read_only: disk.read_only || read_only,
         serial: String::new(),
-        controller: DiskController::Virtio,
+        controller: match disk.controller {
+            host::DiskController::Virtio => DiskController::Virtio,
+            host::DiskController::Ahci => DiskController::Ahci,
+        },
     }
 }
 
@@ -124,7 +127,10 @@ pub fn config(spec: &VmSpec) -> Answer<VmConfig> {
             .map(|nic| NicConfig {
                 port_group: nic.network.clone(),
                 mac: nic.mac,
-                model: NicModel::Virtio,
+                model: match nic.model {
+                    host::NicModel::Virtio => NicModel::Virtio,
+                    host::NicModel::E1000e => NicModel::E1000e,
+                },
             })
             .collect(),
     })
@@ -155,12 +161,20 @@ pub fn spec(config: VmConfig) -> VmSpec {
             store,
             path,
             read_only: disk.read_only,
+            controller: match disk.controller {
+                DiskController::Virtio => host::DiskController::Virtio,
+                DiskController::Ahci => host::DiskController::Ahci,
+            },
         }
     };
     let nic = |nic: NicConfig| NicSpec {
         network: nic.port_group,
         mac: nic.mac,
         connected: true,
+        model: match nic.model {
+            NicModel::Virtio => host::NicModel::Virtio,
+            NicModel::E1000e => host::NicModel::E1000e,
+        },
     };
     let all = u64::from(cpu_mhz()) * u64::from(config.vcpus);
     let limit = |budget: u64| u32::try_from(all * budget / config.period_us.max(1)).unwrap_or(u32::MAX);
@@ -189,6 +203,7 @@ pub fn spec(config: VmConfig) -> VmSpec {
                 store,
                 path,
                 read_only: true,
+                controller: host::DiskController::default(),
             }
         }),
         boot_order: config.boot_order.iter().map(boot_word).collect(),

@@ -5,6 +5,7 @@ import { bytes, span } from "../src/format";
 import { language, setLanguage, t } from "../src/i18n";
 import { align, formatUnit } from "../src/pages/performance";
 import { layout } from "../src/pages/servers";
+import { toPatch } from "../src/pages/vm-edit";
 import { type SeedDraft, emptySeed, hostNameOf, seedProblems, toSeed } from "../src/pages/vm-seed";
 import { type Draft, problems, validName } from "../src/pages/wizard";
 
@@ -73,14 +74,41 @@ describe("the wizard", () => {
     expect(wrong({ name: "" })).toEqual(["name"]);
     expect(wrong({ name: "db" })).toEqual(["name"]);
     expect(wrong({ vcpus: 0, memory: 1 })).toEqual(["vcpus", "memory"]);
-    expect(wrong({ disks: [{ key: 7, size: 0, datastore: "datastore-1", existing: null }] })).toEqual(["disk7"]);
-    expect(wrong({ disks: [{ key: 7, size: 0, datastore: "datastore-1", existing: "" }] })).toEqual(["disk7"]);
+    expect(wrong({ disks: [{ key: 7, size: 0, datastore: "datastore-1", existing: null, controller: "virtio" }] })).toEqual(["disk7"]);
+    expect(wrong({ disks: [{ key: 7, size: 0, datastore: "datastore-1", existing: "", controller: "virtio" }] })).toEqual(["disk7"]);
     expect(wrong({ firmware: "direct" })).toEqual(["kernel"]);
   });
 
   it("takes names as the host does, and none that could be a path", () => {
     expect(["web-01", "DB.2", "x"].every(validName)).toBe(true);
     expect(["", "../etc", "a/b", "-x", "x".repeat(65), "a\nb", "a b"].some(validName)).toBe(false);
+  });
+});
+
+describe("the editor", () => {
+  it("sends what a disk or card was to the guest, and what a new one is to be", () => {
+    const disk = { datastore: "datastore-1", path: "web/disk-1.vdisk", size: GIB, controller: "ahci" as const };
+    const nic = { network: "network-1", mac: "02:54:00:00:00:01", connected: true, model: "e1000e" as const };
+    const patch = toPatch({
+      disks: [
+        { id: "disk-1", ...disk },
+        { id: "new-1", ...disk },
+      ],
+      nics: [
+        { id: "nic-1", ...nic },
+        { id: "new-2", ...nic },
+      ],
+    });
+    expect(patch).toEqual({
+      disks: [
+        { id: "disk-1", ...disk },
+        { datastore: "datastore-1", size: GIB, controller: "ahci" },
+      ],
+      nics: [
+        { id: "nic-1", ...nic },
+        { network: "network-1", connected: true, model: "e1000e" },
+      ],
+    });
   });
 });
 

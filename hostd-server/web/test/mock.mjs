@@ -72,8 +72,24 @@ export function machine(index) {
       cpuShares: 1000,
       cpuReservationMhz: 0,
       cpuLimitMhz: null,
-      disks: [{ id: "disk-1", datastore: "datastore-1", path: `vm${index}/disk.vdisk`, size: 16 * GIB }],
-      nics: [{ id: "nic-1", network: "network-1", mac: `02:54:00:00:00:${(16 + (index % 200)).toString(16)}`, connected: true }],
+      disks: [
+        {
+          id: "disk-1",
+          datastore: "datastore-1",
+          path: `vm${index}/disk.vdisk`,
+          size: 16 * GIB,
+          controller: index % 2 ? "ahci" : "virtio",
+        },
+      ],
+      nics: [
+        {
+          id: "nic-1",
+          network: "network-1",
+          mac: `02:54:00:00:00:${(16 + (index % 200)).toString(16)}`,
+          connected: true,
+          model: index % 2 ? "e1000e" : "virtio",
+        },
+      ],
       cdrom: null,
       boot: {
         firmware: "direct",

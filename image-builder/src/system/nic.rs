@@ -6,6 +6,7 @@ use crate::{
     units,
 };
 use tessera_manifest::NicModel;
+use tessera_vswitch::station_address;
 
 /// A network card of a virtual machine.
 #[derive(Clone, Debug)]
@@ -35,18 +36,8 @@ impl Nic {
         Some(Self {
             span,
             port_group: port_group?,
-            mac: mac.unwrap_or(Located::new(default_mac(owner, place), span)),
+            mac: mac.unwrap_or(Located::new(station_address(owner, place), span)),
             model: model.map_or_else(NicModel::default, |model| model.value),
         })
     }
-}
-
-/// A locally administered address (IEEE 802, 8.4) out of a name and a number.
-fn default_mac(owner: &str, place: usize) -> [u8; 6] {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in owner.bytes().chain([b'/', place as u8]) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    let [a, b, c, d, ..] = hash.to_be_bytes();
-    [0x02, 0x54, a, b, c, d]
 }

@@ -168,6 +168,7 @@ fn first_steps(context: &Context) -> Result<Outcome> {
     power(&client, &vm, "start")?;
     console(&mut host, "Type commands", "echo up and $((40 + 2))", "up and 42")?;
     counters(context, &client, &vm)?;
+    pc(&mut host, &client, &store)?;
     past(&mut host, &client, &vm)?;
     names(&client)?;
     time(context, &client)?;
@@ -240,6 +241,46 @@ fn machine(client: &Client, store: &str, kernel: &Path, initramfs: &Path) -> Res
     let vms = items(client, "vms")?;
     let id = vms.first().and_then(|vm| vm["id"].as_str()).unwrap_or_default();
     Ok(format!("/api/v1/vms/{id}"))
+}
+
+/// A machine whose disk is behind a SATA host adapter and whose card is an 82574L is that after an edit that says nothing of them, and to its guest.
+fn pc(host: &mut Host, client: &Client, store: &str) -> Result<()> {
+    let groups = items(client, "networks/port-groups")?;
+    let group = groups.first().map(|group| group["id"].clone());
+    let machine = json!({
+        "name": "legacy", "vcpus": 1, "memory": 192u64 << 20,
+        "boot": { "firmware": "direct", "kernel": "[main] boot/vmlinuz", "initramfs": "[main] boot/initramfs", "commandLine": "console=ttyS0" },
+        "disks": [{ "datastore": store, "size": 64u64 << 20, "controller": "ahci" }],
+        "nics": [{ "network": group, "model": "e1000e" }],
+    });
+    client.done(&client.post("/api/v1/vms", &machine)?)?;
+    let vms = items(client, "vms")?;
+    let id = vms.iter().find(|vm| vm["config"]["name"] == "legacy").map(|vm| vm["id"].clone());
+    let pc = format!("/api/v1/vms/{}", id.as_ref().and_then(Value::as_str).unwrap_or_default());
+    let edit = json!({
+        "memory": 256u64 << 20,
+        "disks": [{ "id": "disk-1", "datastore": store, "size": 96u64 << 20 }],
+        "nics": [{ "id": "nic-1", "network": group }],
+    });
+    client.done(&client.get(&pc, &["--request", "PATCH", "--data", &edit.to_string()])?)?;
+    let config = client.get(&pc, &[])?["config"].clone();
+    let (disk, nic) = (&config["disks"][0], &config["nics"][0]);
+    ensure!(
+        disk["controller"] == "ahci" && nic["model"] == "e1000e",
+        "the edit changed {config}"
+    );
+    power(client, &pc, "start")?;
+    host.console("legacy", "Type commands")?;
+    // Serial ATA with AHCI by its class, the card by its number; neither a disk nor a card of virtio.
+    let found = "echo $(cat /sys/bus/pci/devices/*/class | grep -c 0x010601) $(cat /sys/bus/pci/devices/*/device | grep -c 0x10d3) \
+                 $(cat /sys/bus/pci/devices/*/device | grep -c -e 0x1041 -e 0x1042) of them";
+    host.serial().send_line(found)?;
+    host.serial().expect("1 1 0 of them")?;
+    host.leave_console()?;
+    power(client, &pc, "stop")?;
+    client.get(&pc, &["--request", "DELETE"])?;
+    host.poll_command("vm list", |text| !text.contains("legacy"))?;
+    Ok(())
 }
 
 fn power(client: &Client, vm: &str, operation: &str) -> Result<()> {

@@ -29,18 +29,22 @@ export interface Host {
   managementAddresses: string[];
 }
 
+export type DiskController = "virtio" | "ahci";
+export type NicModel = "virtio" | "e1000e";
 export interface VmDisk {
   id: string;
   datastore: string;
   path: string;
   size: number;
   readOnly?: boolean;
+  controller: DiskController;
 }
 export interface VmNic {
   id: string;
   network: string;
   mac?: string;
   connected: boolean;
+  model: NicModel;
 }
 export interface Boot {
   firmware: "direct" | "bios" | "uefi";
@@ -99,12 +103,14 @@ export interface NicInput {
   network: string;
   mac?: string;
   connected?: boolean;
+  model?: NicModel;
 }
 export interface DiskInput {
   id?: string;
   datastore: string;
   path?: string;
   size?: number;
+  controller?: DiskController;
 }
 export interface VmCreate extends Omit<VmConfig, "disks" | "nics"> {
   disks: DiskInput[];

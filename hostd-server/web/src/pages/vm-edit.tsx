@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../api";
 import { ApiError, message } from "../api/client";
-import type { VmConfig, VmPatch } from "../api/types";
+import type { VmConfig, VmDisk, VmNic, VmPatch } from "../api/types";
 import { t } from "../i18n";
 import { datastores, portGroups, refresh } from "../state/inventory";
 import { Button, Notice, Spinner } from "../ui/basic";
@@ -10,6 +10,7 @@ import { Dialog, FormDialog } from "../ui/dialog";
 import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
 import { FilePicker } from "./file-picker";
 import { BootFields, PanicField, WatchdogField } from "./vm-boot";
+import { ControllerField, ModelField } from "./vm-devices";
 import { whole } from "./whole";
 
 /** What is new has no number yet: the host gives it one. */
@@ -20,10 +21,14 @@ export function toPatch({ disks, nics, ...rest }: Partial<VmConfig>): VmPatch {
   return {
     ...rest,
     ...(disks && {
-      disks: disks.map(({ id, datastore, path, size }) => (isNew(id) ? { datastore, size } : { id, datastore, path, size })),
+      disks: disks.map(({ id, datastore, path, size, controller }) =>
+        isNew(id) ? { datastore, size, controller } : { id, datastore, path, size, controller },
+      ),
     }),
     ...(nics && {
-      nics: nics.map(({ id, network, mac, connected }) => (isNew(id) ? { network, connected } : { id, network, mac, connected })),
+      nics: nics.map(({ id, network, mac, connected, model }) =>
+        isNew(id) ? { network, connected, model } : { id, network, mac, connected, model },
+      ),
     }),
   };
 }
@@ -128,6 +133,8 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
           <legend>{t("vm.disks")}</legend>
           <div class="stack small">
             {edit.disks.map((disk, index) => {
+              const change = (what: Partial<VmDisk>) =>
+                set({ disks: edit.disks.map((one) => (one === disk ? { ...disk, ...what } : one)) });
               const name = t("vm.diskNumber", { number: index + 1 });
               const before = read.config.disks.find((one) => one.id === disk.id);
               return (
@@ -137,9 +144,10 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
                       label={name}
                       value={disk.size}
                       error={before && disk.size < before.size ? t("vm.diskShrink") : null}
-                      onInput={(size) => set({ disks: edit.disks.map((one) => (one === disk ? { ...disk, size } : one)) })}
+                      onInput={(size) => change({ size })}
                     />
                   </div>
+                  <ControllerField number={index + 1} value={disk.controller} onInput={(controller) => change({ controller })} />
                   <Button
                     icon="trash"
                     label={t("remove.named", { name })}
@@ -154,7 +162,10 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
                 disabled={datastores.value.length === 0}
                 onClick={() =>
                   set({
-                    disks: [...edit.disks, { id: `new-${Date.now()}`, datastore: datastores.value[0]!.id, path: "", size: 8 * 1024 ** 3 }],
+                    disks: [
+                      ...edit.disks,
+                      { id: `new-${Date.now()}`, datastore: datastores.value[0]!.id, path: "", size: 8 * 1024 ** 3, controller: "virtio" },
+                    ],
                   })
                 }
               >
@@ -166,29 +177,35 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
         <fieldset>
           <legend>{t("nav.networking")}</legend>
           <div class="stack small">
-            {edit.nics.map((nic, index) => (
-              <div class="row" key={nic.id} style={{ alignItems: "flex-end" }}>
-                <div class="grow">
-                  <SelectField
-                    label={t("vm.nicNumber", { number: index + 1 })}
-                    value={nic.network}
-                    onInput={(network) => set({ nics: edit.nics.map((one) => (one === nic ? { ...nic, network } : one)) })}
-                    options={portGroups.value.map((group) => [group.id, group.name])}
+            {edit.nics.map((nic, index) => {
+              const change = (what: Partial<VmNic>) => set({ nics: edit.nics.map((one) => (one === nic ? { ...nic, ...what } : one)) });
+              return (
+                <div class="row" key={nic.id} style={{ alignItems: "flex-end" }}>
+                  <div class="grow">
+                    <SelectField
+                      label={t("vm.nicNumber", { number: index + 1 })}
+                      value={nic.network}
+                      onInput={(network) => change({ network })}
+                      options={portGroups.value.map((group) => [group.id, group.name])}
+                    />
+                  </div>
+                  <ModelField number={index + 1} value={nic.model} onInput={(model) => change({ model })} />
+                  <Button
+                    icon="trash"
+                    label={t("remove.named", { name: t("vm.nicNumber", { number: index + 1 }) })}
+                    onClick={() => set({ nics: edit.nics.filter((one) => one !== nic) })}
                   />
                 </div>
-                <Button
-                  icon="trash"
-                  label={t("remove.named", { name: t("vm.nicNumber", { number: index + 1 }) })}
-                  onClick={() => set({ nics: edit.nics.filter((one) => one !== nic) })}
-                />
-              </div>
-            ))}
+              );
+            })}
             <div>
               <Button
                 icon="plus"
                 disabled={portGroups.value.length === 0}
                 onClick={() =>
-                  set({ nics: [...edit.nics, { id: `new-${Date.now()}`, network: portGroups.value[0]!.id, connected: true }] })
+                  set({
+                    nics: [...edit.nics, { id: `new-${Date.now()}`, network: portGroups.value[0]!.id, connected: true, model: "virtio" }],
+                  })
                 }
               >
                 {t("vm.addNic")}

@@ -137,7 +137,7 @@ function Summary({ vm }: { vm: Vm }) {
                   </td>
                   <td class="num">{bytes(disk.size)}</td>
                   <td class="muted">
-                    [{named(datastores.value, disk.datastore)}] {disk.path}
+                    [{named(datastores.value, disk.datastore)}] {disk.path} · {t(`vm.controller.${disk.controller}`)}
                   </td>
                 </tr>
               ))}
@@ -166,6 +166,7 @@ function Summary({ vm }: { vm: Vm }) {
                   <td class="muted">
                     <span class="row">
                       <code>{nic.mac}</code>
+                      {t(`vm.model.${nic.model}`)}
                       <Badge tone={nic.connected ? "ok" : "off"}>{nic.connected ? t("connected") : t("disconnected")}</Badge>
                     </span>
                   </td>

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { api } from "../api";
 import { message } from "../api/client";
-import type { IncidentAction, Seed, Task } from "../api/types";
+import type { DiskController, IncidentAction, NicModel, Seed, Task } from "../api/types";
 import { bytes } from "../format";
 import { t, tOr } from "../i18n";
 import { datastores, host, portGroups, refresh, vms } from "../state/inventory";
@@ -13,6 +13,7 @@ import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
 import { Icon } from "../ui/icon";
 import { FilePicker } from "./file-picker";
 import { BootFields, PanicField, WatchdogField } from "./vm-boot";
+import { ControllerField, ModelField } from "./vm-devices";
 import { type SeedDraft, SeedFields, emptySeed, seedProblems, toSeed } from "./vm-seed";
 import { whole } from "./whole";
 
@@ -27,6 +28,7 @@ interface Disk {
   size: number;
   datastore: string;
   existing: string | null;
+  controller: DiskController;
 }
 
 export interface Draft {
@@ -38,7 +40,7 @@ export interface Draft {
   cpuReservationMhz: number;
   disks: Disk[];
   cdrom: string;
-  nics: { key: number; network: string }[];
+  nics: { key: number; network: string; model: NicModel }[];
   firmware: "direct" | "bios" | "uefi";
   kernel: string;
   initramfs: string;
@@ -116,9 +118,9 @@ export function NewVm({ onClose }: { onClose: () => void }) {
     memory: 512 * MIB,
     cpuShares: 1000,
     cpuReservationMhz: 0,
-    disks: store ? [{ key: 1, size: 8 * GIB, datastore: store, existing: null }] : [],
+    disks: store ? [{ key: 1, size: 8 * GIB, datastore: store, existing: null, controller: "virtio" }] : [],
     cdrom: "",
-    nics: group ? [{ key: 1, network: group.id }] : [],
+    nics: group ? [{ key: 1, network: group.id, model: "virtio" }] : [],
     firmware: "bios",
     kernel: "",
     initramfs: "",
@@ -157,10 +159,10 @@ export function NewVm({ onClose }: { onClose: () => void }) {
         cpuShares: draft.cpuShares,
         cpuReservationMhz: draft.cpuReservationMhz,
         cpuLimitMhz: null,
-        disks: draft.disks.map(({ size, datastore, existing }) =>
-          existing === null ? { datastore, size } : { datastore, path: existing },
+        disks: draft.disks.map(({ size, datastore, existing, controller }) =>
+          existing === null ? { datastore, size, controller } : { datastore, path: existing, controller },
         ),
-        nics: draft.nics.map(({ network }) => ({ network })),
+        nics: draft.nics.map(({ network, model }) => ({ network, model })),
         cdrom: draft.cdrom || null,
         boot:
           draft.firmware === "direct"
@@ -292,6 +294,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
                     bare
                   />
                 )}
+                <ControllerField number={index + 1} value={disk.controller} onInput={(controller) => change({ controller })} />
               </div>
             </fieldset>
           );
@@ -304,7 +307,13 @@ export function NewVm({ onClose }: { onClose: () => void }) {
               set({
                 disks: [
                   ...draft.disks,
-                  { key: Math.max(0, ...draft.disks.map((disk) => disk.key)) + 1, size: 8 * GIB, datastore: store, existing: null },
+                  {
+                    key: Math.max(0, ...draft.disks.map((disk) => disk.key)) + 1,
+                    size: 8 * GIB,
+                    datastore: store,
+                    existing: null,
+                    controller: "virtio",
+                  },
                 ],
               })
             }
@@ -325,6 +334,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
       <div class="stack">
         {portGroups.value.length === 0 && <Notice tone="warn">{t("vm.noNetwork")}</Notice>}
         {draft.nics.map((nic, index) => {
+          const change = (what: Partial<typeof nic>) => set({ nics: draft.nics.map((one) => (one === nic ? { ...nic, ...what } : one)) });
           const name = t("vm.nicNumber", { number: index + 1 });
           return (
             <div class="row" key={nic.key} style={{ alignItems: "flex-end" }}>
@@ -332,10 +342,11 @@ export function NewVm({ onClose }: { onClose: () => void }) {
                 <SelectField
                   label={name}
                   value={nic.network}
-                  onInput={(network) => set({ nics: draft.nics.map((one) => (one === nic ? { ...nic, network } : one)) })}
+                  onInput={(network) => change({ network })}
                   options={portGroups.value.map((group) => [group.id, group.vlan ? `${group.name} (VLAN ${group.vlan})` : group.name])}
                 />
               </div>
+              <ModelField number={index + 1} value={nic.model} onInput={(model) => change({ model })} />
               <Button
                 icon="trash"
                 label={t("remove.named", { name })}
@@ -350,7 +361,10 @@ export function NewVm({ onClose }: { onClose: () => void }) {
             disabled={portGroups.value.length === 0}
             onClick={() =>
               set({
-                nics: [...draft.nics, { key: Math.max(0, ...draft.nics.map((nic) => nic.key)) + 1, network: portGroups.value[0]!.id }],
+                nics: [
+                  ...draft.nics,
+                  { key: Math.max(0, ...draft.nics.map((nic) => nic.key)) + 1, network: portGroups.value[0]!.id, model: "virtio" },
+                ],
               })
             }
           >
@@ -436,11 +450,18 @@ export function NewVm({ onClose }: { onClose: () => void }) {
             [t("memory"), bytes(draft.memory)],
             [
               t("vm.disks"),
-              draft.disks.map((disk) => `${disk.existing ?? bytes(disk.size)} [${nameOf(datastores.value, disk.datastore)}]`).join(", ") ||
-                "–",
+              draft.disks
+                .map(
+                  (disk) =>
+                    `${disk.existing ?? bytes(disk.size)} [${nameOf(datastores.value, disk.datastore)}] ${t(`vm.controller.${disk.controller}`)}`,
+                )
+                .join(", ") || "–",
             ],
             [t("vm.cdrom"), draft.cdrom || "–"],
-            [t("nav.networking"), draft.nics.map((nic) => nameOf(portGroups.value, nic.network)).join(", ") || "–"],
+            [
+              t("nav.networking"),
+              draft.nics.map((nic) => `${nameOf(portGroups.value, nic.network)} ${t(`vm.model.${nic.model}`)}`).join(", ") || "–",
+            ],
             [
               t("vm.boot"),
               draft.firmware === "direct" ? [draft.kernel, draft.initramfs].filter(Boolean).join(" + ") : t(`vm.boot.${draft.firmware}`),

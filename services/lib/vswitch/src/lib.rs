@@ -30,6 +30,17 @@ pub const MAX_MIRRORS: usize = 16;
 /// Longest name, in bytes.
 pub const MAX_NAME: usize = 64;
 
+/// The address of a machine's card that was given none: locally administered (IEEE 802, 8.4), made of the machine's name and the card's number.
+#[must_use]
+pub fn station_address(machine: &str, card: usize) -> [u8; 6] {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in machine.bytes().chain([b'/', card as u8]) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    let [a, b, c, d, ..] = hash.to_be_bytes();
+    [0x02, 0x54, a, b, c, d]
+}
+
 /// What ports may do; all refused by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Security {

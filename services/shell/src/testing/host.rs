@@ -22,7 +22,7 @@ use tessera_proto::{
     vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory},
     vm_manager::{FilePlace, VmConfig, VmState, VmSummary},
     vm_media::Medium,
-    vm_memory::{DiskConfig, DiskController, DiskPlace},
+    vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel},
     vm_screen::ScreenInfo,
 };
 
@@ -566,7 +566,11 @@ impl Host for FakeHost {
                 serial: String::new(),
                 controller: DiskController::Ahci,
             }],
-            nics: vec![],
+            nics: vec![NicConfig {
+                port_group: "VM Network".into(),
+                mac: [2, 0x54, 0, 0x12, 0x34, 0x56],
+                model: NicModel::E1000e,
+            }],
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{Api, data::VmRecord},
-    host::{DiskSpec, GuestFirmware, NicSpec, Place, VmPower, VmRun, VmSpec, Watchdog},
+    host::{DiskController, DiskSpec, GuestFirmware, NicSpec, Place, VmPower, VmRun, VmSpec, Watchdog},
     model::{
         Boot, Firmware, IncidentAction, VmConfig, VmDisk, VmNic,
         text::{BootDevice, Few, Ranged, StoragePath, parse_mac, split_storage_path},
@@ -50,6 +50,7 @@ pub(super) fn spec(api: &Api, config: &VmConfig) -> VmSpec {
                 store: data.name("datastore", &disk.datastore).unwrap_or_default(),
                 path: disk.path.clone(),
                 read_only: disk.read_only,
+                controller: disk.controller,
             })
             .collect(),
         nics: config
@@ -59,12 +60,14 @@ pub(super) fn spec(api: &Api, config: &VmConfig) -> VmSpec {
                 network: data.name("network", &nic.network).unwrap_or_default(),
                 mac: parse_mac(&nic.mac).unwrap_or_default(),
                 connected: nic.connected,
+                model: nic.model,
             })
             .collect(),
         cdrom: config.cdrom.as_deref().and_then(split_storage_path).map(|(store, path)| DiskSpec {
             store: store.into(),
             path: path.into(),
             read_only: true,
+            controller: DiskController::default(),
         }),
         boot_order: config
             .boot
@@ -101,6 +104,7 @@ pub(in crate::api) async fn find_fixed(api: &Rc<Api>) {
                 network: data.id("network", &nic.network, &mut changes),
                 mac: crate::model::text::show_mac(nic.mac),
                 connected: nic.connected,
+                model: nic.model,
             });
             let nics = nics.collect();
             let record = VmRecord {
@@ -158,6 +162,7 @@ fn fixed_config(spec: VmSpec, nics: Vec<VmNic>) -> VmConfig {
                 path: disk.path,
                 size: 0,
                 read_only: disk.read_only,
+                controller: disk.controller,
             })
             .collect(),
         nics,

@@ -98,6 +98,7 @@ pub(super) async fn plan_disks(
             path,
             size,
             read_only: input.read_only.unwrap_or(earlier.is_some_and(|disk| disk.read_only)),
+            controller: input.controller.or(earlier.map(|disk| disk.controller)).unwrap_or_default(),
         });
     }
     Ok((disks, work))
@@ -129,6 +130,7 @@ pub(super) async fn plan_nics(call: &Call, wanted: Few<NicInput, 8>, old: &[VmNi
             network: input.network.into_string(),
             mac,
             connected: input.connected.unwrap_or(true),
+            model: input.model.or(earlier.map(|nic| nic.model)).unwrap_or_default(),
         });
     }
     Ok(nics)

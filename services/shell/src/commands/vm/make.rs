@@ -10,7 +10,8 @@ use alloc::{
     vec::Vec,
 };
 use tessera_proto::vm_manager::{BootDevice, FilePlace, Firmware, MAX_BOOT_ORDER, VmConfig, WatchdogAction};
-use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace};
+use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel};
+use tessera_vswitch::station_address;
 
 /// What a machine has when nothing is said about it.
 const VCPUS: u32 = 1;
@@ -138,7 +139,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         disks: Vec::new(),
         nics: Vec::new(),
     };
-    let mut rest = rest.iter();
+    let mut rest = rest.iter().peekable();
     while let Some(word) = rest.next() {
         if *word == "--" {
             config.command_line = rest.copied().collect::<Vec<_>>().join(" ");
@@ -166,9 +167,17 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
                     shorten(value)
                 )
             })?),
+            "nic" => config.nics.push(NicConfig {
+                port_group: (*value).into(),
+                mac: station_address(name, config.nics.len()),
+                model: match rest.next_if(|word| **word == "e1000e") {
+                    Some(_) => NicModel::E1000e,
+                    None => NicModel::Virtio,
+                },
+            }),
             other => {
                 return Err(format!(
-                    "a machine has no `{}`: initramfs, vcpus, display, cdrom, variables, boot-order, boot-menu, watchdog, disk and ahci can follow, and `--` before the kernel's command line",
+                    "a machine has no `{}`: initramfs, vcpus, display, cdrom, variables, boot-order, boot-menu, watchdog, disk, ahci and nic can follow, and `--` before the kernel's command line",
                     shorten(other)
                 ));
             }
@@ -261,6 +270,14 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
         }
         lines.push(("disk", text));
     }
+    for nic in &config.nics {
+        let [a, b, c, d, e, f] = nic.mac;
+        let mut text = format!("{}, {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}", nic.port_group);
+        if nic.model == NicModel::E1000e {
+            text.push_str(", an 82574L");
+        }
+        lines.push(("nic", text));
+    }
     for (what, text) in lines {
         context.out.prose(&format!("  {what:<9} {text}"), 12);
     }
@@ -286,6 +303,11 @@ mod tests {
             "main:web.tvd",
             "ahci",
             "device:nvme0/2",
+            "nic",
+            "VM Network",
+            "nic",
+            "DMZ",
+            "e1000e",
             "--",
             "root=/dev/vda",
             "quiet",
@@ -297,6 +319,9 @@ mod tests {
         assert_eq!(config.command_line, "root=/dev/vda quiet");
         let controllers: Vec<_> = config.disks.iter().map(|disk| disk.controller).collect();
         assert_eq!(controllers, [DiskController::Virtio, DiskController::Ahci]);
+        let cards: Vec<_> = config.nics.iter().map(|nic| (nic.port_group.as_str(), nic.model)).collect();
+        assert_eq!(cards, [("VM Network", NicModel::Virtio), ("DMZ", NicModel::E1000e)]);
+        assert_ne!(config.nics[0].mac, config.nics[1].mac);
         let places: Vec<_> = config.disks.into_iter().map(|disk| disk.place).collect();
         let device = DiskPlace::Device {
             device: "nvme0".into(),
@@ -314,6 +339,8 @@ mod tests {
             &["web", "1G", "image:k", "disk", "device:nvme0/0"],
             &["web", "1G", "image:k", "disk", "device:nvme0/x"],
             &["web", "1G", "image:k", "floppy", "a:b"],
+            &["web", "1G", "image:k", "nic"],
+            &["web", "1G", "image:k", "nic", "DMZ", "ne2000"],
             &["web", "1G", "firmware"],
             &["web", "1G", "image:k", "vcpus", "x"],
         ] {
