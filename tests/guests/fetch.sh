@@ -65,6 +65,7 @@ resolve() {
 }
 
 fetch cloud linux-image-cloud-amd64 isofs
-fetch generic linux-image-amd64 ext4 './lib/modules/*/ata/*ahci.ko' './lib/modules/*/scsi/sd_mod.ko' './lib/modules/*/block/t10-pi.ko' './lib/modules/*/crc64*.ko' \
+fetch generic linux-image-amd64 usbhid './lib/modules/*/ata/*ahci.ko' './lib/modules/*/scsi/sd_mod.ko' './lib/modules/*/block/t10-pi.ko' './lib/modules/*/crc64*.ko' \
     './lib/modules/*/crc*t10dif*.ko' './lib/modules/*/intel/e1000e/e1000e.ko' './lib/modules/*/crc16.ko' './lib/modules/*/crc32c_generic.ko' './lib/modules/*/mbcache.ko' \
-    './lib/modules/*/jbd2.ko' './lib/modules/*/ext4.ko'
+    './lib/modules/*/jbd2.ko' './lib/modules/*/ext4.ko' './lib/modules/*/usb/common/usb-common.ko' './lib/modules/*/usb/core/usbcore.ko' './lib/modules/*/usb/host/xhci-[hp]c*.ko' \
+    './lib/modules/*/hid/hid.ko' './lib/modules/*/hid/hid-generic.ko' './lib/modules/*/usbhid/usbhid.ko' './lib/modules/*/input/evdev.ko' './lib/modules/*/mouse/psmouse.ko'

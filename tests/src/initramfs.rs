@@ -4,7 +4,7 @@ use crate::{Failure, Result, elf};
 use std::{fs, path::Path};
 
 /// Names under which busybox is called in the guest.
-const APPLETS: [&str; 52] = [
+const APPLETS: [&str; 53] = [
     "sh",
     "mount",
     "umount",
@@ -37,6 +37,7 @@ const APPLETS: [&str; 52] = [
     "cut",
     "wc",
     "head",
+    "hexdump",
     "tail",
     "date",
     "ps",
@@ -92,6 +93,19 @@ const AHCI_MODULES: [&str; 18] = [
     "mbcache",
     "jbd2",
     "ext4",
+];
+
+/// Drivers of a USB controller, of pointers behind it and at the keyboard controller, and what programs read events by, likewise.
+const USB_MODULES: [&str; 9] = [
+    "usb-common",
+    "usbcore",
+    "xhci-hcd",
+    "xhci-pci",
+    "hid",
+    "hid-generic",
+    "usbhid",
+    "evdev",
+    "psmouse",
 ];
 
 /// A driver of a network card that a PC has.
@@ -263,9 +277,9 @@ pub fn build_for_disk(busybox: &Path, scripts: &Path, modules: &Path) -> Result<
     Ok(archive.finish())
 }
 
-/// The same for disks and network cards as PCs have them; `None`: the drivers are not in `modules`.
+/// The same for disks, network cards and pointers as PCs have them; `None`: the drivers are not in `modules`.
 pub fn build_for_pc(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Option<Vec<u8>>> {
-    let all = [&AHCI_MODULES[..], &PC_NET_MODULES].concat();
+    let all = [&AHCI_MODULES[..], &PC_NET_MODULES, &USB_MODULES].concat();
     if !all.iter().all(|module| modules.join(format!("{module}.ko")).exists()) {
         return Ok(None);
     }
@@ -273,6 +287,7 @@ pub fn build_for_pc(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Op
     add_modules(&mut archive, modules, &all)?;
     list(&mut archive, "disk", &AHCI_MODULES);
     list(&mut archive, "net", &PC_NET_MODULES);
+    list(&mut archive, "usb", &USB_MODULES);
     Ok(Some(archive.finish()))
 }
 

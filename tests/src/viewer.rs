@@ -98,8 +98,13 @@ impl Viewer {
 
     /// Moves the pointer.
     pub fn point(&mut self, x: u16, y: u16) -> Result<()> {
+        self.point_with(0, x, y)
+    }
+
+    /// Moves the pointer, with these buttons down: left 1, middle 2, right 4, a step of the wheel away from the user 8.
+    pub fn point_with(&mut self, buttons: u8, x: u16, y: u16) -> Result<()> {
         let ([a, b], [c, d]) = (x.to_be_bytes(), y.to_be_bytes());
-        self.socket.send(&[5, 0, a, b, c, d])
+        self.socket.send(&[5, buttons, a, b, c, d])
     }
 
     /// Whether the other side ends the view.

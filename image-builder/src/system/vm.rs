@@ -27,7 +27,7 @@ pub struct Vm {
     pub initramfs: Option<Located<String>>,
     /// `command-line` of the guest's kernel. Default empty.
     pub command_line: Located<String>,
-    /// `display`: a screen, a keyboard and a mouse. Default no.
+    /// `display`: a screen, a keyboard, a mouse and a USB tablet. Default no.
     pub display: bool,
     /// `cdrom`: one of `[files]`, or `STORE:PATH` for a file in a datastore. With firmware only.
     pub cdrom: Option<Located<String>>,

@@ -185,7 +185,7 @@ fn first_steps(context: &Context) -> Result<Outcome> {
 }
 
 /// Makes a datastore on the empty disk.
-fn datastore(context: &Context, client: &Client) -> Result<String> {
+pub(super) fn datastore(context: &Context, client: &Client) -> Result<String> {
     let devices = items(client, "storage/devices")?;
     let device = devices
         .iter()
@@ -283,7 +283,7 @@ fn pc(host: &mut Host, client: &Client, store: &str) -> Result<()> {
     Ok(())
 }
 
-fn power(client: &Client, vm: &str, operation: &str) -> Result<()> {
+pub(super) fn power(client: &Client, vm: &str, operation: &str) -> Result<()> {
     client.done(&client.get(&format!("{vm}/{operation}"), &["--request", "POST"])?)
 }
 

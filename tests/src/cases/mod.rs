@@ -30,6 +30,7 @@ mod panic_record;
 mod power_cuts;
 mod screen;
 mod screen_browser;
+mod screen_tablet;
 mod share;
 mod shell;
 mod storage;
@@ -171,6 +172,7 @@ pub fn all() -> Vec<Case> {
         management_state::CASES,
         screen::CASES,
         screen_browser::CASES,
+        screen_tablet::CASES,
         network::CASES,
         suspend::CASES,
     ]

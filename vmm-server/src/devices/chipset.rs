@@ -22,6 +22,7 @@ use super::virtio::FIRST_SIGNAL;
 use crate::apic::ioapic::{self, IoApic};
 use crate::apic::{Interrupts, Kick};
 use crate::memory::GuestMemory;
+use tessera_screen::Event;
 
 /// Where the guest's serial port is connected to.
 pub trait Console: Sink {
@@ -367,7 +368,7 @@ impl<C: Console> Chipset<C> {
         self.settle_pci(to);
     }
 
-    /// Goes on with devices that the guest reaches by a controller of another kind: after a register access, a signal of a vCPU thread, or news of their server.
+    /// Goes on with devices that the guest reaches by a controller of another kind: after a register access, a signal of a vCPU thread, news of their server, or when somebody points.
     pub fn run_hidden<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) {
         if self.pci.hides_devices() && self.pci.run_hidden(memory, to) {
             self.settle_pci(to);
@@ -462,9 +463,10 @@ impl<C: Console> Chipset<C> {
         self.settle(now, to);
     }
 
-    /// Plugs in a screen, a keyboard and a mouse.
+    /// Plugs in a screen, a keyboard, a mouse and a tablet.
     pub fn add_display(&mut self, display: vga::Display, fill: bool) {
         self.pci.add_display(display, fill);
+        self.pci.add_xhci();
         self.keyboard = Keyboard::new(true);
     }
 
@@ -482,7 +484,13 @@ impl<C: Console> Chipset<C> {
         while self.keyboard.has_room()
             && let Some(event) = self.pci.display().and_then(vga::Vga::event)
         {
-            self.keyboard.event(event);
+            // The pointer is one of both: the tablet's, or the mouse's where no driver asks the tablet.
+            let tablet = self.pci.xhci().filter(|xhci| xhci.has_pointer());
+            match (event, tablet) {
+                (Event::Point { x, y, wheel, buttons }, Some(tablet)) => tablet.point(x, y, wheel, buttons),
+                (Event::Mouse { .. }, Some(_)) | (Event::Point { .. }, None) => {}
+                (event, _) => self.keyboard.event(event),
+            }
         }
         self.keyboard.fill();
         self.set_keyboard_lines(to);

@@ -21,6 +21,7 @@ pub mod uart;
 pub mod vga;
 pub mod virtio;
 pub mod watchdog;
+pub mod xhci;
 
 pub use chipset::{Chipset, Console};
 pub use power::Request;

@@ -160,7 +160,13 @@ impl Control {
     }
 
     fn look(&mut self) {
-        let request = self.machine.chipset().run(self.guest_now(), &self.machine.interrupts);
+        let request = {
+            let mut chipset = self.machine.chipset();
+            let request = chipset.run(self.guest_now(), &self.machine.interrupts);
+            // Somebody may have pointed somewhere.
+            chipset.run_hidden(&self.machine.memory, &self.machine.interrupts);
+            request
+        };
         if let Some(request) = request {
             self.machine.request(request);
         }

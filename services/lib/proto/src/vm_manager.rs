@@ -141,7 +141,7 @@ pub struct VmConfig {
     pub initramfs: Option<FilePlace>,
     /// The kernel's command line.
     pub command_line: String,
-    /// It has a screen, a keyboard and a mouse.
+    /// It has a screen, a keyboard, a mouse and a USB tablet.
     pub display: bool,
     /// What is in the CD-ROM drive, which a machine with firmware has.
     pub cdrom: Option<FilePlace>,

@@ -24,7 +24,21 @@ pub enum Event {
         /// Buttons that are down: left 1, right 2, middle 4.
         buttons: u8,
     },
+    /// The pointer is at a place, or its buttons changed. The same is told as [`Self::Mouse`] behind it: who takes events takes the one or the other.
+    Point {
+        /// From left to right, in parts of [`MOST`].
+        x: u16,
+        /// From top to bottom, likewise.
+        y: u16,
+        /// Steps of the wheel, towards the user.
+        wheel: i8,
+        /// Buttons that are down, as the mouse's.
+        buttons: u8,
+    },
 }
+
+/// The place of the last column and of the last line.
+pub const MOST: u16 = 0x7fff;
 
 impl Event {
     /// As it stands in the ring.
@@ -38,6 +52,10 @@ impl Event {
             Self::Mouse { dx, dy, wheel, buttons } => {
                 let ([x, x1], [y, y1]) = (dx.to_le_bytes(), dy.to_le_bytes());
                 [2, buttons, x, x1, y, y1, wheel as u8, 0]
+            }
+            Self::Point { x, y, wheel, buttons } => {
+                let ([x, x1], [y, y1]) = (x.to_le_bytes(), y.to_le_bytes());
+                [3, buttons, x, x1, y, y1, wheel as u8, 0]
             }
         }
     }
@@ -56,6 +74,12 @@ impl Event {
                 wheel: wheel as i8,
                 buttons,
             }),
+            [3, buttons @ 0..=7, x, x1 @ 0..=0x7f, y, y1 @ 0..=0x7f, wheel, 0] => Some(Self::Point {
+                x: u16::from_le_bytes([x, x1]),
+                y: u16::from_le_bytes([y, y1]),
+                wheel: wheel as i8,
+                buttons,
+            }),
             _ => None,
         }
     }
@@ -68,8 +92,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(code: u16, down: bool, dx: i16, dy: i16, wheel: i8, buttons in 0u8..8) {
-            for event in [Event::Key { code, down }, Event::Mouse { dx, dy, wheel, buttons }] {
+        fn what_is_written_is_read(code: u16, down: bool, dx: i16, dy: i16, wheel: i8, buttons in 0u8..8, x in 0..=MOST, y in 0..=MOST) {
+            for event in [Event::Key { code, down }, Event::Mouse { dx, dy, wheel, buttons }, Event::Point { x, y, wheel, buttons }] {
                 prop_assert_eq!(Event::decode(event.encode()), Some(event));
             }
         }

@@ -1,4 +1,4 @@
-//! What a machine's monitor and its VMX share of a screen, a keyboard and a mouse: video RAM, a page with the registers of the graphics card, and a ring of what people type and move.
+//! What a machine's monitor and its VMX share of a screen, a keyboard and pointers: video RAM, a page with the registers of the graphics card, and a ring of what people type and move.
 //!
 //! The guest writes the video RAM, the monitor the registers; VMX reads both, draws the picture that they mean, and writes the ring. None of them holds anything that its successor does not find there.
 #![cfg_attr(not(test), no_std)]
@@ -7,7 +7,7 @@ mod input;
 mod memory;
 mod registers;
 
-pub use input::{Event, LENGTH as EVENT_LENGTH};
+pub use input::{Event, LENGTH as EVENT_LENGTH, MOST as MOST_PLACE};
 pub use memory::Memory;
 pub use registers::{LENGTH as REGISTERS_LENGTH, Registers, vbe};
 

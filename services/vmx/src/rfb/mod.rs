@@ -10,7 +10,7 @@ use crate::picture::Picture;
 use alloc::vec::Vec;
 use format::Format;
 use messages::{Message, Parser};
-use tessera_screen::{Event, Memory};
+use tessera_screen::{Event, MOST_PLACE, Memory};
 use updates::Updates;
 
 /// Bytes of output from which on no update is begun.
@@ -52,8 +52,21 @@ pub struct Rfb {
     held: Held,
     /// Place of the pointer and its buttons, as last told.
     pointer: Option<(u16, u16, u8)>,
+    /// The same place in parts of the screen.
+    place: (u16, u16),
     extended_keys: bool,
     resizes: bool,
+}
+
+/// Buttons as the guest counts them: left 1, right 2, middle 4.
+const fn guest_buttons(buttons: u8) -> u8 {
+    buttons & 1 | (buttons & 4) >> 1 | (buttons & 2) << 1
+}
+
+/// Where a column or line is, of so many.
+fn place(at: u16, of: usize) -> u16 {
+    let last = of.saturating_sub(1).max(1);
+    (usize::from(at).min(last) * usize::from(MOST_PLACE) / last) as u16
 }
 
 /// The viewer broke the protocol: nothing more can be made of what it sends.
@@ -71,6 +84,7 @@ impl Rfb {
             updates: Updates::new(),
             held: Held::default(),
             pointer: None,
+            place: (0, 0),
             extended_keys: false,
             resizes: false,
         }
@@ -116,13 +130,13 @@ impl Rfb {
                 }
                 Stage::Open => {
                     let Some(message) = self.parser.message()? else { return Ok(()) };
-                    self.handle(message, input)?;
+                    self.handle(message, picture, input)?;
                 }
             }
         }
     }
 
-    fn handle(&mut self, message: Message, input: &mut dyn Input) -> Result<(), Broken> {
+    fn handle(&mut self, message: Message, picture: &Picture, input: &mut dyn Input) -> Result<(), Broken> {
         match message {
             Message::Format(bytes) => self.updates.format = Format::decode(&bytes).ok_or(Broken)?,
             Message::Encodings(encodings) => {
@@ -147,7 +161,7 @@ impl Rfb {
                 };
                 self.key(code, down, input);
             }
-            Message::Pointer { buttons, x, y } => self.point(buttons, x, y, input),
+            Message::Pointer { buttons, x, y } => self.point([x, y], buttons, picture, input),
             Message::Text(text) => input.type_text(&text),
         }
         Ok(())
@@ -159,21 +173,25 @@ impl Rfb {
         }
     }
 
-    fn point(&mut self, buttons: u8, x: u16, y: u16, input: &mut dyn Input) {
-        let (old_x, old_y, old) = self.pointer.unwrap_or((x, y, 0));
-        self.pointer = Some((x, y, buttons));
+    fn point(&mut self, [x, y]: [u16; 2], buttons: u8, picture: &Picture, input: &mut dyn Input) {
+        let before = self.pointer.replace((x, y, buttons));
+        let (old_x, old_y, old) = before.unwrap_or((x, y, 0));
         let pressed = buttons & !old;
         let far = |new: u16, old: u16| i32::from(new).saturating_sub(old.into()).clamp(-0x7fff, 0x7fff) as i16;
-        let event = Event::Mouse {
-            dx: far(x, old_x),
-            dy: far(y, old_y),
-            // Buttons 4 and 5 are steps of the wheel away from the user and towards them.
-            wheel: i8::from(pressed & 0x10 != 0) - i8::from(pressed & 8 != 0),
-            buttons: buttons & 1 | (buttons & 4) >> 1 | (buttons & 2) << 1,
-        };
+        // Buttons 4 and 5 are steps of the wheel away from the user and towards them.
+        let wheel = i8::from(pressed & 0x10 != 0) - i8::from(pressed & 8 != 0);
         let moved = (x, y) != (old_x, old_y);
-        if moved || (buttons ^ old) & 7 != 0 || pressed & 0x18 != 0 {
-            input.send(event);
+        let acted = (buttons ^ old) & 7 != 0 || pressed & 0x18 != 0;
+        let buttons = guest_buttons(buttons);
+        if moved || acted || before.is_none() {
+            let (width, height) = picture.size();
+            self.place = (place(x, width), place(y, height));
+            let (x, y) = self.place;
+            input.send(Event::Point { x, y, wheel, buttons });
+        }
+        if moved || acted {
+            let (dx, dy) = (far(x, old_x), far(y, old_y));
+            input.send(Event::Mouse { dx, dy, wheel, buttons });
         }
     }
 
@@ -183,6 +201,13 @@ impl Rfb {
             input.send(Event::Key { code, down: false });
         }
         if self.pointer.is_some_and(|(.., buttons)| buttons & 7 != 0) {
+            let (x, y) = self.place;
+            input.send(Event::Point {
+                x,
+                y,
+                wheel: 0,
+                buttons: 0,
+            });
             input.send(Event::Mouse {
                 dx: 0,
                 dy: 0,

@@ -223,11 +223,46 @@ fn keys_and_pointer_arrive() {
     rfb.take(b"\x06\0\0\0\0\0\0\x02hi", &picture, &mut sink).unwrap();
     let mouse = |dx, dy, wheel, buttons| Event::Mouse { dx, dy, wheel, buttons };
     let key = |code, down| Event::Key { code, down };
-    assert_eq!(sink.0, [key(0x1e, true), key(0xe053, true), mouse(2, -5, 0, 3), mouse(0, 0, -1, 0)]);
+    // In parts of 7FFF of 719 columns and 399 lines.
+    let point = |x, y, wheel, buttons| Event::Point { x, y, wheel, buttons };
+    let expected = [
+        key(0x1e, true),
+        key(0xe053, true),
+        point(455, 1642, 0, 0),
+        point(546, 1231, 0, 3),
+        mouse(2, -5, 0, 3),
+        point(546, 1231, -1, 0),
+        mouse(0, 0, -1, 0),
+    ];
+    assert_eq!(sink.0, expected);
     assert_eq!(sink.1, "hi");
     sink.0.clear();
     rfb.end(&mut sink);
     assert_eq!(sink.0, [key(0x1e, false), key(0xe053, false)], "nothing stays pressed");
+}
+
+#[test]
+fn the_pointer_reaches_each_edge_and_lets_go() {
+    let picture = Picture::of(&text_registers());
+    let (mut rfb, mut sink) = (open(&picture), Sink::default());
+    let (x, y) = (719_u16.to_be_bytes(), 399_u16.to_be_bytes());
+    let far = [5, 1, x[0], x[1], y[0], y[1]];
+    for message in [[5, 0, 0, 0, 0, 0], far, [5, 1, 255, 255, 255, 255]] {
+        rfb.take(&message, &picture, &mut sink).unwrap();
+    }
+    rfb.end(&mut sink);
+    let points: Vec<_> = sink
+        .0
+        .iter()
+        .filter(|event| matches!(event, Event::Point { .. }))
+        .copied()
+        .collect();
+    let point = |x, y, buttons| Event::Point { x, y, wheel: 0, buttons };
+    let edge = MOST_PLACE;
+    assert_eq!(
+        points,
+        [point(0, 0, 0), point(edge, edge, 1), point(edge, edge, 1), point(edge, edge, 0)]
+    );
 }
 
 #[test]

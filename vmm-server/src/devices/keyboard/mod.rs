@@ -155,6 +155,8 @@ impl Keyboard {
         match event {
             Event::Key { code, down } => keys.key(code, down),
             Event::Mouse { dx, dy, wheel, buttons } => mouse.moved(dx, dy, wheel, buttons),
+            // A place is nothing to a mouse.
+            Event::Point { .. } => {}
         }
     }
 

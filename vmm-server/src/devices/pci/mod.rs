@@ -14,6 +14,7 @@ use super::e1000e::E1000e;
 use super::vga::{self, Display, Vga};
 use super::virtio::{DeviceConfig, FIRST_SIGNAL, MAX_SIGNALS, VirtioPci};
 use super::watchdog::{self, Watchdog};
+use super::xhci::{self, Xhci};
 use crate::apic::{Interrupts, Kick};
 use crate::memory::GuestMemory;
 use alloc::boxed::Box;
@@ -98,6 +99,8 @@ pub struct Pci {
     cards: Vec<E1000e>,
     /// The watchdog, on machines that have one.
     watchdog: Option<Box<Watchdog>>,
+    /// The USB controller with a tablet, on machines with a screen.
+    xhci: Option<Box<Xhci>>,
 }
 
 impl Default for Pci {
@@ -119,7 +122,18 @@ impl Pci {
             ahci: None,
             cards: Vec::new(),
             watchdog: None,
+            xhci: None,
         }
+    }
+
+    /// Adds a USB controller with a tablet.
+    pub fn add_xhci(&mut self) {
+        self.xhci = Some(Box::new(Xhci::new()));
+    }
+
+    /// The USB controller.
+    pub fn xhci(&mut self) -> Option<&mut Xhci> {
+        self.xhci.as_deref_mut()
     }
 
     /// Adds a watchdog.
@@ -167,7 +181,7 @@ impl Pci {
     /// Whether a controller that the guest sees stands before a device that it does not see.
     #[must_use]
     pub fn hides_devices(&self) -> bool {
-        !self.cards.is_empty() || self.ahci.as_ref().is_some_and(|ahci| ahci.has_disks())
+        self.xhci.is_some() || !self.cards.is_empty() || self.ahci.as_ref().is_some_and(|ahci| ahci.has_disks())
     }
 
     /// The host adapter for SATA.
@@ -179,10 +193,19 @@ impl Pci {
     // Most machines hide none; where it is asked, its size would come each time.
     #[inline(never)]
     pub fn run_hidden<K: Kick>(&mut self, memory: &GuestMemory, to: &Interrupts<K>) -> bool {
-        let Self { ahci, cards, devices, .. } = self;
+        let Self {
+            ahci,
+            cards,
+            devices,
+            xhci,
+            ..
+        } = self;
         let mut changed = ahci.as_mut().is_some_and(|ahci| ahci.run(memory, devices, to));
         for card in cards {
             changed |= card.run(memory, devices, to);
+        }
+        if let Some(xhci) = xhci {
+            changed |= xhci.run(memory, to);
         }
         changed
     }
@@ -218,6 +241,9 @@ impl Pci {
         self.cards.iter_mut().for_each(E1000e::reset);
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.reset();
+        }
+        if let Some(xhci) = &mut self.xhci {
+            **xhci = Xhci::new();
         }
     }
 
@@ -278,10 +304,16 @@ impl Pci {
             .filter(|_| (place.slot, place.function) == (watchdog::SLOT, 0))
     }
 
+    fn xhci_at(&mut self, place: Place) -> Option<&mut Xhci> {
+        self.xhci.as_deref_mut().filter(|_| (place.slot, place.function) == (xhci::SLOT, 0))
+    }
+
     /// Reads a register of configuration space; ones where no function is.
     fn config_read<K: Kick>(&mut self, place: Place, to: &Interrupts<K>) -> u32 {
         if let Some(watchdog) = self.watchdog_at(place) {
             watchdog.function().read(place.register)
+        } else if let Some(xhci) = self.xhci_at(place) {
+            xhci.config_read(place.register)
         } else if let Some(bridge) = self.plain(place) {
             bridge.read(place.register)
         } else if let Some(device) = self.virtio(place) {
@@ -295,6 +327,8 @@ impl Pci {
     fn config_write<K: Kick>(&mut self, place: Place, mask: u32, value: u32, to: &Interrupts<K>) {
         if let Some(watchdog) = self.watchdog_at(place) {
             watchdog.config_write(place.register, mask, value);
+        } else if let Some(xhci) = self.xhci_at(place) {
+            xhci.config_write(place.register, mask, value, to);
         } else if let Some(bridge) = self.plain(place) {
             bridge.write(place.register, mask, value);
             if let Some(display) = self.display.as_mut().filter(|_| (place.slot, place.function) == (vga::SLOT, 0)) {
@@ -411,6 +445,11 @@ impl Pci {
         {
             return Some(value);
         }
+        if let (Space::Memory, Some(xhci)) = (space, &mut self.xhci)
+            && let Some(value) = xhci.range_read(address, width)
+        {
+            return Some(value);
+        }
         let (device, offset) = self.at(space, address, width)?;
         Some(device.range_read(space, offset, width, to))
     }
@@ -439,6 +478,11 @@ impl Pci {
         {
             return true;
         }
+        if let (Space::Memory, Some(xhci)) = (space, &mut self.xhci)
+            && xhci.range_write(address, width, value, to)
+        {
+            return true;
+        }
         let Some((device, offset)) = self.at(space, address, width) else {
             return false;
         };
@@ -453,6 +497,9 @@ impl Pci {
             .ahci
             .as_mut()
             .is_some_and(|ahci| line_of(ahci.place().0) == line && ahci.line_interrupt());
+        if let Some(xhci) = &mut self.xhci {
+            asked |= xhci.line_interrupt() && line_of(xhci::SLOT) == line;
+        }
         for card in &mut self.cards {
             asked |= card.line_interrupt() && line_of(card.slot()) == line;
         }

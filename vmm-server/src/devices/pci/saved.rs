@@ -7,6 +7,7 @@ use crate::devices::e1000e::SavedE1000e;
 use crate::devices::vga::SavedVga;
 use crate::devices::virtio::SavedVirtio;
 use crate::devices::watchdog::SavedWatchdog;
+use crate::devices::xhci::SavedXhci;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,7 @@ pub struct SavedPci {
     ahci: Option<Box<SavedAhci>>,
     cards: Vec<SavedE1000e>,
     watchdog: Option<SavedWatchdog>,
+    xhci: Option<Box<SavedXhci>>,
 }
 
 impl Pci {
@@ -61,6 +63,7 @@ impl Pci {
             ahci: self.ahci.as_ref().map(|ahci| Box::new(ahci.save())),
             cards: self.cards.iter().map(super::E1000e::save).collect(),
             watchdog: self.watchdog.as_ref().map(|watchdog| watchdog.save()),
+            xhci: self.xhci.as_ref().map(|xhci| Box::new(xhci.save())),
         }
     }
 
@@ -78,7 +81,9 @@ impl Pci {
             && self.ahci.iter().zip(&saved.ahci).all(|(ahci, saved)| ahci.is_like(saved))
             && self.cards.len() == saved.cards.len()
             && self.cards.iter().zip(&saved.cards).all(|(card, saved)| card.is_like(saved))
-            && self.watchdog.is_some() == saved.watchdog.is_some();
+            && self.watchdog.is_some() == saved.watchdog.is_some()
+            && self.xhci.is_some() == saved.xhci.is_some()
+            && self.xhci.iter().zip(&saved.xhci).all(|(xhci, saved)| xhci.is_like(saved));
         if !same {
             return Err(OTHERS);
         }
@@ -100,6 +105,9 @@ impl Pci {
         }
         if let (Some(watchdog), Some(saved)) = (&mut self.watchdog, &saved.watchdog) {
             watchdog.restore(saved);
+        }
+        if let (Some(xhci), Some(saved)) = (&mut self.xhci, &saved.xhci) {
+            xhci.restore(saved);
         }
         Ok(())
     }

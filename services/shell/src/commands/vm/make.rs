@@ -254,7 +254,7 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
         lines.push(("line", config.command_line));
     }
     if config.display {
-        lines.push(("display", "screen, keyboard and mouse".into()));
+        lines.push(("display", "screen, keyboard, mouse and tablet".into()));
     }
     for disk in &config.disks {
         let mut text = match &disk.place {
