@@ -305,7 +305,7 @@ pub struct VmFacts {
     pub run: VmRun,
     /// Why it last ended; empty if it never did.
     pub reason: String,
-    /// Guest's addresses, as far as they were seen.
+    /// Guest's addresses, as its agent tells them; none without one.
     pub addresses: Vec<String>,
     /// Which start of the machine it runs since: another number for each. `None`: it is off.
     pub start: Option<u64>,
@@ -671,6 +671,8 @@ pub trait Host {
     fn vm_screen<'a>(&'a self, name: &'a str, view: ScreenView) -> Reply<'a, Box<dyn Console>>;
     /// Presses keys together (make codes of scan code set 1, a prefix E0 as upper byte), then types a text, at its keyboard.
     fn vm_type<'a>(&'a self, name: &'a str, keys: &'a [u16], text: &'a str) -> Reply<'a, ()>;
+    /// Has the guest's agent bring its file systems to rest, so that their disks are as after an unmount, or let them go on.
+    fn vm_freeze<'a>(&'a self, name: &'a str, frozen: bool) -> Reply<'a, ()>;
     /// Writes a running machine's memory and devices' state into a file. It is suspended afterwards; then [`Host::restore_vm`] has it go on.
     fn save_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()>;
     /// Makes a stopped machine go on from such a file.

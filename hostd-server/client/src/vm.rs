@@ -81,7 +81,13 @@ pub enum Vm {
         name: String,
     },
     /// Take a snapshot.
-    Snapshot { name: String, snapshot: String },
+    Snapshot {
+        name: String,
+        snapshot: String,
+        /// The guest's agent brings its file systems to rest meanwhile.
+        #[arg(long)]
+        quiesce: bool,
+    },
     /// Snapshots.
     Snapshots { name: String },
     /// Make a machine what it was at a snapshot.
@@ -227,7 +233,10 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
             Some(json!({ "memory": memory.map(|mib| mib << 20), "vcpus": vcpus })),
         )?,
         Vm::Seed(form) => begin(&form.name, "POST", "/seed", Some(seed(&form)?))?,
-        Vm::Snapshot { name, snapshot } => begin(&name, "POST", "/snapshots", Some(json!({ "name": snapshot })))?,
+        Vm::Snapshot { name, snapshot, quiesce } => {
+            let body = json!({ "name": snapshot, "quiesce": quiesce });
+            begin(&name, "POST", "/snapshots", Some(body))?;
+        }
         Vm::Snapshots { name } => show::list(
             &flat(&list(place, &format!("/vms/{}/snapshots", id(&name)?))?),
             &["id", "name", "created", "current"],

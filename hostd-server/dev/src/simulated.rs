@@ -553,6 +553,12 @@ impl Host for Simulated {
             Ok(())
         }))
     }
+    fn vm_freeze<'a>(&'a self, name: &'a str, _frozen: bool) -> Reply<'a, ()> {
+        now(self.machine(name, |machine| match machine.run {
+            VmRun::On => Ok(()),
+            _ => Err(HostError::new(Failure::Busy, format!("{name} does not run"))),
+        }))
+    }
     fn save_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()> {
         let saved = self.machine(name, |_| Ok(())).and_then(|()| {
             self.store(store, |own| {

@@ -391,6 +391,25 @@ fn a_disks_controller_and_a_cards_model_stay_unless_others_are_asked_for() {
 }
 
 #[test]
+fn file_systems_rest_for_a_snapshot_of_a_machine_that_runs() {
+    with_host(async |host| {
+        let root = host.log_in("root", "correct horse").await;
+        let made = host.done(&root, Method::Post, "/vms", Some(machine("one"))).await;
+        let path = format!("/vms/{}", made["result"].as_str().unwrap());
+        let wanted = |memory: bool| Some(json!({ "name": "quiet", "quiesce": true, "withMemory": memory }));
+        let snapshots = format!("{path}/snapshots");
+        let refused = host.as_user(&root, Method::Post, &snapshots, wanted(false)).await;
+        assert_eq!(refused.status, 409, "{}", refused.json);
+        assert_eq!(
+            host.done(&root, Method::Post, &format!("{path}/start"), None).await["state"],
+            "success"
+        );
+        assert_eq!(host.as_user(&root, Method::Post, &snapshots, wanted(true)).await.status, 400);
+        assert_eq!(host.done(&root, Method::Post, &snapshots, wanted(false)).await["state"], "success");
+    });
+}
+
+#[test]
 fn a_machine_lives() {
     with_host(async |host| {
         let root = host.log_in("root", "correct horse").await;

@@ -202,7 +202,7 @@ model! {
         pub config: VmConfig,
         /// Usage.
         pub usage: VmUsage,
-        /// Addresses of the guest that were seen.
+        /// Addresses of the guest, as its agent (qemu-guest-agent) tells them.
         pub addresses: Vec<String>,
         /// Snapshots.
         pub snapshot_count: u32,
@@ -362,6 +362,8 @@ model! {
         pub description: Option<Notes>,
         /// With the memory of the running machine.
         pub with_memory: Option<bool>,
+        /// The guest's agent brings its file systems to rest meanwhile; not with memory, of which they are a part.
+        pub quiesce: Option<bool>,
     }
 
     /// A snapshot.

@@ -1,7 +1,7 @@
 //! Virtual machines: init makes, starts and ends them, each one's VMM looks into it.
 
 use super::{
-    Answer, LIST,
+    Answer, LIST, agent,
     configuration::{config, medium_place, spec},
     failed,
     init::microseconds,
@@ -162,7 +162,8 @@ impl Machines {
                 .start(name)
                 .map_err(|error| failed(&format!("{name} did not start"), &error)),
             VmPower::Stop => self.stop(name),
-            VmPower::Shutdown => control(name, "asked to shut down", |vmm| vmm.power_button()),
+            // A guest that has an agent does what it is told; another one may look at its power button.
+            VmPower::Shutdown => agent::shut_down(name).or_else(|_| control(name, "asked to shut down", |vmm| vmm.power_button())),
             VmPower::Reset => control(name, "reset", |vmm| vmm.reset()),
             VmPower::Suspend => self.suspend(name, None),
             VmPower::Resume => self.resume(name, None),

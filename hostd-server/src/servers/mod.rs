@@ -2,6 +2,7 @@
 //!
 //! Calls wait for their answer; each has a time after which hostd goes on without it.
 
+mod agent;
 mod clock;
 mod configuration;
 mod console;
@@ -203,7 +204,16 @@ impl Host for Servers {
     }
 
     fn vms(&self) -> Reply<'_, Vec<VmFacts>> {
-        now(Machines.list())
+        now(Machines.list().map(|mut all| {
+            let running = agent::fill(&mut all);
+            if !running.is_empty()
+                && let Some(asking) = agent::Asking::begin()
+            {
+                // Nobody waits for it; where there is too much to do, it is done another time.
+                drop(self.calls.run(move || asking.ask(running)));
+            }
+            all
+        }))
     }
 
     fn vm_spec<'a>(&'a self, name: &'a str) -> Reply<'a, VmSpec> {
@@ -241,6 +251,12 @@ impl Host for Servers {
 
     fn vm_type<'a>(&'a self, name: &'a str, keys: &'a [u16], text: &'a str) -> Reply<'a, ()> {
         now(screen::type_at(name, keys, text))
+    }
+
+    fn vm_freeze<'a>(&'a self, name: &'a str, frozen: bool) -> Reply<'a, ()> {
+        let name = String::from(name);
+        let order = self.calls.run(move || agent::freeze(&name, frozen));
+        Box::pin(async move { order.await.unwrap_or_else(|| Err(too_many())) })
     }
 
     fn save_vm<'a>(&'a self, name: &'a str, store: &'a str, path: &'a str) -> Reply<'a, ()> {

@@ -7,7 +7,7 @@ folder=${1:?usage: build.sh FOLDER}
 here=$(cd "$(dirname "$0")" && pwd)
 out=$folder/debian
 suite=bookworm
-packages=systemd-sysv,udev,dbus,kmod,procps,iproute2,e2fsprogs,fio,nginx-light,iperf3
+packages=systemd-sysv,udev,dbus,kmod,procps,iproute2,e2fsprogs,fio,nginx-light,iperf3,qemu-guest-agent
 # The same each time, so that two builds differ only in what the mirror gave.
 epoch=1750000000
 uuid=7e55e7a0-0000-4000-8000-00000000d15c

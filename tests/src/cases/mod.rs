@@ -18,6 +18,7 @@ mod iommu;
 mod isolation;
 mod lifecycle;
 mod management;
+mod management_agent;
 mod management_browser;
 mod management_cloud_init;
 mod management_command_line;
@@ -164,6 +165,7 @@ pub fn all() -> Vec<Case> {
         storage::CASES,
         iommu::CASES,
         management::CASES,
+        management_agent::CASES,
         management_browser::CASES,
         management_cloud_init::CASES,
         management_command_line::CASES,

@@ -16,7 +16,8 @@ use tessera_abi::vcpu::{ExitReason, VcpuState};
 use tessera_manifest::{GuestFile, SUSPENDED, StartVm};
 use tessera_proto::guest_disk::BootFile;
 use tessera_proto::vm_control::{
-    self, ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory, WATCHDOG_OFF,
+    self, AgentOutput, ExitCount, MAX_AGENT_DATA, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory,
+    WATCHDOG_OFF,
 };
 use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::vm_media::{self, Medium};
@@ -421,6 +422,16 @@ impl vm_control::Server for Control {
         }
         self.local.set_target(bytes);
         Ok(())
+    }
+
+    fn agent_write(&mut self, _call: &mut Call, data: &[u8]) -> Result<u32, Failure> {
+        self.running()?;
+        Ok(self.local.send_to_agent(data) as u32)
+    }
+
+    fn agent_read(&mut self, _call: &mut Call) -> Result<AgentOutput, Failure> {
+        let (data, open) = self.local.take_from_agent(MAX_AGENT_DATA);
+        Ok(AgentOutput { open, data })
     }
 
     fn suspend(&mut self, _call: &mut Call) -> Result<(), Failure> {

@@ -5,12 +5,13 @@ use super::host::{Kernel, Threads};
 use super::setup::signaller;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use tessera_manifest::StartVm;
 use tessera_rt::{Mutex, log, random, slots, sys, time};
 use tessera_virtqueue::Violation;
 use tessera_vmm::apic::Interrupts;
 use tessera_vmm::devices::virtio::local::balloon::{self, PAGE, Statistics};
-use tessera_vmm::devices::virtio::local::{Balloon, Local as Device, Outside, Port, Queues, Rng};
+use tessera_vmm::devices::virtio::local::{Agent, Balloon, Local as Device, Outside, Port, Queues, Rng};
 use tessera_vmm::devices::virtio::{Service, VirtioPci};
 use tessera_vmm::machine::Machine;
 
@@ -29,9 +30,17 @@ struct Served<D: ?Sized> {
 struct All {
     console: Served<Port>,
     balloon: Served<Balloon>,
+    agent: Served<Agent>,
     rng: Served<Rng>,
     told: u32,
     asked: u64,
+}
+
+impl All {
+    fn forget_queues(&mut self) {
+        (self.console.queues, self.balloon.queues) = (None, None);
+        (self.agent.queues, self.rng.queues) = (None, None);
+    }
 }
 
 /// What a guest has of its memory.
@@ -55,7 +64,8 @@ pub struct Local {
 
 const CONSOLE: usize = 0;
 const BALLOON: usize = 1;
-const RNG: usize = 2;
+const AGENT: usize = 2;
+const RNG: usize = 3;
 
 impl Local {
     /// Puts the devices on the bus and starts the thread.
@@ -70,12 +80,16 @@ impl Local {
                 queues: None,
                 device: Balloon::default(),
             },
+            agent: Served {
+                queues: None,
+                device: Agent::default(),
+            },
             rng: Served { queues: None, device: Rng },
             told: 0,
             asked: 0,
         };
         // Entropy comes last: a processor may have none.
-        let mut configs = alloc::vec![all.console.device.config(), all.balloon.device.config()];
+        let mut configs = alloc::vec![all.console.device.config(), all.balloon.device.config(), all.agent.device.config()];
         if random::is_there() {
             configs.push(all.rng.device.config());
         } else {
@@ -122,6 +136,7 @@ impl Local {
         let All {
             console,
             balloon,
+            agent,
             rng,
             told,
             ..
@@ -129,6 +144,7 @@ impl Local {
         loop {
             let mut more = self.work(CONSOLE, console, told);
             more |= self.work(BALLOON, balloon, told);
+            more |= self.work(AGENT, agent, told);
             more |= self.work(RNG, rng, told);
             if !more {
                 break;
@@ -169,6 +185,9 @@ impl Local {
         match Queues::new(&used, features, &self.machine.memory, resume) {
             Ok(queues) => {
                 served.device.start();
+                if resume {
+                    served.device.resumed();
+                }
                 served.queues = Some(queues);
             }
             Err(violation) => self.broken(number, &violation, told),
@@ -186,7 +205,9 @@ impl Local {
         // A guest that does so all the time must not fill the host's log.
         *told = told.saturating_add(1);
         if *told <= MOST_TOLD {
-            let what = ["console", "balloon", "entropy device"].get(number).unwrap_or(&"device");
+            let what = ["console", "balloon", "agent's line", "entropy device"]
+                .get(number)
+                .unwrap_or(&"device");
             log::warn!("the guest's driver of its {what} broke a rule: {violation}");
         }
         self.with(number, |device, to| device.broken(to));
@@ -204,6 +225,24 @@ impl Local {
         }
     }
 
+    /// Sends bytes to the guest's agent: how many were taken.
+    pub fn send_to_agent(&self, bytes: &[u8]) -> usize {
+        let taken = self.all.lock().agent.device.send(bytes);
+        devices::wake(self.machine);
+        taken
+    }
+
+    /// What the guest's agent said, at most `most` bytes, and whether there is one.
+    pub fn take_from_agent(&self, most: usize) -> (Vec<u8>, bool) {
+        let taken = {
+            let agent = &mut self.all.lock().agent.device;
+            (agent.take(most), agent.is_open())
+        };
+        // It may wait for room.
+        devices::wake(self.machine);
+        taken
+    }
+
     /// Asks the guest to do without this much of its memory, in bytes.
     pub fn set_target(&self, bytes: u64) {
         // No machine's RAM has more pages than fit.
@@ -217,8 +256,8 @@ impl Local {
 impl Devices for Local {
     fn stopped(&self, act: &mut dyn FnMut()) {
         let mut all = self.all.lock();
-        (all.console.queues, all.balloon.queues, all.rng.queues) = (None, None, None);
-        for number in [CONSOLE, BALLOON, RNG] {
+        all.forget_queues();
+        for number in [CONSOLE, BALLOON, AGENT, RNG] {
             self.with(number, |device, to| device.stopped(to));
         }
         act();
@@ -226,8 +265,8 @@ impl Devices for Local {
 
     fn paused(&self, act: &mut dyn FnMut()) {
         let mut all = self.all.lock();
-        (all.console.queues, all.balloon.queues, all.rng.queues) = (None, None, None);
-        for number in [CONSOLE, BALLOON, RNG] {
+        all.forget_queues();
+        for number in [CONSOLE, BALLOON, AGENT, RNG] {
             self.with(number, |device, to| device.paused(to));
         }
         act();

@@ -38,7 +38,7 @@ export const api = {
   screen: (vm: string) => post<Api.ScreenTicket>(`/vms/${id(vm)}/screen`),
   typeAtScreen: (vm: string, typing: { keys?: string[]; text?: string }) => post(`/vms/${id(vm)}/type`, typing),
   snapshots: (vm: string) => list<Api.Snapshot>(`/vms/${id(vm)}/snapshots`),
-  takeSnapshot: (vm: string, snapshot: { name: string; description: string; withMemory: boolean }) =>
+  takeSnapshot: (vm: string, snapshot: { name: string; description: string; withMemory: boolean; quiesce: boolean }) =>
     post<Api.Task>(`/vms/${id(vm)}/snapshots`, snapshot),
   revert: (vm: string, snapshot: string) => post<Api.Task>(`/vms/${id(vm)}/snapshots/${id(snapshot)}/revert`),
   deleteSnapshot: (vm: string, snapshot: string) => remove<Api.Task>(`/vms/${id(vm)}/snapshots/${id(snapshot)}`),

@@ -440,6 +440,8 @@ export const en = {
   "snapshot.here": "You are here",
   "snapshot.none": "No snapshots",
   "snapshot.noneText": "A snapshot keeps the state of the disks, to go back to it.",
+  "snapshot.quiesce": "Bring the guest's file systems to rest",
+  "snapshot.quiesceHint": "Needs qemu-guest-agent in the guest.",
   "snapshot.revert": "Revert",
   "snapshot.revertAsk": "The machine goes back to {name}. What it did since then is lost unless another snapshot has it.",
   "snapshot.take": "Take snapshot",

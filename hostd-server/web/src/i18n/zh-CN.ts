@@ -441,6 +441,8 @@ export const zhCN: Messages = {
   "snapshot.here": "当前位置",
   "snapshot.none": "没有快照",
   "snapshot.noneText": "快照保存磁盘状态，以便日后恢复。",
+  "snapshot.quiesce": "使客户机文件系统处于静止状态",
+  "snapshot.quiesceHint": "客户机中需要运行 qemu-guest-agent。",
   "snapshot.revert": "恢复",
   "snapshot.revertAsk": "虚拟机将恢复到 {name}。除非有其他快照，否则此后的更改将丢失。",
   "snapshot.take": "创建快照",

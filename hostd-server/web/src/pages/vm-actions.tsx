@@ -122,7 +122,9 @@ export function TakeSnapshot({ vm, onClose }: { vm: Vm; onClose: () => void }) {
   const [name, setName] = useState("");
   const [description, setDescription] = useState("");
   const on = vm.powerState !== "poweredOff";
+  const runs = vm.powerState === "poweredOn";
   const [withMemory, setWithMemory] = useState(false);
+  const [quiesce, setQuiesce] = useState(false);
   return (
     <FormDialog
       title={t("snapshot.take")}
@@ -130,7 +132,12 @@ export function TakeSnapshot({ vm, onClose }: { vm: Vm; onClose: () => void }) {
       valid={name.trim() !== ""}
       onClose={onClose}
       act={async () => {
-        await api.takeSnapshot(vm.id, { name: name.trim(), description, withMemory: on && withMemory });
+        await api.takeSnapshot(vm.id, {
+          name: name.trim(),
+          description,
+          withMemory: on && withMemory,
+          quiesce: runs && !withMemory && quiesce,
+        });
         await Promise.all([refresh("task"), refresh("vm")]);
       }}
     >
@@ -142,6 +149,13 @@ export function TakeSnapshot({ vm, onClose }: { vm: Vm; onClose: () => void }) {
         value={on && withMemory}
         disabled={!on}
         onInput={setWithMemory}
+      />
+      <CheckField
+        label={t("snapshot.quiesce")}
+        hint={t("snapshot.quiesceHint")}
+        value={runs && !withMemory && quiesce}
+        disabled={!runs || withMemory}
+        onInput={setQuiesce}
       />
     </FormDialog>
   );

@@ -158,6 +158,19 @@ pub struct VmMemory {
     pub major_faults: Option<u64>,
 }
 
+/// Most bytes that go to a guest's agent, or come from it, in a message.
+pub const MAX_AGENT_DATA: usize = 3072;
+
+/// What the agent in a guest said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentOutput {
+    /// A program in the guest has the agent's port open.
+    pub open: bool,
+    /// Bytes, at most [`MAX_AGENT_DATA`].
+    #[serde(with = "wire::bytes")]
+    pub data: Vec<u8>,
+}
+
 interface! {
     /// Looks into one virtual machine and controls it.
     vm_control = 4;
@@ -180,4 +193,8 @@ interface! {
     7 idempotent fn set_balloon(bytes: u64) -> ();
     /// Suspends the machine into its file (`vm_manager.set_state_file`). Answers when that has begun: when it is done the monitor ends and the machine is suspended; if it fails, the machine goes on, and `info` says why.
     8 once fn suspend() -> ();
+    /// Sends bytes to the agent in the guest (qemu-guest-agent): how many were taken.
+    9 once fn agent_write(data: &'a [u8]) -> u32;
+    /// Takes what the agent said. What nobody takes keeps it waiting.
+    10 once fn agent_read() -> AgentOutput;
 }

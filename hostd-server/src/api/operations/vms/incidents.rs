@@ -20,6 +20,8 @@ struct Known {
     cleared: [u32; 2],
     /// When each kind was last seen, in milliseconds since 1970.
     seen_ms: [u64; 2],
+    /// The guest's addresses.
+    addresses: Vec<String>,
 }
 
 /// What went wrong in machines since they were started, by their identifiers.
@@ -73,6 +75,16 @@ impl Incidents {
         happened
     }
 
+    /// Whether a guest has other addresses than before.
+    fn moved(&mut self, id: &str, addresses: &[String]) -> bool {
+        let known = self.machines.entry(id.into()).or_default();
+        let moved = known.addresses != addresses;
+        if moved {
+            known.addresses = addresses.into();
+        }
+        moved
+    }
+
     fn clear(&mut self, id: &str) -> bool {
         self.machines
             .get_mut(id)
@@ -100,6 +112,9 @@ pub(in crate::api) async fn watch(api: &Rc<Api>) {
             .incidents
             .borrow_mut()
             .take(id, fact.start, [fact.panics, fact.watchdog_timeouts], api.now());
+        if api.incidents.borrow_mut().moved(id, &fact.addresses) {
+            api.tell("vm", id, "updated");
+        }
         // What there was before hostd was started again was told of then.
         for kind in happened.into_iter().filter(|_| told) {
             match kind {

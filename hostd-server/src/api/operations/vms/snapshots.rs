@@ -41,6 +41,9 @@ pub(super) async fn snapshots(call: Call, query: ListQuery, (): ()) -> Result<Js
     Ok(page(tree(&record(&call)?, None, 0), &query))
 }
 
+/// How often a guest is asked to let its file systems go on.
+const THAWS: u32 = 3;
+
 pub(super) async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<SnapshotCreate>) -> Result<Accepted> {
     let record = own_record(&call)?;
     if record.snapshots.len() >= 32 {
@@ -48,6 +51,18 @@ pub(super) async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<Snaps
     }
     let running = run_of(&call, &record.config.name).await?;
     let memory = made.with_memory.unwrap_or(false);
+    let quiesce = made.quiesce.unwrap_or(false);
+    if quiesce && memory {
+        return Err(ApiError::invalid(
+            "A guest whose memory is kept goes on where it was: its file systems need no rest",
+        ));
+    }
+    if quiesce && running != VmRun::On {
+        return Err(ApiError::conflict(format!(
+            "{} does not run: its file systems cannot be brought to rest, and nothing writes to them",
+            record.config.name
+        )));
+    }
     if memory && running == VmRun::Suspended {
         return Err(ApiError::conflict(format!(
             "{} is suspended: have it go on first, or keep its disks alone",
@@ -78,6 +93,11 @@ pub(super) async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<Snaps
                     .save_vm(&spec.name, &disk.store, &format!("{}/{id}.memory", spec.name))
                     .await?;
             }
+            if quiesce && let Err(error) = api.host.vm_freeze(&spec.name, true).await {
+                // Some may rest already.
+                let _ = api.host.vm_freeze(&spec.name, false).await;
+                return Err(error.into());
+            }
             // Memory and disks are of the same moment: the machine stands still until all of them are there.
             let mut taken = Ok(());
             for disk in spec.disks.iter().filter(|disk| !disk.read_only) {
@@ -90,6 +110,17 @@ pub(super) async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<Snaps
                 if now.iter().any(|vm| vm.name == spec.name && vm.run == VmRun::Suspended) {
                     let file = format!("{}/{id}.memory", spec.name);
                     api.host.restore_vm(&spec.name, &disk.store, &file).await?;
+                }
+            }
+            let mut thawed = Ok(());
+            for _ in 0..THAWS {
+                thawed = if quiesce {
+                    api.host.vm_freeze(&spec.name, false).await
+                } else {
+                    Ok(())
+                };
+                if thawed.is_ok() {
+                    break;
                 }
             }
             taken?;
@@ -113,6 +144,8 @@ pub(super) async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<Snaps
             let change = api.data.borrow_mut().keep_vm(now);
             api.commit(vec![change]).await?;
             api.tell("snapshot", &id, "created");
+            // The snapshot is good, but the guest is not.
+            thawed?;
             Ok(Some(id))
         },
     )

@@ -696,6 +696,17 @@ impl vm_media::Server for Example {
 }
 
 impl vm_control::Server for Example {
+    fn agent_write(&mut self, _: &mut Call, data: &[u8]) -> Result<u32, Failure> {
+        self.note(format!("agent_write {data:?}"))?;
+        Ok(300)
+    }
+    fn agent_read(&mut self, _: &mut Call) -> Result<AgentOutput, Failure> {
+        self.note("agent_read")?;
+        Ok(AgentOutput {
+            open: true,
+            data: vec![0xff, 1, 2],
+        })
+    }
     fn info(&mut self, _: &mut Call) -> Result<VmInfo, Failure> {
         self.note("info")?;
         Ok(VmInfo {
@@ -1344,6 +1355,8 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_control.memory());
     call!(vm_control.set_balloon(1 << 20));
     call!(vm_control.suspend());
+    call!(vm_control.agent_write(b"{}"));
+    call!(vm_control.agent_read());
     call!(vm_console.attach([21]));
     call!(vm_console.detach());
     call!(vm_console.read(299));

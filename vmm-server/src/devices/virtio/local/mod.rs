@@ -1,11 +1,13 @@
-//! Devices whose queues the monitor works at itself, because requests are rare and concern nobody but the guest: entropy, memory balloon, console.
+//! Devices whose queues the monitor works at itself, because requests are rare and concern nobody but the guest: entropy, memory balloon, console, the line of a guest's agent.
 
+mod agent;
 pub mod balloon;
 mod console;
 mod memory;
 mod queues;
 mod rng;
 
+pub use agent::Agent;
 pub use balloon::Balloon;
 pub use console::Port;
 pub use queues::{Queues, Request};
@@ -31,6 +33,8 @@ pub trait Local: Send {
     fn config(&self) -> DeviceConfig;
     /// The driver set the queues up.
     fn start(&mut self) {}
+    /// Likewise, and the driver is in the middle of its work: the machine was suspended.
+    fn resumed(&mut self) {}
     /// Works at the queues for a bounded time. True: there may be more to do.
     ///
     /// # Errors
