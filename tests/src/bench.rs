@@ -4,6 +4,7 @@ mod hostd;
 mod machines;
 mod net;
 mod peer;
+mod start;
 mod storage;
 
 use crate::{
@@ -108,11 +109,12 @@ impl Figure {
 
 /// A group, what its machines are emulated by, and what measures at least those of its figures whose names begin with a prefix.
 type Group = (&'static str, Emulator, fn(&Context, &str) -> Result<Vec<Figure>>);
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     ("ipc", Emulator::Qemu, in_system),
     ("boot", Emulator::Qemu, boot),
     ("size", Emulator::Qemu, size),
     ("memory", Emulator::Qemu, memory),
+    ("start", Emulator::Qemu, start::measure),
     ("storage", Emulator::Qemu, storage::measure),
     ("net", Emulator::Qemu, net::measure),
     ("hostd", Emulator::Qemu, hostd::measure),
@@ -144,7 +146,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
     }
     ensure!(
         !all.is_empty(),
-        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, storage.*, net.* and hostd.*"
+        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, start.*, storage.*, net.* and hostd.*"
     );
     Ok(all)
 }

@@ -16,6 +16,7 @@ pub mod image;
 pub mod initramfs;
 pub mod linux;
 pub mod machine;
+mod medium;
 pub mod outside;
 pub mod runner;
 pub mod serial;

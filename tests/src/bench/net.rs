@@ -229,6 +229,7 @@ fn peer_machine(context: &Context) -> Result<Machine> {
     let host = peer::Host {
         modules: &MODULES,
         guest: RAM_DISK,
+        files: &[],
         script: &script,
     };
     peer::start(context, &host, add_card)

@@ -25,6 +25,8 @@ pub struct Host<'a> {
     pub modules: &'a [&'a str],
     /// The RAM disk of its guests, out of build/guests.
     pub guest: &'a str,
+    /// More files of its RAM disk: names there, and where they are.
+    pub files: &'a [(String, PathBuf)],
     /// What the shell of its RAM disk is to do. The guests' kernel is /vmlinuz, their RAM disk stands beside it.
     pub script: &'a str,
 }
@@ -114,6 +116,9 @@ fn archive(context: &Context, host: &Host<'_>) -> Result<Vec<u8>> {
     }
     archive.program("vmlinuz", &read(&guests.join("cloud/vmlinuz"))?);
     archive.program(host.guest, &read(&guests.join(host.guest))?);
+    for (name, path) in host.files {
+        archive.program(name, &read(path)?);
+    }
     Ok(archive.finish())
 }
 

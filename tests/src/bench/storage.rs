@@ -89,7 +89,8 @@ pub struct Drive {
 }
 
 impl Drive {
-    fn raw(image: &Path) -> Self {
+    /// One with the bytes of an image.
+    pub fn raw(image: &Path) -> Self {
         Self {
             image: image.into(),
             format: "raw",
@@ -141,7 +142,7 @@ fn jobs(side: &str, prefix: &str, start: impl Fn() -> Result<Machine>) -> Result
 }
 
 /// Whether what `prefix` asks for has something of this name, or of what begins with it.
-fn touches(name: &str, prefix: &str) -> bool {
+pub fn touches(name: &str, prefix: &str) -> bool {
     name.starts_with(prefix) || prefix.starts_with(name)
 }
 
@@ -185,6 +186,7 @@ fn start_peer(context: &Context, guest: &[Drive]) -> Result<Machine> {
     let host = peer::Host {
         modules: &[],
         guest: "initramfs-disk.cpio",
+        files: &[],
         script: &script,
     };
     peer::start(context, &host, |config| {

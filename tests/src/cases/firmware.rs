@@ -6,14 +6,15 @@ use super::{
     guest_disk::{attach, device},
 };
 use crate::{
-    Context, Failure, Outcome, Result,
+    Context, Outcome, Result,
     disks::Scratch,
-    ensure, initramfs,
+    ensure,
     machine::Disk,
+    medium,
     shell::Host,
     systems::{Guest, System},
 };
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -72,40 +73,7 @@ pub const CASES: &[Case] = &[
 const MODULES: [&str; 3] = ["efivarfs", "pvpanic", "pvpanic-mmio"];
 
 fn medium(context: &Context) -> Result<Result<PathBuf, String>> {
-    medium_with(context, "cloud", &MODULES)
-}
-
-/// A medium for disk and CD-ROM drive, BIOS and UEFI, on which GRUB says a word and boots one of the guests' Debian kernels with modules of its.
-pub(super) fn medium_with(context: &Context, kernel: &str, modules: &[&str]) -> Result<Result<PathBuf, String>> {
-    let image = format!("{kernel}/vmlinuz");
-    let files = [(&*image, "vmlinuz"), ("initramfs.cpio", "initramfs")];
-    let modules = match context.guest_file(&format!("{kernel}/modules")) {
-        Ok(folder) => initramfs::modules(&folder, modules)?,
-        Err(missing) => return Ok(Err(missing)),
-    };
-    let root = context.environment.logs.join(format!("{}.medium", context.name.replace('/', "-")));
-    let grub = root.join("boot/grub");
-    fs::create_dir_all(&grub)?;
-    for (from, to) in files {
-        match context.guest_file(from) {
-            Ok(path) => drop(fs::copy(path, root.join(to))?),
-            Err(missing) => return Ok(Err(missing)),
-        }
-    }
-    fs::write(root.join("modules"), modules)?;
-    fs::write(
-        grub.join("grub.cfg"),
-        "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\necho GRUB-IS-HERE\n\
-         linux /vmlinuz console=ttyS0 quiet\ninitrd /initramfs /modules\nboot\n",
-    )?;
-    let path = root.with_extension("iso");
-    let made = Command::new("grub-mkrescue").arg("-o").arg(&path).arg(&root).output();
-    fs::remove_dir_all(&root)?;
-    match made {
-        Ok(output) if output.status.success() => Ok(Ok(path)),
-        Ok(output) => Err(Failure::new(format!("grub-mkrescue: {}", String::from_utf8_lossy(&output.stderr)))),
-        Err(error) => Ok(Err(format!("grub-mkrescue: {error}: run `make setup`"))),
-    }
+    medium::bootable(context, "cloud", &MODULES)
 }
 
 /// A system with firmware, which guests begin with.

@@ -2,7 +2,6 @@
 
 use super::{
     Case,
-    firmware::medium_with,
     management::PASSWORD,
     management_state::{boot_with, items},
 };
@@ -24,7 +23,7 @@ const MODULES: [&str; 8] = ["scsi_common", "scsi_mod", "libata", "libahci", "ahc
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDummyDummyDummy admin@desk";
 
 fn cloud_init(context: &Context) -> Result<Outcome> {
-    let medium = match medium_with(context, "generic", &MODULES)? {
+    let medium = match crate::medium::bootable(context, "generic", &MODULES)? {
         Ok(medium) => medium,
         Err(missing) => return Outcome::skip(missing),
     };

@@ -32,6 +32,7 @@ pub fn of_peer(context: &Context) -> Result<u64> {
     let host = peer::Host {
         modules: &MODULES,
         guest: RAM_DISK,
+        files: &[],
         script: &script,
     };
     let mut machine = peer::start(context, &host, add_card)?;

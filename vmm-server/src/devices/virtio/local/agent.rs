@@ -1,6 +1,6 @@
 //! A serial device (virtio 1.2, 5.3) with one port that has the name by which qemu-guest-agent finds it. What the agent says is kept until management takes it, a bounded number of bytes: an agent that is not listened to waits.
 
-use super::super::{CONFIG_LENGTH, DeviceConfig, feature};
+use super::super::{CONFIG_LENGTH, DeviceConfig, USUAL_SIZE, feature};
 use super::{Local, Outside, Queues, TURN};
 use crate::memory::GuestMemory;
 use alloc::collections::VecDeque;
@@ -160,6 +160,7 @@ impl Local for Agent {
             class: CLASS,
             features: feature::VERSION_1 | feature::INDIRECT | feature::EVENT_INDEX | MULTIPORT,
             queues: 4,
+            queue_size: USUAL_SIZE,
             space,
             local: true,
             hidden: false,

@@ -1,0 +1,40 @@
+//! Media that guests boot from.
+
+use crate::{Context, Failure, Result, initramfs};
+use std::{fs, path::PathBuf, process::Command};
+
+/// A medium for disk and CD-ROM drive, BIOS and UEFI, on which GRUB says a word and boots one of the guests' Debian kernels with modules of its. The inner error: what is missing for it.
+///
+/// # Errors
+/// It cannot be made.
+pub fn bootable(context: &Context, kernel: &str, modules: &[&str]) -> Result<Result<PathBuf, String>> {
+    let image = format!("{kernel}/vmlinuz");
+    let files = [(&*image, "vmlinuz"), ("initramfs.cpio", "initramfs")];
+    let modules = match context.guest_file(&format!("{kernel}/modules")) {
+        Ok(folder) => initramfs::modules(&folder, modules)?,
+        Err(missing) => return Ok(Err(missing)),
+    };
+    let root = context.environment.logs.join(format!("{}.medium", context.name.replace('/', "-")));
+    let grub = root.join("boot/grub");
+    fs::create_dir_all(&grub)?;
+    for (from, to) in files {
+        match context.guest_file(from) {
+            Ok(path) => drop(fs::copy(path, root.join(to))?),
+            Err(missing) => return Ok(Err(missing)),
+        }
+    }
+    fs::write(root.join("modules"), modules)?;
+    fs::write(
+        grub.join("grub.cfg"),
+        "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\necho GRUB-IS-HERE\n\
+         linux /vmlinuz console=ttyS0 quiet\ninitrd /initramfs /modules\nboot\n",
+    )?;
+    let path = root.with_extension("iso");
+    let made = Command::new("grub-mkrescue").arg("-o").arg(&path).arg(&root).output();
+    fs::remove_dir_all(&root)?;
+    match made {
+        Ok(output) if output.status.success() => Ok(Ok(path)),
+        Ok(output) => Err(Failure::new(format!("grub-mkrescue: {}", String::from_utf8_lossy(&output.stderr)))),
+        Err(error) => Ok(Err(format!("grub-mkrescue: {error}: run `make setup`"))),
+    }
+}
