@@ -204,14 +204,22 @@ impl Iommu {
         self.forget_function(hardware, source, context.0)
     }
 
-    /// Has an owner's functions reach a range of memory, in whole pages.
+    /// Has an owner's functions reach a range of memory, in whole pages, at its physical address.
     ///
     /// # Errors
     /// Nothing of it is mapped then.
     pub fn map(&mut self, hardware: &mut impl Hardware, owner: usize, address: u64, length: u64) -> Result<(), Error> {
+        self.map_at(hardware, owner, address, address, length)
+    }
+
+    /// Has an owner's functions reach `length` bytes of memory at `physical`, in whole pages, by the addresses from `address` on.
+    ///
+    /// # Errors
+    /// Nothing of it is mapped then.
+    pub fn map_at(&mut self, hardware: &mut impl Hardware, owner: usize, address: u64, physical: u64, length: u64) -> Result<(), Error> {
         let place = self.place(hardware, owner)?;
         let domain = &mut self.domains[place];
-        domain.tables.map(hardware, address, length)?;
+        domain.tables.map(hardware, address, physical, length)?;
         domain.ranges.push((address, length));
         let number = domain.number;
         // Units may remember that nothing was there (CAP.CM; AMD-Vi's NpCache).

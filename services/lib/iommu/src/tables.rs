@@ -158,12 +158,15 @@ impl Tables {
         }
     }
 
-    /// Maps a range one to one, readable and writable. Either all of it is mapped afterwards, or nothing of it.
-    pub fn map(&mut self, hardware: &mut impl Hardware, address: u64, length: u64) -> Result<(), Error> {
+    /// Maps a range to memory at `physical`, readable and writable. Either all of it is mapped afterwards, or nothing of it.
+    pub fn map(&mut self, hardware: &mut impl Hardware, address: u64, physical: u64, length: u64) -> Result<(), Error> {
         let end = self.check(address, length)?;
+        if !physical.is_multiple_of(PAGE) || physical.checked_add(length).is_none_or(|end| end & !ADDRESS & !(PAGE - 1) != 0) {
+            return Err(Error::BadRange);
+        }
         let mut next = address;
         while next < end {
-            match self.map_one(hardware, next, end) {
+            match self.map_one(hardware, next, physical + (next - address), end) {
                 Ok(mapped) => next += mapped,
                 Err(error) => {
                     self.clear(hardware, address, next);
@@ -175,14 +178,14 @@ impl Tables {
     }
 
     /// Maps the largest page that fits at `address`; answers its bytes.
-    fn map_one(&mut self, hardware: &mut impl Hardware, address: u64, end: u64) -> Result<u64, Error> {
-        let fits = |level: &u8| address.is_multiple_of(size(*level)) && address + size(*level) <= end;
+    fn map_one(&mut self, hardware: &mut impl Hardware, address: u64, physical: u64, end: u64) -> Result<u64, Error> {
+        let fits = |level: &u8| (address | physical).is_multiple_of(size(*level)) && address + size(*level) <= end;
         let wanted = (1..=self.shape.large).rev().find(fits).unwrap_or(1);
         let Shape { kind, flush, .. } = self.shape;
         loop {
             match self.find(hardware, address, wanted) {
                 (place, level, Entry::Absent) if level == wanted => {
-                    hardware.store(place, kind.leaf(address, level), flush);
+                    hardware.store(place, kind.leaf(physical, level), flush);
                     return Ok(size(level));
                 }
                 (place, level, Entry::Absent) => {
@@ -192,7 +195,7 @@ impl Tables {
                 }
                 (_, _, Entry::Leaf) => return Err(Error::Overlap(address)),
                 // A table is left from smaller pages that were here: it is used again, for then no unit has to forget it.
-                (_, level, Entry::Table(_)) => return self.map_one(hardware, address, address + size(level - 1)),
+                (_, level, Entry::Table(_)) => return self.map_one(hardware, address, physical, address + size(level - 1)),
             }
         }
     }

@@ -100,9 +100,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn functions_reach_what_their_owner_has(kind in kinds(), steps in proptest::collection::vec(step(), 1..40)) {
+    fn functions_reach_what_their_owner_has(
+        kind in kinds(),
+        displaced in prop::sample::select(&[0, 0x1000, 2 * MIB, GIB, 5 * GIB + 6 * MIB + 0x3000]),
+        steps in proptest::collection::vec(step(), 1..40),
+    ) {
         let (kind, coherent, levels) = kind;
         let mut machine = Machine::new(kind, coherent, levels);
+        machine.memory.displaced = displaced;
         let description = machine.description();
         let mut iommu = Iommu::start(&mut machine, &description).unwrap();
         let mut expected = Expected::default();
@@ -117,7 +122,7 @@ proptest! {
                 Step::Map(owner, range) => {
                     let (start, length) = RANGES[range];
                     let fresh = expected.ranges.insert((owner, range));
-                    let outcome = iommu.map(&mut machine, owner, start, length);
+                    let outcome = iommu.map_at(&mut machine, owner, start, start + displaced, length);
                     prop_assert_eq!(outcome, if fresh { Ok(()) } else { Err(Error::Overlap(start)) });
                 }
                 Step::Unmap(owner, range) => {
@@ -209,6 +214,9 @@ fn ranges_that_make_no_sense() {
             (u64::MAX - 0xfff, 0x1000, Error::OutOfReach(u64::MAX - 0xfff)),
         ] {
             assert_eq!(iommu.map(&mut machine, 0, start, length), Err(error));
+        }
+        for physical in [0x1001, 1 << 52, u64::MAX - 0xfff] {
+            assert_eq!(iommu.map_at(&mut machine, 0, 0x1000, physical, 0x1000), Err(Error::BadRange));
         }
         iommu.map(&mut machine, 0, 2 * MIB, 2 * MIB).unwrap();
         assert_eq!(iommu.map(&mut machine, 0, 3 * MIB, 0x1000), Err(Error::Overlap(3 * MIB)));

@@ -151,7 +151,7 @@ fn walk(memory: &Memory, mut table: u64, levels: u32, address: u64) -> bool {
         let next = (entry >> 9 & 7) as u32;
         if next == 0 {
             let inside = (1u64 << (3 + 9 * level)) - 1;
-            assert_eq!(entry & ADDRESS, address & !inside & !0xfff, "not one to one");
+            assert_eq!(entry & ADDRESS, (address + memory.displaced) & !inside & !0xfff, "other memory");
             return true;
         }
         assert_eq!(next, level - 1, "no level is left out");

@@ -26,6 +26,8 @@ pub struct Memory {
     next: u64,
     /// Pages that may still be taken.
     pub left: u64,
+    /// How far behind its address the memory lies that a function reaches.
+    pub displaced: u64,
 }
 
 impl Memory {

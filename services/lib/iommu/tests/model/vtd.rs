@@ -189,7 +189,7 @@ fn walk(memory: &Memory, mut table: u64, levels: u8, address: u64) -> bool {
         if level == 1 || entry & 1 << 7 != 0 {
             let inside = (1u64 << (3 + 9 * level)) - 1;
             assert_eq!(entry & ADDRESS & inside & !0xfff, 0, "a large page that is not aligned");
-            assert_eq!(entry & ADDRESS, address & !inside & !0xfff, "not one to one");
+            assert_eq!(entry & ADDRESS, (address + memory.displaced) & !inside & !0xfff, "other memory");
             return true;
         }
         table = entry & ADDRESS;
