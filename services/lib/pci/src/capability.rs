@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 /// Capability identities.
 pub mod id {
+    /// Power management.
+    pub const POWER: u8 = 0x01;
     /// Message-signalled interrupts.
     pub const MSI: u8 = 0x05;
     /// What the vendor says; virtio uses it.
@@ -13,6 +15,8 @@ pub mod id {
     pub const EXPRESS: u8 = 0x10;
     /// Message-signalled interrupts by a table.
     pub const MSIX: u8 = 0x11;
+    /// Advanced features of conventional PCI.
+    pub const ADVANCED: u8 = 0x13;
 }
 
 /// A capability: identity and offset.

@@ -13,6 +13,7 @@ mod bar;
 mod capability;
 mod enumerate;
 mod names;
+mod reset;
 #[cfg(test)]
 mod testing;
 
@@ -22,6 +23,7 @@ pub use bar::{Bar, BarKind};
 pub use capability::{Capability, Msi, Msix, Slot, find, id as capability_id};
 pub use enumerate::{Class, Function, Header, enumerate};
 pub use names::{class_name, vendor_name};
+pub use reset::{Reset, Step};
 
 use core::ops::RangeInclusive;
 
