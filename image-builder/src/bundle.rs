@@ -188,6 +188,7 @@ pub fn to_manifest(system: &System, programs: Vec<manifest::Program>, files: Vec
                 period_us: vm.period_us,
                 disks: vm.disks.iter().map(to_disk).collect(),
                 nics: vm.nics.iter().map(to_nic).collect(),
+                passthrough: vm.passthrough.iter().map(|passed| passed.value).collect(),
             })
             .collect(),
         switches: system.switches.iter().map(|switch| switch.switch.clone()).collect(),

@@ -217,6 +217,7 @@ impl Graph {
                 )];
                 details.push(format!("kernel {}", vm.kernel.value));
                 details.extend(vm.initramfs.as_ref().map(|file| format!("initramfs {}", file.value)));
+                details.extend(vm.passthrough.iter().map(|passed| format!("has {} of the host", passed.value)));
                 details.push(if vm.autostart { "starts at boot" } else { "started on request" }.into());
                 Machine {
                     name: vm.name.value.clone(),

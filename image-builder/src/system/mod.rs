@@ -5,6 +5,7 @@
 mod disk;
 mod grant;
 mod nic;
+mod passthrough;
 mod server;
 mod switch;
 mod vm;

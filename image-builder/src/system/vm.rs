@@ -1,12 +1,12 @@
 //! `[[vm]]`.
 
-use super::{Disk, Nic, server::narrow};
+use super::{Disk, Nic, passthrough, server::narrow};
 use crate::{
     reader::{Reader, number, parsed},
     source::{Diagnostics, Located, Span},
     units,
 };
-use tessera_manifest::{BootDevice, Firmware, MAX_BOOT_ORDER, WatchdogAction};
+use tessera_manifest::{BootDevice, Firmware, MAX_BOOT_ORDER, PassedFunction, WatchdogAction};
 
 /// A virtual machine.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct Vm {
     pub disks: Vec<Disk>,
     /// `nics`: a list of tables. Default none.
     pub nics: Vec<Nic>,
+    /// `passthrough`: a list of tables, PCI functions of the host that it has for itself. Default none.
+    pub passthrough: Vec<Located<PassedFunction>>,
 }
 
 impl Vm {
@@ -132,6 +134,7 @@ impl Vm {
         }
         let vm = Self {
             span,
+            passthrough: passthrough::from_reader(&mut reader, name.as_ref().map_or("", |name| name.value.as_str()), diagnostics),
             disks,
             nics,
             firmware: firmware.map(|firmware| firmware.value),

@@ -511,3 +511,34 @@ fn disks_are_read_and_checked() {
     let blind = with_disks(one, WAY, "");
     assert!(blind[0].0.contains("not lent the memory"), "{blind:?}");
 }
+
+#[test]
+fn functions_of_the_host_are_read_and_checked() {
+    let with = |list: &str| SYSTEM.replacen("[[vm]]\n", &format!("[[vm]]\npassthrough = {list}\n"), 1);
+    let text =
+        with("[{ pci = \"0000:03:00.1\" }, { pci = \"8086:10d3\", index = 1 }, { pci = \"network\" }, { pci = \"network\", index = 2 }]");
+    let (system, _) = read(&text, &[]).unwrap();
+    let read: Vec<String> = system.vms[0].passthrough.iter().map(|passed| passed.value.to_string()).collect();
+    let wanted = [
+        "PCI function 0000:03:00.1",
+        "PCI function 1 of `8086:10d3`",
+        "PCI function 0 of `network`",
+        "PCI function 2 of `network`",
+    ];
+    assert_eq!(read, wanted);
+    let only = |list: &str| {
+        let (message, _, help) = mistake("[[vm]]\n", &format!("[[vm]]\npassthrough = {list}\n"));
+        (message, help)
+    };
+    assert!(only("[{ index = 1 }]").0.contains("has no `pci`"));
+    assert!(only("[{ pci = \"disk\" }]").0.contains("`pci`"));
+    assert!(only("[{ pci = \"storage\", index = -1 }]").0.contains("`index` cannot be -1"));
+    assert_eq!(only("[{ pci = \"storage\", inedx = 1 }]").1, "did you mean `index`?");
+    assert!(
+        only("[{ pci = \"storage\" }, { pci = \"storage\", index = 0 }]")
+            .0
+            .contains("twice")
+    );
+    let many: Vec<String> = (0..5).map(|index| format!("{{ pci = \"storage\", index = {index} }}")).collect();
+    assert!(only(&format!("[{}]", many.join(", "))).0.contains("than 4"));
+}

@@ -34,7 +34,11 @@ impl Root {
         }
         if let Some(vm) = vm {
             let name = &self.manifest.servers[server];
+            let vmm = self.machines.is_vmm(&self.manifest, server);
             granted.extend(self.machines.grants(vm, &self.manifest, name)?);
+            if vmm {
+                self.resolve_passthrough(vm, index, &mut granted, &mut devices)?;
+            }
         }
         Ok((granted, devices))
     }

@@ -16,6 +16,7 @@ pub mod loan;
 pub mod log;
 pub mod machine;
 pub mod manage;
+pub mod passthrough;
 pub mod policy;
 pub mod process;
 pub mod protection;

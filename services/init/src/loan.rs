@@ -135,6 +135,18 @@ impl Lendable {
             .collect()
     }
 
+    /// The RAM as the guest knows it: its address there, its own, and bytes.
+    #[must_use]
+    pub fn guest_memory(&self) -> Vec<(u64, u64, u64)> {
+        let mut guest = 0;
+        let place = |(slot, length): &(u32, u64)| {
+            let place = (guest, Frame::new(*slot).info().ok()?.physical, *length);
+            guest += length;
+            Some(place)
+        };
+        self.frames.iter().map_while(place).collect()
+    }
+
     /// All that is lent.
     fn lent(&self) -> impl Iterator<Item = &(u32, u64)> {
         self.frames.iter().chain(&self.video)

@@ -8,9 +8,11 @@ use crate::root::{Root, add_servers};
 use crate::vm::{Connect, Entry};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 use tessera_manifest::{Begin, DiskBacking, GuestFile, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
-use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, VmConfig, VmService, VmState, VmSummary};
+use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, PassedInfo, VmConfig, VmService, VmState, VmSummary};
 use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{Notification, slots};
@@ -141,6 +143,8 @@ fn vm_of(config: VmConfig, autostart: bool) -> Vm {
         period_us: config.period_us,
         disks: config.disks.into_iter().map(disk_of).collect(),
         nics: config.nics.into_iter().map(nic_of).collect(),
+        // The manifest alone gives functions of the host to machines.
+        passthrough: vec![],
     }
 }
 
@@ -319,6 +323,10 @@ impl vm_manager::Server for Root {
         Ok(())
     }
 
+    fn passthrough(&mut self, _call: &mut Call, name: &str) -> Result<Vec<PassedInfo>, Failure> {
+        Ok(self.passed_info(self.machine_named(name)?))
+    }
+
     fn stop(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
         if self.machines.entries[vm].state == VmState::Suspended {
@@ -405,7 +413,10 @@ impl vm_manager::Server for Root {
 
     fn configure(&mut self, _call: &mut Call, name: &str, config: VmConfig) -> Result<(), Failure> {
         let vm = self.stopped_machine(name)?;
-        let config = vm_of(config, self.manifest.vms[vm].autostart);
+        let config = Vm {
+            passthrough: self.manifest.vms[vm].passthrough.clone(),
+            ..vm_of(config, self.manifest.vms[vm].autostart)
+        };
         self.check_machine(&config, Some(vm))?;
         self.manifest.vms[vm] = config;
         self.name_servers(vm);

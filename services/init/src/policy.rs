@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 use tessera_abi::object::{Rights, size, thread};
 use tessera_abi::{PAGE_SIZE, layout};
-use tessera_manifest::{GuestFile, MAX_BOOT_ORDER, MAX_DISKS, MAX_NICS, Manifest, Program, Resource, Server, Vm, slots};
+use tessera_manifest::{GuestFile, MAX_BOOT_ORDER, MAX_DISKS, MAX_NICS, MAX_PASSED, Manifest, Program, Resource, Server, Vm, slots};
 use tessera_vswitch::Network;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -146,6 +146,9 @@ pub fn check_vm(vm: &Vm, manifest: &Manifest) -> Result<(), String> {
     if vm.nics.len() > MAX_NICS || vm.nics.iter().any(|nic| bad(&nic.mac)) {
         return Err("it has too many network cards, or one whose address is no station's".into());
     }
+    if vm.passthrough.len() > MAX_PASSED {
+        return Err(format!("it has more than {MAX_PASSED} PCI functions of the host"));
+    }
     if vm.boot_order.len() > MAX_BOOT_ORDER {
         return Err(format!("its boot order has more than {MAX_BOOT_ORDER} entries"));
     }
@@ -240,6 +243,7 @@ mod tests {
                 boot_menu_ms: 0,
                 watchdog: None,
                 autostart: true,
+                passthrough: Vec::new(),
                 weight: 100,
                 budget_us: 0,
                 period_us: 10_000,
@@ -274,6 +278,13 @@ mod tests {
         ordered = good();
         ordered.vms[0].variables = Some(GuestFile::Image("kernel".into()));
         assert!(check(&ordered, 4 * PAGE).unwrap_err().contains("variables"));
+        ordered = good();
+        let passed = tessera_manifest::PassedFunction {
+            which: tessera_manifest::PciWhich::Class(tessera_manifest::PciClass::Network),
+            index: 0,
+        };
+        ordered.vms[0].passthrough = vec![passed; MAX_PASSED + 1];
+        assert!(check(&ordered, 4 * PAGE).unwrap_err().contains("PCI functions"));
         let mut crowded = good();
         crowded.vms[0].disks = vec![disk; MAX_DISKS + 1];
         assert!(check(&crowded, 4 * PAGE).unwrap_err().contains("too many disks"));

@@ -10,6 +10,8 @@
 //!
 //! All of it is init's own: a server cannot make kernel objects out of memory that a device may still write. Functions that nobody holds are in no domain and reach nothing.
 
+mod faults;
+
 use crate::buddy::Block;
 use crate::devices::Tables;
 use crate::machine::Machine;
@@ -22,12 +24,12 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use tessera_abi::PAGE_SIZE;
 use tessera_abi::object::ObjectKind;
-use tessera_iommu::{Description, Error, Fault, FaultKind, Hardware, Iommu, Kind, Reserved, Source, dmar, ivrs};
+use tessera_iommu::{Description, Error, Hardware, Iommu, Kind, Reserved, Source, dmar, ivrs};
 use tessera_pci::{Address, acpi_table};
 use tessera_proto::init::Level;
-use tessera_proto::iommu::{self, AccessKind, DomainInfo, FaultInfo, IommuInfo, IommuKind};
+use tessera_proto::iommu::{self, DomainInfo, FaultInfo, IommuInfo, IommuKind};
 use tessera_proto::{Call, Failure, FailureKind, Page};
-use tessera_rt::{CNode, Frame, Untyped, slots, time};
+use tessera_rt::{CNode, Frame, Untyped, slots};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages of tables are taken so many at once, as a power of two.
@@ -149,7 +151,7 @@ pub struct Protection {
     quiet: Vec<(String, u64, u64)>,
 }
 
-const fn source_of(address: Address) -> Source {
+pub(crate) const fn source_of(address: Address) -> Source {
     Source::new(address.segment, address.bus, address.device, address.function)
 }
 
@@ -249,6 +251,42 @@ impl Protection {
         mapped.unwrap_or(Ok(())).map_err(kernel)
     }
 
+    /// As [`Self::map`], by other addresses: those from `address` on lead to `physical`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_at(&mut self, machine: &mut Machine, server: usize, address: u64, physical: u64, length: u64) -> Result<(), Failure> {
+        let mapped = self.with(machine, |iommu, access| iommu.map_at(access, server, address, physical, length));
+        mapped.unwrap_or(Ok(())).map_err(kernel)
+    }
+
+    /// Puts a function into a server's domain, and nothing with it.
+    ///
+    /// # Errors
+    /// It is in another one; the unit is silent, or there is no memory for tables.
+    pub fn attach(&mut self, machine: &mut Machine, server: usize, source: Source) -> Result<(), Failure> {
+        let attached = self.with(machine, |iommu, access| iommu.attach(access, server, source));
+        attached.unwrap_or(Ok(())).map_err(kernel)
+    }
+
+    /// Why there is no IOMMU, if there is none.
+    #[must_use]
+    pub fn missing(&self) -> Option<&str> {
+        self.units.is_none().then_some(self.reason.as_str())
+    }
+
+    /// Why a function's requests may be taken for others', by what the firmware says.
+    #[must_use]
+    pub fn is_beside_others(&self, address: Address) -> Option<&'static str> {
+        let source = source_of(address);
+        let aliases = self.units.as_ref().map_or(&[][..], |units| &units.aliases);
+        let other = |(from, to, alias): &(Source, Source, Source)| (*from..=*to).contains(&source) && *alias != source;
+        aliases
+            .iter()
+            .any(other)
+            .then_some("its requests look like those of another function")
+    }
+
     /// Has them not reach it any more. Answers whether that is so.
     pub fn unmap(&mut self, machine: &mut Machine, server: usize, address: u64, length: u64) -> bool {
         let unmapped = self.with(machine, |iommu, access| iommu.unmap(access, server, address, length));
@@ -292,6 +330,22 @@ const fn kind_name(kind: Kind) -> &'static str {
 }
 
 impl Root {
+    /// Memory that the firmware reserves for a function: addresses and bytes.
+    fn reserved_memory(&self, address: Address) -> Vec<(u64, u64)> {
+        let secondary = |bus, device, function| self.devices.secondary_bus(address.segment, bus, device, function);
+        let all = self.protection.units.as_ref().map_or(&[][..], |units| &units.reserved);
+        let reserved = all.iter().filter(|reserved| {
+            let mut scopes = reserved.scopes.iter();
+            scopes.any(|scope| scope.holds(source_of(address), secondary))
+        });
+        reserved.map(|reserved| (reserved.base, reserved.length)).collect()
+    }
+
+    /// Whether there is such memory.
+    pub(crate) fn is_reserved_memory_for(&self, address: Address) -> bool {
+        !self.reserved_memory(address).is_empty()
+    }
+
     /// A server gets a function: puts it into the server's domain, with the memory that the firmware reserves for it. The log says what does not work; the function reaches nothing then.
     pub fn confine(&mut self, server: usize, address: Address) {
         let source = source_of(address);
@@ -300,13 +354,7 @@ impl Root {
         let mut sources: Vec<_> = aliases.map(|(.., alias)| *alias).collect();
         sources.extend(self.devices.alias(address).map(source_of));
         sources.push(source);
-        let devices = &self.devices;
-        let secondary = |bus, device, function| devices.secondary_bus(address.segment, bus, device, function);
-        let reserved = units.reserved.iter().filter(|reserved| {
-            let mut scopes = reserved.scopes.iter();
-            scopes.any(|scope| scope.holds(source, secondary))
-        });
-        let reserved: Vec<_> = reserved.map(|reserved| (reserved.base, reserved.length)).collect();
+        let reserved = self.reserved_memory(address);
         for source in sources {
             let attached = self
                 .protection
@@ -404,140 +452,6 @@ impl Root {
         }
         outcome
     }
-
-    /// Looks for accesses that were refused, and says so.
-    pub fn look_at_faults(&mut self) {
-        if self.protection.units.is_none() || time::now() < self.protection.due {
-            return;
-        }
-        self.protection.due = time::after(time::milliseconds(LOOK_MS));
-        let taken = self.protection.with(&mut self.machine, |iommu, access| Ok(iommu.faults(access)));
-        let Some(Ok((mut faults, lost))) = taken else { return };
-        if faults.is_empty() && self.unnamed_fault() {
-            faults.push(Fault {
-                source: None,
-                address: None,
-                kind: FaultKind::Unknown,
-                reason: 0,
-            });
-        }
-        for fault in faults {
-            self.refused(&fault);
-        }
-        if lost {
-            self.protection.total += 1;
-            self.say(Level::Warn, "IOMMU: more accesses were refused than it could record");
-        }
-    }
-
-    /// Whether an AMD unit signalled an abort as a PCI function. QEMU's unit records no events before version 10.1, but does this.
-    fn unnamed_fault(&self) -> bool {
-        let Some(units) = &self.protection.units else { return false };
-        let mut any = false;
-        for source in &units.functions {
-            let address = Address {
-                segment: source.segment,
-                bus: source.bus(),
-                device: source.place() >> 3,
-                function: source.place() & 7,
-            };
-            any |= self.devices.take_abort(address);
-        }
-        any
-    }
-
-    /// Remembers and logs a refused access.
-    fn refused(&mut self, fault: &Fault) {
-        let now = time::now();
-        let owner = fault
-            .source
-            .and_then(|source| self.protection.units.as_ref()?.iommu.owner_of(source));
-        let server = owner
-            .and_then(|owner| self.servers.get(owner))
-            .map_or_else(String::new, |record| record.name.clone());
-        let info = FaultInfo {
-            tsc: now,
-            function: fault.source.map_or_else(String::new, |source| source.to_string()),
-            server,
-            address: fault.address,
-            kind: match fault.kind {
-                FaultKind::Read => AccessKind::Read,
-                FaultKind::Write => AccessKind::Write,
-                FaultKind::Interrupt => AccessKind::Interrupt,
-                FaultKind::Unknown => AccessKind::Unknown,
-            },
-            reason: fault.reason,
-            count: 1,
-        };
-        self.protection.total += 1;
-        let line = self.protection.count(&info, now).then(|| fault_line(&info));
-        let alike = |known: &&mut FaultInfo| {
-            (&known.function, &known.server, known.address, known.kind) == (&info.function, &info.server, info.address, info.kind)
-        };
-        match self.protection.faults.back_mut().filter(alike) {
-            Some(known) => {
-                known.count += 1;
-                known.tsc = now;
-            }
-            None => {
-                if self.protection.faults.len() == REMEMBERED {
-                    self.protection.faults.pop_front();
-                }
-                self.protection.faults.push_back(info);
-            }
-        }
-        if let Some(line) = line {
-            self.say(Level::Error, &line);
-        }
-    }
-}
-
-impl Protection {
-    /// Whether a function's fault is to be logged now.
-    fn count(&mut self, info: &FaultInfo, now: u64) -> bool {
-        let until = now.saturating_add(time::milliseconds(QUIET_MS));
-        match self.quiet.iter_mut().find(|(function, ..)| *function == info.function) {
-            Some((_, end, count)) if now < *end => {
-                *count += 1;
-                false
-            }
-            Some((_, end, count)) => {
-                (*end, *count) = (until, 0);
-                true
-            }
-            None => {
-                // There are no more functions than this; a unit that names others is not believed for ever.
-                if self.quiet.len() < 256 {
-                    self.quiet.push((info.function.clone(), until, 0));
-                }
-                true
-            }
-        }
-    }
-}
-
-fn fault_line(info: &FaultInfo) -> String {
-    let what = match info.kind {
-        AccessKind::Read => "read",
-        AccessKind::Write => "write",
-        AccessKind::Interrupt => "interrupt through",
-        AccessKind::Unknown => "access",
-    };
-    let holder = if info.server.is_empty() {
-        "held by nobody".into()
-    } else {
-        format!("of {}", info.server)
-    };
-    match (info.function.as_str(), info.address) {
-        ("", _) => "IOMMU: a device was refused memory that was not lent to its server; the IOMMU does not say which".into(),
-        (function, Some(address)) => format!(
-            "IOMMU: PCI function {function} ({holder}) tried to {what} {address:#x}, which was not lent to it, and was refused (reason {})",
-            info.reason
-        ),
-        (function, None) => {
-            format!("IOMMU: PCI function {function} ({holder}) tried to {what} memory that was not lent to it, and was refused")
-        }
-    }
 }
 
 impl iommu::Server for Root {
@@ -569,6 +483,14 @@ impl iommu::Server for Root {
 }
 
 impl Root {
+    /// Bytes of RAM of the machine whose monitor a server is.
+    fn own_ram(&self, server: usize) -> u64 {
+        let record = &self.servers[server];
+        let vm = record.vm.filter(|_| self.machines.is_vmm(&self.manifest, record.server));
+        let running = vm.and_then(|vm| self.machines.entries[vm].running.as_ref());
+        running.map_or(0, |running| running.lent.guest_memory().iter().map(|(.., length)| length).sum())
+    }
+
     /// What a server's functions reach; `None`: it has none. Without an IOMMU, what they should reach.
     fn domain_info(&self, server: usize) -> Option<DomainInfo> {
         let held = self.devices.entries.iter().filter(|entry| entry.holder == Some(server));
@@ -578,7 +500,8 @@ impl Root {
         }
         let domain = self.protection.units.as_ref().and_then(|units| units.iommu.domain(server));
         let device_memory = self.protection.lent_to(server);
-        let guest_memory = self.borrowed_by(server);
+        // What a monitor's functions reach is its guest's RAM.
+        let guest_memory = self.borrowed_by(server) + self.own_ram(server);
         let mapped = domain.map_or(0, tessera_iommu::Domain::mapped);
         let reserved = domain.map_or(0, |domain| {
             let firmware = |range: &&(u64, u64)| self.machine.device(range.0, range.1).is_some();

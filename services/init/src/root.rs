@@ -239,7 +239,7 @@ impl Root {
         // In this order: what the firmware had devices do ends before their accesses are refused.
         let devices = Devices::find(&machine);
         let protection = Protection::start(&mut machine);
-        Ok(Self {
+        let mut root = Self {
             machine,
             devices,
             protection,
@@ -256,7 +256,9 @@ impl Root {
             shares: vec![],
             replies: spare,
             _own: own,
-        })
+        };
+        root.reserve_functions();
+        Ok(root)
     }
 
     /// Adds a line to the log and tells those who follow it.
@@ -344,7 +346,14 @@ impl Root {
         if self.servers[index].process.is_some() {
             return Err(Failure::new(FailureKind::BadState, "it runs already"));
         }
-        let (grants, devices) = self.resolve(index)?;
+        let (grants, devices) = match self.resolve(index) {
+            Ok(resolved) => resolved,
+            Err(failure) => {
+                self.devices.release(index);
+                self.unconfine(index);
+                return Err(failure);
+            }
+        };
         let record = &self.servers[index];
         let server = &self.manifest.servers[record.server];
         let program = self
@@ -365,10 +374,11 @@ impl Root {
         // What draws and sends a screen takes much more memory than the rest.
         let display = record.vm.is_some_and(|vm| self.manifest.vms[vm].display);
         let vcpus = record.vm.map_or(0, |vm| self.manifest.vms[vm].vcpus);
+        let passed = devices.len() as u64 * if vm.is_some() { crate::passthrough::MONITOR_MEMORY } else { 0 };
         let spec = Spec {
             server,
             heap: if display { server.screen_heap } else { server.heap },
-            untyped: server.untyped + u64::from(vcpus) * server.vcpu_untyped,
+            untyped: server.untyped + u64::from(vcpus) * server.vcpu_untyped + passed,
             program,
             lent,
             name: record.name.clone(),
@@ -486,6 +496,9 @@ impl Root {
     pub fn start_due(&mut self) {
         for line in self.devices.look_at_slots() {
             self.say(Level::Warn, &line);
+        }
+        for line in self.devices.look_at_resets(&self.machine) {
+            self.say(Level::Error, &line);
         }
         self.look_at_faults();
         let now = time::now();

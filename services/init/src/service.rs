@@ -256,6 +256,11 @@ impl init::Server for Root {
         self.devices.bus_master(caller, device, false)
     }
 
+    fn reset_device(&mut self, call: &mut Call, device: u32, begin: bool) -> Result<u32, Failure> {
+        let caller = self.caller(call)?;
+        self.devices.reset_held(caller, device, begin)
+    }
+
     fn device_memory(&mut self, call: &mut Call, pages: u32) -> Result<(), Failure> {
         self.lend_device_memory(call, pages)
     }
@@ -457,9 +462,10 @@ impl supervisor::Server for Root {
 impl Root {
     fn pci_function(&self, index: usize) -> Option<PciFunction> {
         let holder = self.devices.entries.get(index)?.holder;
-        let name = holder
-            .and_then(|holder| self.servers.get(holder))
-            .map_or("", |record| record.name.as_str());
-        self.devices.describe(index, name)
+        let name = match holder.and_then(|holder| self.servers.get(holder)) {
+            Some(record) => record.name.clone(),
+            None => self.kept_for(index).map(|vm| format!("kept for {vm}")).unwrap_or_default(),
+        };
+        self.devices.describe(index, &name)
     }
 }

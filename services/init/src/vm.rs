@@ -302,6 +302,12 @@ impl Running {
         self.lent
     }
 
+    /// Processor of its first virtual processor.
+    #[must_use]
+    pub fn first_cpu(&self) -> Option<u32> {
+        self.cpus.first().copied()
+    }
+
     /// Pages shared by its processes.
     #[must_use]
     pub fn shared_pages(&self) -> u64 {
@@ -460,6 +466,8 @@ impl Root {
             let text = format_args!("the manifest has no template `{VMM}`, which runs virtual machines");
             return Err(Failure::new(FailureKind::Unsupported, text));
         }
+        self.prepare_functions(vm)?;
+        let config = &self.manifest.vms[vm];
         // The start's count makes it another machine than the last one of that name.
         let starts = u64::from(self.machines.entries[vm].earlier) + u64::from(self.machines.entries[vm].starts);
         let number = ((starts + 1) << 32) | (vm as u64 + 1);
@@ -502,7 +510,11 @@ impl Root {
                 let now = time::now();
                 return Some(now.saturating_add((now - begin) / 4));
             }
-            Ok(true) => self.start_processes(vm),
+            Ok(true) => match self.functions_ready(vm) {
+                Ok(Some(later)) => return Some(later),
+                Ok(None) => self.start_processes(vm),
+                Err(failure) => Err(failure),
+            },
             Err(failure) => Err(failure),
         };
         if let Err(failure) = &outcome {

@@ -16,7 +16,7 @@ use tessera_proto::{
     supervisor::{CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::ConsoleChunk,
     vm_control::{Registers, VcpuExits, VmInfo, VmMemory},
-    vm_manager::{FilePlace, VmConfig, VmSummary},
+    vm_manager::{FilePlace, PassedInfo, VmConfig, VmSummary},
     vm_media::Medium,
     vm_screen::ScreenInfo,
 };
@@ -219,6 +219,8 @@ pub trait Host: Networks {
     fn vms(&mut self) -> Answer<Vec<VmSummary>>;
     /// How one is made up.
     fn vm_config(&mut self, name: &str) -> Answer<VmConfig>;
+    /// The PCI functions of the host that it has for itself.
+    fn vm_passthrough(&mut self, name: &str) -> Answer<Vec<PassedInfo>>;
     /// Makes one.
     fn vm_create(&mut self, config: VmConfig) -> Answer<()>;
     /// Forgets one that is stopped.

@@ -17,7 +17,7 @@ use tessera_proto::{
     supervisor::{self, CapabilityInfo, EndpointInfo, LogChunk, MemoryInfo, PciFunction, ServerInfo, SystemInfo, ThreadInfo, WriteExecute},
     vm_console::{self, ConsoleChunk},
     vm_control::{self, Registers as VcpuRegisters, VcpuExits, VmInfo, VmMemory},
-    vm_manager::{self, FilePlace, VmConfig, VmService, VmSummary},
+    vm_manager::{self, FilePlace, PassedInfo, VmConfig, VmService, VmSummary},
     vm_media::{self, Medium},
     vm_screen::{self, ScreenInfo},
 };
@@ -391,6 +391,10 @@ impl Host for System {
 
     fn vm_config(&mut self, name: &str) -> Answer<VmConfig> {
         self.manager.config(name)
+    }
+
+    fn vm_passthrough(&mut self, name: &str) -> Answer<Vec<PassedInfo>> {
+        self.manager.passthrough(name)
     }
 
     fn vm_create(&mut self, config: VmConfig) -> Answer<()> {

@@ -224,7 +224,7 @@ fn outside(context: &Context) -> Result<Outcome> {
 }
 
 /// A guest, at whose shell this is, gets an address, fetches a page from this machine and serves it to it: its port 80 is `port` here.
-fn exchange_pages(host: &mut Host, port: u16) -> Result<()> {
+pub(super) fn exchange_pages(host: &mut Host, port: u16) -> Result<()> {
     let script = "printf '#!/bin/sh\\n[ $1 != bound ] || (ip addr add $ip/24 dev $interface; ip route add default via $router)\\n' > /tmp/lease && chmod +x /tmp/lease";
     succeeds(host.serial(), script)?;
     succeeds(

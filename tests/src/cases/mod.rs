@@ -28,6 +28,7 @@ mod management_state;
 mod net_switch;
 mod network;
 mod panic_record;
+mod passthrough;
 mod power_cuts;
 mod screen;
 mod screen_browser;
@@ -164,6 +165,7 @@ pub fn all() -> Vec<Case> {
         panic_record::CASES,
         storage::CASES,
         iommu::CASES,
+        passthrough::CASES,
         management::CASES,
         management_agent::CASES,
         management_browser::CASES,

@@ -363,6 +363,8 @@ impl<C: Console> Chipset<C> {
                 && let Some(device) = self.pci.device(device)
             {
                 device.queue_interrupt(queue, to, from);
+            } else {
+                self.pci.passed_signal(bit, to, from);
             }
         }
         self.settle_pci(to);

@@ -6,6 +6,7 @@ use super::devices;
 use super::devices::Devices;
 use super::host::Kernel;
 use super::local::Local;
+use super::passthrough;
 use super::setup::Page;
 use super::suspend::{self, Saved, refuse};
 use alloc::boxed::Box;
@@ -436,6 +437,9 @@ impl vm_control::Server for Control {
 
     fn suspend(&mut self, _call: &mut Call) -> Result<(), Failure> {
         self.running()?;
+        if let Some(why) = passthrough::keeps_from_suspending() {
+            return Err(Failure::new(FailureKind::Unsupported, why));
+        }
         self.trouble.clear();
         // The last processor to park wakes this thread, which then writes the state.
         self.machine.stop(Phase::Suspending);

@@ -9,6 +9,7 @@ mod flash;
 mod host;
 mod local;
 mod net;
+mod passthrough;
 mod screen;
 mod setup;
 mod storage;

@@ -9,6 +9,7 @@ use super::flash::Variables;
 use super::host::{Kernel, Threads};
 use super::local::Local;
 use super::net::Nics;
+use super::passthrough::{self, Functions};
 use super::screen;
 use super::storage::Disks;
 use super::suspend;
@@ -99,6 +100,9 @@ pub fn build() -> Result<Control, String> {
     memory.set_reserved(count(&on_ahci) * driver::LENGTH + count(&are_e1000e) * e1000e::RESERVED);
     let console = RingConsole::attach()?;
     let saved = suspend::begin(start_vm, vcpus)?;
+    if let (Some(_), Some(why)) = (&saved, passthrough::keeps_from_suspending()) {
+        suspend::refuse(&why);
+    }
     let now = sys::tsc();
     let clock = saved
         .as_ref()
@@ -172,14 +176,17 @@ pub fn build() -> Result<Control, String> {
         let _ = threads.push(notification);
         handles.push(VcpuHandle { vcpu, page });
     }
+    let mut devices = Vec::<&'static dyn Devices>::new();
+    if !info.devices.is_empty() {
+        devices.push(Functions::connect(machine, guest, &threads)?);
+    }
     let (disks, nics) = (start_vm.config.disks.len(), start_vm.config.nics.len());
     let around = Surroundings {
         machine,
         guest,
         threads,
-        queues: fair_queues(vcpus, disks, nics),
+        queues: fair_queues(vcpus, disks, nics, machine.chipset().pci().passed_signals() as usize),
     };
-    let mut devices = Vec::<&'static dyn Devices>::new();
     let medium = match &start_vm.config.cdrom {
         Some(file) if firmware => Some(boot_file::open(Some(file), BootFile::Cdrom)?),
         _ => None,
@@ -266,7 +273,8 @@ fn add_cards(machine: &Machine<Kernel>, vm: &StartVm, mut memory: u64) {
 }
 
 fn make_guest_space(vm: &StartVm) -> Result<GuestSpace, String> {
-    let pool = TABLES + vm.config.memory.div_ceil(1 << 30);
+    let passed = start_info().devices.len() as u64 * passthrough::TABLES;
+    let pool = TABLES + vm.config.memory.div_ceil(1 << 30) + passed;
     let slot = Untyped::OWN
         .make(ObjectKind::GuestSpace, pool)
         .map_err(failed("the nested page tables cannot be made"))?;

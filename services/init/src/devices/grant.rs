@@ -9,7 +9,7 @@ use alloc::{format, string::String};
 use tessera_abi::PAGE_SIZE;
 use tessera_abi::object::Rights;
 use tessera_manifest::{PciClass, StartDevice, StartInterrupt, StartRange, slots as fixed};
-use tessera_pci::{BarKind, ConfigSpace, Function};
+use tessera_pci::{BarKind, Function};
 use tessera_proto::init::Level;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -48,13 +48,26 @@ fn parts(function: &Function, bar: u8, length: u64) -> Vec<Part> {
 impl Devices {
     /// Whether a function that another server could hold answers on one of these pages too.
     fn shared(&self, index: usize, first: u64, end: u64) -> bool {
-        let class = self.entries[index].function.class.base;
-        let others = self
+        let entry = &self.entries[index];
+        let class = entry.function.class.base;
+        self.touches(first, end, |other, function| {
+            other != index && (function.class.base != class || self.entries[other].reserved != entry.reserved)
+        })
+    }
+
+    /// Whether any other function answers on one of these pages.
+    #[must_use]
+    pub fn touched_by_others(&self, index: usize, first: u64, end: u64) -> bool {
+        self.touches(first, end, |other, _| other != index)
+    }
+
+    fn touches(&self, first: u64, end: u64, counts: impl Fn(usize, &Function) -> bool) -> bool {
+        let counted = self
             .entries
             .iter()
             .enumerate()
-            .filter(|(other, entry)| *other != index && entry.function.class.base != class);
-        others.flat_map(|(_, entry)| &entry.function.bars).any(|bar| {
+            .filter(|(index, entry)| counts(*index, &entry.function));
+        counted.flat_map(|(_, entry)| &entry.function.bars).any(|bar| {
             let memory = bar.kind != BarKind::Ports && bar.address != 0;
             memory && bar.address / PAGE * PAGE < end && first < (bar.address + bar.length).next_multiple_of(PAGE)
         })
@@ -66,7 +79,7 @@ impl Root {
     pub fn resolve_pci(&mut self, name: &str, class: PciClass, server: usize, granted: &mut Vec<Granted>, devices: &mut Vec<StartDevice>) {
         let wanted = |root: &Self, index: usize| {
             let entry = &root.devices.entries[index];
-            entry.function.class.base == class.base() && entry.holder.is_none_or(|holder| holder == server)
+            entry.function.class.base == class.base() && !entry.reserved && entry.holder.is_none_or(|holder| holder == server)
         };
         for index in 0..self.devices.entries.len() {
             if wanted(self, index) {
@@ -134,16 +147,12 @@ impl Root {
                 Err(failure) => self.say(Level::Warn, &format!("PCI function {}: {failure}", function.address)),
             }
         }
-        if let Some(space) = self.devices.spaces.get(self.devices.entries[index].space) {
-            device.configuration = (0..64)
-                .flat_map(|word| space.read(function.address, word * 4).to_le_bytes())
-                .collect();
-        }
+        device.configuration = self.devices.snapshot(index);
         device
     }
 
     /// Gives a range of memory; answers why not.
-    fn give_memory(
+    pub(crate) fn give_memory(
         &self,
         index: usize,
         bar: u8,
@@ -183,7 +192,7 @@ impl Root {
     }
 }
 
-fn next_slot(granted: &[Granted]) -> u32 {
+pub(crate) fn next_slot(granted: &[Granted]) -> u32 {
     fixed::GRANTS + granted.len() as u32
 }
 

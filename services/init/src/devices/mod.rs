@@ -1,7 +1,10 @@
 //! PCI functions: which there are, who holds them, and what of them a server gets. Configuration space, and with it interrupts and the right to access memory, stays here.
 
 mod grant;
+mod reset;
 mod space;
+
+pub(crate) use grant::next_slot;
 
 use crate::machine::Machine;
 use crate::window::Registers;
@@ -35,6 +38,14 @@ pub struct Entry {
     messages: Vec<u32>,
     /// Its table of messages.
     table: Option<Registers>,
+    /// A machine of the manifest has it, or is to have it: no server gets it.
+    pub reserved: bool,
+    /// A machine has it, or had it last.
+    pub passed: bool,
+    /// Its reset, while there is one under way.
+    reset: Option<reset::Resetting>,
+    /// It did not come back from its last reset.
+    pub gone: bool,
 }
 
 /// All functions.
@@ -62,6 +73,10 @@ impl Devices {
                 space,
                 messages: Vec::new(),
                 table: None,
+                reserved: false,
+                passed: false,
+                reset: None,
+                gone: false,
             }));
         }
         entries.sort_by_key(|entry| entry.function.address);
@@ -111,18 +126,22 @@ impl Devices {
         lines
     }
 
-    /// When [`Self::look_at_slots`] is due next (TSC).
+    /// When [`Self::look_at_slots`] or [`Self::look_at_resets`] is due next (TSC).
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
-        (!self.slots.is_empty()).then_some(self.slots_due)
+        let slots = (!self.slots.is_empty()).then_some(self.slots_due);
+        slots.into_iter().chain(self.reset_deadline()).min()
     }
 
-    /// The functions of a server may not access memory any more and raise no interrupts. Nobody holds them then.
+    /// The functions of a server may not access memory any more and raise no interrupts. Nobody holds them then. Those of a machine begin their reset.
     pub fn release(&mut self, server: usize) {
         for index in 0..self.entries.len() {
             if self.entries[index].holder == Some(server) {
                 self.quiet(index);
                 self.entries[index].holder = None;
+                if self.entries[index].passed {
+                    self.begin_reset(index);
+                }
             }
         }
     }
@@ -141,7 +160,7 @@ impl Devices {
     }
 
     /// Makes a function answer to its registers, and raise its interrupts as messages if it can. Returns the slots of these; it may not access memory yet.
-    fn wake(&mut self, index: usize, machine: &Machine, cpu: u32) -> Vec<u32> {
+    pub(crate) fn wake(&mut self, index: usize, machine: &Machine, cpu: u32) -> Vec<u32> {
         self.quiet(index);
         let (msix, msi, at) = {
             let function = &self.entries[index].function;
@@ -173,6 +192,10 @@ impl Devices {
                 table.write(place + 4, (message.address >> 32) as u32);
                 table.write(place + 8, message.data);
                 table.write(place + 12, 0);
+            }
+            // What others said of the rest does not count.
+            for number in messages.len() as u64..u64::from(msix.vectors) {
+                table.write(number * 16 + 12, 1);
             }
             msix.enable(space, at, true);
             return entry.messages.clone();
@@ -213,13 +236,54 @@ impl Devices {
     /// # Errors
     /// `NotFound`.
     pub fn bus_master(&self, server: usize, number: u32, may: bool) -> Result<(), Failure> {
-        let missing = || Failure::new(FailureKind::NotFound, format_args!("the server holds no device {number}"));
-        let mut held = self.entries.iter().filter(|entry| entry.holder == Some(server));
-        let entry = held.nth(number as usize).ok_or_else(missing)?;
-        let space = self.spaces.get(entry.space).ok_or_else(missing)?;
-        let (set, clear) = if may { (command::BUS_MASTER, 0) } else { (0, command::BUS_MASTER) };
-        change_command(space, entry.function.address, set, clear);
+        let entry = &self.entries[self.held(server, number)?];
+        if entry.is_resetting() {
+            return Err(Failure::new(FailureKind::BadState, "the function is being reset"));
+        }
+        if let Some(space) = self.spaces.get(entry.space) {
+            let (set, clear) = if may { (command::BUS_MASTER, 0) } else { (0, command::BUS_MASTER) };
+            change_command(space, entry.function.address, set, clear);
+        }
         Ok(())
+    }
+
+    /// The `number`th function of a server.
+    fn held(&self, server: usize, number: u32) -> Result<usize, Failure> {
+        let mut held = (0..self.entries.len()).filter(|index| self.entries[*index].holder == Some(server));
+        held.nth(number as usize)
+            .ok_or_else(|| Failure::new(FailureKind::NotFound, format_args!("the server holds no device {number}")))
+    }
+
+    /// The first 256 bytes of a function's configuration space.
+    #[must_use]
+    pub fn snapshot(&self, index: usize) -> Vec<u8> {
+        let entry = &self.entries[index];
+        let Some(space) = self.spaces.get(entry.space) else {
+            return vec![];
+        };
+        let words = (0..64).flat_map(|word| space.read(entry.function.address, word * 4).to_le_bytes());
+        words.collect()
+    }
+
+    /// Why a function's requests may be taken for others', or reach others, before an IOMMU sees them: a bridge above it (PCI Express 5.0, 1.3.3, 7.5.3.2).
+    #[must_use]
+    pub fn is_beside_others(&self, address: Address) -> Option<&'static str> {
+        if self.alias(address).is_some() {
+            return Some("it is behind a bridge to conventional PCI, which the IOMMU cannot look behind");
+        }
+        let above = |entry: &&Entry| match entry.function.header {
+            Header::Bridge { secondary, last } => {
+                entry.function.address.segment == address.segment && (secondary..=last).contains(&address.bus)
+            }
+            _ => false,
+        };
+        let switch = self.entries.iter().filter(above).any(|entry| {
+            let express = tessera_pci::find(&entry.function.capabilities, tessera_pci::capability_id::EXPRESS);
+            let kind = express.and_then(|offset| Some(self.spaces.get(entry.space)?.read(entry.function.address, offset) >> 20 & 15));
+            // Ports of a switch, up and down.
+            matches!(kind, Some(5 | 6))
+        });
+        switch.then_some("it is behind a switch, whose ports may pass requests to each other past the IOMMU")
     }
 
     /// Bus right below the bridge at an address.

@@ -7,13 +7,17 @@
 
 extern crate alloc;
 
+mod passthrough;
+
+pub use passthrough::{MAX_PASSED, PassedFunction, PciWhich};
+
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 pub use tessera_proto::vm_manager::{BootDevice, MAX_BOOT_ORDER, WatchdogAction};
 use tessera_vswitch::Switch;
 
 /// Changes when an old reader could misunderstand a new manifest.
-pub const MANIFEST_VERSION: u32 = 5;
+pub const MANIFEST_VERSION: u32 = 6;
 
 /// Everything init needs to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,6 +269,8 @@ pub struct Vm {
     pub disks: Vec<VmDisk>,
     /// Its network cards, in the order in which the guest sees them; at most [`MAX_NICS`].
     pub nics: Vec<VmNic>,
+    /// PCI functions of the host that it has for itself; at most [`MAX_PASSED`]. No server gets them.
+    pub passthrough: Vec<PassedFunction>,
 }
 
 /// Firmware of a virtual machine.
@@ -454,7 +460,7 @@ pub struct StartDevice {
 pub struct StartRange {
     /// Number of the base address register.
     pub bar: u8,
-    /// Slot with the Frame or the IoPorts.
+    /// Slot with the Frame or the IoPorts; 0: none. For a function that a virtual machine has, this is how long the register's whole range is, whose parts follow.
     pub slot: u32,
     /// I/O ports instead of memory.
     pub ports: bool,

@@ -66,7 +66,8 @@ impl Reset {
     /// The reset of a function with these capabilities, which is not begun yet; `None`: it cannot be reset by itself.
     #[must_use]
     pub fn find(space: &(impl ConfigSpace + ?Sized), at: Address, capabilities: &[Capability]) -> Option<Self> {
-        let with = |kind: u8, most: u16, can: &dyn Fn(u16) -> bool| find(capabilities, kind).filter(|offset| *offset <= most && can(*offset));
+        let with =
+            |kind: u8, most: u16, can: &dyn Fn(u16) -> bool| find(capabilities, kind).filter(|offset| *offset <= most && can(*offset));
         // Device capabilities, bit 28.
         let express = with(id::EXPRESS, 0xf4, &|offset| space.read(at, offset + 4) >> 28 & 1 != 0).map(Way::Express);
         // Its own capabilities: bits 24 (what is on its way can be seen) and 25 (reset).

@@ -53,4 +53,6 @@ interface! {
     5 once fn device_memory(pages: u32) gives 1 -> ();
     /// Takes a PCI function's access to memory away again: the server cannot make it stop, and what it was told to do to memory is over.
     6 idempotent fn no_bus_master(device: u32) -> ();
+    /// Resets a PCI function: it may not access memory any more, and its registers are what they are after power-on. `begin`, and then ask without it until the answer is 0: it is the milliseconds until the next question.
+    7 idempotent fn reset_device(device: u32, begin: bool) -> u32;
 }

@@ -165,6 +165,19 @@ pub struct VmConfig {
 /// Most bytes of a machine's name.
 pub const MAX_NAME: usize = 64;
 
+/// A PCI function of the host that a machine has for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedInfo {
+    /// What the manifest says.
+    pub wanted: String,
+    /// Where it is on the host's bus; empty: there is none.
+    pub address: String,
+    /// Vendor and device.
+    pub identity: (u16, u16),
+    /// Base class, sub-class, programming interface.
+    pub class: (u8, u8, u8),
+}
+
 interface! {
     /// Makes, lists, starts and stops virtual machines, and connects to them.
     vm_manager = 3;
@@ -195,4 +208,6 @@ interface! {
     11 once fn resume(name: &'a str, keep: bool) -> ();
     /// The file that a suspended machine goes on from and that is removed then, as far as is known; none: it is not suspended, or the file stays.
     12 idempotent fn state_file(name: &'a str) -> Option<FilePlace>;
+    /// PCI functions of the host that a machine has for itself.
+    13 idempotent fn passthrough(name: &'a str) -> Vec<PassedInfo>;
 }

@@ -77,6 +77,7 @@ const SHOWING: &[&str] = &[
     "ipc",
     "vm list",
     "vm info debian",
+    "vm show debian",
     "vm info broken",
     "vm exits debian",
     "vm exits debian 1",
@@ -181,6 +182,16 @@ fn actions_reach_the_system() {
         assert!(!ok(&mut host, line).is_empty());
         assert_eq!(host.done, [done], "{line}");
     }
+}
+
+#[test]
+fn a_machine_s_functions_of_the_host_are_shown() {
+    let shown = ok(&mut FakeHost::default(), "vm show debian");
+    assert!(shown.contains("0000:00:05.0 of the host, Ethernet controller 8086:10d3"), "{shown}");
+    assert!(
+        shown.contains("PCI function 0000:00:09.0, which this host does not have"),
+        "{shown}"
+    );
 }
 
 #[test]

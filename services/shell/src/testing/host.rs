@@ -20,7 +20,7 @@ use tessera_proto::{
     },
     vm_console::ConsoleChunk,
     vm_control::{ExitCount, Registers, RunState, SegmentRegister, VcpuExits, VcpuRunState, VmInfo, VmMemory},
-    vm_manager::{FilePlace, VmConfig, VmState, VmSummary},
+    vm_manager::{FilePlace, PassedInfo, VmConfig, VmState, VmSummary},
     vm_media::Medium,
     vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel},
     vm_screen::ScreenInfo,
@@ -534,6 +534,19 @@ impl Host for FakeHost {
 
     fn vms(&mut self) -> Answer<Vec<VmSummary>> {
         self.answer(self.vms.clone())
+    }
+
+    fn vm_passthrough(&mut self, _: &str) -> Answer<Vec<PassedInfo>> {
+        let passed = |wanted: &str, address: &str| PassedInfo {
+            wanted: wanted.into(),
+            address: address.into(),
+            identity: (0x8086, 0x10d3),
+            class: (2, 0, 0),
+        };
+        self.answer(vec![
+            passed("PCI function 1 of `network`", "0000:00:05.0"),
+            passed("PCI function 0000:00:09.0", ""),
+        ])
     }
 
     fn vm_config(&mut self, name: &str) -> Answer<VmConfig> {

@@ -84,6 +84,12 @@ impl Function {
         self.registers[4 + index] = address & !(length - 1) | kind;
     }
 
+    /// Bytes of a range; 0: there is none.
+    #[must_use]
+    pub const fn length(&self, index: usize) -> u32 {
+        self.lengths[index]
+    }
+
     /// Where a range starts, if the guest lets it answer.
     #[must_use]
     pub const fn range(&self, index: usize, space: Space) -> Option<u32> {

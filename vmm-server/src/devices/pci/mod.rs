@@ -4,6 +4,7 @@
 
 pub mod function;
 pub mod msix;
+pub mod passthrough;
 mod q35;
 mod saved;
 
@@ -20,6 +21,7 @@ use crate::memory::GuestMemory;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use function::{Function, REGISTERS, Space};
+use passthrough::Passthrough;
 
 /// Address port.
 pub const ADDRESS: u16 = 0xcf8;
@@ -101,6 +103,8 @@ pub struct Pci {
     watchdog: Option<Box<Watchdog>>,
     /// The USB controller with a tablet, on machines with a screen.
     xhci: Option<Box<Xhci>>,
+    /// Functions of the host.
+    passed: Vec<Passthrough>,
 }
 
 impl Default for Pci {
@@ -123,6 +127,27 @@ impl Pci {
             cards: Vec::new(),
             watchdog: None,
             xhci: None,
+            passed: Vec::new(),
+        }
+    }
+
+    /// Adds a function of the host. Before virtio devices, which have the bits that are left.
+    pub fn add_passed(&mut self, passed: Passthrough) {
+        self.passed.push(passed);
+    }
+
+    /// Bits of vCPU threads' signals that functions of the host have: the last ones.
+    #[must_use]
+    pub fn passed_signals(&self) -> u32 {
+        self.passed.iter().map(|passed| u32::from(passed.vectors())).sum()
+    }
+
+    /// A function of the host, and its vector, that a bit of a vCPU thread's signals stands for: its interrupt came.
+    pub fn passed_signal<K: Kick>(&mut self, bit: u32, to: &Interrupts<K>, from: Option<usize>) {
+        for passed in &mut self.passed {
+            if let Some(vector) = passed.vector_of(bit) {
+                passed.interrupt(vector, to, from);
+            }
         }
     }
 
@@ -214,7 +239,7 @@ impl Pci {
     pub fn add(&mut self, config: DeviceConfig) -> bool {
         let bits = |config: &DeviceConfig| if config.local { 0 } else { u32::from(config.queues) };
         let queues: u32 = self.devices.iter().map(|device| bits(device.config())).sum();
-        if self.devices.len() == MAX_DEVICES || queues + bits(&config) > MAX_SIGNALS {
+        if self.devices.len() == MAX_DEVICES || queues + bits(&config) + self.passed_signals() > MAX_SIGNALS {
             return false;
         }
         let index = self.devices.len() as u8;
@@ -245,6 +270,7 @@ impl Pci {
         if let Some(xhci) = &mut self.xhci {
             **xhci = Xhci::new();
         }
+        self.passed.iter_mut().for_each(Passthrough::reset);
     }
 
     /// The virtio devices, in the order in which they were added.
@@ -308,6 +334,12 @@ impl Pci {
         self.xhci.as_deref_mut().filter(|_| (place.slot, place.function) == (xhci::SLOT, 0))
     }
 
+    fn passed_at(&mut self, place: Place) -> Option<&mut Passthrough> {
+        self.passed
+            .iter_mut()
+            .find(|passed| (passed.slot(), 0) == (place.slot, place.function))
+    }
+
     /// Reads a register of configuration space; ones where no function is.
     fn config_read<K: Kick>(&mut self, place: Place, to: &Interrupts<K>) -> u32 {
         if let Some(watchdog) = self.watchdog_at(place) {
@@ -318,6 +350,8 @@ impl Pci {
             bridge.read(place.register)
         } else if let Some(device) = self.virtio(place) {
             device.config_read(place.register, to)
+        } else if let Some(passed) = self.passed_at(place) {
+            passed.config_read(place.register)
         } else {
             u32::MAX
         }
@@ -336,6 +370,8 @@ impl Pci {
             }
         } else if let Some(device) = self.virtio(place) {
             device.config_write(place.register, mask, value, to);
+        } else if let Some(passed) = self.passed_at(place) {
+            passed.config_write(place.register, mask, value, to);
         }
     }
 
@@ -450,6 +486,11 @@ impl Pci {
         {
             return Some(value);
         }
+        if space == Space::Memory
+            && let Some(value) = self.passed.iter().find_map(|passed| passed.range_read(address, width))
+        {
+            return Some(value);
+        }
         let (device, offset) = self.at(space, address, width)?;
         Some(device.range_read(space, offset, width, to))
     }
@@ -481,6 +522,9 @@ impl Pci {
         if let (Space::Memory, Some(xhci)) = (space, &mut self.xhci)
             && xhci.range_write(address, width, value, to)
         {
+            return true;
+        }
+        if space == Space::Memory && self.passed.iter_mut().any(|passed| passed.range_write(address, width, value, to)) {
             return true;
         }
         let Some((device, offset)) = self.at(space, address, width) else {

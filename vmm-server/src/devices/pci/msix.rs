@@ -1,7 +1,7 @@
 //! Message-signalled interrupts with a table (PCI Local Bus Specification 3.0, 6.8.2).
 
-use crate::apic::Message;
 use crate::apic::routing::Delivery;
+use crate::apic::{Interrupts, Kick, Message};
 use serde::{Deserialize, Serialize};
 
 /// Most entries of a table.
@@ -80,6 +80,31 @@ impl Msix {
         }
     }
 
+    /// Reads `width` bytes of the table.
+    #[must_use]
+    pub fn read_table_bytes(&self, offset: u32, width: u8) -> u64 {
+        words(offset, width, |offset| self.read_table(offset))
+    }
+
+    /// Reads `width` bytes of the pending bits.
+    #[must_use]
+    pub fn read_pending_bytes(&self, offset: u32, width: u8) -> u64 {
+        words(offset, width, |offset| self.read_pending(offset))
+    }
+
+    /// Writes 4 or 8 bytes of the table; others are lost (6.8.2). Answers whether an entry changed.
+    pub fn write_table_bytes(&mut self, offset: u32, width: u8, value: u64, send: &mut dyn FnMut(Message)) -> bool {
+        match width {
+            4 if offset.is_multiple_of(4) => self.write_table(offset, value as u32, send).is_some(),
+            8 if offset.is_multiple_of(8) => {
+                let low = self.write_table(offset, value as u32, send);
+                self.write_table(offset + 4, (value >> 32) as u32, send);
+                low.is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// Reads the pending bits.
     #[must_use]
     pub const fn read_pending(&self, offset: u32) -> u32 {
@@ -126,6 +151,23 @@ impl Msix {
         let [address, _, data, mask] = *self.entries[..usize::from(self.count)].get(usize::from(vector))?;
         let open = self.is_enabled() && self.control & FUNCTION_MASK == 0 && mask & MASKED == 0;
         open.then(|| message(address, data))
+    }
+
+    /// Where a vector's message goes, if nothing masks it: the first vCPU that it is for, and the vector there if that can be requested without the monitor; else 0.
+    #[must_use]
+    pub fn route<K: Kick>(&self, vector: u16, to: &Interrupts<K>) -> Option<(usize, u8)> {
+        let message = self.message(vector)?;
+        let direct = matches!(message.delivery, Delivery::Fixed | Delivery::LowestPriority) && message.vector >= 16;
+        let target = to.first_target(&message)?;
+        let alone = message.delivery == Delivery::LowestPriority || to.is_for_one(&message);
+        Some((target, if direct && alone { message.vector } else { 0 }))
+    }
+}
+
+fn words(offset: u32, width: u8, read: impl Fn(u32) -> u32) -> u64 {
+    match width {
+        8 => u64::from(read(offset)) | u64::from(read(offset.saturating_add(4))) << 32,
+        _ => u64::from(read(offset) >> (offset % 4 * 8)),
     }
 }
 

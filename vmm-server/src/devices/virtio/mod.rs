@@ -17,10 +17,10 @@ pub const FIRST_SIGNAL: u32 = 8;
 /// Queues that have a bit.
 pub const MAX_SIGNALS: u32 = u64::BITS - FIRST_SIGNAL;
 
-/// Queues that each device may have for a machine with `vcpus` processors, `disks` disks and `nics` network cards, so that every queue has a bit: of a network card pairs. One for each processor is of use.
+/// Queues that each device may have for a machine with `vcpus` processors, `disks` disks and `nics` network cards, so that every queue has a bit, of which others have `taken`: of a network card pairs. One for each processor is of use.
 #[must_use]
-pub fn fair_queues(vcpus: usize, disks: usize, nics: usize) -> u16 {
-    let fits = |queues: &usize| disks * queues + nics * (2 * queues + 1) <= MAX_SIGNALS as usize;
+pub fn fair_queues(vcpus: usize, disks: usize, nics: usize, taken: usize) -> u16 {
+    let fits = |queues: &usize| disks * queues + nics * (2 * queues + 1) + taken <= MAX_SIGNALS as usize;
     (1..=vcpus.clamp(1, MAX_PAIRS)).rev().find(fits).unwrap_or(1) as u16
 }
 
@@ -74,10 +74,11 @@ mod tests {
 
     #[test]
     fn the_most_devices_have_a_bit_for_each_queue() {
-        assert_eq!(fair_queues(4, 0, 0), 4);
-        assert_eq!(fair_queues(1, 8, 8), 1);
-        assert_eq!(fair_queues(4, 2, 4), 4);
-        assert_eq!(fair_queues(4, 8, 4), 3);
-        assert_eq!(fair_queues(4, 8, 8), 2, "all 56");
+        assert_eq!(fair_queues(4, 0, 0, 0), 4);
+        assert_eq!(fair_queues(1, 8, 8, 0), 1);
+        assert_eq!(fair_queues(4, 2, 4, 0), 4);
+        assert_eq!(fair_queues(4, 8, 4, 0), 3);
+        assert_eq!(fair_queues(4, 8, 8, 0), 2, "all 56");
+        assert_eq!(fair_queues(4, 8, 8, 1), 1);
     }
 }

@@ -7,7 +7,7 @@ pub use saved::SavedVirtio;
 
 use super::registers::{self, MAX_QUEUES, Registers, Service};
 use super::{CONFIG_LENGTH, DeviceConfig};
-use crate::apic::{Delivery, Interrupts, Kick, Message};
+use crate::apic::{Interrupts, Kick, Message};
 use crate::devices::pci::function::{Function, Space};
 use crate::devices::pci::line_of;
 use crate::devices::pci::msix::{self, Msix};
@@ -200,16 +200,9 @@ impl VirtioPci {
                 }
                 u64::from_le_bytes(value)
             }
-            TABLE..PENDING => Self::words(offset - TABLE, width, |offset| self.msix.read_table(offset)),
-            _ if offset >= PENDING => Self::words(offset - PENDING, width, |offset| self.msix.read_pending(offset)),
+            TABLE..PENDING => self.msix.read_table_bytes(offset - TABLE, width),
+            _ if offset >= PENDING => self.msix.read_pending_bytes(offset - PENDING, width),
             _ => 0,
-        }
-    }
-
-    fn words(offset: u32, width: u8, read: impl Fn(u32) -> u32) -> u64 {
-        match width {
-            8 => u64::from(read(offset)) | u64::from(read(offset + 4)) << 32,
-            _ => u64::from(read(offset) >> (offset % 4 * 8)),
         }
     }
 
@@ -226,7 +219,10 @@ impl VirtioPci {
                 false
             }
             COMMON..ISR => self.registers.write(offset, width, value, &self.config, self.msix.count()),
-            TABLE..PENDING => self.write_table(offset - TABLE, width, value, to),
+            TABLE..PENDING => {
+                let mut send = |message: Message| to.send(&message, None);
+                self.msix.write_table_bytes(offset - TABLE, width, value, &mut send)
+            }
             _ => false,
         };
         if tell {
@@ -243,19 +239,6 @@ impl VirtioPci {
             if self.config.writable >> at & 1 != 0 {
                 self.config.space[at] = *byte;
             }
-        }
-    }
-
-    fn write_table<K: Kick>(&mut self, offset: u32, width: u8, value: u64, to: &Interrupts<K>) -> bool {
-        let mut send = |message: Message| to.send(&message, None);
-        match width {
-            4 if offset.is_multiple_of(4) => self.msix.write_table(offset, value as u32, &mut send).is_some(),
-            8 if offset.is_multiple_of(8) => {
-                let low = self.msix.write_table(offset, value as u32, &mut send);
-                self.msix.write_table(offset + 4, (value >> 32) as u32, &mut send);
-                low.is_some()
-            }
-            _ => false,
         }
     }
 
@@ -279,11 +262,7 @@ impl VirtioPci {
 
     /// What a queue's interrupt sends, if it goes out as a message and nothing masks it: the first vCPU that it is for, and the vector if it can be routed there without the monitor.
     fn route<K: Kick>(&self, queue: u16, to: &Interrupts<K>) -> Option<(usize, u8)> {
-        let message = self.msix.message(self.registers.vector(queue))?;
-        let direct = matches!(message.delivery, Delivery::Fixed | Delivery::LowestPriority) && message.vector >= 16;
-        let target = to.first_target(&message)?;
-        let alone = message.delivery == Delivery::LowestPriority || to.is_for_one(&message);
-        Some((target, if direct && alone { message.vector } else { 0 }))
+        self.msix.route(self.registers.vector(queue), to)
     }
 
     /// The vCPU whose thread a queue's server should signal.

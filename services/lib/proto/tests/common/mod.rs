@@ -71,6 +71,10 @@ impl init::Server for Example {
     fn no_bus_master(&mut self, _: &mut Call, device: u32) -> Result<(), Failure> {
         self.note(format!("no_bus_master {device}"))
     }
+    fn reset_device(&mut self, _: &mut Call, device: u32, begin: bool) -> Result<u32, Failure> {
+        self.note(format!("reset_device {device} {begin}"))?;
+        Ok(20)
+    }
     fn device_memory(&mut self, call: &mut Call, pages: u32) -> Result<(), Failure> {
         self.note(format!("device_memory {pages}"))?;
         call.give(36);
@@ -613,6 +617,15 @@ fn vm_config() -> VmConfig {
 }
 
 impl vm_manager::Server for Example {
+    fn passthrough(&mut self, _: &mut Call, name: &str) -> Result<Vec<PassedInfo>, Failure> {
+        self.note(format!("passthrough {name}"))?;
+        Ok(vec![PassedInfo {
+            wanted: "PCI function 1 of `network`".into(),
+            address: "0000:00:05.0".into(),
+            identity: (0x8086, 0x10d3),
+            class: (2, 0, 1),
+        }])
+    }
     fn list(&mut self, _: &mut Call, first: u32) -> Result<Page<VmSummary>, Failure> {
         self.note(format!("list {first}"))?;
         let summary = VmSummary {
@@ -1313,6 +1326,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(init.bus_master(3));
     call!(init.device_memory(16, Slots(55)));
     call!(init.no_bus_master(3));
+    call!(init.reset_device(3, true));
     call!(supervisor.system());
     call!(supervisor.servers(300));
     call!(supervisor.threads(2, 3));
@@ -1343,6 +1357,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_manager.set_state_file("debian", Some(medium.clone())));
     call!(vm_manager.resume("debian", true));
     call!(vm_manager.state_file("debian"));
+    call!(vm_manager.passthrough("debian"));
     call!(hostd.ping("2001:db8::1", 3, 56, 1000));
     call!(vm_media.medium());
     call!(vm_media.change(Some(medium)));

@@ -9,7 +9,8 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use tessera_proto::vm_manager::{BootDevice, FilePlace, Firmware, MAX_BOOT_ORDER, VmConfig, WatchdogAction};
+use tessera_pci::{Class, class_name};
+use tessera_proto::vm_manager::{BootDevice, FilePlace, Firmware, MAX_BOOT_ORDER, PassedInfo, VmConfig, WatchdogAction};
 use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel};
 use tessera_vswitch::station_address;
 
@@ -278,10 +279,25 @@ pub fn show(context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
         }
         lines.push(("nic", text));
     }
+    let passed = context
+        .host
+        .vm_passthrough(name)
+        .doing(&format!("read about the PCI functions of {name}"))?;
+    lines.extend(passed.iter().map(|passed| ("pci", passed_text(passed))));
     for (what, text) in lines {
         context.out.prose(&format!("  {what:<9} {text}"), 12);
     }
     Ok(())
+}
+
+/// A PCI function of the host that a machine has.
+fn passed_text(passed: &PassedInfo) -> String {
+    if passed.address.is_empty() {
+        return format!("{}, which this host does not have", passed.wanted);
+    }
+    let ((vendor, device), (base, sub, interface)) = (passed.identity, passed.class);
+    let what = class_name(Class { base, sub, interface });
+    format!("{} of the host, {what} {vendor:04x}:{device:04x}", passed.address)
 }
 
 #[cfg(test)]
