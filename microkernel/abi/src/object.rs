@@ -277,7 +277,8 @@ pub mod endpoint {
 /// Operations on `IrqControl`.
 pub mod irq_control {
     /// Takes an interrupt line of the IOAPICs. `w0` global system interrupt (for ISA lines 0 to 15 the line, translated by the firmware's overrides), `w1` CNode (0: own), `w2`
-    /// slot, `w3` bit 0 level-triggered, bit 1 active low, bit 2 "as the firmware says".
+    /// slot, `w3` bit 0 level-triggered, bit 1 active low, bit 2 "as the firmware says", bit 3 an
+    /// IOMMU remaps it: what is sent names the entry in its table that has the vector's number (VT-d 5.1.5.1). Results: `w0` vector index, `w1` 1 if level-triggered.
     pub const LINE: u64 = 0;
     /// Takes a message-signalled interrupt. `w0` processor, `w1` CNode (0: own), `w2` slot.
     pub const MSI: u64 = 1;
@@ -291,7 +292,7 @@ pub mod irq {
     pub const BIND: u64 = 0;
     /// Handled: unmask.
     pub const ACK: u64 = 1;
-    /// MSI only. Results: `w0` message address, `w1` message data.
+    /// What is sent, were nothing remapped. Results: `w0` message address, `w1` message data.
     pub const MESSAGE: u64 = 2;
 }
 

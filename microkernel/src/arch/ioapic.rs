@@ -92,14 +92,14 @@ fn with_line<T>(gsi: u32, act: impl FnOnce(&Controller, u32) -> T) -> Option<T> 
     Some(act(controller, Controller::entry(gsi - controller.first)))
 }
 
-/// Sends line `gsi` to processor `cpu` as `vector`. It stays masked.
+/// Sends line `gsi` to processor `cpu` as `vector`, or to where the IOMMU's entry of that number says. It stays masked.
 /// Nothing if no controller has such a line, or if the processor does not run or has an identity that does not fit into 8 bits.
-pub fn route(gsi: u32, vector: u8, cpu: usize, level: bool, active_low: bool) -> Option<()> {
+pub fn route(gsi: u32, vector: u8, cpu: usize, level: bool, active_low: bool, remapped: bool) -> Option<()> {
     let target = apic::id_of(cpu).filter(|&id| id < 0xff)?;
     let low = ENTRY_MASKED | u32::from(vector) | u32::from(level) << LEVEL_BIT | u32::from(active_low) << ACTIVE_LOW_BIT;
     with_line(gsi, |controller, entry| {
         controller.write(entry, low);
-        controller.write(entry + 1, target << 24);
+        controller.write(entry + 1, if remapped { u32::from(vector) << 17 | 1 << 16 } else { target << 24 });
     })
 }
 

@@ -9,7 +9,7 @@ use tessera_abi::boot::slot;
 use tessera_abi::object::Rights;
 use tessera_manifest::{Grant, Resource, StartDevice};
 use tessera_proto::{Failure, FailureKind};
-use tessera_rt::{CNode, Endpoint, Frame, IrqControl, slots};
+use tessera_rt::{CNode, Endpoint, Frame, Irq, IrqControl, slots};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -133,10 +133,14 @@ impl Root {
             return Ok(*slot);
         }
         let slot = slots::take().map_err(trouble("init has no slot left"))?;
-        let taken = IrqControl::new(slot::IRQ_CONTROL).line(line, CNode::OWN, slot);
-        if let Err(error) = taken {
+        let remapped = self.protection.remaps_interrupts();
+        let taken = IrqControl::new(slot::IRQ_CONTROL).line(line, CNode::OWN, slot, remapped);
+        let routed = taken
+            .map_err(trouble(&format!("taking interrupt line {line}")))
+            .and_then(|level| self.route_line(Irq::new(slot), level));
+        if let Err(failure) = routed {
             slots::free(slot);
-            return Err(trouble(&format!("taking interrupt line {line}"))(error));
+            return Err(failure);
         }
         self.lines.push((line, slot));
         Ok(slot)

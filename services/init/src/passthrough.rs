@@ -122,10 +122,15 @@ impl Root {
         for index in all {
             self.devices.begin_reset(index);
             let line = format!(
-                "virtual machine {} gets PCI function {}. Interrupts are not remapped: its guest can have the function raise any interrupt of this host",
+                "virtual machine {} gets PCI function {}",
                 self.manifest.vms[vm].name, self.devices.entries[index].function.address
             );
-            self.say(Level::Warn, &line);
+            if self.protection.remaps_interrupts() {
+                self.say(Level::Info, &line);
+            } else {
+                let danger = "interrupts are not remapped: its guest can have the function raise any interrupt of this host";
+                self.say(Level::Warn, &format!("{line}; {danger}"));
+            }
         }
         Ok(())
     }
@@ -249,7 +254,8 @@ impl Root {
             address: at.to_string(),
             ..StartDevice::default()
         };
-        let messages = self.devices.wake(index, &self.machine, cpu);
+        self.route_messages(index, cpu);
+        let messages = self.devices.wake(index, &self.machine);
         if messages.is_empty() {
             return Err(unfit(at, "no interrupt is left for it"));
         }

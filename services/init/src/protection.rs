@@ -11,6 +11,7 @@
 //! All of it is init's own: a server cannot make kernel objects out of memory that a device may still write. Functions that nobody holds are in no domain and reach nothing.
 
 mod faults;
+mod interrupts;
 
 use crate::buddy::Block;
 use crate::devices::Tables;
@@ -131,6 +132,8 @@ struct Units {
     registers: Vec<Registers>,
     reserved: Vec<Reserved>,
     aliases: Vec<(Source, Source, Source)>,
+    /// Intel: as whom I/O APICs raise interrupts.
+    controllers: Vec<Source>,
     /// AMD: the functions that the units are themselves.
     functions: Vec<Source>,
 }
@@ -192,6 +195,7 @@ impl Protection {
             registers,
             reserved: found.reserved,
             aliases: found.aliases,
+            controllers: found.controllers,
             functions: found.units.iter().filter_map(|unit| unit.function).collect(),
         });
         Ok(())
@@ -210,9 +214,14 @@ impl Protection {
             }
             Some(units) => {
                 let line = format!(
-                    "IOMMU: {}, {} units; devices reach what is lent to their server, and nothing else",
+                    "IOMMU: {}, {} units; devices reach what is lent to their server, and nothing else; {}",
                     kind_name(units.iommu.kind()),
-                    units.iommu.units()
+                    units.iommu.units(),
+                    if units.iommu.remaps_interrupts() {
+                        "they raise their own interrupts, and no others"
+                    } else {
+                        "they can raise any interrupt"
+                    }
                 );
                 (Level::Info, line)
             }
@@ -465,7 +474,7 @@ impl iommu::Server for Root {
             reason: self.protection.reason.clone(),
             units: iommu.map_or(0, |iommu| iommu.units() as u32),
             address_bits: iommu.map_or(0, Iommu::address_bits),
-            interrupts_remapped: false,
+            interrupts_remapped: self.protection.remaps_interrupts(),
             table_pages: self.protection.store.pages,
             faults: self.protection.total,
         })

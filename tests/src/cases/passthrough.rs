@@ -12,7 +12,7 @@ use crate::{
     shell::Host,
     systems::Guest,
 };
-use std::fs;
+use std::{fs, path::PathBuf};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -209,17 +209,20 @@ fn memory(monitor: Option<&Monitor>, address: u64) -> Result<String> {
     monitor.command(&format!("xp /16xb {address:#x}"))
 }
 
-fn foreign_memory(context: &Context) -> Result<Outcome> {
+/// A page that the guest's kernel leaves alone, and so lets its shell use.
+const FREE: u64 = 0x900_0000;
+
+/// Boots a host with two guests, of which the first has an NVMe controller that its kernel leaves alone; its shell waits for commands, of which `w` writes a register of the controller. Answers the controller's file too.
+fn boot_with_idle_controller(context: &Context) -> Result<Result<(Host, PathBuf), String>> {
     let system = match with_disk_initramfs(context) {
         Ok(system) => system,
-        Err(missing) => return Outcome::skip(missing),
+        Err(missing) => return Ok(Err(missing)),
     };
     let path = empty_disk(context, 16)?;
-    // Its kernel leaves the controller alone.
     let guest = Guest {
         initramfs: Some("debian-disk-initramfs"),
         memory: 256,
-        command_line: "console=ttyS0 quiet initcall_blacklist=nvme_init".into(),
+        command_line: format!("console=ttyS0 quiet initcall_blacklist=nvme_init memmap=64K${FREE:#x}"),
         more: vec![NVME.into()],
         ..Guest::debian("guest", "")
     };
@@ -230,25 +233,33 @@ fn foreign_memory(context: &Context) -> Result<Outcome> {
         config.disks.push(Disk::new(Bus::Nvme, &path, "PASSED"));
     })?;
     host.console("guest", "Type commands")?;
+    let registers = format!(
+        "cd /sys/bus/pci/devices/{PLACE} && B=$(head -n 1 resource | cut -d ' ' -f 1) && printf '\\006' | dd of=config bs=1 seek=4 conv=notrunc 2>/dev/null && w() {{ devmem $((B + $1)) 32 $2; }}"
+    );
+    succeeds(host.serial(), &registers)?;
+    Ok(Ok((host, path)))
+}
+
+/// Has the controller look for a command at one address and say elsewhere that it is done. Registers (NVM Express 2.0, 3.1.3): off; both admin queues of 32 entries; where they are; on; one command was submitted.
+fn submit(host: &mut Host, submission: u64, completion: u64) -> Result<()> {
+    let line = format!(
+        "w 0x14 0 && w 0x24 0x1f001f && w 0x28 {submission} && w 0x2c 0 && w 0x30 {completion} && w 0x34 0 && w 0x14 0x460001 && until [ $((`devmem $((B + 0x1c))` & 1)) = 1 ]; do :; done && w 0x1000 1"
+    );
+    succeeds(host.serial(), &line)?;
+    Ok(())
+}
+
+fn foreign_memory(context: &Context) -> Result<Outcome> {
+    let (mut host, path) = match boot_with_idle_controller(context)? {
+        Ok(found) => found,
+        Err(missing) => return Outcome::skip(missing),
+    };
     let before = [
         memory(host.machine.monitor.as_ref(), FOREIGN[0])?,
         memory(host.machine.monitor.as_ref(), FOREIGN[1])?,
     ];
-    succeeds(
-        host.serial(),
-        &format!(
-            "cd /sys/bus/pci/devices/{PLACE} && B=$(head -n 1 resource | cut -d ' ' -f 1) && printf '\\006' | dd of=config bs=1 seek=4 conv=notrunc 2>/dev/null && w() {{ devmem $((B + $1)) 32 $2; }}"
-        ),
-    )?;
-    // Registers (NVM Express 2.0, 3.1.3): off; both admin queues of 32 entries; where they are; on; one command was submitted.
-    let mut point = |submission: u64, completion: u64| {
-        let line = format!(
-            "w 0x14 0 && w 0x24 0x1f001f && w 0x28 {submission} && w 0x2c 0 && w 0x30 {completion} && w 0x34 0 && w 0x14 0x460001 && until [ $((`devmem $((B + 0x1c))` & 1)) = 1 ]; do :; done && w 0x1000 1"
-        );
-        succeeds(host.serial(), &line).map(|_| ())
-    };
-    point(FOREIGN[0], FOREIGN[0] + 0x1000)?;
-    point(0x900_0000, FOREIGN[1])?;
+    submit(&mut host, FOREIGN[0], FOREIGN[0] + 0x1000)?;
+    submit(&mut host, FREE, FOREIGN[1])?;
     succeeds(host.serial(), "echo the guest goes on")?;
     host.leave_console()?;
     let (address, _) = function(&mut host, "NVMe controller")?;

@@ -42,7 +42,7 @@ pub fn invoke_control(request: &Request<'_>) -> Result<Results, Error> {
 
 fn line(request: &Request<'_>) -> Result<Results, Error> {
     let [line, table, index, flags, ..] = request.words;
-    if flags & !7 != 0 || line > u64::from(u32::MAX) {
+    if flags & !15 != 0 || line > u64::from(u32::MAX) {
         return Err(Error::BadArgument);
     }
     let (mut gsi, mut level, mut low) = (line as u32, flags & 1 != 0, flags & 2 != 0);
@@ -58,9 +58,10 @@ fn line(request: &Request<'_>) -> Result<Results, Error> {
     }
     let cpu = request.exclusive.cpu().index.get();
     let vector = IRQS.claim(u64::from(gsi), cpu as u8)?;
-    ioapic::route(gsi, vector::DEVICE_FIRST + vector as u8, cpu, level, low).ok_or(Error::BadArgument)?;
+    ioapic::route(gsi, vector::DEVICE_FIRST + vector as u8, cpu, level, low, flags & 8 != 0).ok_or(Error::BadArgument)?;
     // It stays masked until it has somebody to signal.
-    give(request, vector, table, index)
+    give(request, vector, table, index)?;
+    Ok([vector, level.into(), 0, 0, 0, 0])
 }
 
 fn give(request: &Request<'_>, vector: u64, table: u64, index: u64) -> Result<Results, Error> {
@@ -90,9 +91,6 @@ pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
             Ok([0; 6])
         }
         op::MESSAGE => {
-            if irq.line.get() != MSI {
-                return Err(Error::BadState);
-            }
             let (address, data) = apic::message(usize::from(irq.cpu.get()), vector::DEVICE_FIRST + index as u8);
             Ok([address, u64::from(data), 0, 0, 0, 0])
         }

@@ -100,7 +100,8 @@ impl Root {
         };
         let legacy = function.class.base == 1 && function.class.sub == 1 && function.class.interface & 5 == 0;
         let cpu = self.servers[server].cpu;
-        let messages = self.devices.wake(index, &self.machine, cpu);
+        self.route_messages(index, cpu);
+        let messages = self.devices.wake(index, &self.machine);
         for bar in function.bars.iter().filter(|bar| !legacy || bar.index > 3) {
             let trouble = match bar.kind {
                 _ if bar.address == 0 => Some("has no address"),

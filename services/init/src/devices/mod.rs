@@ -17,7 +17,7 @@ use tessera_abi::boot::slot;
 use tessera_pci::{Address, ConfigSpace, Function, Header, Slot, change_command, command, enumerate, register};
 use tessera_proto::supervisor::{PciFunction, PciInterrupts, PciRange};
 use tessera_proto::{Failure, FailureKind};
-use tessera_rt::{CNode, Irq, IrqControl, slots, time};
+use tessera_rt::{CNode, IrqControl, slots, time};
 
 /// Interrupts that one function gets at most; there are 192 vectors for all.
 pub const MAX_INTERRUPTS: u16 = 8;
@@ -36,6 +36,8 @@ pub struct Entry {
     space: usize,
     /// Slots of its interrupts by message. init takes them once and keeps them, so that a server that is started again gets the same.
     messages: Vec<u32>,
+    /// What it writes to raise each of them: address and data.
+    written: Vec<(u64, u32)>,
     /// Its table of messages.
     table: Option<Registers>,
     /// A machine of the manifest has it, or is to have it: no server gets it.
@@ -72,6 +74,7 @@ impl Devices {
                 holder: None,
                 space,
                 messages: Vec::new(),
+                written: Vec::new(),
                 table: None,
                 reserved: false,
                 passed: false,
@@ -159,19 +162,15 @@ impl Devices {
         }
     }
 
-    /// Makes a function answer to its registers, and raise its interrupts as messages if it can. Returns the slots of these; it may not access memory yet.
-    pub(crate) fn wake(&mut self, index: usize, machine: &Machine, cpu: u32) -> Vec<u32> {
+    /// Makes a function answer to its registers, and raise its interrupts as messages if it can: as [`Root::route_messages`] said. Returns the slots of these; it may not access memory yet.
+    ///
+    /// [`Root::route_messages`]: crate::root::Root::route_messages
+    pub(crate) fn wake(&mut self, index: usize, machine: &Machine) -> Vec<u32> {
         self.quiet(index);
         let (msix, msi, at) = {
             let function = &self.entries[index].function;
             (function.msix, function.msi, function.address)
         };
-        let wanted = match (msix, msi) {
-            (Some(msix), _) => msix.vectors.min(MAX_INTERRUPTS),
-            (None, Some(_)) => 1,
-            (None, None) => 0,
-        };
-        self.take_messages(index, wanted, cpu);
         if self.entries[index].table.is_none()
             && let Some(msix) = msix
         {
@@ -182,15 +181,15 @@ impl Devices {
             return vec![];
         };
         change_command(space, at, command::IO | command::MEMORY | command::NO_LINE, command::BUS_MASTER);
-        let messages: Vec<_> = entry.messages.iter().filter_map(|slot| Irq::new(*slot).message().ok()).collect();
+        let messages = &entry.written;
         if let (Some(msix), Some(table)) = (msix, &entry.table)
             && !messages.is_empty()
         {
-            for (number, message) in (0..).zip(&messages) {
+            for (number, (address, data)) in (0..).zip(messages) {
                 let place = number * 16;
-                table.write(place, message.address as u32);
-                table.write(place + 4, (message.address >> 32) as u32);
-                table.write(place + 8, message.data);
+                table.write(place, *address as u32);
+                table.write(place + 4, (address >> 32) as u32);
+                table.write(place + 8, *data);
                 table.write(place + 12, 0);
             }
             // What others said of the rest does not count.
@@ -200,15 +199,22 @@ impl Devices {
             msix.enable(space, at, true);
             return entry.messages.clone();
         }
-        if let (Some(msi), Some(message)) = (msi, messages.first()) {
-            msi.enable(space, at, message.address, message.data);
+        if let (Some(msi), Some((address, data))) = (msi, messages.first()) {
+            msi.enable(space, at, *address, *data);
             return entry.messages.iter().take(1).copied().collect();
         }
         // What it has is a line, which nobody can tell without interpreting the firmware's code: it has to be polled.
         vec![]
     }
 
-    fn take_messages(&mut self, index: usize, wanted: u16, cpu: u32) {
+    /// Takes what a function needs to interrupt by messages, if it can; once for all times.
+    pub(crate) fn take_messages(&mut self, index: usize, cpu: u32) {
+        let function = &self.entries[index].function;
+        let wanted = match (function.msix, function.msi) {
+            (Some(msix), _) => msix.vectors.min(MAX_INTERRUPTS),
+            (None, Some(_)) => 1,
+            (None, None) => 0,
+        };
         let messages = &mut self.entries[index].messages;
         while messages.len() < usize::from(wanted) {
             let Ok(slot) = slots::take() else { return };
@@ -219,6 +225,16 @@ impl Devices {
             }
             messages.push(slot);
         }
+    }
+
+    /// The slots of a function's interrupts by message.
+    pub(crate) fn messages(&self, index: usize) -> &[u32] {
+        &self.entries[index].messages
+    }
+
+    /// Says what a function is to write to raise them.
+    pub(crate) fn set_written(&mut self, index: usize, written: Vec<(u64, u32)>) {
+        self.entries[index].written = written;
     }
 
     fn map_table(&self, index: usize, machine: &Machine, bar: u8, offset: u32, length: u64) -> Option<Registers> {

@@ -77,7 +77,7 @@ impl Devices {
             }
             entry.reset = None;
             if !entry.gone && entry.holder.is_some() {
-                self.wake(index, machine, 0);
+                self.wake(index, machine);
             }
         }
         lines

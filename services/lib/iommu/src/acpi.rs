@@ -95,6 +95,10 @@ pub struct Description {
     pub reserved: Vec<Reserved>,
     /// AMD: functions (from, to) whose requests look like another's.
     pub aliases: Vec<(Source, Source, Source)>,
+    /// Intel: the platform can remap interrupts.
+    pub remaps: bool,
+    /// Intel: as whom I/O APICs raise interrupts.
+    pub controllers: Vec<Source>,
 }
 
 impl Description {
@@ -104,6 +108,8 @@ impl Description {
             units: Vec::new(),
             reserved: Vec::new(),
             aliases: Vec::new(),
+            remaps: false,
+            controllers: Vec::new(),
         }
     }
 
@@ -144,6 +150,7 @@ pub fn dmar(table: &[u8]) -> Option<Description> {
         return None;
     }
     let mut found = Description::new(Kind::Vtd);
+    found.remaps = number(table, 37, 1)? & 1 != 0;
     for (kind, bytes) in structures(table, 2) {
         let field = |at, length| number(bytes, at, length);
         match kind {
@@ -157,7 +164,12 @@ pub fn dmar(table: &[u8]) -> Option<Description> {
                         flags: 0,
                     })
                 })();
-                unit.into_iter().for_each(|unit| found.add(unit));
+                if let Some(unit) = unit {
+                    found
+                        .controllers
+                        .extend(controllers(unit.segment, bytes.get(16..).unwrap_or_default()));
+                    found.add(unit);
+                }
             }
             // 8.4: reserved memory.
             1 => {
@@ -173,24 +185,40 @@ pub fn dmar(table: &[u8]) -> Option<Description> {
     found.found()
 }
 
-/// Device scopes (VT-d 8.3.1): PCI endpoints and bridges of them.
-fn scopes(segment: u16, mut bytes: &[u8]) -> Vec<Scope> {
-    let mut scopes = Vec::new();
+/// A device scope (VT-d 8.3.1): kind, bus, and the way from there.
+type Entry = (u64, u8, Vec<(u8, u8)>);
+
+/// All that are listed.
+fn entries(mut bytes: &[u8]) -> Vec<Entry> {
+    let mut entries = Vec::new();
     while let (Some(kind), Some(length)) = (number(bytes, 0, 1), number(bytes, 1, 1)) {
         let Some(entry) = bytes.get(..length as usize).filter(|entry| entry.len() >= 6) else {
             break;
         };
         bytes = &bytes[entry.len()..];
         let path: Vec<_> = entry[6..].chunks_exact(2).map(|pair| (pair[0] & 31, pair[1] & 7)).collect();
-        if matches!(kind, 1 | 2) && !path.is_empty() {
-            scopes.push(Scope::Path {
-                segment,
-                bus: entry[5],
-                path,
-            });
+        if !path.is_empty() {
+            entries.push((kind, entry[5], path));
         }
     }
-    scopes
+    entries
+}
+
+/// PCI endpoints and bridges among scopes.
+fn scopes(segment: u16, bytes: &[u8]) -> Vec<Scope> {
+    let functions = entries(bytes).into_iter().filter(|(kind, ..)| matches!(kind, 1 | 2));
+    functions.map(|(_, bus, path)| Scope::Path { segment, bus, path }).collect()
+}
+
+/// I/O APICs among scopes. They stand on the first bus of their path.
+fn controllers(segment: u16, bytes: &[u8]) -> Vec<Source> {
+    let found = entries(bytes).into_iter().filter(|(kind, ..)| *kind == 3);
+    found
+        .filter_map(|(_, bus, path)| match path[..] {
+            [(device, function)] => Some(Source::new(segment, bus, device, function)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Reads IVRS; `None`: no table of that name, or it names no unit.
@@ -288,13 +316,16 @@ mod tests {
 
     /// A unit for the whole segment, and memory for 02:1f.3 behind bridge 00:1c.1.
     fn intel() -> Vec<u8> {
-        let mut unit = vec![0, 0, 16, 0, 1, 0, 0, 0];
+        let mut unit = vec![0, 0, 24, 0, 1, 0, 0, 0];
         unit.extend(0xfed9_0000u64.to_le_bytes());
+        unit.extend([3, 8, 0, 0, 0, 0xff, 0, 1]);
         let mut memory = vec![1, 0, 34, 0, 0, 0, 0, 0];
         memory.extend(0x7f00_0000u64.to_le_bytes());
         memory.extend(0x7f00_1fffu64.to_le_bytes());
         memory.extend([1, 10, 0, 0, 0, 0, 0x1c, 1, 0x1f, 3]);
-        table(b"DMAR", &[&unit, &memory])
+        let mut bytes = table(b"DMAR", &[&unit, &memory]);
+        bytes[37] = 1;
+        bytes
     }
 
     /// A unit with an alias for each way to write one, and memory for a range.
@@ -317,6 +348,8 @@ mod tests {
         let found = dmar(&intel()).unwrap();
         assert_eq!(found.units.len(), 1);
         assert_eq!((found.units[0].base, found.units[0].segment), (0xfed9_0000, 0));
+        assert!(found.remaps);
+        assert_eq!(found.controllers, [Source::new(0, 0xff, 0, 1)]);
         let reserved = &found.reserved[0];
         assert_eq!((reserved.base, reserved.length), (0x7f00_0000, 0x2000));
         let behind = |bus, device, function| ((bus, device, function) == (0, 0x1c, 1)).then_some(2);

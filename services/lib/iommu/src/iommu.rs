@@ -2,6 +2,7 @@
 
 use crate::{
     Description, Error, Fault, Hardware, Kind, Source, UnitDescription, amd,
+    remapping::{Route, Table},
     tables::{Shape, Tables},
     vtd,
 };
@@ -55,6 +56,8 @@ pub struct Iommu {
     numbers: u32,
     /// Number of a domain whose functions could not be taken out of the units' memory: nobody gets it again.
     burnt: Vec<u16>,
+    /// Which interrupts are let through; none: all that come.
+    interrupts: Option<Table>,
 }
 
 impl Iommu {
@@ -63,8 +66,8 @@ impl Iommu {
     /// # Errors
     /// There is no memory, or a unit is silent or lacks something. Some units may translate by then.
     pub fn start(hardware: &mut impl Hardware, found: &Description) -> Result<Self, Error> {
-        let (units, shape, numbers) = match found.kind {
-            Kind::Vtd => start_vtd(hardware, &found.units)?,
+        let (units, shape, numbers, interrupts) = match found.kind {
+            Kind::Vtd => start_vtd(hardware, found)?,
             Kind::Amd => start_amd(hardware, &found.units)?,
         };
         Ok(Self {
@@ -73,7 +76,30 @@ impl Iommu {
             domains: Vec::new(),
             numbers,
             burnt: Vec::new(),
+            interrupts,
         })
+    }
+
+    /// Whether interrupts are remapped: nothing is let through but by [`Self::let_through`].
+    #[must_use]
+    pub const fn remaps_interrupts(&self) -> bool {
+        self.interrupts.is_some()
+    }
+
+    /// Lets an interrupt through, in place of what its vector's entry said before. Nothing happens where interrupts are not remapped.
+    ///
+    /// # Errors
+    /// `Silent`: the unit may still go by what the entry said before.
+    pub fn let_through(&mut self, hardware: &mut impl Hardware, route: &Route) -> Result<(), Error> {
+        let (Some(table), Units::Vtd(units, _)) = (&self.interrupts, &mut self.units) else {
+            return Ok(());
+        };
+        table.set(hardware, route);
+        let mut outcome = Ok(());
+        for unit in units {
+            outcome = outcome.and(unit.forget_interrupt(hardware, route.vector));
+        }
+        outcome
     }
 
     /// Whose units they are.
@@ -279,9 +305,9 @@ impl Iommu {
     }
 }
 
-type Started = (Units, Shape, u32);
+type Started = (Units, Shape, u32, Option<Table>);
 
-fn start_vtd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<Started, Error> {
+fn start_vtd(hardware: &mut impl Hardware, found: &Description) -> Result<Started, Error> {
     let mut units = Vec::new();
     let mut shape = Shape {
         kind: Kind::Vtd,
@@ -291,12 +317,14 @@ fn start_vtd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<
     };
     let mut levels = [true; 2];
     let mut numbers = u32::MAX;
-    for (number, description) in found.iter().enumerate() {
+    let mut remaps = [found.remaps; 2];
+    for (number, description) in found.units.iter().enumerate() {
         let (unit, abilities) = vtd::Unit::find(number, description.segment, hardware)?;
         levels = [levels[0] && abilities.levels[0], levels[1] && abilities.levels[1]];
         shape.large = shape.large.min(abilities.large);
         shape.flush |= !abilities.coherent;
         numbers = numbers.min(abilities.domains);
+        remaps = [remaps[0] && abilities.remaps[0], remaps[1] && abilities.remaps[1]];
         units.push(unit);
     }
     shape.levels = match levels {
@@ -304,6 +332,8 @@ fn start_vtd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<
         [true, _] => 3,
         _ => return Err(Error::Lacks(0, "page tables that all units know")),
     };
+    let [remaps, wide] = remaps;
+    let interrupts = if remaps { Some(Table::new(wide, hardware)?) } else { None };
     let mut roots: Vec<vtd::Roots> = Vec::new();
     for unit in &mut units {
         let root = match roots.iter().find(|roots| roots.segment == unit.segment) {
@@ -315,9 +345,9 @@ fn start_vtd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<
                 root
             }
         };
-        unit.start(hardware, root)?;
+        unit.start(hardware, root, interrupts.as_ref())?;
     }
-    Ok((Units::Vtd(units, roots), shape, numbers))
+    Ok((Units::Vtd(units, roots), shape, numbers, interrupts))
 }
 
 fn start_amd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<Started, Error> {
@@ -344,5 +374,5 @@ fn start_amd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<
         unit.start(hardware, table)?;
         units.push(unit);
     }
-    Ok((Units::Amd(units, tables), shape, 1 << 16))
+    Ok((Units::Amd(units, tables), shape, 1 << 16, None))
 }

@@ -1,5 +1,6 @@
 //! A unit of VT-d: registers (11.4), root and context tables (9.1, 9.3), the invalidation queue (6.5.2), fault records (7.2.1).
 
+use crate::remapping::{ENTRIES_LOG, Table};
 use crate::{Error, Fault, FaultKind, Hardware, Source, hardware::wait, tables::PAGE};
 use alloc::vec::Vec;
 
@@ -14,6 +15,7 @@ mod register {
     pub const PROTECTED: u64 = 0x64;
     pub const QUEUE_TAIL: u64 = 0x88;
     pub const QUEUE: u64 = 0x90;
+    pub const INTERRUPTS: u64 = 0xb8;
 }
 
 /// Bits of the command and status registers.
@@ -23,8 +25,9 @@ mod command {
     pub const FLUSH_WRITES: u32 = 1 << 27;
     pub const QUEUE: u32 = 1 << 26;
     pub const INTERRUPTS: u32 = 1 << 25;
-    /// Those that stay as they are; the others are done once.
-    pub const LASTING: u32 = 0x96ff_ffff;
+    pub const SET_INTERRUPTS: u32 = 1 << 24;
+    /// Those that stay as they are; the others are done once. Bit 23, which lets interrupts through as they are without remapping, is not kept.
+    pub const LASTING: u32 = 0x967f_ffff;
 }
 
 /// Descriptors of the queue, a page of them.
@@ -43,6 +46,8 @@ pub struct Abilities {
     pub coherent: bool,
     /// Domains that it knows.
     pub domains: u32,
+    /// It remaps interrupts; to local APICs of 32 bits too.
+    pub remaps: [bool; 2],
 }
 
 /// A unit.
@@ -80,6 +85,7 @@ impl Unit {
             },
             coherent: extended & 1 != 0,
             domains: 1 << (4 + 2 * (capabilities & 7)),
+            remaps: [extended >> 3 & 1 != 0, extended >> 3 & 3 == 3],
         };
         let unit = Self {
             number,
@@ -100,8 +106,8 @@ impl Unit {
         wait(self.number, || (hardware.read(self.number, register::STATUS) & bit != 0) == on)
     }
 
-    /// Has the unit translate by the root table.
-    pub fn start(&mut self, hardware: &mut impl Hardware, root: u64) -> Result<(), Error> {
+    /// Has the unit translate by the root table, and remap interrupts by the other, if there is one.
+    pub fn start(&mut self, hardware: &mut impl Hardware, root: u64, interrupts: Option<&Table>) -> Result<(), Error> {
         let status = hardware.read(self.number, register::STATUS);
         // What the firmware left on.
         for bit in [command::TRANSLATE, command::INTERRUPTS, command::QUEUE] {
@@ -125,7 +131,21 @@ impl Unit {
             // The ranges that the firmware closed for the time before the tables.
             hardware.write(self.number, register::PROTECTED, 0);
         }
+        if let Some(table) = interrupts {
+            let extended = u64::from(table.wide) << 11;
+            hardware.write64(self.number, register::INTERRUPTS, table.page | extended | (ENTRIES_LOG - 1));
+            self.command(hardware, command::SET_INTERRUPTS, true)?;
+            // All entries.
+            self.submit(hardware, &[[4, 0]])?;
+            self.command(hardware, command::INTERRUPTS, true)?;
+        }
         self.command(hardware, command::TRANSLATE, true)
+    }
+
+    /// An entry of the table of interrupts changed.
+    pub fn forget_interrupt(&mut self, hardware: &mut impl Hardware, vector: u8) -> Result<(), Error> {
+        self.flush_writes(hardware)?;
+        self.submit(hardware, &[[4 | 1 << 4 | u64::from(vector) << 32, 0]])
     }
 
     /// Some old units have stores to tables wait in buffers of their own (CAP.RWBF).
@@ -195,7 +215,11 @@ impl Unit {
                     segment: self.segment,
                     id: high as u16,
                 }),
-                address: Some(hardware.read64(self.number, place) & !0xfff),
+                address: Some(match (kind, hardware.read64(self.number, place)) {
+                    // What names the entry: its number stands in the upper 16 bits (11.4.14).
+                    (FaultKind::Interrupt, low) => crate::remapping::address((low >> 48) as u16),
+                    (_, low) => low & !0xfff,
+                }),
                 kind,
                 reason,
             });

@@ -5,7 +5,7 @@ mod model;
 use model::{Machine, Outcome};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use tessera_iommu::{Error, FaultKind, Hardware, Iommu, Kind, Source};
+use tessera_iommu::{Error, FaultKind, Hardware, Iommu, Kind, Route, Source, message};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -265,5 +265,46 @@ fn a_unit_without_what_is_needed_is_refused() {
             let description = Machine::new(kind, true, 4).description();
             assert!(matches!(Iommu::start(&mut Dead(value), &description), Err(Error::Silent(0))));
         }
+    }
+}
+
+#[test]
+fn interrupts_are_whose_they_are() {
+    for levels in [3, 4] {
+        let mut machine = Machine::new(Kind::Vtd, true, levels);
+        let mut description = machine.description();
+        let mut iommu = Iommu::start(&mut machine, &description).unwrap();
+        assert!(iommu.remaps_interrupts());
+        let (address, data) = message(0x45);
+        // Nothing is let through before it is said, nor remembered.
+        assert_eq!(machine.interrupt(source(1), address, data), None);
+        let route = |vector, destination, source| Route {
+            vector,
+            destination,
+            level: false,
+            source,
+        };
+        iommu.let_through(&mut machine, &route(0x45, 3, Some(source(1)))).unwrap();
+        assert_eq!(machine.interrupt(source(1), address, data), Some((0x45, 3)));
+        assert_eq!(machine.interrupt(source(2), address, data), None, "another's");
+        assert_eq!(machine.interrupt(source(1), message(0x46).0, 0), None, "another");
+        assert_eq!(machine.interrupt(source(1), 0xfee0_3000, 0x45), None, "not by the table");
+        // All entries of the table, and one behind it.
+        assert_eq!(machine.interrupt(source(1), 0xfee0_2010, 0), None);
+        let (faults, _) = iommu.faults(&mut machine);
+        assert_eq!((faults[0].source, faults[0].kind), (Some(source(1)), FaultKind::Interrupt));
+        assert_eq!(faults[0].address, Some(address));
+        // To another processor, and by whoever it is.
+        iommu.let_through(&mut machine, &route(0x45, 200, None)).unwrap();
+        assert_eq!(machine.interrupt(source(2), address, data), Some((0x45, 200)));
+        machine.silent = true;
+        assert_eq!(iommu.let_through(&mut machine, &route(0x45, 1, None)), Err(Error::Silent(0)));
+        // Where the firmware says that the platform cannot, messages go as they are.
+        let mut machine = Machine::new(Kind::Vtd, true, levels);
+        description.remaps = false;
+        let mut iommu = Iommu::start(&mut machine, &description).unwrap();
+        assert!(!iommu.remaps_interrupts());
+        iommu.let_through(&mut machine, &route(0x45, 3, Some(source(1)))).unwrap();
+        assert_eq!(machine.interrupt(source(1), 0xfee0_3000, 0x45), Some((0x45, 3)));
     }
 }

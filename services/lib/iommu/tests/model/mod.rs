@@ -97,6 +97,8 @@ impl Machine {
             }],
             reserved: vec![],
             aliases: vec![],
+            remaps: true,
+            controllers: vec![],
         }
     }
 
@@ -105,6 +107,14 @@ impl Machine {
         match &mut self.unit {
             Unit::Vtd(unit) => unit.access(&mut self.memory, source.id, address, write),
             Unit::Amd(unit) => unit.access(&mut self.memory, source.id, address, write),
+        }
+    }
+
+    /// A function writes a message. Answers which vector comes to which local APIC; `None`: it was refused.
+    pub fn interrupt(&mut self, source: Source, address: u64, data: u32) -> Option<(u8, u32)> {
+        match &mut self.unit {
+            Unit::Vtd(unit) => unit.interrupt(&self.memory, source.id, address, data),
+            Unit::Amd(_) => Some((data as u8, (address >> 12) as u32 & 0xff)),
         }
     }
 

@@ -22,6 +22,10 @@ pub struct Unit {
     pages: BTreeMap<(u16, u64), bool>,
     record: (u64, u64),
     overflow: bool,
+    interrupts_register: u64,
+    interrupts: u64,
+    /// Entries that were looked up.
+    entries: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Unit {
@@ -30,7 +34,8 @@ impl Unit {
         Self {
             // 256 domains, remembers what is not there, pages of 2 MiB and 1 GiB, one fault record at 0x220.
             capabilities: 2 | 1 << 7 | sagaw << 8 | 0x22 << 24 | 3 << 34,
-            extended: 2 | u64::from(coherent),
+            // Units of 4 levels know local APICs of 32 bits.
+            extended: 2 | u64::from(coherent) | 1 << 3 | u64::from(levels == 4) << 4,
             levels,
             // As firmware leaves it that used it.
             status: 1 << 31 | 1 << 26,
@@ -42,6 +47,9 @@ impl Unit {
             pages: BTreeMap::new(),
             record: (0, 0),
             overflow: false,
+            interrupts_register: 0,
+            interrupts: 0,
+            entries: BTreeMap::new(),
         }
     }
 
@@ -81,18 +89,27 @@ impl Unit {
                     self.record = (0, 0);
                 }
             }
+            0xb8 | 0xbc => put(&mut self.interrupts_register),
             _ => panic!("a write to {offset:#x}"),
         }
     }
 
     fn command(&mut self, value: u32) {
         let changed = (value ^ self.status) & (1 << 31 | 1 << 26 | 1 << 25);
-        let once = value & (1 << 30 | 1 << 27);
+        assert_eq!(value >> 23 & 1, 0, "interrupts go past the table");
+        let once = value & (1 << 30 | 1 << 27 | 1 << 24);
         assert!((changed | once).count_ones() <= 1, "two commands at once: {value:#x}");
         self.status ^= changed;
         if once & 1 << 30 != 0 {
             self.root = self.root_register;
             self.status |= 1 << 30;
+        }
+        if once & 1 << 24 != 0 {
+            self.interrupts = self.interrupts_register;
+            self.status |= 1 << 24;
+        }
+        if changed & value & 1 << 25 != 0 {
+            assert!(self.status & 1 << 24 != 0, "remapping without a table");
         }
         if changed & value >> 31 << 31 != 0 {
             assert!(self.status & 1 << 30 != 0, "translation without a root table");
@@ -116,6 +133,10 @@ impl Unit {
                 (2, 2) => {
                     assert_eq!(low >> 6 & 3, 3, "accesses that are on their way are not waited for");
                     self.pages.retain(|(of, _), _| *of != domain);
+                }
+                (4, 0) => self.entries.clear(),
+                (4, 1) => {
+                    self.entries.remove(&(low >> 32 & 0xffff));
                 }
                 (5, _) => {
                     assert_eq!(low >> 5 & 1, 1);
@@ -143,6 +164,36 @@ impl Unit {
         } else {
             self.refuse(source, address, write, if write { 5 } else { 6 })
         }
+    }
+
+    pub fn interrupt(&mut self, memory: &Memory, source: u16, address: u64, data: u32) -> Option<(u8, u32)> {
+        assert_eq!(address >> 20, 0xfee);
+        if self.status >> 25 & 1 == 0 {
+            return Some((data as u8, (address >> 12) as u32 & 0xff));
+        }
+        let number = address >> 5 & 0x7fff | (address >> 2 & 1) << 15;
+        let wide = self.interrupts >> 11 & 1 != 0;
+        let length = 2 << (self.interrupts & 15);
+        let place = (self.interrupts & ADDRESS) + number * 16;
+        if address >> 4 & 1 == 0 || address >> 3 & 1 != 0 || number >= length {
+            self.refuse(source, number << 48, true, 0x21);
+            return None;
+        }
+        let fetched = || (memory.fetch(place), memory.fetch(place + 8));
+        let (low, high) = *self.entries.entry(number).or_insert_with(fetched);
+        let verified = match high >> 18 & 3 {
+            0 => true,
+            1 => high as u16 == source && high >> 16 & 3 == 0,
+            _ => panic!("a range of buses"),
+        };
+        if low & 1 == 0 || !verified {
+            self.refuse(source, number << 48, true, 0x22);
+            return None;
+        }
+        let destination = if wide { (low >> 32) as u32 } else { (low >> 40) as u32 & 0xff };
+        assert!(wide || low >> 32 & 0xff == 0 && low >> 48 == 0);
+        assert_eq!(low & 0xff00_80ee, 0, "reserved bits, or no fixed delivery to one processor");
+        Some(((low >> 16) as u8, destination))
     }
 
     fn context(&mut self, memory: &Memory, source: u16) -> Option<Context> {

@@ -56,10 +56,10 @@ impl Irq {
         order(self.slot(), irq::ACK, &[])
     }
 
-    /// Where the device must write.
+    /// Where its source must write, were nothing remapped: the address says which processor, the data which vector.
     ///
     /// # Errors
-    /// `BadState` for an interrupt line.
+    /// `NoRight`.
     pub fn message(self) -> Result<IrqMessage, Error> {
         ask(self.slot(), irq::MESSAGE, &[]).map(|words| IrqMessage {
             address: words[0],
@@ -69,19 +69,16 @@ impl Irq {
 }
 
 impl IrqControl {
-    /// Takes an interrupt line with the polarity and trigger mode that the firmware says.
+    /// Takes an interrupt line with the polarity and trigger mode that the firmware says; `remapped`: an IOMMU's entry with the vector's number says where to. Answers whether it is level-triggered.
     ///
     /// # Errors
     /// `BadArgument` (no such line), `SlotOccupied`, `BadState` (taken).
-    pub fn line(self, line: u32, table: CNode, to: u32) -> Result<Irq, Error> {
+    pub fn line(self, line: u32, table: CNode, to: u32, remapped: bool) -> Result<bool, Error> {
         const AS_FIRMWARE_SAYS: u64 = 1 << 2;
         let place = if table == CNode::OWN { 0 } else { table.slot() };
-        order(
-            self.slot(),
-            irq_control::LINE,
-            &[line.into(), place.into(), to.into(), AS_FIRMWARE_SAYS],
-        )?;
-        Ok(Irq::new(to))
+        let flags = AS_FIRMWARE_SAYS | u64::from(remapped) << 3;
+        let words = ask(self.slot(), irq_control::LINE, &[line.into(), place.into(), to.into(), flags])?;
+        Ok(words[1] != 0)
     }
 
     /// Takes a message-signalled interrupt for a processor.
