@@ -9,7 +9,7 @@ use crate::{
     Context, Outcome, Result,
     disks::Scratch,
     ensure,
-    machine::Disk,
+    machine::{Bus, Disk, Iommu},
     medium,
     shell::Host,
     systems::{Guest, System},
@@ -45,6 +45,20 @@ pub const CASES: &[Case] = &[
         minutes: 6,
         bochs: Some(9),
         run: |context| from_disk(context, "uefi", "BdsDxe: ", Controller::Ahci),
+    },
+    Case {
+        name: "firmware/bios-passed-disk",
+        about: "SeaBIOS boots GRUB from an NVMe controller of the host",
+        minutes: 3,
+        bochs: None,
+        run: |context| from_disk(context, "bios", "SeaBIOS \\(version", Controller::Passed),
+    },
+    Case {
+        name: "firmware/uefi-passed-disk",
+        about: "OVMF boots GRUB from an NVMe controller of the host",
+        minutes: 6,
+        bochs: None,
+        run: |context| from_disk(context, "uefi", "BdsDxe: ", Controller::Passed),
     },
     Case {
         name: "firmware/bios-alone",
@@ -223,6 +237,8 @@ fn suspended_with_flash(host: &mut Host) -> Result<()> {
 enum Controller {
     Virtio,
     Ahci,
+    /// NVMe: the host's own.
+    Passed,
 }
 
 fn from_disk(context: &Context, firmware: &'static str, banner: &str, controller: Controller) -> Result<Outcome> {
@@ -237,8 +253,18 @@ fn from_disk(context: &Context, firmware: &'static str, banner: &str, controller
             guest.disks.push(on_ahci(&device(context)));
             guest.more.push("boot-order = [\"disk\"]".into());
         }
+        Controller::Passed => guest.more.push("passthrough = [{ pci = \"storage\" }]".into()),
     }
-    let mut host = context.boot(&system.guest(&guest).into(), |config| attach(config, &medium, true))?;
+    let mut host = context.boot(&system.guest(&guest).into(), |config| {
+        if controller == Controller::Passed {
+            config.iommu = Some(Iommu::VtdWide);
+            let mut disk = Disk::new(Bus::Nvme, &medium, "PASSED");
+            disk.vanishes = true;
+            config.disks.push(disk);
+        } else {
+            attach(config, &medium, true);
+        }
+    })?;
     host.neat_command("vm start pc")?;
     host.start_command("vm console pc")?;
     host.serial().expect_line(banner)?;

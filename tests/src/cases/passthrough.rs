@@ -144,10 +144,23 @@ fn nvme(context: &Context, iommu: Iommu) -> Result<Outcome> {
     ensure!(!domains.contains("vmm.guest"), "it still reaches something:\n{domains}");
     let (_, line) = function(&mut host, "NVMe controller")?;
     ensure!(line.contains("kept for guest"), "`pci` does not say whose it is: {line}");
+    let free = host.free_pages()?;
     host.command("vm start guest")?;
     host.start_command("vm console guest")?;
     check_again(&mut host)?;
     held(&mut host, "NVMe controller")?;
+    // Ended while the controller writes into its memory, which comes back.
+    host.start_command("vm console guest")?;
+    host.serial()
+        .send_line("while dd if=/dev/nvme0n1 of=/dev/null bs=1M iflag=direct 2>/dev/null; do echo read\"\"-on; done")?;
+    for _ in 0..3 {
+        host.serial().expect("read-on")?;
+    }
+    host.leave_console()?;
+    host.command("vm stop guest")?;
+    host.wait_for_free(free)?;
+    let faults = host.command("iommu faults")?;
+    ensure!(faults.contains("No device was refused anything"), "it went on: {faults}");
     drop(host);
     fs::remove_file(path)?;
     Ok(Outcome::Passed)
