@@ -143,7 +143,7 @@ fn made_at_run_time(context: &Context) -> Result<Outcome> {
         config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"))
     })?;
     let create = format!(
-        "vm create web 256M main:boot/vmlinuz initramfs main:boot/initramfs vcpus 2 disk main:debian -- {}",
+        "vm create web 256M main:boot/vmlinuz initramfs main:boot/initramfs vcpus 2 disk main:debian nic \"VM Network\" e1000e nic \"VM Network\" -- {}",
         crate::linux::PLAIN
     );
     let line = |text: &str, what: &str| text.lines().find(|line| line.starts_with(what)).unwrap_or_default().to_owned();
@@ -157,14 +157,17 @@ fn made_at_run_time(context: &Context) -> Result<Outcome> {
         );
         let shown = host.neat_command("vm show web")?;
         ensure!(
-            shown.contains("main:boot/vmlinuz") && shown.contains("main:debian"),
+            shown.contains("main:boot/vmlinuz") && shown.contains("main:debian") && shown.matches("VM Network").count() == 2,
             "`vm show` says:\n{shown}"
         );
         host.neat_command("vm start web")?;
         host.console("web", PROMPT)?;
         succeeds(
             host.serial(),
-            &format!("echo round {round} >> /root/rounds && sync && nproc | grep -x 2"),
+            // An 82574L and a virtio card.
+            &format!(
+                "echo round {round} >> /root/rounds && sync && nproc | grep -x 2 && cat /sys/bus/pci/devices/*/device | grep -c -e 0x10d3 -e 0x1041 | grep -x 2"
+            ),
         )?;
         host.leave_console()?;
         let refused = host.command("vm remove web")?;

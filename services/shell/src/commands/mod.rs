@@ -259,6 +259,32 @@ fn vm_names(host: &mut dyn Host) -> Vec<String> {
         .map_or_else(|_| Vec::new(), |machines| machines.into_iter().map(|vm| vm.name).collect())
 }
 
+/// Joins the words that stand between double quotes.
+fn unquote(command: &dyn Command, arguments: &[&str]) -> Result<Vec<String>, Failure> {
+    let mut whole = Vec::new();
+    let mut open: Option<String> = None;
+    for word in arguments {
+        let (text, ends) = match (&open, word.strip_prefix('"')) {
+            (Some(before), _) => (format!("{before} {word}"), word.ends_with('"')),
+            (None, Some(rest)) => (rest.to_owned(), rest.ends_with('"')),
+            (None, None) => {
+                whole.push((*word).to_owned());
+                continue;
+            }
+        };
+        if ends {
+            whole.push(text.trim_end_matches('"').to_owned());
+            open = None;
+        } else {
+            open = Some(text);
+        }
+    }
+    match open {
+        None => Ok(whole),
+        Some(_) => Err(Failure::usage(command, "a name in double quotes does not end")),
+    }
+}
+
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|&word| word.to_owned()).collect()
 }

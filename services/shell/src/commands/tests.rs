@@ -221,6 +221,10 @@ fn changes_of_switches_reach_the_network_server() {
         ("switch group set Lab sent inherit", &["shaping: None", "security: Some"]),
         ("switch group remove Lab", &["RemoveGroup(\"Lab\")"]),
         ("port link debian.0 down", &["PortLink", "up: false"]),
+        (
+            "vm create web 1G image:k nic \"VM Network\" e1000e nic Lab -- a=\"b c\"",
+            &["create web [(\"VM Network\", E1000e), (\"Lab\", Virtio)] a=\"b c\""],
+        ),
         ("capture start debian.0 128", &["capture debian.0 128"]),
         ("capture stop 7", &["stop 7"]),
         ("capture remove 7", &["remove 7"]),
@@ -289,6 +293,11 @@ fn mistakes_are_named_and_change_nothing() {
             "switch group add vSwitch0 Lab 4095",
             "a VLAN is 0 to 4094, or `trunk`, not `4095`",
             "help switch",
+        ),
+        (
+            "vm create web 1G image:k nic \"VM",
+            "a name in double quotes does not end",
+            "help vm",
         ),
         ("port show debian.1", "there is no port `debian.1`", "Did you mean `debian.0`?"),
         ("port link debian.0 left", "`port link` is no form of `port`", "help port"),

@@ -588,7 +588,8 @@ impl Host for FakeHost {
     }
 
     fn vm_create(&mut self, config: VmConfig) -> Answer<()> {
-        self.act(&format!("create {}", config.name))
+        let groups: Vec<_> = config.nics.iter().map(|nic| (&*nic.port_group, nic.model)).collect();
+        self.act(&format!("create {} {groups:?} {}", config.name, config.command_line))
     }
 
     fn vm_remove(&mut self, name: &str) -> Answer<()> {

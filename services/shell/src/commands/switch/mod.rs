@@ -95,7 +95,7 @@ impl Command for Switch {
     }
 
     fn execute(&self, context: &mut Context<'_>, arguments: &[&str]) -> Result<(), Failure> {
-        let arguments = unquote(self, arguments)?;
+        let arguments = super::unquote(self, arguments)?;
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match arguments[..] {
             [] | ["list"] => show::list(context),
@@ -116,32 +116,6 @@ impl Command for Switch {
 /// A name as it is typed.
 fn quoted(name: &str) -> String {
     if name.contains(' ') { format!("\"{name}\"") } else { name.into() }
-}
-
-/// Joins the words that stand between double quotes.
-fn unquote(command: &dyn Command, arguments: &[&str]) -> Result<Vec<String>, Failure> {
-    let mut whole = Vec::new();
-    let mut open: Option<String> = None;
-    for word in arguments {
-        let (text, ends) = match (&open, word.strip_prefix('"')) {
-            (Some(before), _) => (format!("{before} {word}"), word.ends_with('"')),
-            (None, Some(rest)) => (rest.to_string(), rest.ends_with('"')),
-            (None, None) => {
-                whole.push(word.to_string());
-                continue;
-            }
-        };
-        if ends {
-            whole.push(text.trim_end_matches('"').to_string());
-            open = None;
-        } else {
-            open = Some(text);
-        }
-    }
-    match open {
-        None => Ok(whole),
-        Some(_) => Err(Failure::usage(command, "a name in double quotes does not end")),
-    }
 }
 
 /// The switch of that name.

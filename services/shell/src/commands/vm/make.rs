@@ -189,7 +189,11 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
 
 /// Makes a machine.
 pub fn create(context: &mut Context<'_>, command: &dyn crate::commands::Command, words: &[&str]) -> Result<(), Failure> {
-    let config = parse(words).map_err(|what| Failure::usage(command, what))?;
+    // What is behind `--` is the kernel's, quotes and all.
+    let own = words.iter().position(|word| *word == "--").unwrap_or(words.len());
+    let named = crate::commands::unquote(command, &words[..own])?;
+    let all: Vec<&str> = named.iter().map(String::as_str).chain(words[own..].iter().copied()).collect();
+    let config = parse(&all).map_err(|what| Failure::usage(command, what))?;
     let name = config.name.clone();
     context.host.vm_create(config).doing(&format!("make {name}"))?;
     context.out.line(&format!("Made {name}; `vm start {name}` starts it."));
