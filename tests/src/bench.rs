@@ -268,6 +268,8 @@ pub fn table(figures: &[Figure]) -> String {
          one byte there and back over TCP, and 64-byte packets of Linux' packet generator as far as they arrive (tests/guests/netload, tests/guests/initramfs/tests/packets). `net.peer.*` is KVM and QEMU 7.2 with\n\
          virtio-net, each guest on a tap with vhost, and Linux' bridge with the machine's virtio card; `net.tessera.*` has the same guests, card and machine. Outside is QEMU's user network, which takes no large\n\
          segments. `net.*.memory` is what a second guest with a disk and a card takes of the host beyond its RAM.\n\n\
+         `start.*` is what the machine executes from a virtual machine's start, by the shell or as QEMU's command, until its guest's first program runs, counted the same way, the median of three starts: `direct` with kernel and RAM disk\n\
+         given, `bios` and `uefi` from GRUB on a disk under SeaBIOS and OVMF, in a guest of 256 MiB (tests/src/bench/start.rs). `start.peer.*` is the peer of `storage.*`.\n\n\
          `hostd.*` are of one machine with one processor, counted the same way (tests/src/bench/hostd.rs): `login-page` is everything that is executed from power-on until curl, which asks five times a second, gets the log-in page; `page` is a\n\
          page of 362 bytes over TLS 1.3 on one connection, and `nginx-page` the same by nginx in a Debian guest of that host; `upload` goes into a datastore over TLS, `plain-stream` through TCP alone to a guest that throws it away. `memory` is\n\
          what hostd has, by the manifest, while 20 clients list 100 machines.\n\n\
