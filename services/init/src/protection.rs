@@ -132,7 +132,7 @@ struct Units {
     registers: Vec<Registers>,
     reserved: Vec<Reserved>,
     aliases: Vec<(Source, Source, Source)>,
-    /// Intel: as whom I/O APICs raise interrupts.
+    /// As whom I/O APICs raise interrupts.
     controllers: Vec<Source>,
     /// AMD: the functions that the units are themselves.
     functions: Vec<Source>,
@@ -339,6 +339,17 @@ const fn kind_name(kind: Kind) -> &'static str {
 }
 
 impl Root {
+    /// Whom a function's requests may look like: others by the firmware's table, a bridge above it, and itself.
+    fn requesters(&self, address: Address) -> Vec<Source> {
+        let source = source_of(address);
+        let all = self.protection.units.as_ref().map_or(&[][..], |units| &units.aliases);
+        let aliases = all.iter().filter(|(from, to, _)| (*from..=*to).contains(&source));
+        let mut sources: Vec<_> = aliases.map(|(.., alias)| *alias).collect();
+        sources.extend(self.devices.alias(address).map(source_of));
+        sources.push(source);
+        sources
+    }
+
     /// Memory that the firmware reserves for a function: addresses and bytes.
     fn reserved_memory(&self, address: Address) -> Vec<(u64, u64)> {
         let secondary = |bus, device, function| self.devices.secondary_bus(address.segment, bus, device, function);
@@ -357,12 +368,10 @@ impl Root {
 
     /// A server gets a function: puts it into the server's domain, with the memory that the firmware reserves for it. The log says what does not work; the function reaches nothing then.
     pub fn confine(&mut self, server: usize, address: Address) {
-        let source = source_of(address);
-        let Some(units) = &self.protection.units else { return };
-        let aliases = units.aliases.iter().filter(|(from, to, _)| (*from..=*to).contains(&source));
-        let mut sources: Vec<_> = aliases.map(|(.., alias)| *alias).collect();
-        sources.extend(self.devices.alias(address).map(source_of));
-        sources.push(source);
+        if self.protection.units.is_none() {
+            return;
+        }
+        let sources = self.requesters(address);
         let reserved = self.reserved_memory(address);
         for source in sources {
             let attached = self

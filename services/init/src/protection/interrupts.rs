@@ -1,11 +1,11 @@
-//! Which interrupts are let through: those that init gave out, each from its own source alone. Without remapping, or on AMD's units, messages stay as the kernel says.
+//! Which interrupts are let through: those that init gave out, each from its own source alone. Without remapping messages stay as the kernel says.
 
-use super::{Protection, kernel, source_of};
+use super::{Protection, kernel};
 use crate::process::trouble;
 use crate::root::Root;
 use alloc::format;
 use alloc::vec::Vec;
-use tessera_iommu::{Route, Source, message};
+use tessera_iommu::{Kind, Route, Source};
 use tessera_proto::Failure;
 use tessera_proto::init::Level;
 use tessera_rt::{Irq, IrqMessage};
@@ -23,6 +23,10 @@ impl Protection {
             [only] => Some(only),
             _ => None,
         }
+    }
+
+    fn is_amd(&self) -> bool {
+        self.units.as_ref().is_some_and(|units| units.iommu.kind() == Kind::Amd)
     }
 }
 
@@ -43,7 +47,12 @@ impl Root {
             .protection
             .with(&mut self.machine, |iommu, access| iommu.let_through(access, &route));
         done.unwrap_or(Ok(())).map_err(kernel)?;
-        Ok(message(route.vector))
+        let plain = (plain.address, plain.data);
+        Ok(self
+            .protection
+            .units
+            .as_ref()
+            .map_or(plain, |units| units.iommu.message(route.vector, plain)))
     }
 
     /// Lets the interrupt of a line through.
@@ -63,15 +72,26 @@ impl Root {
     pub(crate) fn route_messages(&mut self, index: usize, cpu: u32) {
         self.devices.take_messages(index, cpu);
         let address = self.devices.entries[index].function.address;
-        let source = source_of(self.devices.alias(address).unwrap_or(address));
+        let mut sources = self.requesters(address);
+        if !self.protection.is_amd() {
+            // An entry compares with one: whom a function behind a bridge looks like, else itself.
+            let first = sources.first().copied();
+            sources = first.into_iter().collect();
+        }
         let plain: Vec<_> = self
             .devices
             .messages(index)
             .iter()
             .filter_map(|slot| Irq::new(*slot).message().ok())
             .collect();
-        let routed = plain.into_iter().map(|plain| self.route(plain, false, Some(source)));
-        match routed.collect::<Result<Vec<_>, _>>() {
+        let mut routed = Ok(Vec::new());
+        for source in sources {
+            routed = plain.iter().map(|plain| self.route(*plain, false, Some(source))).collect();
+            if routed.is_err() {
+                break;
+            }
+        }
+        match routed {
             Ok(written) => self.devices.set_written(index, written),
             Err(failure) => self.say(Level::Error, &format!("PCI function {address} raises no interrupts: {failure}")),
         }

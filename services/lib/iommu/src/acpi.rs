@@ -95,9 +95,9 @@ pub struct Description {
     pub reserved: Vec<Reserved>,
     /// AMD: functions (from, to) whose requests look like another's.
     pub aliases: Vec<(Source, Source, Source)>,
-    /// Intel: the platform can remap interrupts.
+    /// The platform can remap interrupts.
     pub remaps: bool,
-    /// Intel: as whom I/O APICs raise interrupts.
+    /// As whom I/O APICs raise interrupts.
     pub controllers: Vec<Source>,
 }
 
@@ -272,6 +272,12 @@ fn read_unit(bytes: &[u8], header: usize, found: &mut Description) -> Option<()>
             })
         };
         match (kind, source(1)) {
+            // 5.2.2.4: as whom something that is no function, here (variety 1) an I/O APIC, makes requests.
+            (0x48, _) if number(entry, 7, 1) == Some(1) => {
+                let controller = source(5).filter(|controller| !found.controllers.contains(controller));
+                found.controllers.extend(controller);
+                found.remaps = true;
+            }
             (0x42, Some(from)) => found.aliases.extend(source(5).map(|alias| (from, from, alias))),
             (0x43, Some(from)) => range = Some((from, source(5))),
             (0x03, Some(from)) => range = Some((from, None)),
@@ -282,7 +288,7 @@ fn read_unit(bytes: &[u8], header: usize, found: &mut Description) -> Option<()>
             }
             _ => {}
         }
-        if found.aliases.len() > MOST {
+        if found.aliases.len().max(found.controllers.len()) > MOST {
             break;
         }
     }
@@ -334,6 +340,7 @@ mod tests {
         unit.extend(0xfed8_0000u64.to_le_bytes());
         unit.extend([0; 8]);
         unit.extend([0x42, 0x08, 0, 0, 0, 0x10, 0, 0]);
+        unit.extend([0x48, 0, 0, 0, 0, 0xa0, 0, 1]);
         unit.extend([0x43, 0x20, 0, 0, 0, 0x18, 0, 0, 0x04, 0x2f, 0, 0]);
         unit[2] = unit.len() as u8;
         let mut memory = vec![0x22, 8, 32, 0, 0x10, 0, 0x20, 0];
@@ -363,6 +370,7 @@ mod tests {
     fn amd_s_table() {
         let found = ivrs(&amd()).unwrap();
         let source = |id| Source { segment: 0, id };
+        assert_eq!((found.remaps, found.controllers.as_slice()), (true, &[source(0xa0)][..]));
         assert_eq!((found.units[0].base, found.units[0].function), (0xfed8_0000, Some(source(0x10))));
         assert_eq!(found.units[0].flags, 0x21);
         assert_eq!(

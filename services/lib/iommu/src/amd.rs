@@ -1,5 +1,6 @@
 //! A unit of AMD-Vi: registers (3.4), the device table (2.2.2), commands (2.4), the event log (2.5).
 
+use crate::remapping::ENTRIES_LOG;
 use crate::{Error, Fault, FaultKind, Hardware, Source, hardware::wait, tables::PAGE};
 use alloc::vec::Vec;
 
@@ -39,6 +40,7 @@ mod command {
     pub const WAIT: u64 = 1 << 60;
     pub const FUNCTION: u64 = 2 << 60;
     pub const PAGES: u64 = 3 << 60;
+    pub const INTERRUPTS: u64 = 5 << 60;
     pub const ALL: u64 = 8 << 60;
     /// All pages: the address for a range of all (2.4.3), and the bit for a range; the bit that has tables forgotten too.
     pub const EVERY_PAGE: u64 = 0x7fff_ffff_ffff_f000 | 3;
@@ -153,6 +155,12 @@ impl Unit {
         self.submit(hardware, &[[command::PAGES | u64::from(domain) << 32, command::EVERY_PAGE]])
     }
 
+    /// What a function's entry says of interrupts, or its table of them, changed.
+    pub fn forget_interrupts(&mut self, hardware: &mut impl Hardware, id: u16) -> Result<(), Error> {
+        let id = u64::from(id);
+        self.submit(hardware, &[[command::FUNCTION | id, 0], [command::INTERRUPTS | id, 0]])
+    }
+
     /// Takes what is in the event log, and whether more was lost.
     pub fn faults(&mut self, hardware: &mut impl Hardware) -> (Vec<Fault>, bool) {
         let mut faults = Vec::new();
@@ -222,17 +230,32 @@ mod entry {
     pub const VALID: u64 = 3;
     pub const LEVELS: u32 = 9;
     pub const READ_WRITE: u64 = 3 << 61;
+    /// Third word: what it says of interrupts is valid. With nothing else there, all are refused.
+    pub const INTERRUPTS: u64 = 1;
+    pub const TABLE_LENGTH: u32 = 1;
+    /// Those that are fixed are remapped.
+    pub const REMAP: u64 = 2 << 60;
 }
 
 impl Devices {
-    /// No function reaches anything.
-    pub fn new(segment: u16, nothing: (u64, u8), hardware: &mut impl Hardware) -> Result<Self, Error> {
+    /// No function reaches anything; with `remaps`, nor does one raise an interrupt.
+    pub fn new(segment: u16, nothing: (u64, u8), remaps: bool, hardware: &mut impl Hardware) -> Result<Self, Error> {
         let table = hardware.take(DEVICE_TABLE_ORDER).ok_or(Error::NoMemory)?;
         let devices = Self { segment, table, nothing };
         for id in 0..=u16::MAX {
             devices.set(hardware, Source { segment, id }, None);
+            if remaps {
+                hardware.store(table + u64::from(id) * ENTRY + 16, entry::INTERRUPTS, true);
+            }
         }
         Ok(devices)
+    }
+
+    /// Says which table of interrupts a function has.
+    pub fn set_interrupts(&self, hardware: &mut impl Hardware, source: Source, interrupts: u64) {
+        let place = self.table + u64::from(source.id) * ENTRY + 16;
+        let word = entry::INTERRUPTS | ENTRIES_LOG << entry::TABLE_LENGTH | interrupts | entry::REMAP;
+        hardware.store(place, word, true);
     }
 
     /// Puts a function into a domain; `None`: it reaches nothing.

@@ -1,8 +1,8 @@
 //! All units of the machine, and the domains.
 
 use crate::{
-    Description, Error, Fault, Hardware, Kind, Source, UnitDescription, amd,
-    remapping::{Route, Table},
+    Description, Error, Fault, Hardware, Kind, Source, amd,
+    remapping::{FunctionTables, Interrupts, Route, Table, message},
     tables::{Shape, Tables},
     vtd,
 };
@@ -57,7 +57,7 @@ pub struct Iommu {
     /// Number of a domain whose functions could not be taken out of the units' memory: nobody gets it again.
     burnt: Vec<u16>,
     /// Which interrupts are let through; none: all that come.
-    interrupts: Option<Table>,
+    interrupts: Option<Interrupts>,
 }
 
 impl Iommu {
@@ -68,7 +68,7 @@ impl Iommu {
     pub fn start(hardware: &mut impl Hardware, found: &Description) -> Result<Self, Error> {
         let (units, shape, numbers, interrupts) = match found.kind {
             Kind::Vtd => start_vtd(hardware, found)?,
-            Kind::Amd => start_amd(hardware, &found.units)?,
+            Kind::Amd => start_amd(hardware, found)?,
         };
         Ok(Self {
             units,
@@ -91,15 +91,38 @@ impl Iommu {
     /// # Errors
     /// `Silent`: the unit may still go by what the entry said before.
     pub fn let_through(&mut self, hardware: &mut impl Hardware, route: &Route) -> Result<(), Error> {
-        let (Some(table), Units::Vtd(units, _)) = (&self.interrupts, &mut self.units) else {
-            return Ok(());
-        };
-        table.set(hardware, route);
         let mut outcome = Ok(());
-        for unit in units {
-            outcome = outcome.and(unit.forget_interrupt(hardware, route.vector));
+        match (&mut self.interrupts, &mut self.units) {
+            (Some(Interrupts::Vtd(table)), Units::Vtd(units, _)) => {
+                table.set(hardware, route);
+                for unit in units {
+                    outcome = outcome.and(unit.forget_interrupt(hardware, route.vector));
+                }
+            }
+            (Some(Interrupts::Amd(tables)), Units::Amd(units, devices)) => {
+                for source in tables.sources(route) {
+                    let (table, fresh) = tables.of(hardware, source)?;
+                    FunctionTables::set(hardware, table, route);
+                    for devices in devices.iter().filter(|devices| fresh && devices.segment == source.segment) {
+                        devices.set_interrupts(hardware, source, table);
+                    }
+                    for unit in units.iter_mut().filter(|unit| unit.segment == source.segment) {
+                        outcome = outcome.and(unit.forget_interrupts(hardware, source.id));
+                    }
+                }
+            }
+            _ => {}
         }
         outcome
+    }
+
+    /// Address and data with which an interrupt is raised that is let through, and that would be raised by `plain` without remapping.
+    #[must_use]
+    pub const fn message(&self, vector: u8, plain: (u64, u32)) -> (u64, u32) {
+        match self.interrupts {
+            Some(Interrupts::Vtd(_)) => message(vector),
+            _ => plain,
+        }
     }
 
     /// Whose units they are.
@@ -305,7 +328,7 @@ impl Iommu {
     }
 }
 
-type Started = (Units, Shape, u32, Option<Table>);
+type Started = (Units, Shape, u32, Option<Interrupts>);
 
 fn start_vtd(hardware: &mut impl Hardware, found: &Description) -> Result<Started, Error> {
     let mut units = Vec::new();
@@ -347,10 +370,10 @@ fn start_vtd(hardware: &mut impl Hardware, found: &Description) -> Result<Starte
         };
         unit.start(hardware, root, interrupts.as_ref())?;
     }
-    Ok((Units::Vtd(units, roots), shape, numbers, interrupts))
+    Ok((Units::Vtd(units, roots), shape, numbers, interrupts.map(Interrupts::Vtd)))
 }
 
-fn start_amd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<Started, Error> {
+fn start_amd(hardware: &mut impl Hardware, found: &Description) -> Result<Started, Error> {
     let shape = Shape {
         kind: Kind::Amd,
         levels: 4,
@@ -360,12 +383,12 @@ fn start_amd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<
     let nothing = shape.empty(hardware)?;
     let mut units = Vec::new();
     let mut tables: Vec<amd::Devices> = Vec::new();
-    for (number, description) in found.iter().enumerate() {
+    for (number, description) in found.units.iter().enumerate() {
         let mut unit = amd::Unit::find(number, description.segment, description.flags, hardware)?;
         let table = match tables.iter().find(|devices| devices.segment == unit.segment) {
             Some(known) => known.table,
             None => {
-                let new = amd::Devices::new(unit.segment, (nothing, shape.levels), hardware)?;
+                let new = amd::Devices::new(unit.segment, (nothing, shape.levels), found.remaps, hardware)?;
                 let table = new.table;
                 tables.push(new);
                 table
@@ -374,5 +397,9 @@ fn start_amd(hardware: &mut impl Hardware, found: &[UnitDescription]) -> Result<
         unit.start(hardware, table)?;
         units.push(unit);
     }
-    Ok((Units::Amd(units, tables), shape, 1 << 16, None))
+    // Without the I/O APICs' identities their interrupts could not be let through.
+    let interrupts = found
+        .remaps
+        .then(|| Interrupts::Amd(FunctionTables::new(found.controllers.clone())));
+    Ok((Units::Amd(units, tables), shape, 1 << 16, interrupts))
 }

@@ -37,5 +37,5 @@ pub use acpi::{Description, Kind, Reserved, Scope, UnitDescription, dmar, ivrs};
 pub use fault::{Fault, FaultKind};
 pub use hardware::{Error, Hardware};
 pub use iommu::{Domain, Iommu};
-pub use remapping::{Route, message};
+pub use remapping::Route;
 pub use source::Source;

@@ -1,8 +1,11 @@
-//! Remapping of interrupts (VT-d 5.1): what a function writes names an entry of one table, and that says which vector is raised where, and by whom. What names none, or another's, is refused; so are messages as they are without remapping.
+//! Remapping of interrupts: what a function writes names an entry of a table, and that says which vector is raised where. What names none is refused. An entry's number is its vector, which the kernel gives out once for the
+//! whole machine.
 //!
-//! An entry's number is its vector, which the kernel gives out once for the whole machine.
+//! VT-d (5.1) has one table, whose entries say whose write counts; they are named by messages in a format of their own, and others are refused. AMD-Vi (2.2.5) has a table for each function, and messages stay as they are:
+//! their data is the entry's number.
 
 use crate::{Error, Hardware, Source, tables::PAGE};
+use alloc::vec::Vec;
 
 /// Entries of the table: one for each vector.
 pub(crate) const ENTRIES_LOG: u64 = 8;
@@ -20,7 +23,16 @@ pub struct Route {
     pub source: Option<Source>,
 }
 
-/// The table.
+/// Which interrupts are let through.
+#[derive(Debug)]
+pub(crate) enum Interrupts {
+    /// Intel's.
+    Vtd(Table),
+    /// AMD's.
+    Amd(FunctionTables),
+}
+
+/// VT-d's table.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// Its physical address.
@@ -71,9 +83,61 @@ impl Table {
     }
 }
 
+/// Bytes of a table of AMD-Vi, for as many entries.
+const FUNCTION_TABLE: u64 = 4 << ENTRIES_LOG;
+
+/// AMD-Vi's tables.
+#[derive(Debug)]
+pub(crate) struct FunctionTables {
+    tables: Vec<(Source, u64)>,
+    spare: Vec<u64>,
+    /// As whom I/O APICs raise interrupts.
+    controllers: Vec<Source>,
+}
+
+impl FunctionTables {
+    pub const fn new(controllers: Vec<Source>) -> Self {
+        Self {
+            tables: Vec::new(),
+            spare: Vec::new(),
+            controllers,
+        }
+    }
+
+    /// Whose tables have to let an interrupt through.
+    pub fn sources(&self, route: &Route) -> Vec<Source> {
+        route.source.map_or_else(|| self.controllers.clone(), |source| [source].into())
+    }
+
+    /// The table of a function, which is made if there is none; says too whether it was.
+    pub fn of(&mut self, hardware: &mut impl Hardware, source: Source) -> Result<(u64, bool), Error> {
+        if let Some((_, table)) = self.tables.iter().find(|(known, _)| *known == source) {
+            return Ok((*table, false));
+        }
+        if self.spare.is_empty() {
+            let page = hardware.take(0).ok_or(Error::NoMemory)?;
+            for place in (page..page + PAGE).step_by(8) {
+                hardware.store(place, 0, true);
+            }
+            self.spare.extend((page..page + PAGE).step_by(FUNCTION_TABLE as usize));
+        }
+        let table = self.spare.pop().ok_or(Error::NoMemory)?;
+        self.tables.push((source, table));
+        Ok((table, true))
+    }
+
+    /// Writes an entry of a table (2.2.5.2): remapped, fixed, to one processor.
+    pub fn set(hardware: &mut impl Hardware, table: u64, route: &Route) {
+        let entry = 1 | u64::from(route.destination & 0xff) << 8 | u64::from(route.vector) << 16;
+        let (place, shift) = (table + u64::from(route.vector) / 2 * 8, u64::from(route.vector) % 2 * 32);
+        let others = hardware.load(place) & !(0xffff_ffff << shift);
+        hardware.store(place, others | entry << shift, true);
+    }
+}
+
 /// Address and data with which a function raises the interrupt of an entry (5.1.2.2). The data is not looked at.
 #[must_use]
-pub const fn message(vector: u8) -> (u64, u32) {
+pub(crate) const fn message(vector: u8) -> (u64, u32) {
     (address(vector as u16), 0)
 }
 

@@ -5,7 +5,7 @@ mod model;
 use model::{Machine, Outcome};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use tessera_iommu::{Error, FaultKind, Hardware, Iommu, Kind, Route, Source, message};
+use tessera_iommu::{Error, FaultKind, Hardware, Iommu, Kind, Route, Source};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -275,7 +275,7 @@ fn interrupts_are_whose_they_are() {
         let mut description = machine.description();
         let mut iommu = Iommu::start(&mut machine, &description).unwrap();
         assert!(iommu.remaps_interrupts());
-        let (address, data) = message(0x45);
+        let (address, data) = iommu.message(0x45, (0xfee0_3000, 0x45));
         // Nothing is let through before it is said, nor remembered.
         assert_eq!(machine.interrupt(source(1), address, data), None);
         let route = |vector, destination, source| Route {
@@ -287,7 +287,7 @@ fn interrupts_are_whose_they_are() {
         iommu.let_through(&mut machine, &route(0x45, 3, Some(source(1)))).unwrap();
         assert_eq!(machine.interrupt(source(1), address, data), Some((0x45, 3)));
         assert_eq!(machine.interrupt(source(2), address, data), None, "another's");
-        assert_eq!(machine.interrupt(source(1), message(0x46).0, 0), None, "another");
+        assert_eq!(machine.interrupt(source(1), iommu.message(0x46, (0, 0)).0, 0), None, "another");
         assert_eq!(machine.interrupt(source(1), 0xfee0_3000, 0x45), None, "not by the table");
         // All entries of the table, and one behind it.
         assert_eq!(machine.interrupt(source(1), 0xfee0_2010, 0), None);
@@ -307,4 +307,52 @@ fn interrupts_are_whose_they_are() {
         iommu.let_through(&mut machine, &route(0x45, 3, Some(source(1)))).unwrap();
         assert_eq!(machine.interrupt(source(1), 0xfee0_3000, 0x45), Some((0x45, 3)));
     }
+}
+
+#[test]
+fn functions_of_amd_have_interrupts_of_their_own() {
+    let mut machine = Machine::new(Kind::Amd, true, 4);
+    let mut description = machine.description();
+    description.controllers = vec![source(3)];
+    let mut iommu = Iommu::start(&mut machine, &description).unwrap();
+    assert!(iommu.remaps_interrupts());
+    let plain = (0xfee0_3000, 0x45);
+    assert_eq!(iommu.message(0x45, plain), plain);
+    let route = |vector, destination, source| Route {
+        vector,
+        destination,
+        level: false,
+        source,
+    };
+    assert_eq!(machine.interrupt(source(1), plain.0, plain.1), None);
+    for (vector, destination) in [(0x45, 3), (0x44, 2), (0x45, 7)] {
+        iommu
+            .let_through(&mut machine, &route(vector, destination, Some(source(1))))
+            .unwrap();
+        let message = (0xfee0_0000, u32::from(vector));
+        assert_eq!(machine.interrupt(source(1), message.0, message.1), Some((vector, destination)));
+        assert_eq!(machine.interrupt(source(2), message.0, message.1), None, "another's");
+    }
+    assert_eq!(
+        machine.interrupt(source(1), 0xfee0_0000, 0x44),
+        Some((0x44, 2)),
+        "its neighbour stays"
+    );
+    // Another vector, NMI, INIT, and what is past the table.
+    for data in [0x46, 0x445, 0x545, 0x145] {
+        assert_eq!(machine.interrupt(source(1), plain.0, data), None);
+    }
+    // A line.
+    iommu.let_through(&mut machine, &route(0x30, 1, None)).unwrap();
+    assert_eq!(machine.interrupt(source(3), 0xfee0_0000, 0x30), Some((0x30, 1)));
+    assert_eq!(machine.interrupt(source(1), 0xfee0_0000, 0x30), None);
+    // It may come into a domain and out of it.
+    iommu.attach(&mut machine, 5, source(1)).unwrap();
+    iommu.detach(&mut machine, 5).unwrap();
+    assert_eq!(machine.interrupt(source(1), 0xfee0_0000, 0x44), Some((0x44, 2)));
+    machine.silent = true;
+    assert_eq!(
+        iommu.let_through(&mut machine, &route(0x45, 1, Some(source(1)))),
+        Err(Error::Silent(0))
+    );
 }

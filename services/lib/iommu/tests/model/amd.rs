@@ -18,6 +18,9 @@ pub struct Unit {
     entries: BTreeMap<u16, (u64, u64)>,
     /// Pages of domains that were looked up.
     pages: BTreeMap<(u16, u64), bool>,
+    /// What functions' entries say of interrupts, and entries of their tables, that were looked up.
+    interrupt_words: BTreeMap<u16, u64>,
+    interrupts: BTreeMap<(u16, u64), u32>,
 }
 
 impl Unit {
@@ -76,6 +79,7 @@ impl Unit {
                     memory.put(low & ADDRESS | low & 0xff8, high);
                 }
                 2 => {
+                    self.interrupt_words.remove(&(low as u16));
                     self.entries.remove(&(low as u16));
                 }
                 3 => {
@@ -83,13 +87,42 @@ impl Unit {
                     let domain = (low >> 32) as u16;
                     self.pages.retain(|(of, _), _| *of != domain);
                 }
+                5 => {
+                    self.interrupts.retain(|(id, _), _| *id != low as u16);
+                }
                 8 => {
+                    self.interrupts.clear();
                     self.entries.clear();
                     self.pages.clear();
                 }
                 other => panic!("command {other}"),
             }
         }
+    }
+
+    pub fn interrupt(&mut self, memory: &Memory, source: u16, address: u64, data: u32) -> Option<(u8, u32)> {
+        let place = (self.devices & ADDRESS) + u64::from(source) * 32 + 16;
+        let word = *self.interrupt_words.entry(source).or_insert_with(|| memory.fetch(place));
+        if self.control & 1 == 0 || word & 1 == 0 {
+            return Some((data as u8, (address >> 12) as u32 & 0xff));
+        }
+        if word >> 60 & 3 == 0 {
+            return None;
+        }
+        assert_eq!(
+            word & 0xfff0_0000_0000_005f,
+            2 << 60 | 8 << 1 | 1,
+            "remapped, by a table of 256 entries, and nothing else let through"
+        );
+        let number = u64::from(data & 0x7ff);
+        if number >= 256 {
+            return None;
+        }
+        let place = (word & 0x000f_ffff_ffff_ff80) + number * 4;
+        let fetched = || (memory.fetch(place & !7) >> (place % 8 * 8)) as u32;
+        let entry = *self.interrupts.entry((source, number)).or_insert_with(fetched);
+        assert_eq!(entry & 0xff00_00fe, 0, "reserved bits, or no fixed delivery to one processor");
+        (entry & 1 != 0).then_some(((entry >> 16) as u8, entry >> 8 & 0xff))
     }
 
     pub fn access(&mut self, memory: &mut Memory, source: u16, address: u64, write: bool) -> Outcome {

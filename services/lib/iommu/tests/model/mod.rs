@@ -114,7 +114,7 @@ impl Machine {
     pub fn interrupt(&mut self, source: Source, address: u64, data: u32) -> Option<(u8, u32)> {
         match &mut self.unit {
             Unit::Vtd(unit) => unit.interrupt(&self.memory, source.id, address, data),
-            Unit::Amd(_) => Some((data as u8, (address >> 12) as u32 & 0xff)),
+            Unit::Amd(unit) => unit.interrupt(&self.memory, source.id, address, data),
         }
     }
 
