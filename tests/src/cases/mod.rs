@@ -82,6 +82,7 @@ impl Case {
             || (self.name.starts_with("iommu/") && (self.name.ends_with("-guest") || self.name.ends_with("-ends")))
             || self.name.starts_with("guest-net/")
             || self.name.starts_with("net-switch/")
+            || self.name.starts_with("passthrough/")
             || self.name == "conformance/2-processors"
             || self.name == "share/spinning-guest";
         // OVMF raises and lowers the task priority all the time.
