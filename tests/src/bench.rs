@@ -6,6 +6,7 @@ mod net;
 mod peer;
 mod start;
 mod storage;
+mod suspend;
 
 use crate::{
     Context, Failure, Result,
@@ -109,12 +110,13 @@ impl Figure {
 
 /// A group, what its machines are emulated by, and what measures at least those of its figures whose names begin with a prefix.
 type Group = (&'static str, Emulator, fn(&Context, &str) -> Result<Vec<Figure>>);
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 10] = [
     ("ipc", Emulator::Qemu, in_system),
     ("boot", Emulator::Qemu, boot),
     ("size", Emulator::Qemu, size),
     ("memory", Emulator::Qemu, memory),
     ("start", Emulator::Qemu, start::measure),
+    ("suspend", Emulator::Qemu, suspend::measure),
     ("storage", Emulator::Qemu, storage::measure),
     ("net", Emulator::Qemu, net::measure),
     ("hostd", Emulator::Qemu, hostd::measure),
@@ -146,7 +148,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
     }
     ensure!(
         !all.is_empty(),
-        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, start.*, storage.*, net.* and hostd.*"
+        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, start.*, suspend.*, storage.*, net.* and hostd.*"
     );
     Ok(all)
 }
@@ -270,6 +272,7 @@ pub fn table(figures: &[Figure]) -> String {
          segments. `net.*.memory` is what a second guest with a disk and a card takes of the host beyond its RAM.\n\n\
          `start.*` is what the machine executes from a virtual machine's start, by the shell or as QEMU's command, until its guest's first program runs, counted the same way, the median of three starts: `direct` with kernel and RAM disk\n\
          given, `bios` and `uefi` from GRUB on a disk under SeaBIOS and OVMF, in a guest of 256 MiB (tests/src/bench/start.rs). `start.peer.*` is the peer of `storage.*`.\n\n\
+         `suspend.*` is what the machine executes until it is idle after a guest with 256 MiB, of which some 170 are in use, was suspended, and after it was resumed, the median of three, into a file of a datastore on NVMe (tests/src/bench/suspend.rs).\n\n\
          `hostd.*` are of one machine with one processor, counted the same way (tests/src/bench/hostd.rs): `login-page` is everything that is executed from power-on until curl, which asks five times a second, gets the log-in page; `page` is a\n\
          page of 362 bytes over TLS 1.3 on one connection, and `nginx-page` the same by nginx in a Debian guest of that host; `upload` goes into a datastore over TLS, `plain-stream` through TCP alone to a guest that throws it away. `memory` is\n\
          what hostd has, by the manifest, while 20 clients list 100 machines.\n\n\
