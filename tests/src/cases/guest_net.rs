@@ -267,17 +267,24 @@ pub(super) fn with_pc_drivers(context: &Context) -> Result<System, String> {
     Ok(system.file("pc-initramfs", &initramfs?))
 }
 
+/// Debian's generic kernel with that RAM disk.
+pub(super) fn pc_guest(name: &str) -> Guest {
+    Guest {
+        kernel: "generic-kernel",
+        initramfs: Some("pc-initramfs"),
+        memory: 256,
+        ..Guest::debian(name, "")
+    }
+}
+
 fn e1000e(context: &Context) -> Result<Outcome> {
     let system = match with_pc_drivers(context) {
         Ok(system) => system,
         Err(missing) => return Outcome::skip(missing),
     };
     let guest = Guest {
-        kernel: "generic-kernel",
-        initramfs: Some("pc-initramfs"),
-        memory: 256,
         nics: vec!["{ port-group = \"VM Network\", model = \"e1000e\" }".into()],
-        ..Guest::debian("one", "")
+        ..pc_guest("one")
     };
     let port = free_port()?;
     let mut host = context.boot(&system.guest(&guest).into(), |config| add_card(config, &[(port, 80)]))?;

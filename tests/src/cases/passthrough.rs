@@ -3,7 +3,7 @@
 use super::{
     Case,
     guest_disk::{add_disk, device, empty_disk, with_disk_initramfs},
-    guest_net::{exchange_pages, free_port, with_pc_drivers},
+    guest_net::{exchange_pages, free_port, pc_guest, with_pc_drivers},
 };
 use crate::{
     Context, Outcome, Result, ensure,
@@ -181,11 +181,8 @@ fn nic(context: &Context, iommu: Iommu) -> Result<Outcome> {
         Err(missing) => return Outcome::skip(missing),
     };
     let guest = Guest {
-        kernel: "generic-kernel",
-        initramfs: Some("pc-initramfs"),
-        memory: 256,
         more: vec!["passthrough = [{ pci = \"network\" }]".into()],
-        ..Guest::debian("guest", "")
+        ..pc_guest("guest")
     };
     let port = free_port()?;
     let mut host = context.boot(&system.guest(&guest).into(), |config| {

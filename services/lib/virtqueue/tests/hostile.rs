@@ -282,11 +282,13 @@ fn a_million_queues() {
                 Ok(Some(head)) => {
                     let mut bytes = 0u64;
                     let mut failed = None;
+                    let mut told = Vec::new();
                     for segment in queue.chain(&ram, head) {
                         match segment {
                             Ok(segment) => {
                                 assert!(segment.length > 0 && ram.contains(segment.address, segment.length.into()));
                                 bytes += u64::from(segment.length);
+                                told.push(segment);
                             }
                             Err(violation) => failed = Some(violation),
                         }
@@ -295,6 +297,24 @@ fn a_million_queues() {
                     // Index, head, and two for each descriptor of both tables.
                     let most = 2 + 2 * (u64::from(size) + u64::from(MAX_INDIRECT));
                     assert!(ram.reads.get() - before <= most, "unbounded work");
+                    let mut plain = Vec::new();
+                    let before = ram.reads.get();
+                    let whole = queue.plain_chain(&ram, head, |segment| {
+                        assert!(ram.contains(segment.address, segment.length.into()));
+                        plain.push(segment);
+                        true
+                    });
+                    assert!(ram.reads.get() - before <= 2 * u64::from(size), "unbounded work");
+                    if !changes.get() {
+                        assert!(
+                            !whole || failed.is_none() && plain == told,
+                            "the short way takes what the long one refuses, or something else"
+                        );
+                        assert!(
+                            whole || failed.is_some() || features.indirect,
+                            "the short way refuses what the long one takes"
+                        );
+                    }
                     if let Some(violation) = failed {
                         note(violation);
                         break;
