@@ -19,6 +19,7 @@ pub mod net;
 pub mod ntp;
 pub mod platform;
 mod seed;
+pub mod sleepers;
 pub mod state;
 pub mod stream;
 pub mod time;

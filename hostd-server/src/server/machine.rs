@@ -1,17 +1,14 @@
 //! Time and tasks.
 
 use super::worker::Worker;
-use alloc::{boxed::Box, rc::Rc, vec::Vec};
-use core::{
-    cell::{Cell, RefCell},
-    future::poll_fn,
-    task::{Poll, Waker},
-};
+use alloc::{boxed::Box, rc::Rc};
+use core::cell::Cell;
 use tessera_device::Executor;
 use tessera_hostd::{
     future::LocalFuture,
     ntp::Clock,
     platform::{Outcome, Platform, Work},
+    sleepers::Sleepers,
 };
 use tessera_rt::{abi::Error, start_info, time};
 
@@ -19,9 +16,6 @@ use tessera_rt::{abi::Error, start_info, time};
 const MOST_COMPUTATIONS: usize = 16;
 /// Calls that may wait.
 const MOST_CALLS: usize = 64;
-
-/// Who sleeps, and until when (milliseconds).
-type Sleepers = Rc<RefCell<Vec<(u64, Waker)>>>;
 
 /// This machine.
 pub struct Machine {
@@ -84,18 +78,7 @@ impl Machine {
 
     /// Runs what is due. True: there is more.
     pub fn turn(&self) -> bool {
-        let now = now();
-        let mut due = Vec::new();
-        self.sleepers.borrow_mut().retain(|(end, waker)| {
-            let over = *end <= now;
-            if over {
-                due.push(waker.clone());
-            }
-            !over
-        });
-        for waker in due {
-            waker.wake();
-        }
+        self.sleepers.wake(now());
         self.computations.turn();
         self.calls.turn();
         self.executor.run();
@@ -104,8 +87,7 @@ impl Machine {
 
     /// Milliseconds until somebody wakes.
     pub fn pause(&self) -> u64 {
-        let first = self.sleepers.borrow().iter().map(|(end, _)| *end).min();
-        first.map_or(u64::MAX, |end| end.saturating_sub(now()))
+        self.sleepers.first().map_or(u64::MAX, |end| end.saturating_sub(now()))
     }
 }
 
@@ -123,22 +105,7 @@ impl Platform for Machine {
     }
 
     fn sleep(&self, ms: u64) -> LocalFuture<'static, ()> {
-        let end = now().saturating_add(ms);
-        let sleepers = self.sleepers.clone();
-        let mut waiting = false;
-        Box::pin(poll_fn(move |context| {
-            if now() >= end {
-                return Poll::Ready(());
-            }
-            let mut sleepers = sleepers.borrow_mut();
-            // Whoever is polled by others meanwhile is in the list already.
-            let known = waiting && sleepers.iter().any(|(at, waker)| *at == end && waker.will_wake(context.waker()));
-            if !known {
-                sleepers.push((end, context.waker().clone()));
-                waiting = true;
-            }
-            Poll::Pending
-        }))
+        Box::pin(self.sleepers.until(now().saturating_add(ms), now))
     }
 
     fn offload(&self, work: Work) -> LocalFuture<'static, Option<Outcome>> {

@@ -1,6 +1,6 @@
 //! Records' encryption (RFC 8446, 5.2) with any AEAD of a 12-byte nonce and a 16-byte tag.
 
-use aes_gcm::aead::{AeadInOut, KeyInit, array::typenum::U12, array::typenum::U16, inout::InOutBuf};
+use aes_gcm::aead::{AeadInPlace, KeyInit, consts::U12, consts::U16};
 use alloc::boxed::Box;
 use core::marker::PhantomData;
 use rustls::{
@@ -27,7 +27,7 @@ struct Cipher<A> {
 
 impl<A> Tls13AeadAlgorithm for Aead<A>
 where
-    A: AeadInOut<NonceSize = U12, TagSize = U16> + KeyInit + Send + Sync + 'static,
+    A: AeadInPlace<NonceSize = U12, TagSize = U16> + KeyInit + Send + Sync + 'static,
 {
     fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
         Box::new(cipher::<A>(&key, iv))
@@ -52,7 +52,7 @@ fn cipher<A: KeyInit>(key: &AeadKey, iv: Iv) -> Cipher<A> {
     Cipher { aead, iv }
 }
 
-impl<A: AeadInOut<NonceSize = U12, TagSize = U16> + Send + Sync> MessageEncrypter for Cipher<A> {
+impl<A: AeadInPlace<NonceSize = U12, TagSize = U16> + Send + Sync> MessageEncrypter for Cipher<A> {
     fn encrypt(&mut self, message: OutboundPlainMessage<'_>, sequence: u64) -> Result<OutboundOpaqueMessage, Error> {
         let total = self.encrypted_payload_len(message.payload.len());
         let mut payload = PrefixedPayload::with_capacity(total);
@@ -61,7 +61,7 @@ impl<A: AeadInOut<NonceSize = U12, TagSize = U16> + Send + Sync> MessageEncrypte
         let nonce = Nonce::new(&self.iv, sequence).0;
         let tag = self
             .aead
-            .encrypt_inout_detached(&nonce.into(), &make_tls13_aad(total), InOutBuf::from(payload.as_mut()))
+            .encrypt_in_place_detached(&nonce.into(), &make_tls13_aad(total), payload.as_mut())
             .map_err(|_| Error::EncryptError)?;
         payload.extend_from_slice(&tag);
         // The version field is frozen (5.1).
@@ -77,7 +77,7 @@ impl<A: AeadInOut<NonceSize = U12, TagSize = U16> + Send + Sync> MessageEncrypte
     }
 }
 
-impl<A: AeadInOut<NonceSize = U12, TagSize = U16> + Send + Sync> MessageDecrypter for Cipher<A> {
+impl<A: AeadInPlace<NonceSize = U12, TagSize = U16> + Send + Sync> MessageDecrypter for Cipher<A> {
     fn decrypt<'a>(&mut self, mut message: InboundOpaqueMessage<'a>, sequence: u64) -> Result<InboundPlainMessage<'a>, Error> {
         let total = message.payload.len();
         let text = total.checked_sub(TAG).ok_or(Error::DecryptError)?;
@@ -85,7 +85,7 @@ impl<A: AeadInOut<NonceSize = U12, TagSize = U16> + Send + Sync> MessageDecrypte
         let (bytes, tag) = message.payload.split_at_mut(text);
         let tag = <[u8; TAG]>::try_from(&*tag).map_err(|_| Error::DecryptError)?;
         self.aead
-            .decrypt_inout_detached(&nonce.into(), &make_tls13_aad(total), InOutBuf::from(bytes), &tag.into())
+            .decrypt_in_place_detached(&nonce.into(), &make_tls13_aad(total), bytes, &tag.into())
             .map_err(|_| Error::DecryptError)?;
         message.payload.truncate(text);
         message.into_tls13_unpadded_message()
