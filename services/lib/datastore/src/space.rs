@@ -119,18 +119,18 @@ fn fill(words: &mut [u64; WORDS], range: Range<u64>, set: bool) -> u64 {
     changed
 }
 
-/// The first bit from `from` on that is (not) set, or the bitmap's end.
-fn next(words: &[u64; WORDS], from: u64, set: bool) -> u64 {
-    let mut at = from;
-    while at < GROUP_BLOCKS {
+/// The first bit of a range that is (not) set, or the range's end.
+fn next(words: &[u64; WORDS], range: Range<u64>, set: bool) -> u64 {
+    let mut at = range.start;
+    while at < range.end {
         let word = words[(at / 64) as usize];
         let word = if set { word } else { !word } >> (at % 64);
         if word != 0 {
-            return at + u64::from(word.trailing_zeros());
+            return (at + u64::from(word.trailing_zeros())).min(range.end);
         }
         at = (at / 64 + 1) * 64;
     }
-    GROUP_BLOCKS
+    range.end
 }
 
 impl Space {
@@ -344,12 +344,13 @@ impl Space {
         for range in [from..GROUP_BLOCKS, 0..from] {
             let mut at = range.start;
             while at < range.end && best.end - best.start < wanted {
-                let start = next(&group.busy, at, false);
-                let end = next(&group.busy, start, true).min(start + wanted);
+                let start = next(&group.busy, at..range.end, false);
+                // No further than what is wanted: free space behind it may be all of the group.
+                let end = next(&group.busy, start..(start + wanted).min(GROUP_BLOCKS), true);
                 if end - start > best.end - best.start {
                     best = start..end;
                 }
-                at = next(&group.busy, end, true).max(end + 1);
+                at = end + 1;
             }
             if best.end - best.start == wanted {
                 break;
@@ -413,7 +414,7 @@ impl Space {
             return Err(None);
         }
         let group = self.loaded.get_mut(&number).ok_or(Some(number))?;
-        if next(&group.busy, at, true) < at + run.count {
+        if next(&group.busy, at..at + run.count, true) < at + run.count {
             return Err(None);
         }
         fill(&mut group.busy, at..at + run.count, true);
