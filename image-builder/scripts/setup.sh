@@ -42,6 +42,7 @@ need curl have curl
 # What management is tested against. chrony leaves the clock of whoever runs the tests alone.
 need dnsmasq-base have dnsmasq
 need openssl have openssl
+need testssl.sh have testssl
 need chromium have chromium
 need fonts-noto-cjk test -e /usr/share/fonts/opentype/noto
 # The Debian disk of guests, which tests/guests/debian/build.sh builds as root.

@@ -55,7 +55,8 @@ export function pack(files) {
     const type = TYPES[extname(path)];
     if (!type) throw new Error(`no media type is known for ${path}`);
     const packed = compress(raw);
-    const useful = packed.length < raw.length;
+    // What fits into one packet gains nothing.
+    const useful = raw.length > 1024 && packed.length < raw.length;
     const stored = useful ? packed : raw;
     const numbers = Buffer.alloc(24);
     numbers.writeUInt8(useful ? 1 : 0, 0);

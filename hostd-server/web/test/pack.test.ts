@@ -40,13 +40,15 @@ describe("web.pack", () => {
   it("holds each file with its type, sorted by path, compressed where that helps", () => {
     const files = unpack(
       pack([
-        ["/index.html", Buffer.from("<p>".repeat(100))],
+        ["/index.html", Buffer.from("<p>".repeat(400))],
+        ["/small.html", Buffer.from("<p>".repeat(100))],
         ["/assets/a-1.js", Buffer.from("1")],
       ] as [string, Buffer][]),
     );
     expect(files).toEqual([
       { path: "/assets/a-1.js", type: "text/javascript; charset=utf-8", immutable: true, encoding: 0, content: "1" },
-      { path: "/index.html", type: "text/html; charset=utf-8", immutable: false, encoding: 1, content: "<p>".repeat(100) },
+      { path: "/index.html", type: "text/html; charset=utf-8", immutable: false, encoding: 1, content: "<p>".repeat(400) },
+      { path: "/small.html", type: "text/html; charset=utf-8", immutable: false, encoding: 0, content: "<p>".repeat(100) },
     ]);
   });
 

@@ -46,7 +46,7 @@ impl Drop for Server {
     }
 }
 
-fn program(name: &str) -> Option<PathBuf> {
+pub(super) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.map(|folder| folder.join(name)).find(|file| file.is_file())
@@ -111,7 +111,7 @@ pub(super) fn servers(context: &Context) -> Result<std::result::Result<Servers, 
     }))
 }
 
-fn put(client: &Client, path: &str, body: &Value) -> Result<Value> {
+pub(super) fn put(client: &Client, path: &str, body: &Value) -> Result<Value> {
     client.get(path, &["--request", "PUT", "--data", &body.to_string()])
 }
 
@@ -179,7 +179,7 @@ pub(super) fn time(context: &Context, client: &Client) -> Result<()> {
     Ok(())
 }
 
-fn openssl(arguments: &[&str]) -> Result<String> {
+pub(super) fn openssl(arguments: &[&str]) -> Result<String> {
     let output = Command::new("openssl").args(arguments).output()?;
     ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -25,6 +25,7 @@ mod management_command_line;
 mod management_load;
 mod management_settings;
 mod management_state;
+mod management_tls;
 mod net_switch;
 mod network;
 mod panic_record;
@@ -175,6 +176,7 @@ pub fn all() -> Vec<Case> {
         management_load::CASES,
         management_settings::CASES,
         management_state::CASES,
+        management_tls::CASES,
         screen::CASES,
         screen_browser::CASES,
         screen_tablet::CASES,
