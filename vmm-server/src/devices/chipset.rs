@@ -40,6 +40,8 @@ pub trait Console: Sink {
 
 /// Interrupt line of the PIT at the 8259.
 const TIMER_LINE: usize = 0;
+/// Nanoseconds between two keys that go down: a text that is sent comes as quickly as hands could type it. A BIOS keeps fifteen keys for programs that are slow to ask, and drops the rest.
+const KEY_INTERVAL: u64 = 25_000_000;
 /// How long the end of an unfinished line may wait to be shown, in nanoseconds.
 const FLUSH_AFTER: u64 = 1_000_000;
 /// Pin of the I/O APIC to which the PIT is wired, as the MADT says.
@@ -70,6 +72,8 @@ pub struct Chipset<C> {
     port: Option<usize>,
     /// When the console is flushed, or `u64::MAX`.
     flush_at: u64,
+    /// Guest time from which on another key may go down.
+    next_key: u64,
     /// Last byte written to the diagnostic port.
     diagnostic: u8,
 }
@@ -96,6 +100,7 @@ impl<C: Console> Chipset<C> {
             typed_to_port: false,
             port: None,
             flush_at: u64::MAX,
+            next_key: 0,
             diagnostic: 0,
         }
     }
@@ -456,6 +461,9 @@ impl<C: Console> Chipset<C> {
             watchdog.settle(now);
             timers = timers.min(watchdog.deadline());
         }
+        if self.next_key > now {
+            timers = timers.min(self.next_key);
+        }
         to.set_chipset_deadline(timers.min(self.flush_at));
     }
 
@@ -477,15 +485,19 @@ impl<C: Console> Chipset<C> {
         self.pci.display().map_or(0, |vga| vga.video_bytes())
     }
 
-    fn settle_keyboard<K: Kick>(&mut self, to: &Interrupts<K>) {
+    fn settle_keyboard<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
         if !self.keyboard.is_plugged() {
             return;
         }
         // A byte that was read lets the line down before the next one raises it.
         self.set_keyboard_lines(to);
         while self.keyboard.has_room()
+            && now >= self.next_key
             && let Some(event) = self.pci.display().and_then(vga::Vga::event)
         {
+            if matches!(event, Event::Key { code, down: true } if !keyboard::is_modifier(code)) {
+                self.next_key = now + KEY_INTERVAL;
+            }
             // The pointer is one of both: the tablet's, or the mouse's where no driver asks the tablet.
             let tablet = self.pci.xhci().filter(|xhci| xhci.has_pointer());
             match (event, tablet) {
@@ -524,7 +536,7 @@ impl<C: Console> Chipset<C> {
         {
             self.uart.receive(byte);
         }
-        self.settle_keyboard(to);
+        self.settle_keyboard(now, to);
         self.set_line(uart::LINE, self.uart.line(), to);
         self.settle_hpet(to);
         if !self.is_replaced() {

@@ -173,6 +173,44 @@ fn what_is_typed_goes_where_the_guest_wrote_last() {
 }
 
 #[test]
+fn keys_of_a_text_come_one_by_one() {
+    let (mut board, to) = board();
+    let desk = vga::tests::Desk::default();
+    board.add_display(vga::tests::display_with(&desk, 1 << 20), false);
+    // The firmware's interrupt handler takes each byte at once: the moments at which it had something to take.
+    let mut come = std::vec::Vec::new();
+    let key = |code, down| tessera_screen::Event::Key { code, down };
+    desk.events.lock().unwrap().extend([
+        key(0x1e, true),
+        key(0x1e, false),
+        key(0x2a, true),
+        key(0x30, true),
+        key(0x30, false),
+        key(0x2a, false),
+    ]);
+    let mut now = 0;
+    while now != u64::MAX {
+        board.run(now, &to);
+        while board.port_read(0x64, 1, now, &to) & 1 != 0 {
+            come.push((now, board.port_read(0x60, 1, now, &to)));
+        }
+        now = to.chipset_deadline();
+    }
+    let second = KEY_INTERVAL;
+    assert_eq!(
+        come,
+        [
+            (0, 0x1e),
+            (second, 0x9e),
+            (second, 0x2a),
+            (second, 0x30),
+            (2 * second, 0xb0),
+            (2 * second, 0xaa)
+        ]
+    );
+}
+
+#[test]
 fn open_bus() {
     let (mut board, to) = board();
     assert_eq!(board.port_read(0x1234, 4, 0, &to), u32::MAX);

@@ -34,6 +34,12 @@ const PASSED: u8 = 0x55;
 /// Clock line of an absent device stays low.
 const ABSENT: u8 = 1;
 
+/// Whether a key (set 1, a prefix in the high byte) is one that others are held with: shift, control, alt, logo.
+#[must_use]
+pub const fn is_modifier(code: u16) -> bool {
+    matches!(code, 0x1d | 0x2a | 0x36 | 0x38 | 0xe01d | 0xe038 | 0xe05b | 0xe05c)
+}
+
 /// The controller.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Keyboard {
