@@ -1,5 +1,6 @@
 //! Runs the benchmarks and reads their lines, `bench: NAME MEDIAN UNIT min MIN max MAX goal <=GOAL`; a goal that has to be exceeded is `>=GOAL`.
 
+mod frames;
 mod hostd;
 mod machines;
 mod net;
@@ -110,12 +111,13 @@ impl Figure {
 
 /// A group, what its machines are emulated by, and what measures at least those of its figures whose names begin with a prefix.
 type Group = (&'static str, Emulator, fn(&Context, &str) -> Result<Vec<Figure>>);
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 11] = [
     ("ipc", Emulator::Qemu, in_system),
     ("boot", Emulator::Qemu, boot),
     ("size", Emulator::Qemu, size),
     ("memory", Emulator::Qemu, memory),
     ("start", Emulator::Qemu, start::measure),
+    ("frames", Emulator::Qemu, frames::measure),
     ("suspend", Emulator::Qemu, suspend::measure),
     ("storage", Emulator::Qemu, storage::measure),
     ("net", Emulator::Qemu, net::measure),
@@ -148,7 +150,7 @@ pub fn run(environment: &Environment, prefix: &str, mut figure: impl FnMut(&Figu
     }
     ensure!(
         !all.is_empty(),
-        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, start.*, suspend.*, storage.*, net.* and hostd.*"
+        "no figure has a name that begins with '{prefix}'; there are ipc.*, virt.*, boot.*, size.*, memory.*, start.*, frames.*, suspend.*, storage.*, net.* and hostd.*"
     );
     Ok(all)
 }

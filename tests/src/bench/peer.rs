@@ -93,7 +93,7 @@ fn archive(context: &Context, host: &Host<'_>) -> Result<Vec<u8>> {
     let package = package.split_whitespace().collect::<Vec<_>>().join("_");
     let package = guests.join(format!("packages/{package}_amd64.deb"));
     let mut archive = initramfs::begin(Path::new("/bin/busybox"), host.init().as_bytes())?;
-    for folder in ["modules", "qemu", "qemu/lib", "qemu/share"] {
+    for folder in ["modules", "qemu", "qemu/lib", "qemu/share", "qemu/share/keymaps"] {
         archive.directory(folder);
     }
     let modules = context.environment.logs.join("peer-modules");

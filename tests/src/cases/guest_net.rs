@@ -207,7 +207,7 @@ fn digest(text: &str) -> Option<String> {
 }
 
 /// A port of this machine that nobody uses now.
-pub(super) fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 

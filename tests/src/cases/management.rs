@@ -32,20 +32,20 @@ pub const CASES: &[Case] = &[Case {
 }];
 
 /// The first password of the test's host.
-pub(super) const PASSWORD: &str = "test-of-the-host";
+pub(crate) const PASSWORD: &str = "test-of-the-host";
 /// Seconds of one request.
 const PATIENCE: &str = "120";
 
 /// Speaks with the host by curl, which is not ours.
-pub(super) struct Client {
+pub(crate) struct Client {
     base: String,
     /// What it says who it is with; empty: nobody.
-    pub(super) token: String,
+    pub(crate) token: String,
 }
 
 impl Client {
     /// Nobody yet, for the host whose port 443 is forwarded to `port`.
-    pub(super) fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         Self {
             base: format!("https://127.0.0.1:{port}"),
             token: String::new(),
@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// Status and body.
-    pub(super) fn ask(&self, path: &str, arguments: &[&str]) -> Result<(u16, String)> {
+    pub(crate) fn ask(&self, path: &str, arguments: &[&str]) -> Result<(u16, String)> {
         let mut command = Command::new("curl");
         // The certificate is of the host's own making.
         command.args(["--silent", "--show-error", "--insecure", "--compressed", "--max-time", PATIENCE]);
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// What is answered in JSON to a request that has to succeed.
-    pub(super) fn get(&self, path: &str, arguments: &[&str]) -> Result<Value> {
+    pub(crate) fn get(&self, path: &str, arguments: &[&str]) -> Result<Value> {
         let (status, body) = self.ask(path, arguments)?;
         ensure!((200..300).contains(&status), "{path} is answered with {status}: {body}");
         if body.is_empty() {
@@ -94,7 +94,7 @@ impl Client {
         self.get(path, &["--data", &body.to_string()])
     }
 
-    pub(super) fn log_in(&mut self, password: &str) -> Result<u16> {
+    pub(crate) fn log_in(&mut self, password: &str) -> Result<u16> {
         self.log_in_as("root", password)
     }
 
@@ -124,7 +124,7 @@ impl Client {
 }
 
 /// Boots a system that has the tests' first password and a network card, and waits until hostd serves: at a port of this machine.
-pub(super) fn boot_served(context: &Context, system: System, change: impl FnOnce(&mut Config)) -> Result<(Host, u16)> {
+pub(crate) fn boot_served(context: &Context, system: System, change: impl FnOnce(&mut Config)) -> Result<(Host, u16)> {
     let port = free_port()?;
     let mut host = context.boot(&system.first_password(PASSWORD).into(), |config| {
         // As with guests' cards: with a second processor QEMU 7.2 loses exits.
