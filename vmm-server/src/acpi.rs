@@ -26,6 +26,9 @@ impl AmlSink for Bytes {
     }
 }
 
+/// Where the firmware ACPI control structure is, from `base` on: the first table behind the root pointer.
+pub const FACS: u64 = ALIGNMENT as u64;
+
 /// All tables for `vcpus` processors, and a screen with keyboard and mouse or none, to be put at guest-physical `base`. The root pointer comes first.
 #[must_use]
 pub fn build(base: u64, vcpus: usize, screen: bool) -> Vec<u8> {
@@ -162,7 +165,7 @@ fn place(image: &mut Vec<u8>, base: u64, table: &[u8]) -> u64 {
     address
 }
 
-/// Firmware ACPI control structure (5.2.10): nothing in it is used.
+/// Firmware ACPI control structure (5.2.10). What a system writes there before it sleeps is read by [`crate::boot::wake`], or by the machine's firmware.
 fn facs() -> [u8; 64] {
     let mut table = [0; 64];
     table[..4].copy_from_slice(b"FACS");
@@ -176,7 +179,6 @@ fn fadt(facs: u64, dsdt: u64, screen: bool) -> Sdt {
     const WBINVD: u32 = 1;
     const C1: u32 = 1 << 2;
     const NO_SLEEP_BUTTON: u32 = 1 << 5;
-    const NO_RTC_STATUS: u32 = 1 << 6;
     const RESET_REGISTER: u32 = 1 << 10;
     let mut table = Sdt::new(*b"FACP", 276, 6, OEM, OEM_TABLE, 1);
     table.write_u32(36, facs as u32);
@@ -197,7 +199,7 @@ fn fadt(facs: u64, dsdt: u64, screen: bool) -> Sdt {
     table.write_u8(108, rtc::CENTURY);
     // Boot architecture: legacy devices, no ASPM; an 8042, or no VGA and no 8042 to speak of.
     table.write_u16(109, 1 | 1 << 4 | if screen { 1 << 1 } else { 1 << 2 });
-    table.write_u32(112, WBINVD | C1 | NO_SLEEP_BUTTON | NO_RTC_STATUS | RESET_REGISTER);
+    table.write_u32(112, WBINVD | C1 | NO_SLEEP_BUTTON | RESET_REGISTER);
     gas(&mut table, 116, power::RESET, 8);
     table.write_u8(128, power::RESET_VALUE);
     table.write_u8(131, 5);
@@ -294,10 +296,15 @@ fn routing() -> Code {
     name("_PRT", &aml::Package::new(entries.iter().map(|entry| entry as &dyn Aml).collect()))
 }
 
-/// Differentiated system description table: the sleep state that powers off, the PCI bus, the serial port and the clock.
+/// Differentiated system description table: the sleep state that keeps RAM and the one that powers off, the PCI bus, the serial port and the clock.
 fn dsdt(screen: bool) -> Vec<u8> {
-    let off = power::SLEEP_OFF as u8;
-    let soft_off = name("_S5_", &aml::Package::new([&off as &dyn Aml, &off, &aml::ZERO, &aml::ZERO].into()));
+    let sleep_state = |path, value: u16| {
+        let value = value as u8;
+        name(
+            path,
+            &aml::Package::new([&value as &dyn Aml, &value, &aml::ZERO, &aml::ZERO].into()),
+        )
+    };
     let edge = |line: usize| aml::Interrupt::new(true, true, false, false, line as u32);
     let serial = resources(&[&aml::IO::new(uart::PORT, uart::PORT, 1, 8), &edge(uart::LINE)]);
     let clock = resources(&[&aml::IO::new(0x70, 0x70, 1, 2), &edge(rtc::LINE)]);
@@ -332,7 +339,8 @@ fn dsdt(screen: bool) -> Vec<u8> {
     let bridge = device("PCI0", &bridge);
     let system_bus = aml::Scope::new("_SB_".into(), [&bridge as &dyn Aml].into());
     let mut table = Sdt::new(*b"DSDT", 36, 6, OEM, OEM_TABLE, 1);
-    table.append_slice(&soft_off.0);
+    table.append_slice(&sleep_state("_S3_", power::SLEEP_RAM).0);
+    table.append_slice(&sleep_state("_S5_", power::SLEEP_OFF).0);
     table.append_slice(&bytes(&system_bus));
     table.as_slice().to_vec()
 }
@@ -370,7 +378,8 @@ mod tests {
         let dsdt = table(&image, base, u64_at(fadt, 140));
         assert_eq!((&dsdt[..4], sum(dsdt)), (&b"DSDT"[..], 0));
         assert_eq!(u64_at(fadt, 132) % 64, 0);
-        assert_eq!(&table(&image, base, u64_at(fadt, 132))[..4], b"FACS");
+        assert_eq!(&table(&image, base, base + FACS)[..4], b"FACS");
+        assert_eq!(u64_at(fadt, 132), base + FACS);
         let madt = table(&image, base, u64_at(xsdt, 44));
         assert_eq!((&madt[..4], sum(madt)), (&b"APIC"[..], 0));
         let mut entries = &madt[44..];

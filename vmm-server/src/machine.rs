@@ -70,6 +70,8 @@ pub enum Phase {
     Saving = 6,
     /// Parked processors take the state over that was saved.
     Restoring = 7,
+    /// The guest sleeps in its RAM (ACPI S3); processors are off.
+    Sleeping = 8,
 }
 
 impl Phase {
@@ -82,6 +84,7 @@ impl Phase {
             5 => Self::Suspending,
             6 => Self::Saving,
             7 => Self::Restoring,
+            8 => Self::Sleeping,
             _ => Self::Resetting,
         }
     }
@@ -351,6 +354,7 @@ impl<H: Host> Machine<H> {
     pub fn request(&self, request: Request) -> bool {
         self.stop(match request {
             Request::PowerOff => Phase::PoweredOff,
+            Request::Sleep => Phase::Sleeping,
             Request::Reset => Phase::Resetting,
             Request::Transfer => {
                 self.chipset().transfer(&self.memory);
@@ -475,9 +479,29 @@ impl<H: Host> Machine<H> {
         exchange.turns &= !(1 << index);
     }
 
-    /// A machine that stood still goes on.
+    /// A running machine, or one that sleeps, is to stand still so that its state can be taken down.
+    pub fn suspend(&self) -> bool {
+        let from = |phase: Phase| {
+            let new = Phase::Suspending as u8;
+            self.phase
+                .compare_exchange(phase as u8, new, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+        };
+        let stopped = from(Phase::Running) || from(Phase::Sleeping);
+        if stopped {
+            self.interrupts.look_all();
+        }
+        stopped
+    }
+
+    /// A machine that stood still goes on, be it to sleep.
     pub fn go_on(&self) {
-        self.phase.store(Phase::Running as u8, Ordering::Release);
+        let phase = if self.chipset().is_asleep() {
+            Phase::Sleeping
+        } else {
+            Phase::Running
+        };
+        self.phase.store(phase as u8, Ordering::Release);
         for index in 0..self.vcpus() {
             self.interrupts.kick(index);
         }
@@ -491,13 +515,29 @@ impl<H: Host> Machine<H> {
         }
     }
 
-    /// Puts devices and inboxes into their power-on state. Only when parked.
-    pub fn reset_devices(&self, now: u64) {
+    fn clear_inboxes(&self) {
         for index in 0..self.vcpus() {
             let inbox = self.interrupts.inbox(index);
             inbox.clear();
             inbox.set_destination(true, false, true, 0);
         }
+    }
+
+    /// Takes the power from devices and inboxes, but for what may wake the machine. Only when parked.
+    pub fn sleep_devices(&self, now: u64) {
+        self.clear_inboxes();
+        self.chipset().sleep(self.clock.ns(now), &self.interrupts);
+    }
+
+    /// A machine that sleeps wakes: its first processor begins at `start`, with its RAM as it is.
+    pub fn wake(&self, start: Start, now: u64) {
+        self.chipset().wake(self.clock.ns(now), &self.interrupts);
+        self.start(start);
+    }
+
+    /// Puts devices and inboxes into their power-on state. Only when parked.
+    pub fn reset_devices(&self, now: u64) {
+        self.clear_inboxes();
         let mut chipset = self.chipset();
         chipset.reset(self.clock.ns(now), &self.interrupts);
         if let Some(flash) = chipset.flash() {

@@ -294,7 +294,7 @@ fn inside(name: &str) -> Option<VmInfo> {
 
 fn run_of(info: &VmInfo) -> VmRun {
     match info.state {
-        RunState::Loading | RunState::Running | RunState::Suspending => VmRun::On,
+        RunState::Loading | RunState::Running | RunState::Suspending | RunState::Sleeping => VmRun::On,
         RunState::Failed => VmRun::Failed,
         RunState::PoweredOff => VmRun::Off,
     }

@@ -99,14 +99,14 @@ fn system(context: &Context, firmware: &'static str) -> Result<Result<System, St
 }
 
 /// The system and the medium.
-fn with_medium(context: &Context, firmware: &'static str) -> Result<Result<(System, PathBuf), String>> {
+pub(super) fn with_medium(context: &Context, firmware: &'static str) -> Result<Result<(System, PathBuf), String>> {
     Ok(match (system(context, firmware)?, medium(context)?) {
         (Ok(system), Ok(medium)) => Ok((system, medium)),
         (Err(missing), _) | (_, Err(missing)) => Err(missing),
     })
 }
 
-fn guest(firmware: &'static str) -> Guest {
+pub(super) fn guest(firmware: &'static str) -> Guest {
     Guest {
         memory: 256,
         ..Guest::other("pc", firmware, "")

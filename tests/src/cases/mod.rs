@@ -36,6 +36,7 @@ mod screen_browser;
 mod screen_tablet;
 mod share;
 mod shell;
+mod sleep;
 mod storage;
 mod suspend;
 
@@ -80,6 +81,7 @@ impl Case {
             || self.name.starts_with("guest-disk/")
             || self.name.starts_with("datastore/")
             || self.name.starts_with("suspend/")
+            || self.name.starts_with("sleep/")
             || (self.name.starts_with("iommu/") && (self.name.ends_with("-guest") || self.name.ends_with("-ends")))
             || self.name.starts_with("guest-net/")
             || self.name.starts_with("net-switch/")
@@ -182,6 +184,7 @@ pub fn all() -> Vec<Case> {
         screen_tablet::CASES,
         network::CASES,
         suspend::CASES,
+        sleep::CASES,
     ]
     .concat()
 }

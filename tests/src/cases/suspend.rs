@@ -158,7 +158,7 @@ fn damage(disk: &Path, mark: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn run(host: &mut Host, line: &str) -> Result<String> {
+pub(super) fn run(host: &mut Host, line: &str) -> Result<String> {
     host.start_command("vm console debian")?;
     let text = after_scrollback(host, line)?;
     host.leave_console()?;
@@ -166,7 +166,7 @@ fn run(host: &mut Host, line: &str) -> Result<String> {
 }
 
 /// The number that a command prints between two marks.
-fn number(host: &mut Host, what: &str) -> Result<f64> {
+pub(super) fn number(host: &mut Host, what: &str) -> Result<f64> {
     let text = run(host, &format!("echo val\"\"ue $({what}) over"))?;
     let value = text.rsplit("value ").next().and_then(|rest| rest.split_whitespace().next());
     let value = value.and_then(|word| word.parse().ok());
@@ -186,7 +186,8 @@ pub(super) fn ask(connection: &mut TcpStream, question: &str) -> Result<()> {
     Ok(())
 }
 
-fn boot(context: &Context, vcpus: u32, port: u16) -> Result<Result<(Host, Scratch), String>> {
+/// Boots Debian with a disk in a datastore and a card, and has it answer what comes to the port. Its console is open.
+pub(super) fn boot(context: &Context, vcpus: u32, port: u16) -> Result<Result<(Host, Scratch), String>> {
     let (disk, initramfs) = match (context.guest_file("debian/disk.img"), context.guest_file("initramfs-disk.cpio")) {
         (Ok(disk), Ok(initramfs)) => (disk, initramfs),
         (Err(missing), _) | (_, Err(missing)) => return Ok(Err(missing)),
@@ -214,11 +215,9 @@ fn boot(context: &Context, vcpus: u32, port: u16) -> Result<Result<(Host, Scratc
     let up = "ip link set lo up; ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2";
     succeeds(host.serial(), up)?;
     let listening = format!("({ECHO}) & until grep -q ':0050 ' /proc/net/tcp; do sleep 1; done");
-    let counting = "until test -s /tmp/count; do test ! -s /tmp/bad || cat /tmp/bad; sleep 1; done";
-    for line in [&listening, LOAD, SUMS, counting, "mark=4711"] {
+    for line in [&listening, "mark=4711"] {
         succeeds(host.serial(), line)?;
     }
-    host.leave_console()?;
     Ok(Ok((host, store)))
 }
 
@@ -228,6 +227,11 @@ fn go_on(context: &Context, vcpus: u32) -> Result<Outcome> {
         Ok(found) => found,
         Err(missing) => return Outcome::skip(missing),
     };
+    let counting = "until test -s /tmp/count; do test ! -s /tmp/bad || cat /tmp/bad; sleep 1; done";
+    for line in [LOAD, SUMS, counting] {
+        succeeds(host.serial(), line)?;
+    }
+    host.leave_console()?;
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     connection.set_read_timeout(Some(Duration::from_secs(120)))?;
     ask(&mut connection, "before")?;

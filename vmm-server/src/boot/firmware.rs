@@ -6,7 +6,7 @@ use super::order::Order;
 use super::{LoadError, Start, layout, smbios};
 use crate::acpi;
 use crate::devices::fw_cfg::FwCfg;
-use crate::devices::uart;
+use crate::devices::{power, uart};
 use crate::memory::{FLASH_END, GuestMemory};
 use alloc::vec::Vec;
 
@@ -20,6 +20,8 @@ const STEP: u64 = 64 << 10;
 const SHADOW: u64 = 128 << 10;
 /// RAM ends below: the window to configuration space, where SeaBIOS and OVMF put it, and devices follow.
 pub const RAM_END: u64 = 0xb000_0000;
+/// For each sleep state from S0 on: 0x80, it can be had, and the value of its sleep type (QEMU `hw/i386/fw_cfg.c`).
+const SLEEP_STATES: [u8; 6] = [0x80, 0, 0, 0x80 | power::SLEEP_RAM as u8, 0, 0x80 | power::SLEEP_OFF as u8];
 /// Least RAM.
 const LEAST: u64 = 16 << 20;
 
@@ -76,6 +78,7 @@ pub fn describe(name: &str, memory: &GuestMemory, vcpus: usize, rom: &[u8], orde
     fw_cfg.add("etc/e820", &memory_map(memory));
     // SeaBIOS shows its screen on the serial port, too.
     fw_cfg.add("etc/sercon-port", &u64::from(uart::PORT).to_le_bytes());
+    fw_cfg.add("etc/system-states", &SLEEP_STATES);
     let tables = acpi::for_loader(vcpus, memory.has_hole());
     fw_cfg.add(acpi::ROOT_FILE, &tables.root);
     fw_cfg.add(acpi::TABLES_FILE, &tables.tables);

@@ -19,6 +19,7 @@ pub mod multiboot;
 pub mod order;
 pub mod registers;
 pub mod smbios;
+pub mod wake;
 
 pub use bzimage::BzImage;
 pub use error::LoadError;
@@ -47,6 +48,8 @@ pub enum Start {
     BootSector,
     /// In real mode at the end of the flash memory.
     Firmware,
+    /// Where an operating system that slept said.
+    Wake(wake::Vector),
 }
 
 impl Start {
@@ -58,6 +61,7 @@ impl Start {
             Self::Multiboot { entry, .. } => entry as u64,
             Self::BootSector => boot_sector::ADDRESS,
             Self::Firmware => firmware::ENTRY,
+            Self::Wake(vector) => vector.address(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Register values at the ways a vCPU can start: at the entry point of each kind of kernel, and by a start-up message in real mode.
 
+use super::wake::Vector;
 use super::{Start, boot_sector, layout};
 use tessera_abi::vcpu::{Dirty, SEGMENT_UNUSABLE, Segment, Table, VcpuState, gpr, segment};
 
@@ -62,6 +63,7 @@ pub fn start(state: &mut VcpuState, start: Start) {
         Start::Multiboot { entry, information } => start_at_multiboot(state, entry, information),
         Start::BootSector => start_at_boot_sector(state),
         Start::Firmware => start_at_firmware(state),
+        Start::Wake(vector) => start_at_waking_vector(state, vector),
     }
 }
 
@@ -70,14 +72,32 @@ pub fn start(state: &mut VcpuState, start: Start) {
 fn start_at_multiboot(state: &mut VcpuState, entry: u32, information: u32) {
     /// What tells the kernel that its loader knows Multiboot.
     const LOADED: u64 = 0x2bad_b002;
-    clear(state);
-    state.rip = entry.into();
+    start_in_protected_mode(state, entry);
     state.gpr[gpr::RAX] = LOADED;
     state.gpr[gpr::RBX] = information.into();
+}
+
+/// In protected mode with flat segments, without paging.
+fn start_in_protected_mode(state: &mut VcpuState, entry: u32) {
+    clear(state);
+    state.rip = entry.into();
     state.cr0 = CR0_PE | CR0_ET;
     state.segments = [flat(0x18, 0xc093); 8];
     state.segments[segment::CS] = flat(0x10, 0xc09b);
     set_tables(state, Table { base: 0, limit: 0 });
+}
+
+/// Where an operating system goes on that slept (ACPI 6.5, table 5.12 and 16.3.2), with caches on, as firmware leaves them.
+fn start_at_waking_vector(state: &mut VcpuState, vector: Vector) {
+    match vector {
+        Vector::Real { segment, offset } => {
+            start_in_real_mode(state, 0);
+            state.cr0 = CR0_ET;
+            state.rip = offset.into();
+            state.segments[segment::CS] = real(segment, 0x9b);
+        }
+        Vector::Protected { entry } => start_in_protected_mode(state, entry),
+    }
 }
 
 /// At a boot sector (BIOS Boot Specification 1.01, 6.5), with the stack below it and caches on, as firmware leaves them.
@@ -230,6 +250,22 @@ pub(crate) mod tests {
         start(&mut state, Start::Firmware);
         let cs = state.segments[segment::CS];
         assert_eq!((cs.selector, cs.base + state.rip, state.cr0 & CR0_PE), (0xf000, 0xffff_fff0, 0));
+    }
+
+    #[test]
+    fn wakes_where_the_system_said() {
+        let mut state = blank();
+        start(
+            &mut state,
+            Start::Wake(Vector::Real {
+                segment: 0x9a00,
+                offset: 5,
+            }),
+        );
+        let cs = state.segments[segment::CS];
+        assert_eq!((cs.selector, cs.base, state.rip, state.cr0), (0x9a00, 0x9_a000, 5, CR0_ET));
+        start(&mut state, Start::Wake(Vector::Protected { entry: 0x12_3456 }));
+        assert_eq!((state.rip, state.cr0 & (CR0_PE | CR0_PG), state.rflags), (0x12_3456, CR0_PE, 2));
     }
 
     #[test]

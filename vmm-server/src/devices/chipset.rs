@@ -124,10 +124,50 @@ impl<C: Console> Chipset<C> {
 
     /// Puts every device into its power-on state. The clock keeps its time.
     pub fn reset<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
+        if self.power.is_asleep() {
+            // Nobody goes on where it slept.
+            self.rtc.store(rtc::SHUTDOWN, 0);
+        }
+        self.power = Power::default();
+        self.lose_power();
+        // The clock's registers survive on their battery; only its interrupts go off.
+        self.rtc.write(0x70, 0x0b, now);
+        self.rtc.write(0x71, 0x02, now);
+        self.settle(now, to);
+    }
+
+    /// The machine falls asleep with its RAM alone kept (ACPI S3): what is left beside it is the clock, which may wake it, and what counts events.
+    pub fn sleep<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
+        self.lose_power();
+        if self.fw_cfg.is_some() {
+            self.rtc.store(rtc::SHUTDOWN, rtc::SHUTDOWN_WAKE);
+        }
+        self.settle(now, to);
+    }
+
+    /// Whether the machine sleeps, or is about to.
+    #[must_use]
+    pub const fn is_asleep(&self) -> bool {
+        self.power.is_asleep()
+    }
+
+    /// Whether the machine sleeps, and is to wake.
+    #[must_use]
+    pub const fn is_woken(&self) -> bool {
+        self.power.is_woken()
+    }
+
+    /// The machine is awake, with every device as after power-on.
+    pub fn wake<K: Kick>(&mut self, now: u64, to: &Interrupts<K>) {
+        self.power.wake();
+        self.settle(now, to);
+    }
+
+    /// What devices without a supply of their own are afterwards.
+    fn lose_power(&mut self) {
         self.pic = PicPair::new();
         self.ioapic = IoApic::new();
         self.pit = Pit::new();
-        self.power = Power::default();
         self.keyboard = Keyboard::new(self.keyboard.is_plugged());
         self.uart = Uart::new();
         self.typed_to_port = false;
@@ -137,10 +177,6 @@ impl<C: Console> Chipset<C> {
             fw_cfg.reset();
         }
         self.hpet = self.hpet.as_ref().map(|_| Hpet::new());
-        // The clock's registers survive on their battery; only its interrupts go off.
-        self.rtc.write(0x70, 0x0b, now);
-        self.rtc.write(0x71, 0x02, now);
-        self.settle(now, to);
     }
 
     /// Last byte that the guest wrote to port 0x80.
@@ -414,7 +450,9 @@ impl<C: Console> Chipset<C> {
             self.set_line(TIMER_LINE, false, to);
             self.set_line(TIMER_LINE, true, to);
         }
-        self.rtc.run(now);
+        if self.rtc.run(now) {
+            self.power.alarm();
+        }
         self.power.run(now);
         if let Some(hpet) = &mut self.hpet {
             hpet.run(now);
@@ -499,6 +537,13 @@ impl<C: Console> Chipset<C> {
                 self.next_key = now + KEY_INTERVAL;
             }
             // The pointer is one of both: the tablet's, or the mouse's where no driver asks the tablet.
+            if self.power.is_asleep() {
+                // The controller has no supply; a key is noticed all the same.
+                if matches!(event, Event::Key { down: true, .. }) {
+                    self.power.key();
+                }
+                continue;
+            }
             let tablet = self.pci.xhci().filter(|xhci| xhci.has_pointer());
             match (event, tablet) {
                 (Event::Point { x, y, wheel, buttons }, Some(tablet)) => tablet.point(x, y, wheel, buttons),

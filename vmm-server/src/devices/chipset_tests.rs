@@ -46,6 +46,78 @@ fn machine() -> (Chipset<Terminal>, Interrupts<Kicks>) {
 }
 
 #[test]
+fn only_the_clock_and_what_counts_events_outlive_sleep() {
+    const SECOND: u64 = 1_000_000_000;
+    let (mut board, to) = machine();
+    let cmos = |board: &mut Chipset<Terminal>, index: u8| {
+        board.port_write(0x70, 1, index.into(), 0, &to);
+        board.port_read(0x71, 1, 0, &to)
+    };
+    // An alarm at the third second, for which the machine is to wake.
+    for (index, value) in [(0x40, 0x5a), (1, 3), (3, 0xff), (5, 0xff), (0x0b, 0x22)] {
+        board.port_write(0x70, 1, index, 0, &to);
+        board.port_write(0x71, 1, value, 0, &to);
+    }
+    board.port_write(0x602, 2, 1 << 10, 0, &to);
+    board.port_write(0x21, 1, 0x55, 0, &to);
+    board.memory_write(hpet::ADDRESS + 0x10, 4, 3, 0, &to);
+    assert_eq!(board.port_write(power::CONTROL, 2, 3 << 10 | 1 << 13, 0, &to), Some(Request::Sleep));
+    board.sleep(SECOND / 2, &to);
+    assert!(board.is_asleep() && !board.is_woken());
+    assert_ne!(
+        board.port_read(0x21, 1, SECOND / 2, &to),
+        0x55,
+        "the interrupt controller has no power"
+    );
+    assert_eq!(
+        board.memory_read(hpet::ADDRESS + 0x10, 4, SECOND / 2, &to),
+        0,
+        "nor has the event timer"
+    );
+    assert_eq!(cmos(&mut board, 0x40), 0x5a);
+    assert_eq!(cmos(&mut board, rtc::SHUTDOWN), rtc::SHUTDOWN_WAKE.into(), "what firmware looks at");
+    let mut now = SECOND / 2;
+    while !board.is_woken() {
+        now = to.chipset_deadline();
+        assert!(now <= 3 * SECOND, "the alarm wakes it");
+        board.run(now, &to);
+    }
+    assert_eq!(now, 3 * SECOND);
+    board.wake(now, &to);
+    assert!(!board.is_asleep());
+    assert_eq!(
+        board.port_read(power::EVENT, 2, now, &to) & 0x8400,
+        0x8400,
+        "it slept, and why it woke"
+    );
+    // A reset of a machine that sleeps is no waking.
+    board.port_write(power::CONTROL, 2, 3 << 10 | 1 << 13, now, &to);
+    board.sleep(now, &to);
+    board.reset(now, &to);
+    assert_eq!((cmos(&mut board, rtc::SHUTDOWN), board.is_asleep()), (0, false));
+}
+
+#[test]
+fn a_key_wakes_who_sleeps_and_goes_no_further() {
+    let (mut board, to) = board();
+    let desk = vga::tests::Desk::default();
+    board.add_display(vga::tests::display_with(&desk, 64 << 10), true);
+    board.port_write(power::CONTROL, 2, 3 << 10 | 1 << 13, 0, &to);
+    board.sleep(0, &to);
+    for down in [false, true] {
+        assert!(!board.is_woken());
+        desk.events
+            .lock()
+            .unwrap()
+            .push_back(tessera_screen::Event::Key { code: 0x1e, down });
+        board.run(0, &to);
+    }
+    assert!(board.is_woken());
+    board.wake(0, &to);
+    assert_eq!(board.port_read(0x64, 1, 0, &to) & 1, 0, "nothing for the guest to read");
+}
+
+#[test]
 fn event_timers_through_the_io_apic_and_in_the_place_of_the_pit() {
     let (mut board, to) = machine();
     for (offset, value) in [(0x10, 1), (0x100, 1 << 2 | 20 << 9), (0x108, 1000)] {

@@ -22,11 +22,15 @@ pub const RESET_VALUE: u8 = 6;
 pub const LINE: usize = 9;
 /// Value of the sleep type that powers off, as the DSDT says.
 pub const SLEEP_OFF: u16 = 5;
+/// Value of the sleep type in which RAM alone is kept (S3), likewise.
+pub const SLEEP_RAM: u16 = 3;
 /// Ticks of the PM timer per second.
 const TIMER_HZ: u64 = 3_579_545;
 
 const STATUS_TIMER: u16 = 1;
 const STATUS_POWER_BUTTON: u16 = 1 << 8;
+const STATUS_RTC: u16 = 1 << 10;
+const STATUS_WAKE: u16 = 1 << 15;
 const CONTROL_SCI: u16 = 1;
 const CONTROL_SLEEP: u16 = 1 << 13;
 
@@ -35,6 +39,8 @@ const CONTROL_SLEEP: u16 = 1 << 13;
 pub enum Request {
     /// Switch off.
     PowerOff,
+    /// Sleep with only RAM kept, until something wakes it.
+    Sleep,
     /// Start anew.
     Reset,
     /// Copy between a device and the guest's RAM, which devices do not see.
@@ -50,6 +56,10 @@ pub struct Power {
     enable: u16,
     control: u16,
     reset: u8,
+    /// The machine sleeps.
+    asleep: bool,
+    /// Something happened that ends sleep.
+    woken: bool,
     /// The timer's highest bit when it was last looked at, as its toggling is an event.
     high_bit: bool,
 }
@@ -94,11 +104,18 @@ impl Power {
         let keep = !(0xff << shift);
         match port & !1 {
             EVENT => self.status &= !bits,
-            0x602 => self.enable = self.enable & keep | bits & (STATUS_TIMER | STATUS_POWER_BUTTON | 1 << 5 | 1 << 9 | 1 << 10),
+            0x602 => self.enable = self.enable & keep | bits & (STATUS_TIMER | STATUS_POWER_BUTTON | STATUS_RTC | 1 << 5 | 1 << 9),
             CONTROL => {
                 self.control = self.control & keep | bits & !CONTROL_SLEEP & 0x1c06;
-                if bits & CONTROL_SLEEP != 0 && self.control >> 10 & 7 == SLEEP_OFF {
-                    return Some(Request::PowerOff);
+                if bits & CONTROL_SLEEP != 0 {
+                    match self.control >> 10 & 7 {
+                        SLEEP_OFF => return Some(Request::PowerOff),
+                        SLEEP_RAM => {
+                            self.fall_asleep();
+                            return Some(Request::Sleep);
+                        }
+                        _ => (),
+                    }
                 }
             }
             _ => (),
@@ -106,9 +123,46 @@ impl Power {
         None
     }
 
-    /// Somebody presses the power button.
+    /// An event that has not been cleared keeps the machine from sleeping (4.8.3.1.1).
+    fn fall_asleep(&mut self) {
+        self.asleep = true;
+        self.woken = self.status & (STATUS_POWER_BUTTON | self.enable & STATUS_RTC) != 0;
+    }
+
+    /// Whether the machine sleeps.
+    #[must_use]
+    pub const fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+
+    /// Whether the machine sleeps, and something happened that ends that.
+    #[must_use]
+    pub const fn is_woken(&self) -> bool {
+        self.asleep && self.woken
+    }
+
+    /// The machine does not sleep any more; its guest is told that it did. What the guest enabled stays, as that has power throughout.
+    pub fn wake(&mut self) {
+        (self.asleep, self.woken) = (false, false);
+        self.control = 0;
+        self.status |= STATUS_WAKE;
+    }
+
+    /// Somebody presses the power button, which wakes the machine whatever the guest enabled (4.8.2.2.1).
     pub fn press_button(&mut self) {
         self.status |= STATUS_POWER_BUTTON;
+        self.woken = true;
+    }
+
+    /// The clock's alarm is due, which wakes the machine if the guest asked for it (4.8.2.4).
+    pub fn alarm(&mut self) {
+        self.status |= STATUS_RTC;
+        self.woken |= self.enable & STATUS_RTC != 0;
+    }
+
+    /// Somebody presses a key, which wakes the machine, as most firmware of PCs has it.
+    pub fn key(&mut self) {
+        self.woken = true;
     }
 
     /// Guest time at which [`Self::run`] must be called, or `u64::MAX`: the next toggling of the timer's highest bit, if that interrupts.
@@ -134,7 +188,7 @@ impl Power {
     /// Whether the system control interrupt is up.
     #[must_use]
     pub const fn line(&self) -> bool {
-        self.status & self.enable & (STATUS_TIMER | STATUS_POWER_BUTTON) != 0
+        self.status & self.enable & (STATUS_TIMER | STATUS_POWER_BUTTON | STATUS_RTC) != 0
     }
 }
 
@@ -148,8 +202,50 @@ mod tests {
         let mut power = Power::default();
         assert_eq!(power.read(CONTROL, 2, 0) & 1, 1, "ACPI is on");
         assert_eq!(power.write(CONTROL, 2, 5 << 10, 0), None);
-        assert_eq!(power.write(CONTROL, 2, 3 << 10 | 1 << 13, 0), None, "not S5");
+        assert_eq!(power.write(CONTROL, 2, 4 << 10 | 1 << 13, 0), None, "neither S5 nor S3");
         assert_eq!(power.write(CONTROL, 2, 5 << 10 | 1 << 13, 0), Some(Request::PowerOff));
+    }
+
+    fn asleep(enable: u32) -> Power {
+        let mut power = Power::default();
+        power.write(0x602, 2, enable, 0);
+        assert_eq!(power.write(CONTROL, 2, 3 << 10 | 1 << 13, 0), Some(Request::Sleep));
+        assert!(power.is_asleep());
+        power
+    }
+
+    #[test]
+    fn sleeps_until_something_wakes_it() {
+        let mut power = asleep(0);
+        power.alarm();
+        assert!(!power.is_woken(), "nobody asked for the alarm");
+        power.press_button();
+        assert!(power.is_woken(), "whatever is enabled");
+        power.wake();
+        assert!(!power.is_asleep() && !power.is_woken());
+        assert_eq!(power.read(EVENT, 2, 0), 0x8500, "woken, by the button; the alarm is told too");
+        let mut power = asleep(1 << 10);
+        power.alarm();
+        assert!(power.is_woken());
+        power.wake();
+        assert!(power.line(), "the alarm is an event");
+        let mut power = asleep(0);
+        power.key();
+        assert!(power.is_woken());
+    }
+
+    #[test]
+    fn does_not_sleep_over_what_happened_before() {
+        let mut power = Power::default();
+        power.press_button();
+        power.write(CONTROL, 2, 3 << 10 | 1 << 13, 0);
+        assert!(power.is_woken());
+        let mut power = Power::default();
+        power.press_button();
+        power.write(EVENT, 2, 1 << 8, 0);
+        power.key();
+        power.write(CONTROL, 2, 3 << 10 | 1 << 13, 0);
+        assert!(!power.is_woken(), "it was cleared, and the key was for who was awake");
     }
 
     #[test]

@@ -21,6 +21,10 @@ const C_INTERRUPT: u8 = 0x80;
 const D_VALID: u8 = 0x80;
 /// Where the century is, as the FADT says.
 pub const CENTURY: u8 = 0x32;
+/// What firmware does after a reset ("shutdown status").
+pub const SHUTDOWN: u8 = 0x0f;
+/// There: it has the system that sleeps in RAM go on.
+pub const SHUTDOWN_WAKE: u8 = 0xfe;
 
 /// A date, as the registers have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,11 +268,12 @@ impl Rtc {
         self.next_periodic.min(self.next_update)
     }
 
-    /// Raises what is due.
-    pub fn run(&mut self, now: u64) {
+    /// Raises what is due. Whether the alarm interrupts.
+    pub fn run(&mut self, now: u64) -> bool {
         if now < self.deadline() {
-            return;
+            return false;
         }
+        let mut alarm = false;
         if now >= self.next_periodic {
             self.raise(PERIODIC);
         }
@@ -276,9 +281,11 @@ impl Rtc {
             self.raise(UPDATE);
             if self.alarm_matches(now) {
                 self.raise(ALARM);
+                alarm = self.ram[0x0b] & ALARM != 0;
             }
         }
         self.schedule(now);
+        alarm
     }
 
     fn alarm_matches(&self, now: u64) -> bool {
@@ -360,9 +367,9 @@ mod tests {
             set(&mut rtc, register, value, SECOND);
         }
         set(&mut rtc, 0x0b, ALARM | B_24_HOURS, SECOND);
-        rtc.run(2 * SECOND);
+        assert!(!rtc.run(2 * SECOND));
         assert!(!rtc.line(), "updates do not interrupt unless asked");
-        rtc.run(3 * SECOND);
+        assert!(rtc.run(3 * SECOND), "the alarm");
         assert!(rtc.line());
     }
 

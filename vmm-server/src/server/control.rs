@@ -25,7 +25,7 @@ use tessera_proto::vm_media::{self, Medium};
 use tessera_proto::{Call, Failure, FailureKind, interface_of};
 use tessera_rt::{Vcpu, exit, log, server::Service, sys, time};
 use tessera_vmm::apic::{Delivery, Message};
-use tessera_vmm::boot::{self, File};
+use tessera_vmm::boot::{self, File, Start, wake};
 use tessera_vmm::emulator::MAX_INSTRUCTION;
 use tessera_vmm::machine::{Activity, Machine, Phase};
 use tessera_vmm::vcpu::code_at;
@@ -50,6 +50,8 @@ pub struct Control {
     drive: Option<&'static CdRom>,
     started: u64,
     failure_logged: bool,
+    /// The machine sleeps, and its devices have no power.
+    asleep: bool,
     /// Panics and watchdog timeouts that were logged.
     incidents: (u32, u32),
     /// State to go on with.
@@ -96,6 +98,7 @@ impl Control {
             drive,
             started: 0,
             failure_logged: false,
+            asleep: false,
             saved: None,
             trouble: String::new(),
             incidents: (0, 0),
@@ -182,14 +185,44 @@ impl Control {
                 exit(0, if late { WATCHDOG_OFF } else { "the guest switched itself off" })
             }
             Phase::Suspending if self.machine.is_parked() => self.suspend(),
+            Phase::Sleeping if self.machine.is_parked() => self.sleep(),
             Phase::Resetting if self.machine.is_parked() => {
                 log::info!("the guest restarts");
-                // Nothing may work in the guest's memory while it is filled anew.
-                stopped(&self.devices, &mut || self.machine.reset_devices(sys::tsc()));
-                self.load_and_start();
+                self.restart();
             }
             _ => (),
         }
+    }
+
+    /// Begins anew with the machine, whose processors are parked.
+    fn restart(&mut self) {
+        self.asleep = false;
+        // Nothing may work in the guest's memory while it is filled anew.
+        stopped(&self.devices, &mut || self.machine.reset_devices(sys::tsc()));
+        self.load_and_start();
+    }
+
+    /// The guest sleeps in its RAM: takes the power from the devices, and wakes it when something asks for that.
+    fn sleep(&mut self) {
+        if !core::mem::replace(&mut self.asleep, true) {
+            log::info!("the guest sleeps");
+            stopped(&self.devices, &mut || self.machine.sleep_devices(sys::tsc()));
+        }
+        if !self.machine.chipset().is_woken() {
+            return;
+        }
+        let start = if self.vm.config.firmware.is_some() {
+            Some(Start::Firmware)
+        } else {
+            wake::vector(&self.machine.memory).map(Start::Wake)
+        };
+        let Some(start) = start else {
+            log::warn!("the guest did not say where it goes on after its sleep: it is restarted");
+            return self.restart();
+        };
+        log::info!("the guest wakes at {:#x}", start.entry());
+        self.asleep = false;
+        self.machine.wake(start, sys::tsc());
     }
 
     /// Writes the state of the machine, whose processors are parked, and ends; or lets it go on.
@@ -228,6 +261,8 @@ impl Control {
         self.started = sys::tsc();
         self.machine.go_on();
         devices::wake(self.machine);
+        // It may have slept.
+        self.look();
     }
 
     /// Lets the guest run: from its kernel or firmware on, or from where it was suspended.
@@ -264,11 +299,22 @@ impl Control {
     }
 
     fn running(&self) -> Result<(), Failure> {
-        if self.machine.phase() == Phase::Running {
-            Ok(())
-        } else {
-            Err(Failure::new(FailureKind::BadState, "the machine does not run"))
+        match self.machine.phase() {
+            Phase::Running => Ok(()),
+            Phase::Sleeping => Err(Failure::new(
+                FailureKind::BadState,
+                "the guest sleeps: its power button or a key at its keyboard wakes it",
+            )),
+            _ => Err(Failure::new(FailureKind::BadState, "the machine does not run")),
         }
+    }
+
+    /// The machine runs, or sleeps.
+    fn on(&self) -> Result<(), Failure> {
+        if self.machine.phase() == Phase::Sleeping {
+            return Ok(());
+        }
+        self.running()
     }
 }
 
@@ -290,6 +336,7 @@ impl vm_control::Server for Control {
             state: match self.machine.phase() {
                 Phase::Loading | Phase::Resetting => RunState::Loading,
                 Phase::Running => RunState::Running,
+                Phase::Sleeping => RunState::Sleeping,
                 Phase::Failed => RunState::Failed,
                 Phase::PoweredOff => RunState::PoweredOff,
                 Phase::Suspending | Phase::Saving | Phase::Restoring => RunState::Suspending,
@@ -362,17 +409,22 @@ impl vm_control::Server for Control {
     }
 
     fn power_button(&mut self, _call: &mut Call) -> Result<(), Failure> {
-        self.running()?;
+        self.on()?;
         self.machine
             .chipset()
             .press_power_button(self.guest_now(), &self.machine.interrupts);
+        self.look();
         Ok(())
     }
 
     fn reset(&mut self, _call: &mut Call) -> Result<(), Failure> {
-        self.running()?;
-        // The last processor to park wakes this thread, which then starts the machine anew.
-        self.machine.stop(Phase::Resetting);
+        self.on()?;
+        if self.asleep && self.machine.phase() == Phase::Sleeping {
+            self.restart();
+        } else {
+            // The last processor to park wakes this thread, which then starts the machine anew.
+            self.machine.stop(Phase::Resetting);
+        }
         Ok(())
     }
 
@@ -436,13 +488,13 @@ impl vm_control::Server for Control {
     }
 
     fn suspend(&mut self, _call: &mut Call) -> Result<(), Failure> {
-        self.running()?;
+        self.on()?;
         if let Some(why) = passthrough::keeps_from_suspending() {
             return Err(Failure::new(FailureKind::Unsupported, why));
         }
         self.trouble.clear();
         // The last processor to park wakes this thread, which then writes the state.
-        self.machine.stop(Phase::Suspending);
+        self.machine.suspend();
         Ok(())
     }
 }

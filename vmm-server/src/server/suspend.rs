@@ -24,7 +24,7 @@ use tessera_vmm::machine::{Machine, Phase};
 use tessera_vmm::vcpu::SavedVcpu;
 
 /// Version of what follows; another one is refused.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Bytes of RAM that one message has written.
 const PIECE: u64 = 16 << 20;
 /// How long a machine waits for datastores that it has no disk in.

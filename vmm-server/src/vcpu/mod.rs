@@ -111,6 +111,10 @@ impl<'m, H: Host> Vcpu<'m, H> {
                     let bits = host.wait(NEVER);
                     self.take_signal(bits);
                 }
+                Phase::Sleeping => {
+                    kept = false;
+                    self.sleep(host);
+                }
                 Phase::Loading | Phase::Failed | Phase::PoweredOff | Phase::Resetting => {
                     host.wait(NEVER);
                     kept = false;
@@ -122,6 +126,26 @@ impl<'m, H: Host> Vcpu<'m, H> {
         self.attention = true;
         self.statistics.set_activity(Activity::Running);
         kept
+    }
+
+    /// The machine sleeps: the first processor's thread minds what may wake it in time.
+    fn sleep(&self, host: &mut H) {
+        let machine = self.machine;
+        let due = if self.index == 0 {
+            machine.interrupts.chipset_deadline()
+        } else {
+            u64::MAX
+        };
+        host.wait(if due == u64::MAX { NEVER } else { machine.clock.tsc(due) });
+        let _ = self.inbox.take_events();
+        let now = machine.clock.ns(H::now());
+        if self.index == 0 && now >= machine.interrupts.chipset_deadline() {
+            // A watchdog has no power either: nothing is asked for.
+            let _ = machine.chipset().run(now, &machine.interrupts);
+        }
+        if self.index == 0 && (machine.phase() != Phase::Sleeping || machine.chipset().is_woken()) {
+            host.wake_control();
+        }
     }
 
     /// Takes the state down, or takes the one over that is there, as the machine's phase says. Answers whether the processor can go on.

@@ -549,6 +549,18 @@ fn requests_stop_the_machine() {
     let off = machine(1);
     play(&off, |_, _| (), Script::default().then(write(0x604, 2, 0x3400)));
     assert_eq!(off.phase(), Phase::PoweredOff);
+    let asleep = machine(1);
+    play(&asleep, |_, _| (), Script::default().then(write(0x604, 2, 0x2c00)));
+    assert_eq!(asleep.phase(), Phase::Sleeping);
+    assert!(asleep.suspend(), "who sleeps can be suspended");
+    asleep.go_on();
+    assert_eq!(asleep.phase(), Phase::Sleeping, "and sleeps on");
+    asleep.sleep_devices(0);
+    asleep.chipset().press_power_button(0, &asleep.interrupts);
+    assert!(asleep.chipset().is_woken());
+    asleep.wake(Start::Firmware, 0);
+    assert_eq!((asleep.phase(), asleep.first_instruction()), (Phase::Running, Start::Firmware));
+    assert!(!off.suspend(), "who is off cannot");
     let reset = machine(1);
     play(&reset, |_, _| (), Script::default().then(write(0xcf9, 1, 6)));
     assert_eq!(reset.phase(), Phase::Resetting);

@@ -20,6 +20,8 @@ pub enum RunState {
     PoweredOff,
     /// It stands still, and its state is being written.
     Suspending,
+    /// The guest sleeps, with its RAM kept (ACPI S3). The power button wakes it, a key at its keyboard, or its clock's alarm.
+    Sleeping,
 }
 
 /// What a virtual processor is doing.
@@ -181,7 +183,7 @@ interface! {
     1 idempotent fn exits(vcpu: u32) -> VcpuExits;
     /// Registers of a virtual processor.
     2 idempotent fn registers(vcpu: u32) -> Registers;
-    /// Presses the power button (ACPI); the guest may ignore it.
+    /// Presses the power button (ACPI); the guest may ignore it. A guest that sleeps wakes.
     3 once fn power_button() -> ();
     /// Resets the machine, as if its reset button was pressed.
     4 once fn reset() -> ();

@@ -185,6 +185,18 @@ fn actions_reach_the_system() {
 }
 
 #[test]
+fn only_who_sleeps_is_woken() {
+    let mut host = FakeHost::default();
+    let awake = fails(&mut host, "vm wake debian");
+    assert!(awake.what.contains("does not sleep"), "{}", awake.what);
+    assert!(host.done.is_empty(), "the button would mean something else");
+    host.asleep = true;
+    assert!(ok(&mut host, "vm info debian").contains("sleeps"));
+    ok(&mut host, "vm wake debian");
+    assert_eq!(host.done, ["power debian"]);
+}
+
+#[test]
 fn a_machine_s_functions_of_the_host_are_shown() {
     let shown = ok(&mut FakeHost::default(), "vm show debian");
     assert!(shown.contains("0000:00:05.0 of the host, Ethernet controller 8086:10d3"), "{shown}");

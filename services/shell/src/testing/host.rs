@@ -33,6 +33,8 @@ pub struct FakeHost {
     pub vms: Vec<VmSummary>,
     pub log: Vec<LogLine>,
     pub panic: String,
+    /// Guests that run sleep.
+    pub asleep: bool,
     pub backend: u64,
     pub wx: WriteExecute,
     pub ring: Vec<AtomicU64>,
@@ -144,6 +146,7 @@ impl Default for FakeHost {
                 })
                 .collect(),
             panic: String::new(),
+            asleep: false,
             backend: 2,
             wx: WriteExecute {
                 pages: 123,
@@ -608,7 +611,7 @@ impl Host for FakeHost {
         self.answer(VmInfo {
             panics: 0,
             watchdog_timeouts: 0,
-            state: RunState::Running,
+            state: if self.asleep { RunState::Sleeping } else { RunState::Running },
             vcpus: vec![VcpuRunState::Running, VcpuRunState::WaitForStart],
             started_tsc: 0,
             resets: 1,

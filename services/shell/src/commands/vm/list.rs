@@ -114,6 +114,7 @@ pub fn info(context: &mut Context<'_>, vm: &VmSummary) -> Result<(), Failure> {
         RunState::Failed => "failed",
         RunState::PoweredOff => "powered off",
         RunState::Suspending => "stands still, its state is being written",
+        RunState::Sleeping => "sleeps, with its memory kept; `vm wake` wakes it",
     };
     context.out.line(&format!("  guest     {guest}, {} resets", info.resets));
     if info.panics > 0 || info.watchdog_timeouts > 0 {

@@ -12,15 +12,16 @@ mod suspend;
 use super::{Command, Context, Doing, Failure, machine, number, shorten, vm_names, words};
 use crate::{console, host::Host, suggest};
 use alloc::{format, string::String, vec::Vec};
+use tessera_proto::vm_control::RunState;
 use tessera_proto::vm_manager::{VmState, VmSummary};
 
 /// The command.
 pub struct Vm;
 
 /// What can be done with a machine.
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 20] = [
     "list", "start", "stop", "console", "info", "exits", "regs", "memory", "power", "reset", "nmi", "show", "create", "remove", "screen",
-    "type", "media", "suspend", "resume",
+    "type", "media", "suspend", "resume", "wake",
 ];
 
 impl Command for Vm {
@@ -46,6 +47,7 @@ impl Command for Vm {
             "vm memory NAME [MIB]",
             "vm media NAME [insert FILE|eject]",
             "vm power NAME",
+            "vm wake NAME",
             "vm reset NAME",
             "vm nmi NAME [VCPU]",
             "vm screen NAME",
@@ -57,7 +59,7 @@ impl Command for Vm {
     }
 
     fn help(&self) -> &'static str {
-        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button.\nsuspend: writes the state of a running machine to the file NAME.vmss in the datastore of its first disk or the named one, and ends it; resume or start has it go on where it was, also when the host was restarted meanwhile. Its clocks stand still in between; the time of day is told by its hardware clock. A suspended machine that is stopped gives its state up, and its file is removed.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nmemory: what the guest says of its memory, which takes a balloon driver; with MIB it is asked to do without so much.\nmedia: what is in the CD-ROM drive, which a machine with firmware has; insert and eject change it, also while the machine runs, then with a file of a datastore.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, with KERNEL bios or uefi firmware boots from disk or CD-ROM, and UEFI's variables are kept in a file of a datastore, WHAT it boots from is cdrom, disk, nic, or disk.1 for the second disk, DISK is STORE:PATH, device:NAME or device:NAME/PARTITION, which the guest reaches by virtio, or with ahci in the place of disk by a SATA host adapter, GROUP is the port group that a network card is connected to, in double quotes if its name has spaces, which is virtio, or Intel's 82574L with e1000e behind it. remove forgets one that is stopped; its disks stay."
+        "list: all virtual machines with their state. OVERHEAD is the host memory a machine takes beyond its RAM.\nstart, stop: a stop is as if the machine's power failed; power presses its power button, reset its reset button. wake wakes a guest that put itself to sleep with its memory kept (ACPI S3), as its power button does.\nsuspend: writes the state of a running machine to the file NAME.vmss in the datastore of its first disk or the named one, and ends it; resume or start has it go on where it was, also when the host was restarted meanwhile. Its clocks stand still in between; the time of day is told by its hardware clock. A suspended machine that is stopped gives its state up, and its file is removed.\nconsole: the machine's serial console with what it printed so far. Everything typed goes to the guest; Ctrl-] returns here.\ninfo: state of the machine and its virtual processors, and why it ended if it could not go on.\nexits: how often a virtual processor left the guest, and why. regs: its registers at its last exit.\nmemory: what the guest says of its memory, which takes a balloon driver; with MIB it is asked to do without so much.\nmedia: what is in the CD-ROM drive, which a machine with firmware has; insert and eject change it, also while the machine runs, then with a file of a datastore.\nnmi: sends a non-maskable interrupt to a virtual processor, so that a guest that is stuck shows where.\nscreen: mode and size of its screen, a number made of its pixels, and its text. type: types at its keyboard, which has US layout.\nshow: how a machine is made up. create makes one, until the host restarts: KERNEL and FILE are image:NAME for a file in the image or STORE:PATH for one in a datastore, with KERNEL bios or uefi firmware boots from disk or CD-ROM, and UEFI's variables are kept in a file of a datastore, WHAT it boots from is cdrom, disk, nic, or disk.1 for the second disk, DISK is STORE:PATH, device:NAME or device:NAME/PARTITION, which the guest reaches by virtio, or with ahci in the place of disk by a SATA host adapter, GROUP is the port group that a network card is connected to, in double quotes if its name has spaces, which is virtio, or Intel's 82574L with e1000e behind it. remove forgets one that is stopped; its disks stay."
     }
 
     fn complete(&self, host: &mut dyn Host, before: &[&str]) -> Vec<String> {
@@ -148,6 +150,19 @@ fn act(context: &mut Context<'_>, verb: &str, name: &str) -> Result<(), Failure>
             context.out.line(&format!(
                 "The power button of {name} was pressed; the guest may take its time or ignore it."
             ));
+        }
+        "wake" => {
+            running(&vm)?;
+            let what = format!("wake {name}");
+            // The button of a guest that is awake means something else.
+            if context.host.vm_info(name).doing(&what)?.state != RunState::Sleeping {
+                return Err(Failure::new(
+                    format!("{name} does not sleep"),
+                    format!("`vm info {name}` shows what it does; `vm power {name}` presses its power button."),
+                ));
+            }
+            context.host.vm_power_button(name).doing(&what)?;
+            context.out.line(&format!("{name} wakes; `vm console {name}` opens its console."));
         }
         "reset" => {
             running(&vm)?;
