@@ -283,7 +283,7 @@ fn interface(client: &Client) -> Result<Value> {
 }
 
 /// What came on the serial port until the machine had started again and its shell waits.
-fn started_again(mut host: Host) -> Result<Host> {
+pub(super) fn started_again(mut host: Host) -> Result<Host> {
     host.machine.serial.expect(crate::shell::PROMPT)?;
     host.poll_command("log", |text| served(text) >= 1)?;
     Ok(host)
