@@ -54,12 +54,12 @@ fn counted(config: &mut Config, medium: &Path) {
 }
 
 fn of_tessera(context: &Context, way: &Way, medium: &Path) -> Result<Vec<u64>> {
-    let system = context.product()?.without_machines();
+    let product = context.product()?;
     let (system, mut guest) = match way.firmware {
-        None => (system, Guest::debian("pc", "")),
+        None => (product.without_machines(), Guest::debian("pc", "")),
         Some(firmware) => {
             let file = context.guest_file(&format!("{firmware}/{firmware}.bin")).map_err(Failure)?;
-            (system.file(firmware, &file), Guest::other("pc", firmware, ""))
+            (product.without_guests().file(firmware, &file), Guest::other("pc", firmware, ""))
         }
     };
     (guest.memory, guest.autostart) = (GUEST_MEMORY, false);
@@ -73,11 +73,13 @@ fn of_tessera(context: &Context, way: &Way, medium: &Path) -> Result<Vec<u64>> {
     let mut found = Vec::new();
     for _ in 0..RUNS {
         let before = host.machine.counter()?.when_idle()?;
+        host.machine.counter()?.keep(&format!("start.tessera.{}-begin", way.name))?;
         host.machine.serial.wait_at_most(PATIENCE);
         host.neat_command("vm start pc")?;
         host.start_command("vm console pc")?;
         host.serial().expect(SIGN)?;
         found.push(host.machine.counter()?.instructions()?.saturating_sub(before));
+        host.machine.counter()?.keep(&format!("start.tessera.{}-end", way.name))?;
         host.leave_console()?;
         host.neat_command("vm stop pc")?;
         host.poll_command("vm list", |text| text.contains("stopped"))?;

@@ -76,6 +76,9 @@ pub struct Chipset<C> {
     next_key: u64,
     /// Last byte written to the diagnostic port.
     diagnostic: u8,
+    /// Lines that may be up, and pins that the event timer may have up: the others need not be let down again.
+    raised: u32,
+    raised_pins: u32,
 }
 
 impl<C: Console> Chipset<C> {
@@ -102,6 +105,8 @@ impl<C: Console> Chipset<C> {
             flush_at: u64::MAX,
             next_key: 0,
             diagnostic: 0,
+            raised: 0,
+            raised_pins: 0,
         }
     }
 
@@ -187,8 +192,14 @@ impl<C: Console> Chipset<C> {
 
     /// Reads `width` (1, 2 or 4) bytes at `port`; the bits above are 0. Where nothing answers, all bits are 1.
     pub fn port_read<K: Kick>(&mut self, port: u16, width: u8, now: u64, to: &Interrupts<K>) -> u32 {
+        if (power::EVENT..power::END).contains(&port) {
+            // Firmware waits by reading the timer here, millions of times; nothing but this line can change by it.
+            let value = self.power.read(port, width, now);
+            self.set_line(power::LINE, self.power.line(), to);
+            to.set_external(self.pic.output());
+            return value;
+        }
         let value = match port {
-            power::EVENT..power::END => self.power.read(port, width, now),
             power::RESET if width == 1 => self.power.read(port, width, now),
             pci::ADDRESS..=0xcff => self.pci.read(port, width, to),
             vga::EXTENSIONS..=vga::EXTENSIONS_END
@@ -424,9 +435,9 @@ impl<C: Console> Chipset<C> {
         if self.pci.devices().is_empty() && self.pci.ahci().is_none() {
             return;
         }
+        let asked = self.pci.lines();
         for line in pci::LINES {
-            let level = self.pci.line(line);
-            self.set_line(line.into(), level, to);
+            self.set_line(line.into(), asked >> line & 1 != 0, to);
         }
         to.set_external(self.pic.output());
     }
@@ -473,8 +484,12 @@ impl<C: Console> Chipset<C> {
     fn settle_hpet<K: Kick>(&mut self, to: &Interrupts<K>) {
         let Some(hpet) = &mut self.hpet else { return };
         let (levels, edges) = (hpet.levels(), hpet.take_edges());
-        for pin in (0..u32::BITS).filter(|pin| hpet::PINS >> pin & 1 != 0) {
+        let mut pins = (levels | edges | self.raised_pins) & hpet::PINS;
+        self.raised_pins = (levels | edges) & hpet::PINS;
+        while pins != 0 {
+            let pin = pins.trailing_zeros();
             let pin_mask = 1 << pin;
+            pins &= !pin_mask;
             if edges & pin_mask != 0 {
                 self.ioapic.set_pin(pin as usize, false, to);
                 self.ioapic.set_pin(pin as usize, true, to);
@@ -562,6 +577,11 @@ impl<C: Console> Chipset<C> {
     }
 
     fn set_line<K: Kick>(&mut self, line: usize, level: bool, to: &Interrupts<K>) {
+        // Every register access comes by here for every line, and nearly all of them are down and stay so.
+        if !level && self.raised >> line & 1 == 0 {
+            return;
+        }
+        self.raised = self.raised & !(1 << line) | u32::from(level) << line;
         self.pic.set_line(line, level);
         self.ioapic.set_pin(if line == TIMER_LINE { TIMER_PIN } else { line }, level, to);
     }

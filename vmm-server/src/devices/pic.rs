@@ -76,6 +76,9 @@ impl Pic {
     }
 
     fn best(&self, set: u8) -> Option<u8> {
+        if set == 0 {
+            return None;
+        }
         (0..8u8).filter(|input| set >> input & 1 != 0).min_by_key(|&input| self.rank(input))
     }
 

@@ -65,7 +65,9 @@ pub struct Power {
 }
 
 fn timer(now: u64) -> u32 {
-    (u128::from(now) * u128::from(TIMER_HZ) / 1_000_000_000) as u32 & 0xff_ffff
+    // Seconds apart from the rest, so that the product fits: firmware reads the timer millions of times.
+    let (seconds, rest) = (now / 1_000_000_000, now % 1_000_000_000);
+    seconds.wrapping_mul(TIMER_HZ).wrapping_add(rest * TIMER_HZ / 1_000_000_000) as u32 & 0xff_ffff
 }
 
 impl Power {

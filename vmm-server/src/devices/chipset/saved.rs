@@ -88,6 +88,8 @@ impl<C: Console> Chipset<C> {
         self.pvpanic = saved.pvpanic;
         self.typed_to_port = saved.typed_to_port;
         self.diagnostic = saved.diagnostic;
+        // What is up there is not known here.
+        (self.raised, self.raised_pins) = (u32::MAX, u32::MAX);
         self.settle(now, to);
         Ok(())
     }

@@ -534,21 +534,22 @@ impl Pci {
         true
     }
 
-    /// Whether a line is asked for by any device.
-    pub fn line(&mut self, line: u8) -> bool {
+    /// The lines of [`LINES`] that any device asks for, as bits.
+    pub fn lines(&mut self) -> u32 {
         // Each says it in its status register too.
-        let mut asked = self
-            .ahci
-            .as_mut()
-            .is_some_and(|ahci| line_of(ahci.place().0) == line && ahci.line_interrupt());
+        let mut asked = 0;
+        let mut ask = |wants: bool, slot: u8| asked |= u32::from(wants) << line_of(slot);
+        if let Some(ahci) = &mut self.ahci {
+            ask(ahci.line_interrupt(), ahci.place().0);
+        }
         if let Some(xhci) = &mut self.xhci {
-            asked |= xhci.line_interrupt() && line_of(xhci::SLOT) == line;
+            ask(xhci.line_interrupt(), xhci::SLOT);
         }
         for card in &mut self.cards {
-            asked |= card.line_interrupt() && line_of(card.slot()) == line;
+            ask(card.line_interrupt(), card.slot());
         }
         for device in &mut self.devices {
-            asked |= device.line_interrupt() && line_of(device.slot()) == line;
+            ask(device.line_interrupt(), device.slot());
         }
         asked
     }
