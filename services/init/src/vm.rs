@@ -308,10 +308,11 @@ impl Running {
         self.cpus.first().copied()
     }
 
-    /// Pages shared by its processes.
+    /// Pages shared by its processes, video RAM among them.
     #[must_use]
     pub fn shared_pages(&self) -> u64 {
-        self.shared.iter().map(Block::pages).sum()
+        let video = self.lent.video.map_or(0, |(_, bytes)| bytes / PAGE);
+        self.shared.iter().map(Block::pages).sum::<u64>() + video
     }
 }
 

@@ -19,5 +19,5 @@ pub const REGISTERS: &str = "screen.registers";
 pub const INPUT: &str = "screen.input";
 /// File of the image, and grant of the monitor of a machine with firmware: the graphics card's own firmware.
 pub const ROM: &str = "vga-bios";
-/// Bytes of the video RAM.
-pub const VIDEO_BYTES: u64 = 16 << 20;
+/// Bytes of the video RAM, a power of two: enough for 1920 by 1080 pixels of 32 bits, and for two pictures of 1280 by 800, which Linux wants to have room for.
+pub const VIDEO_BYTES: u64 = 8 << 20;

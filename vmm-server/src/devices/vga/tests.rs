@@ -133,7 +133,7 @@ fn a_mode_of_the_extensions() {
     assert_eq!(set(BITS, 32), 32);
     assert_eq!(set(ENABLE, ON | 0x40), ON | 0x40);
     assert_eq!(vga.extension(VIRTUAL_WIDTH as u16), 640);
-    assert_eq!(vga.extension(VIRTUAL_HEIGHT as u16), 6553);
+    assert_eq!(vga.extension(VIRTUAL_HEIGHT as u16), 3276);
     assert_eq!(vga.display.video.word(0), 0, "the text is gone");
     vga.settle();
     assert_eq!(&Registers::load(&vga.display.registers), vga.registers());
