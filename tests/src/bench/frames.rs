@@ -59,12 +59,15 @@ fn watch<W: Wire>(mut viewer: Viewer<W>, seen: &Seen) {
 fn scroll<T>(machine: &mut Machine, beside: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
     const END: &str = "scrolled";
     let begin = machine.counter()?.when_idle()?;
+    machine.counter()?.keep("frames-begin")?;
     machine.serial.wait_at_most(PATIENCE);
     // Its echo does not end the wait.
     machine.serial.send_line(&format!("seq {LINES} > /dev/tty1; echo \"\"{END}"))?;
     let given = beside()?;
     machine.serial.expect(&format!("\n{END}"))?;
-    Ok((machine.counter()?.instructions()?.saturating_sub(begin), given))
+    let end = machine.counter()?.instructions()?;
+    machine.counter()?.keep("frames-end")?;
+    Ok((end.saturating_sub(begin), given))
 }
 
 /// Bytes and instructions of a picture.

@@ -82,10 +82,20 @@ impl Default for Registers {
     }
 }
 
+/// Where the CRTC's stand among their bytes.
+const CRTC: usize = 3 + 8;
+
 impl Registers {
     /// Writes them to where VMX reads them.
     pub fn store(&self, to: &Memory) {
         to.write(0, &self.to_bytes());
+    }
+
+    /// Writes one of the CRTC's, which change with each line that a console scrolls and each place of its cursor.
+    pub fn store_crtc(&self, to: &Memory, index: usize) {
+        if let Some(value) = self.crtc.get(index) {
+            to.set_byte(CRTC + index, *value);
+        }
     }
 
     /// Their bytes, as they stand there.

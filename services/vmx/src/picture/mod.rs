@@ -213,27 +213,38 @@ impl Picture {
         if width == 0 {
             return;
         }
+        if let Kind::Text(layout) = self.kind
+            && x + width <= self.width
+            && y + out.len().div_ceil(width) <= self.height
+            && out.len().is_multiple_of(width)
+        {
+            return self.text(video, &layout, [x, y], width, out);
+        }
         for (y, line) in (y..).zip(out.chunks_mut(width)) {
             let inside = self.width.saturating_sub(x).min(line.len());
             let (line, outside) = line.split_at_mut(if y < self.height { inside } else { 0 });
             outside.fill(0);
             match self.kind {
                 Kind::Dark => line.fill(0),
-                Kind::Text(layout) => self.text_line(video, &layout, x, y, line),
+                Kind::Text(_) if line.is_empty() => {}
+                Kind::Text(layout) => self.text(video, &layout, [x, y], line.len(), line),
                 _ => self.pixel_line(video, x, y, line),
             }
         }
     }
 }
 
-/// A number for the pixels ; equal ones nearly certainly have the same pixels, and never 0.
+/// A number for the pixels; equal ones nearly certainly have the same pixels, and never 0.
 pub fn fingerprint(pixels: &[u32]) -> u64 {
-    let mut hash = 0x9e37_79b9_7f4a_7c15u64;
-    for pixel in pixels {
-        hash = (hash ^ u64::from(*pixel)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        hash ^= hash >> 32;
-    }
-    hash | 1
+    let mix = |hash: u64, word: u64| {
+        let hash = (hash ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        hash ^ hash >> 32
+    };
+    let (pairs, rest) = pixels.as_chunks::<2>();
+    let hash = pairs.iter().fold(0x9e37_79b9_7f4a_7c15, |hash, &[first, second]| {
+        mix(hash, u64::from(first) << 32 | u64::from(second))
+    });
+    rest.iter().fold(hash, |hash, &pixel| mix(hash, pixel.into())) | 1
 }
 
 /// The palette as colours.

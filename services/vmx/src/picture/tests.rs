@@ -79,6 +79,26 @@ fn a_frame_buffer_is_shown_as_it_is() {
 
 proptest! {
     #[test]
+    fn text_is_the_same_drawn_at_once_and_line_by_line(
+        words in prop::collection::vec(any::<u32>(), 2048), wide: bool, height in 1u8..20, x in 0usize..80, y in 0usize..60, width in 1usize..70,
+    ) {
+        let mut registers = text_registers();
+        registers.crtc[9] = height - 1;
+        registers.sequencer[1] = u8::from(wide) << 3;
+        let video = memory(1 << 20);
+        (0..).zip(&words).for_each(|(place, word)| video.set_word(place, *word));
+        (0..8192).for_each(|place| video.set_byte(place * 4 + 2, (place * 37 >> 3) as u8));
+        let picture = Picture::of(&registers);
+        let mut whole = std::vec![0; width * 40];
+        picture.draw(&video, x, y, width, &mut whole);
+        for (line, pixels) in whole.chunks(width).enumerate() {
+            let mut alone = std::vec![0; width];
+            picture.draw(&video, x, y + line, width, &mut alone);
+            prop_assert_eq!(pixels, &alone[..]);
+        }
+    }
+
+    #[test]
     fn any_registers_mean_a_picture_within_bounds(
         crtc: [u8; 32], sequencer: [u8; 8], graphics: [u8; 16], attribute: [u8; 32], vbe: [u16; 10], lit: bool, x in 0usize..3000, y in 0usize..2000,
     ) {

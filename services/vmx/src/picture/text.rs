@@ -52,33 +52,72 @@ impl Layout {
 }
 
 impl Picture {
-    /// Draws part of a line.
-    pub(super) fn text_line(&self, video: &Memory, layout: &Layout, x: usize, y: usize, out: &mut [u32]) {
-        let (row, line) = (y / layout.height, y % layout.height);
-        let mut done = 0;
-        while done < out.len() {
-            let (column, first) = ((x + done) / layout.width, (x + done) % layout.width);
-            let cell = self.cell(column, row);
-            let [character, attribute, ..] = video.word(cell).to_le_bytes();
-            let font = layout.fonts[usize::from(attribute >> 3 & 1)];
-            let mut bits = u16::from(video.byte(font + (usize::from(character) * 32 + line) * 4)) << 1;
-            if layout.continued && matches!(character, 0xc0..=0xdf) {
-                bits |= bits >> 1 & 1;
+    /// Draws `width` pixels of each line from (`x`, `y`) on into `out`, which is inside of the picture.
+    pub(super) fn text(&self, video: &Memory, layout: &Layout, [x, y]: [usize; 2], width: usize, out: &mut [u32]) {
+        let mut lines = out;
+        let mut y = y;
+        while !lines.is_empty() {
+            let (row, first) = (y / layout.height, y % layout.height);
+            let count = (layout.height - first).min(lines.len() / width);
+            let (part, rest) = lines.split_at_mut(count * width);
+            let mut done = 0;
+            while done < width {
+                let (column, skip) = ((x + done) / layout.width, (x + done) % layout.width);
+                let pixels = (layout.width - skip).min(width - done);
+                let cell = Cell::of(self, video, layout, self.cell(column, row));
+                for (line, pixels_of_line) in (first..).zip(part.chunks_mut(width)) {
+                    cell.line(video, layout, line, skip, &mut pixels_of_line[done..done + pixels]);
+                }
+                done += pixels;
             }
-            if layout
-                .cursor
-                .is_some_and(|(at, first, last)| at == cell && (first..=last).contains(&line))
-            {
-                bits = 0x1ff;
+            (lines, y) = (rest, y + count);
+        }
+    }
+}
+
+/// A character.
+struct Cell {
+    /// Byte of the video RAM with the first line of its shape.
+    shape: usize,
+    /// Its colours: background and foreground.
+    colours: [u32; 2],
+    /// Its ninth column continues the eighth.
+    continued: bool,
+    /// First and last line of the cursor, if it stands here.
+    cursor: Option<(usize, usize)>,
+}
+
+impl Cell {
+    fn of(picture: &Picture, video: &Memory, layout: &Layout, cell: usize) -> Self {
+        let [character, attribute, ..] = video.word(cell).to_le_bytes();
+        let back = attribute >> 4 & if layout.bright { 15 } else { 7 };
+        Self {
+            shape: layout.fonts[usize::from(attribute >> 3 & 1)] + usize::from(character) * 32 * 4,
+            colours: [picture.palette[usize::from(back)], picture.palette[usize::from(attribute & 15)]],
+            continued: layout.continued && matches!(character, 0xc0..=0xdf),
+            cursor: layout.cursor.filter(|(at, ..)| *at == cell).map(|(_, first, last)| (first, last)),
+        }
+    }
+
+    /// Draws part of a line, from its pixel `skip` on.
+    fn line(&self, video: &Memory, layout: &Layout, line: usize, skip: usize, out: &mut [u32]) {
+        let mut bits = u16::from(video.byte(self.shape + line * 4)) << 1;
+        if self.continued {
+            bits |= bits >> 1 & 1;
+        }
+        if self.cursor.is_some_and(|(first, last)| (first..=last).contains(&line)) {
+            bits = 0x1ff;
+        }
+        if layout.width == 16 {
+            for (place, pixel) in (skip..).zip(out) {
+                *pixel = self.colours[usize::from(bits >> (8 - place / 2) & 1)];
             }
-            let back = attribute >> 4 & if layout.bright { 15 } else { 7 };
-            let colours = [self.palette[usize::from(back)], self.palette[usize::from(attribute & 15)]];
-            let count = (layout.width - first).min(out.len() - done);
-            for (place, pixel) in (first..).zip(&mut out[done..done + count]) {
-                let place = if layout.width == 16 { place / 2 } else { place };
-                *pixel = colours[usize::from(bits >> (8 - place) & 1)];
+        } else {
+            bits <<= skip;
+            for pixel in out {
+                *pixel = self.colours[usize::from(bits >> 8 & 1)];
+                bits <<= 1;
             }
-            done += count;
         }
     }
 }

@@ -107,7 +107,10 @@ impl Updates {
         out.extend_from_slice(&[0; 4]);
         let mut count = 0u16;
         let mut pixels = [0; TILE * TILE];
-        while self.same < self.sent.len() && out.len() - start < MOST && now().saturating_sub(begin) < SLICE {
+        // Each tile once: what goes on changing is for the next update.
+        let mut left_over = self.sent.len();
+        while left_over > 0 && self.same < self.sent.len() && out.len() - start < MOST && now().saturating_sub(begin) < SLICE {
+            left_over -= 1;
             let place = self.next % self.sent.len();
             self.next = place + 1;
             let (left, top) = (place % self.columns() * TILE, place / self.columns() * TILE);

@@ -64,7 +64,13 @@ impl Zrle {
 fn encode(pixels: &[u32], width: usize, format: &Format, out: &mut Vec<u8>) {
     let mut palette = [0; MOST_COLOURS];
     let mut count = 0;
+    // Most pixels are as the one before.
+    let mut last = None;
     for pixel in pixels {
+        if last == Some(pixel) {
+            continue;
+        }
+        last = Some(pixel);
         if !palette[..count].contains(pixel) {
             if count == MOST_COLOURS {
                 out.push(0);
@@ -84,14 +90,22 @@ fn encode(pixels: &[u32], width: usize, format: &Format, out: &mut Vec<u8>) {
         3 | 4 => 2,
         _ => 4,
     };
-    for line in pixels.chunks(width) {
-        for group in line.chunks(8 / bits) {
-            let mut byte = 0u8;
-            for (place, pixel) in group.iter().enumerate() {
-                let index = palette.iter().position(|colour| colour == pixel).unwrap_or(0);
-                byte |= (index as u8) << (8 - bits * (place + 1));
-            }
-            out.push(byte);
+    if let &[_, second] = palette {
+        for group in pixels.chunks(width).flat_map(|line| line.chunks(8)) {
+            let byte = group.iter().fold(0u8, |byte, pixel| byte << 1 | u8::from(*pixel == second));
+            out.push(byte << (8 - group.len()));
         }
+        return;
+    }
+    let (mut last, mut index) = (palette[0], 0);
+    for group in pixels.chunks(width).flat_map(|line| line.chunks(8 / bits)) {
+        let mut byte = 0u8;
+        for (place, pixel) in group.iter().enumerate() {
+            if *pixel != last {
+                (last, index) = (*pixel, palette.iter().position(|colour| colour == pixel).unwrap_or(0) as u8);
+            }
+            byte |= index << (8 - bits * (place + 1));
+        }
+        out.push(byte);
     }
 }

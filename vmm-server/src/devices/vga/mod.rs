@@ -89,6 +89,8 @@ pub struct Vga {
     placed: Option<u32>,
     /// VMX was not told of all registers yet.
     stale: bool,
+    /// Those of the CRTC that changed since, a bit for each.
+    stale_crtc: u32,
 }
 
 fn function() -> Function {
@@ -122,6 +124,7 @@ impl Vga {
             looks: 0,
             placed: None,
             stale: true,
+            stale_crtc: 0,
         };
         vga.power_on(fill);
         vga
@@ -150,8 +153,13 @@ impl Vga {
             self.placed = wanted;
             self.display.surroundings.place(wanted);
         }
+        let crtc = core::mem::take(&mut self.stale_crtc);
         if core::mem::take(&mut self.stale) {
             self.registers.store(&self.display.registers);
+        } else if crtc != 0 {
+            (0..32)
+                .filter(|index| crtc >> index & 1 != 0)
+                .for_each(|index| self.registers.store_crtc(&self.display.registers, index));
         }
     }
 
@@ -239,21 +247,21 @@ impl Vga {
         match port {
             0x3c0 => self.write_attribute(value),
             0x3c2 => self.registers.misc = value & !0x10,
-            0x3c4 => self.sequencer_index = value & 7,
+            0x3c4 => return self.sequencer_index = value & 7,
             0x3c5 => {
                 let index = usize::from(self.sequencer_index & 7);
                 self.registers.sequencer[index] = value & SEQUENCER_MASK[index];
             }
             0x3c6 => self.registers.mask = value,
-            0x3c7 | 0x3c8 => (self.dac_reads, self.dac_place) = (port == 0x3c7, (value, 0)),
+            0x3c7 | 0x3c8 => return (self.dac_reads, self.dac_place) = (port == 0x3c7, (value, 0)),
             0x3c9 => self.write_dac(value),
-            0x3ce => self.graphics_index = value & 15,
+            0x3ce => return self.graphics_index = value & 15,
             0x3cf => {
                 let index = usize::from(self.graphics_index & 15);
                 self.registers.graphics[index] = value & GRAPHICS_MASK[index];
             }
-            0x3b4 | 0x3d4 => self.crtc_index = value,
-            0x3b5 | 0x3d5 => self.write_crtc(value),
+            0x3b4 | 0x3d4 => return self.crtc_index = value,
+            0x3b5 | 0x3d5 => return self.write_crtc(value),
             _ => return,
         }
         self.stale = true;
@@ -301,6 +309,7 @@ impl Vga {
                 (true, 7) => *register = *register & !0x10 | value & 0x10,
                 _ => {}
             }
+            self.stale_crtc |= 1 << index;
         }
     }
 
