@@ -87,7 +87,7 @@ proptest! {
         registers.sequencer[1] = u8::from(wide) << 3;
         let video = memory(1 << 20);
         (0..).zip(&words).for_each(|(place, word)| video.set_word(place, *word));
-        (0..8192).for_each(|place| video.set_byte(place * 4 + 2, (place * 37 >> 3) as u8));
+        (0..8192).for_each(|place| video.set_byte(place * 4 + 2, ((place * 37) >> 3) as u8));
         let picture = Picture::of(&registers);
         let mut whole = std::vec![0; width * 40];
         picture.draw(&video, x, y, width, &mut whole);
