@@ -3,6 +3,7 @@
 use crate::{host::encode, show};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use std::io::Write;
 
 /// What the host can do: its operations come from here.
 const DESCRIPTION: &str = include_str!("../../api/openapi.json");
@@ -61,7 +62,11 @@ pub fn call(operation: Option<&str>, set: &[String], body: Option<String>, json_
     if body.is_none() && what["requestBody"]["required"] == true {
         bail!("{operation} needs --body");
     }
-    let answer = crate::login::place()?.json(&method.to_uppercase(), &path, body.as_ref())?;
+    let mut answer = crate::login::place()?.ask(&method.to_uppercase(), &path, body.as_ref())?;
+    if answer.is_raw() {
+        return Ok(std::io::stdout().write_all(&answer.bytes()?)?);
+    }
+    let answer = answer.json()?;
     match answer["items"].as_array() {
         _ if answer.is_null() => {}
         Some(items) if !json_wanted && items.iter().any(|item| !item.is_object()) => {

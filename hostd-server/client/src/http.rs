@@ -229,11 +229,18 @@ impl Place {
     /// # Errors
     /// As [`Place::send`], and what the host refused, in its words.
     pub fn json(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        self.ask(method, path, body)?.json()
+    }
+
+    /// Sends JSON, if any; the answer may be of any kind.
+    ///
+    /// # Errors
+    /// As [`Place::send`].
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
         let bytes = body.map_or_else(String::new, Value::to_string);
         let kind = [("Content-Type", "application/json".to_string())];
         let headers: &[(&str, String)] = if body.is_some() { &kind } else { &[] };
-        self.send(method, path, headers, bytes.len() as u64, &mut bytes.as_bytes(), |_| ())?
-            .json()
+        self.send(method, path, headers, bytes.len() as u64, &mut bytes.as_bytes(), |_| ())
     }
 }
 
@@ -259,6 +266,13 @@ impl Answer {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether it is something else than JSON, such as a picture. What is refused is told in JSON.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.header("content-type")
+            .is_some_and(|kind| !kind.starts_with("application/json"))
     }
 
     /// The whole body.

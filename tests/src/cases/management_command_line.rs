@@ -227,6 +227,24 @@ fn machine(root: &Tessera<'_>, kernel: &Path, initramfs: &Path) -> Result<()> {
         "the kernel that comes back is another one"
     );
     std::fs::remove_file(&back)?;
+    // By its operation's name too, which answers with something else than JSON.
+    let store = root.json(&["datastores"])?[0]["id"].as_str().unwrap_or_default().to_owned();
+    let (code, out, error) = root.run(
+        &[
+            "call",
+            "downloadFile",
+            "--set",
+            &format!("datastore={store}"),
+            "--set",
+            "path=vmlinuz",
+        ],
+        "",
+    )?;
+    ensure!(
+        code == 0 && out.contains("HdrS"),
+        "`tessera call downloadFile` ends with {code}: {} bytes, no kernel, {error}",
+        out.len()
+    );
     root.does(&[
         "vm",
         "create",

@@ -110,7 +110,7 @@ impl Case {
 }
 
 /// What is left out on Bochs, because it takes minutes there, unless `TESSERA_BOCHS_ALL` is set (`make test-bochs-long`).
-const LONG_ON_BOCHS: [&str; 30] = [
+const LONG_ON_BOCHS: [&str; 35] = [
     "datastore/full",
     "datastore/made-at-run-time",
     "datastore/snapshot-and-revert",
@@ -139,6 +139,11 @@ const LONG_ON_BOCHS: [&str; 30] = [
     "net-switch/shaping",
     "net-switch/vlans",
     "net-switch/watch",
+    "screen/tablet",
+    "sleep/2-vcpus",
+    "sleep/bios",
+    "sleep/debian",
+    "sleep/uefi",
     "suspend/2-vcpus",
     "suspend/go-on",
 ];

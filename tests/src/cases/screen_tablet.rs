@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[Case {
     name: "screen/tablet",
     about: "Debian's kernel finds the tablet, and reads where a viewer points, before and after it was suspended; when nobody reads the tablet, the mouse moves",
     minutes: 3,
-    bochs: None,
+    bochs: Some(6),
     run: tablet,
 }];
 
