@@ -57,7 +57,11 @@ fn clock(context: &Context, host: &mut Host, before: (f64, Instant)) -> Result<(
     let now = suspend::number(host, "date +%s.%N")?;
     // Bochs skips what is slept.
     if context.emulator == Emulator::Bochs {
-        ensure!(now > before.0, "the guest's clock went back from {} to {now}", before.0);
+        ensure!(
+            now.total_cmp(&before.0).is_gt(),
+            "the guest's clock went back from {} to {now}",
+            before.0
+        );
         return Ok(());
     }
     let (inside, outside) = (now - before.0, before.1.elapsed().as_secs_f64());
