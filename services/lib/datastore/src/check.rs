@@ -356,6 +356,10 @@ impl<D: BlockDevice> Checker<'_, D> {
                     }
                     if at >= blocks(size) {
                         self.report.add(Some(object), Some(found.block), "data behind the end".into(), true);
+                        if self.fix {
+                            self.make_hole(object, at)?;
+                            continue;
+                        }
                     }
                     let (mine, shared) = {
                         let state = self.store.state.borrow();
@@ -378,13 +382,7 @@ impl<D: BlockDevice> Checker<'_, D> {
                     };
                     let intact = good && (!checked || (object != CATALOG && !self.options.data) || self.verify(object, found).await?);
                     if !(good && intact) && self.fix && object != CATALOG {
-                        let mut state = self.store.state.borrow_mut();
-                        let hole = Pointer::hole(state.generation);
-                        if let Some(leaf) = state.cache.change(Key::leaf(object, at)) {
-                            set_pointer(leaf, (at % FANOUT) as usize, hole);
-                        }
-                        let record = state.record_mut(object)?;
-                        record.mapped = record.mapped.saturating_sub(1);
+                        self.make_hole(object, at)?;
                         own -= u64::from(mine && found.birth > shared);
                     }
                 }
@@ -393,6 +391,20 @@ impl<D: BlockDevice> Checker<'_, D> {
         }
         if object != CATALOG {
             self.compare_counts(object, own, handed_over)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is at a block of an object any more, whose leaf is in memory.
+    fn make_hole(&self, object: u32, at: u64) -> Result<(), Error> {
+        let mut state = self.store.state.borrow_mut();
+        let hole = Pointer::hole(state.generation);
+        if let Some(leaf) = state.cache.change(Key::leaf(object, at)) {
+            set_pointer(leaf, (at % FANOUT) as usize, hole);
+        }
+        if object != CATALOG {
+            let record = state.record_mut(object)?;
+            record.mapped = record.mapped.saturating_sub(1);
         }
         Ok(())
     }

@@ -160,6 +160,16 @@ fn an_image_without_damage_has_no_problems() {
     assert!(report.verified > 20);
 }
 
+#[test]
+fn a_superblock_that_knows_of_fewer_objects_is_mended() {
+    for objects in 0..32 {
+        let device = damaged(&[Damage::Superblock(52, vec![objects])]);
+        block_on(repair(&device, OPTIONS, |_, _| {})).unwrap();
+        let again = block_on(check(&device, OPTIONS, |_, _| {})).unwrap();
+        assert_eq!((again.count, &again.problems), (0, &vec![]), "{objects} objects");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
