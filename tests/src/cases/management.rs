@@ -287,24 +287,11 @@ pub(super) fn power(client: &Client, vm: &str, operation: &str) -> Result<()> {
     client.done(&client.get(&format!("{vm}/{operation}"), &["--request", "POST"])?)
 }
 
-/// When a line that shows nothing is typed once more.
-const RETYPE: Duration = Duration::from_secs(40);
-
-/// What is left for the waits behind it.
-const REST: Duration = Duration::from_secs(900);
-
 /// Types a line at the machine's console when `ready` was seen there, and waits for what it shows.
 fn console(host: &mut Host, ready: &str, line: &str, wanted: &str) -> Result<()> {
     host.console("web", ready)?;
     host.serial().send_line(line)?;
-    host.serial().wait_at_most(RETYPE);
-    let shown = host.serial().expect(wanted);
-    host.serial().wait_at_most(REST);
-    if shown.is_err() {
-        // What comes while a guest's serial driver takes its port up again after a resume is lost with the port's queue: people type again too.
-        host.serial().send_line(line)?;
-        host.serial().expect(wanted)?;
-    }
+    host.serial().expect(wanted)?;
     host.leave_console()?;
     Ok(())
 }

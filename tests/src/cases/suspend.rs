@@ -26,6 +26,13 @@ pub const CASES: &[Case] = &[
         run: host_restart,
     },
     Case {
+        name: "suspend/typed",
+        about: "what is typed while a machine resumes reaches its guest, which does nothing else",
+        minutes: 2,
+        bochs: Some(5),
+        run: typed,
+    },
+    Case {
         name: "suspend/go-on",
         about: "Debian is suspended under load and resumed: what runs goes on, its clock stands still meanwhile, a connection from outside lives, its disk is right",
         minutes: 5,
@@ -139,6 +146,38 @@ fn host_restart(context: &Context) -> Result<Outcome> {
     host.neat_command("vm stop picture")?;
     host.neat_command("vm start picture")?;
     host.poll_command("vm screen picture", |text| text.contains(screen::HELLO))?;
+    Ok(Outcome::Passed)
+}
+
+/// Times that a line is typed at a machine that resumes.
+const TYPED: u32 = 12;
+
+fn typed(context: &Context) -> Result<Outcome> {
+    let store = Scratch::empty(&context.environment.logs, context.name, 256 << 20)?;
+    context
+        .environment
+        .images
+        .datastore(&["create", &store.path().display().to_string(), "--label", "main"])?;
+    let mut guest = Guest::debian("idle", "");
+    guest.memory = 128;
+    let system = context.product()?.without_machines().guest(&guest);
+    let mut host = context.boot(&system.into(), |config| {
+        config.cpus = 1;
+        config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"));
+    })?;
+    host.start_command("vm console idle")?;
+    host.serial().expect("Type commands")?;
+    host.leave_console()?;
+    for round in 1..=TYPED {
+        host.neat_command("vm suspend idle main")?;
+        host.poll_command("vm list", is_suspended)?;
+        host.neat_command("vm resume idle")?;
+        // Nobody waits until it runs.
+        host.start_command("vm console idle")?;
+        host.serial().send_line(&format!("echo line $(({round} + 100))"))?;
+        host.serial().expect(&format!("\nline {}", round + 100))?;
+        host.leave_console()?;
+    }
     Ok(Outcome::Passed)
 }
 

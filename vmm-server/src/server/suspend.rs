@@ -229,11 +229,12 @@ pub fn save(machine: &Machine<Kernel>) -> Result<u64, String> {
 
 /// Puts the state that was read into the machine, whose processors are parked. It stands still until [`Machine::go_on`].
 pub fn restore(machine: &Machine<Kernel>, saved: Saved, now: u64) -> Result<(), String> {
+    // The processors first: what the devices ask for at once, as for a line that was typed meanwhile, would not find them otherwise.
+    exchange(machine, Phase::Restoring, saved.vcpus, now)?;
     let shift = machine.wall_clock.wrapping_sub(saved.wall_clock);
     machine
         .chipset()
         .restore(&saved.chipset, shift, machine.clock.ns(now), &machine.interrupts)?;
-    exchange(machine, Phase::Restoring, saved.vcpus, now)?;
     Ok(())
 }
 
