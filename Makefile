@@ -158,7 +158,9 @@ check: tools ## Check system.toml
 	@$(HOST_BIN)/image-builder check --system $(SYSTEM) $(SET)
 
 # --- Running ------------------------------------------------------------------------------------------------------------------------------
-QEMU = qemu-system-x86_64 -machine q35 -cpu max,+svm,+npt -smp $(SMP) -m $(MEM) -display none
+# Emulated processors take turns on one thread: side by side, one that loads the state of its FPU damages the first one's when that enters or leaves a guest.
+ACCEL ?= tcg,thread=single
+QEMU = qemu-system-x86_64 -machine q35 -accel $(ACCEL) -cpu max,+svm,+npt -smp $(SMP) -m $(MEM) -display none
 QEMU_DISK = -drive file=$(IMAGE),format=raw,if=none,id=boot,snapshot=on -device ide-hd,drive=boot,bus=ide.0
 OVMF = /usr/share/OVMF
 QEMU_FIRMWARE_bios =

@@ -2,6 +2,7 @@
 
 use crate::{
     Result,
+    cases::has_guests,
     image::{Images, Spec},
     machine::{Config, Emulator, Firmware, Machine, ovmf},
     shell::Host,
@@ -88,7 +89,11 @@ impl<'a> Context<'a> {
 
     /// A machine for an image; change it before [`Self::start`].
     pub fn config(&self, spec: &Spec) -> Result<Config> {
-        Ok(Config::new(self.name, self.emulator, &self.environment.images.get(spec)?))
+        let image = self.environment.images.get(spec)?;
+        Ok(Config {
+            turns: has_guests(self.name),
+            ..Config::new(self.name, self.emulator, &image)
+        })
     }
 
     /// Starts a machine.

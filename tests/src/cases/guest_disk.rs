@@ -316,8 +316,6 @@ fn hostile_queues(context: &Context) -> Result<Outcome> {
     let (path, other) = (empty_disk(context, 64)?, empty_disk(context, 64)?.with_extension("other"));
     fs::File::create(&other)?.set_len(8 << 20)?;
     let mut host = context.boot(&system.into(), |config| {
-        // With a second processor QEMU 7.2 soon meets a page fault in the host at the return from a guest, for a page that is there, as in `Case::second_try`. A storm
-        // of doorbells returns a million times.
         config.cpus = 1;
         attach(config, &path, false);
         match context.emulator {

@@ -107,7 +107,6 @@ fn queues(context: &Context) -> Result<Outcome> {
     debian.vcpus = 4;
     debian.disks = vec![device(context)];
     let mut host = context.boot(&system.guest(&debian).into(), |config| {
-        // Several processors of the host are what QEMU 7.2 does not do well; see `Case::second_try`.
         config.cpus = 1;
         attach(config, &image, true);
     })?;

@@ -74,32 +74,17 @@ impl Case {
     /// Why it may be tried twice on an emulator, if it may. It shows that it was.
     #[must_use]
     pub fn second_try(&self, emulator: Emulator) -> Option<&'static str> {
-        // Seen with hosts and guests of several processors alike: the virtual machine's control block then holds registers of the host, fetched through the guest's page
-        // tables, or an interrupt between processors is gone. No instruction of a host's can do that.
-        const SEVERAL: &str = "QEMU 7.2's AMD-V now and then loses an event or an exit when several processors run guests";
-        // A disk under load makes a guest leave and enter more often than anything else.
-        let several = self.name.ends_with("-vcpus")
-            || self.name.starts_with("guest-disk/")
-            || self.name.starts_with("datastore/")
-            || self.name.starts_with("suspend/")
-            || self.name.starts_with("sleep/")
-            || (self.name.starts_with("iommu/") && (self.name.ends_with("-guest") || self.name.ends_with("-ends")))
-            || self.name.starts_with("guest-net/")
-            || self.name.starts_with("net-switch/")
-            || self.name.starts_with("passthrough/")
-            || self.name == "conformance/2-processors"
-            || self.name == "share/spinning-guest";
-        // OVMF raises and lowers the task priority all the time.
-        const ABORTS: &str = "QEMU 7.2 now and then ends itself by an assertion about its own lock when a guest changes its task priority";
-        if emulator == Emulator::Qemu && self.name.starts_with("firmware/uefi") {
-            return Some(ABORTS);
+        match emulator {
+            // OVMF raises and lowers the task priority all the time.
+            Emulator::Qemu if self.name.starts_with("firmware/uefi") => {
+                Some("QEMU 7.2 now and then ends itself by an assertion about its own lock when a guest changes its task priority")
+            }
+            // A fault in its memory management, with nothing of its own in its log.
+            Emulator::Qemu if self.name == "storage/removal" => {
+                Some("QEMU 7.2 now and then crashes when an NVMe controller with commands under way is pulled out")
+            }
+            _ => None,
         }
-        // A fault in its memory management, with nothing of its own in its log.
-        const CRASHES: &str = "QEMU 7.2 now and then crashes when an NVMe controller with commands under way is pulled out";
-        if emulator == Emulator::Qemu && self.name == "storage/removal" {
-            return Some(CRASHES);
-        }
-        (emulator == Emulator::Qemu && several).then_some(SEVERAL)
     }
 
     /// The watchdog: five times what it usually takes.
@@ -107,6 +92,16 @@ impl Case {
     pub fn limit(&self, emulator: Emulator) -> Duration {
         Duration::from_secs(u64::from(self.minutes(emulator).unwrap_or(self.minutes)) * 300)
     }
+}
+
+/// Topics whose hosts run no guests.
+const WITHOUT_GUESTS: [&str; 8] = ["boot", "entry", "fuzz", "isolation", "net", "panic", "shell", "storage"];
+
+/// Whether the hosts of a test run guests.
+#[must_use]
+pub fn has_guests(test: &str) -> bool {
+    let topic = test.split_once('/').map_or(test, |(topic, _)| topic);
+    !WITHOUT_GUESTS.contains(&topic)
 }
 
 /// What is left out on Bochs, because it takes minutes there, unless `TESSERA_BOCHS_ALL` is set (`make test-bochs-long`).

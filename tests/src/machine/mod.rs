@@ -93,6 +93,9 @@ pub struct Config {
     /// Executed instructions are counted, which needs the plugin of tests/counter; QEMU alone. Time goes as with `icount`, but what a disk takes it takes by the host's clock: a
     /// machine that waits must not run through its timers.
     pub counted: bool,
+    /// QEMU runs its processors by turns on one thread, but by the clock of the machine that it runs on; Bochs always does. Where its processors run side by side, one that loads
+    /// the state of its FPU damages the first one's when that enters or leaves a guest.
+    pub turns: bool,
     /// A second serial port, on which test servers report.
     pub second_port: bool,
     /// The machine may restart itself; else a restart ends it.
@@ -146,6 +149,7 @@ impl Config {
             icount: false,
             date: None,
             counted: false,
+            turns: false,
             second_port: false,
             restarts: false,
             iommu: None,

@@ -45,7 +45,7 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     } else if config.icount {
         command.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
     } else {
-        command.args(["-accel", "tcg"]);
+        command.args(["-accel", if config.turns { "tcg,thread=single" } else { "tcg" }]);
     }
     if config.firmware == Firmware::Uefi {
         let code = ovmf().ok_or_else(|| Failure::new("OVMF is not installed (Debian package ovmf)"))?;
