@@ -60,11 +60,13 @@ fn serve(guest: &Guest, neighbour: &mut Neighbour, random: &Random, stale: &mut 
     let device = &guest.device;
     let mut scratch = offload::Scratch::default();
     let mut held = Vec::new();
+    let mut now = random.below(1 << 20);
     for _ in 0..1 + random.below(3) {
+        now += random.below(1 << 18);
         for _ in 0..random.below(4) {
             device.rang();
         }
-        device.transmit(64, &mut |packet, pair, token| {
+        device.transmit(64, now, &mut |packet, pair, token| {
             assert!(pair < 4);
             use_packet(packet, guest, neighbour, &mut scratch, seen);
             match random.below(8) {
@@ -88,13 +90,13 @@ fn serve(guest: &Guest, neighbour: &mut Neighbour, random: &Random, stale: &mut 
         }
         // Of an earlier driver: nothing of this one's.
         stale.drain(..).for_each(|token| device.complete(token));
-        device.settle(0);
+        device.settle(now);
         if let Some(reason) = device.take_news().broken {
             // Without its numbers.
             let rule = reason.split_once(": ").map_or(&*reason, |(_, rule)| rule);
             let rule: String = rule.chars().filter(|letter| !letter.is_ascii_digit()).collect();
             *seen.broken.entry(rule).or_default() += 1;
-            assert!(!device.transmit(64, &mut |_, _, _| panic!("a broken device offers a packet")));
+            assert!(!device.transmit(64, now, &mut |_, _, _| panic!("a broken device offers a packet")));
             let outcome = device.receive(&neighbour.frame(random, guest.mac()), None);
             assert_eq!(outcome, Err(Dropped::NotRunning), "after {reason}");
             break;

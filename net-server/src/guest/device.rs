@@ -2,6 +2,7 @@
 
 use super::control::{self, Control, Effect};
 use super::features::Features;
+use super::pace::Pace;
 use super::queue::{Served, Wish};
 use super::receive::{Dropped, Receive};
 use super::steering::{LOOK, Steering};
@@ -74,6 +75,16 @@ pub struct News {
     pub filter: bool,
 }
 
+/// What a queue to transmit is left with.
+enum Queued {
+    /// There may be more packets.
+    More,
+    /// The driver rings for the next packet, or one waits for the next turn.
+    Rings,
+    /// The driver rings when there are many: it has to be looked at before.
+    Quiet,
+}
+
 /// A network card of a guest.
 pub struct Device {
     ram: Rc<Ram>,
@@ -105,6 +116,7 @@ pub struct Device {
     touched: Cell<bool>,
     /// When they have to be settled again, if they have to.
     due: Cell<Option<u64>>,
+    pace: Pace,
     statistics: Cell<Statistics>,
     news: RefCell<News>,
     waiting: RefCell<Option<Waker>>,
@@ -142,6 +154,7 @@ impl Device {
             rung: Cell::new(false),
             touched: Cell::new(false),
             due: Cell::new(None),
+            pace: Pace::default(),
             statistics: Cell::default(),
             news: RefCell::default(),
             waiting: RefCell::default(),
@@ -238,6 +251,7 @@ impl Device {
             filter: true,
             ..News::default()
         });
+        self.pace.forget();
         self.attached.set(true);
         self.closed.set(false);
         self.rung.set(true);
@@ -258,20 +272,24 @@ impl Device {
         self.count(|statistics| statistics.doorbells += 1);
     }
 
-    /// Offers up to `budget` packets of the guest to `outlet`, with the pair of queues that they come from. True: there may be more.
-    pub fn transmit(&self, budget: u32, outlet: &mut dyn FnMut(&GuestPacket<'_>, u8, Token) -> Sent) -> bool {
-        if self.closed.get() || !self.rung.take() {
+    /// Offers up to `budget` packets of the guest to `outlet`, with the pair of queues that they come from. `now` in nanoseconds. True: there may be more.
+    pub fn transmit(&self, budget: u32, now: u64, outlet: &mut dyn FnMut(&GuestPacket<'_>, u8, Token) -> Sent) -> bool {
+        if self.closed.get() || !(self.rung.take() | self.pace.is_due(now)) {
             return false;
         }
         self.touched.set(true);
         self.commands();
-        let mut more = false;
+        self.pace.begin(now);
+        let (mut more, mut patient, before) = (false, false, self.statistics.get().sent.0);
         for pair in 0..self.pairs.get() as usize {
             match self.transmit_pair(pair, budget, outlet) {
-                Ok(again) => more |= again,
+                Ok(Queued::More) => more = true,
+                Ok(Queued::Quiet) => patient = true,
+                Ok(Queued::Rings) => {}
                 Err(violation) => self.violated(receive_queue(pair) + 1, &violation),
             }
         }
+        self.pace.end((self.statistics.get().sent.0 - before) as u32, patient);
         if more {
             self.rung.set(true);
         }
@@ -283,22 +301,27 @@ impl Device {
         pair: usize,
         budget: u32,
         outlet: &mut dyn FnMut(&GuestPacket<'_>, u8, Token) -> Sent,
-    ) -> Result<bool, Violation> {
+    ) -> Result<Queued, Violation> {
         let mut place = self.transmit[pair].borrow_mut();
-        let Some(transmit) = &mut *place else { return Ok(false) };
+        let Some(transmit) = &mut *place else {
+            return Ok(Queued::Rings);
+        };
         let steer = self.active.get() > 1;
         // It may have seen by itself what was sent before.
         transmit.served.look_again(&self.ram);
         transmit.served.queue.disable_notifications(&*self.ram);
         let mut counted = (0, 0);
         let mut malformed = 0;
-        let mut more = true;
+        let mut queued = Queued::More;
         for _ in 0..budget {
             let Some(head) = transmit.served.take(&self.ram)? else {
-                if transmit.served.queue.enable_notifications(&*self.ram) {
+                let queue = &transmit.served.queue;
+                let patient = queue.has_event_index() && self.pace.is_patient(counted.0 > 0);
+                let count = if patient { queue.layout().size / 4 } else { 1 };
+                if queue.enable_notifications_after(&*self.ram, count) {
                     continue;
                 }
-                more = false;
+                queued = if patient { Queued::Quiet } else { Queued::Rings };
                 break;
             };
             let token = Token {
@@ -319,7 +342,7 @@ impl Device {
                     transmit.served.put_back(head);
                     // At the next turn, whatever brings it about.
                     self.rung.set(true);
-                    more = false;
+                    queued = Queued::Rings;
                     break;
                 }
                 Some((sent, length)) => {
@@ -341,7 +364,7 @@ impl Device {
             statistics.sent = (statistics.sent.0 + counted.0, statistics.sent.1 + counted.1);
             statistics.malformed += malformed;
         });
-        Ok(more)
+        Ok(queued)
     }
 
     /// A packet that was held is needed no more.
@@ -413,6 +436,7 @@ impl Device {
             self.count(|statistics| {
                 statistics.received = (statistics.received.0 + 1, statistics.received.1 + u64::from(length));
             });
+            self.pace.received();
             Ok(())
         };
         if takes.all_of(&packet.offload()) {
@@ -476,14 +500,16 @@ impl Device {
         OK
     }
 
-    /// Returns to the driver what is done, and interrupts it where it wants that. `now` in nanoseconds; answers when this has to be called again, if it has to.
+    /// Returns to the driver what is done, and interrupts it where it wants that. `now` in nanoseconds, that of [`Self::transmit`]; answers when both have to be called again, if they have
+    /// to.
     #[inline]
     pub fn settle(&self, now: u64) -> Option<u64> {
         let due = self.due.get();
         if self.touched.take() || due.is_some_and(|due| now >= due) {
             self.due.set(self.settle_queues(now));
         }
-        self.due.get()
+        let again = self.pace.again(now);
+        self.due.get().into_iter().chain(again).min()
     }
 
     fn settle_queues(&self, now: u64) -> Option<u64> {

@@ -10,6 +10,7 @@ mod control;
 mod device;
 mod features;
 mod header;
+mod pace;
 mod queue;
 mod receive;
 mod steering;

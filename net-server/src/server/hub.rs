@@ -117,7 +117,7 @@ impl Hub {
         let mut more = false;
         self.fabric.waiting.retain(|waiting| {
             let Some(nic) = waiting.nic.upgrade() else { return false };
-            more |= nic.device.transmit(BUDGET, &mut |_, _, _| Sent::Done);
+            more |= nic.device.transmit(BUDGET, self.now, &mut |_, _, _| Sent::Done);
             true
         });
         for switch in 0..self.fabric.switches.len() {
@@ -135,7 +135,7 @@ impl Hub {
             match self.fabric.get(switch).and_then(|one| one.end(slot)) {
                 Some(End::Guest { nic, .. }) => {
                     let Some(nic) = nic.upgrade() else { continue };
-                    more |= nic.device.transmit(BUDGET, &mut |packet, pair, token| {
+                    more |= nic.device.transmit(BUDGET, self.now, &mut |packet, pair, token| {
                         let owner = Some((&nic, token));
                         self.forward(from, packet, None, (pair, owner), cards)
                     });

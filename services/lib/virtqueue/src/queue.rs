@@ -318,14 +318,30 @@ impl Queue {
     /// Asks the driver to notify of the next request. True: one is there already, and no notification may come for it.
     #[must_use]
     pub fn enable_notifications<M: GuestMemory>(&self, memory: &M) -> bool {
-        let _ = if self.features.event_index {
-            memory.write_u16(self.layout.available_event(), self.taken)
+        self.enable_notifications_after(memory, 1)
+    }
+
+    /// Asks the driver to notify when this many more requests are there; without event indices (2.7.10), of the next one. True: they are there already.
+    #[must_use]
+    pub fn enable_notifications_after<M: GuestMemory>(&self, memory: &M, count: u16) -> bool {
+        let (_, count) = if self.features.event_index {
+            let count = count.clamp(1, self.layout.size);
+            let event = self.taken.wrapping_add(count - 1);
+            (memory.write_u16(self.layout.available_event(), event), count)
         } else {
-            memory.write_u16(self.layout.used, 0)
+            (memory.write_u16(self.layout.used, 0), 1)
         };
         // The wish is seen before the index is looked at, as in `needs_interrupt`.
         fence(Ordering::SeqCst);
-        memory.read_u16(self.layout.available + 2).is_some_and(|index| index != self.taken)
+        memory
+            .read_u16(self.layout.available + 2)
+            .is_some_and(|index| index.wrapping_sub(self.taken) >= count)
+    }
+
+    /// Whether the driver can be asked to notify later than of the next request (2.7.10).
+    #[must_use]
+    pub const fn has_event_index(&self) -> bool {
+        self.features.event_index
     }
 }
 
