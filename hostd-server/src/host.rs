@@ -303,6 +303,8 @@ pub struct VmFacts {
     pub name: String,
     /// State.
     pub run: VmRun,
+    /// It runs, but its guest put it to sleep, with its memory kept (ACPI S3).
+    pub asleep: bool,
     /// Why it last ended; empty if it never did.
     pub reason: String,
     /// Guest's addresses, as its agent tells them; none without one.
@@ -330,6 +332,8 @@ pub enum VmPower {
     Suspend,
     /// Go on.
     Resume,
+    /// Wakes its guest, which put it to sleep.
+    Wake,
 }
 
 /// What to do to the host's power.

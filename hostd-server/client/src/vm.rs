@@ -209,6 +209,7 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
                 "id",
                 "config.name",
                 "powerState",
+                "guestState",
                 "config.vcpus",
                 "config.memory",
                 "usage.cpuMhz",

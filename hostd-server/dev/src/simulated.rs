@@ -48,6 +48,7 @@ struct Terminal {
     line: Vec<u8>,
     panics: u32,
     watchdog_timeouts: u32,
+    asleep: bool,
 }
 
 impl Terminal {
@@ -56,7 +57,7 @@ impl Terminal {
         self.waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// What somebody types: a shell that knows `panic` and `hang`.
+    /// What somebody types: a shell that knows `panic`, `hang` and `sleep`.
     fn take_in(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if *byte != b'\r' && *byte != b'\n' {
@@ -70,6 +71,10 @@ impl Terminal {
                 b"panic" => {
                     self.panics += 1;
                     "Kernel panic - not syncing: sysrq triggered crash\r\n".into()
+                }
+                b"sleep" => {
+                    self.asleep = true;
+                    String::new()
                 }
                 b"hang" => {
                     self.watchdog_timeouts += 1;
@@ -454,6 +459,7 @@ impl Host for Simulated {
         let all = machines.values().enumerate().map(|(index, machine)| VmFacts {
             name: machine.spec.name.clone(),
             run: machine.run,
+            asleep: machine.run == VmRun::On && machine.console.borrow().asleep,
             reason: String::new(),
             start: (machine.run != VmRun::Off).then_some(machine.starts),
             panics: machine.console.borrow().panics,
@@ -516,7 +522,9 @@ impl Host for Simulated {
             self.machine(name, |_| Ok(()))?;
             Timer::after(self.delay).await;
             self.machine(name, |machine| {
+                machine.console.borrow_mut().asleep = false;
                 match action {
+                    VmPower::Wake => {}
                     VmPower::Start | VmPower::Reset => {
                         machine.run = VmRun::On;
                         if action == VmPower::Start {

@@ -312,6 +312,38 @@ fn a_panic_is_an_event_and_an_alarm_and_what_was_chosen_is_done() {
 }
 
 #[test]
+fn who_sleeps_is_woken_by_a_start() {
+    with_host(async |host| {
+        let root = host.log_in("root", "correct horse").await;
+        let made = host.done(&root, Method::Post, "/vms", Some(machine("one"))).await;
+        let path = format!("/vms/{}", made["result"].as_str().unwrap());
+        let state = async || {
+            let vm = host.as_user(&root, Method::Get, &path, None).await.json;
+            (vm["powerState"].clone(), vm["guestState"].clone())
+        };
+        assert_eq!(state().await, (json!("poweredOff"), json!("notRunning")));
+        host.done(&root, Method::Post, &format!("{path}/start"), None).await;
+        assert_eq!(state().await, (json!("poweredOn"), json!("running")));
+        let again = host.as_user(&root, Method::Post, &format!("{path}/start"), None).await;
+        assert_eq!(again.status, 409, "it runs: {}", again.json);
+        let typed = json!({ "text": "sleep\n" });
+        assert_eq!(
+            host.as_user(&root, Method::Post, &format!("{path}/type"), Some(typed)).await.status,
+            204
+        );
+        assert_eq!(state().await, (json!("poweredOn"), json!("standby")));
+        // Its power button would wake it.
+        for operation in ["shutdown", "suspend", "resume"] {
+            let refused = host.as_user(&root, Method::Post, &format!("{path}/{operation}"), None).await;
+            assert_eq!(refused.status, 409, "{operation}: {}", refused.json);
+            assert!(refused.json.to_string().contains("asleep"), "{}", refused.json);
+        }
+        host.done(&root, Method::Post, &format!("{path}/start"), None).await;
+        assert_eq!(state().await, (json!("poweredOn"), json!("running")));
+    });
+}
+
+#[test]
 fn boot_order_and_watchdog_are_kept_and_words_that_mean_nothing_refused() {
     with_host(async |host| {
         let root = host.log_in("root", "correct horse").await;

@@ -30,6 +30,17 @@ model! {
         Suspended,
     }
 
+    /// How its guest is.
+    #[derive(Copy, Eq)]
+    pub enum GuestState {
+        /// It does not run.
+        NotRunning,
+        /// It runs.
+        Running,
+        /// It put the machine to sleep, with its memory kept (ACPI S3): `start` wakes it.
+        Standby,
+    }
+
     /// What a machine starts from.
     #[derive(Copy, Eq)]
     pub enum Firmware {
@@ -194,6 +205,8 @@ model! {
         pub id: String,
         /// Power.
         pub power_state: PowerState,
+        /// How its guest is.
+        pub guest_state: GuestState,
         /// Health.
         pub health: Health,
         /// What went wrong in it.

@@ -164,6 +164,7 @@ impl Machines {
             VmPower::Stop => self.stop(name),
             // A guest that has an agent does what it is told; another one may look at its power button.
             VmPower::Shutdown => agent::shut_down(name).or_else(|_| control(name, "asked to shut down", |vmm| vmm.power_button())),
+            VmPower::Wake => control(name, "woken", |vmm| vmm.power_button()),
             VmPower::Reset => control(name, "reset", |vmm| vmm.reset()),
             VmPower::Suspend => self.suspend(name, None),
             VmPower::Resume => self.resume(name, None),
@@ -253,6 +254,7 @@ fn facts(vm: VmSummary) -> VmFacts {
     // A monitor ends with the machine that its guest's watchdog switched off.
     let off = vm.state == VmState::Stopped && vm.reason.contains(WATCHDOG_OFF);
     VmFacts {
+        asleep: info.as_ref().is_some_and(|info| info.state == RunState::Sleeping),
         start: info.is_some().then_some(vm.started_tsc),
         panics: info.as_ref().map_or(0, |info| info.panics),
         watchdog_timeouts: info.as_ref().map_or(u32::from(off), |info| info.watchdog_timeouts),

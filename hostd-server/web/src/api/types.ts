@@ -1,6 +1,7 @@
 /** What the host says, by the names of its API. Times are RFC 3339, sizes bytes, clock rates MHz unless the name says otherwise. */
 
 export type Health = "green" | "yellow" | "red" | "gray";
+export type GuestState = "notRunning" | "running" | "standby";
 export type PowerState = "poweredOff" | "poweredOn" | "suspended";
 
 export interface Host {
@@ -89,6 +90,7 @@ export interface VmConfig {
 export interface Vm {
   id: string;
   powerState: PowerState;
+  guestState: GuestState;
   health: Health;
   alarms: VmAlarm[];
   config: VmConfig;

@@ -290,6 +290,7 @@ export const en = {
   "power.poweredOff": "Powered off",
   "power.poweredOn": "Powered on",
   "power.suspended": "Suspended",
+  "power.standby": "Asleep",
   "privilege.Authorization.Manage": "Manage users, roles and permissions",
   "privilege.Datastore.Browse": "Browse files",
   "privilege.Datastore.Config": "Create and change datastores",

@@ -291,6 +291,7 @@ export const zhCN: Messages = {
   "power.poweredOff": "已关闭",
   "power.poweredOn": "已开启",
   "power.suspended": "已挂起",
+  "power.standby": "睡眠中",
   "privilege.Authorization.Manage": "管理用户、角色和权限",
   "privilege.Datastore.Browse": "浏览文件",
   "privilege.Datastore.Config": "创建和更改数据存储",

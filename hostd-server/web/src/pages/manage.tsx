@@ -14,6 +14,7 @@ import { CheckField, TextField } from "../ui/form";
 import { saveText } from "../ui/save";
 import { type Column, Table } from "../ui/table";
 import { powerOff } from "./overview";
+import { shownState } from "./vm-actions";
 
 const words = (text: string): string[] => text.split(/[\s,;]+/).filter(Boolean);
 
@@ -255,7 +256,7 @@ function AutostartPage() {
   const columns: Column<Vm>[] = [
     { key: "order", name: t("autostart.order"), width: "90px", end: true, cell: (vm) => place(vm.id) ?? "–" },
     { key: "name", name: t("name"), width: "minmax(150px, 2fr)", cell: (vm) => <a href={href("vms", vm.id)}>{vm.config.name}</a> },
-    { key: "state", name: t("state"), wide: true, cell: (vm) => tOr("power", vm.powerState) },
+    { key: "state", name: t("state"), wide: true, cell: (vm) => tOr("power", shownState(vm)) },
     {
       key: "autostart",
       name: t("vm.autostart"),

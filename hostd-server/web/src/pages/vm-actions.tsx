@@ -10,18 +10,23 @@ import { FormDialog, ask, attempt, toast } from "../ui/dialog";
 import { CheckField, TextField } from "../ui/form";
 import type { IconName } from "../ui/icon";
 
-export const POWER_TONES: Record<PowerState, Tone> = { poweredOn: "ok", poweredOff: "off", suspended: "warn" };
+/** Its power, and that its guest sleeps. */
+export type ShownState = PowerState | "standby";
 
-const ACTIONS: Record<PowerAction, { name: MessageKey; icon: IconName; from: PowerState[]; danger?: boolean }> = {
-  start: { name: "vm.start", icon: "play", from: ["poweredOff"] },
+export const shownState = (vm: Vm): ShownState => (vm.guestState === "standby" ? "standby" : vm.powerState);
+
+export const POWER_TONES: Record<ShownState, Tone> = { poweredOn: "ok", poweredOff: "off", suspended: "warn", standby: "warn" };
+
+const ACTIONS: Record<PowerAction, { name: MessageKey; icon: IconName; from: ShownState[]; danger?: boolean }> = {
+  start: { name: "vm.start", icon: "play", from: ["poweredOff", "standby"] },
   resume: { name: "vm.resume", icon: "play", from: ["suspended"] },
   shutdown: { name: "vm.shutdown", icon: "power", from: ["poweredOn"] },
-  stop: { name: "vm.stop", icon: "stop", from: ["poweredOn", "suspended"], danger: true },
+  stop: { name: "vm.stop", icon: "stop", from: ["poweredOn", "standby", "suspended"], danger: true },
   suspend: { name: "vm.suspend", icon: "pause", from: ["poweredOn"] },
-  reset: { name: "vm.reset", icon: "reset", from: ["poweredOn"], danger: true },
+  reset: { name: "vm.reset", icon: "reset", from: ["poweredOn", "standby"], danger: true },
 };
 
-export const can = (action: PowerAction, vm: Vm): boolean => ACTIONS[action].from.includes(vm.powerState);
+export const can = (action: PowerAction, vm: Vm): boolean => ACTIONS[action].from.includes(shownState(vm));
 
 /** Does it to each; what takes the guest's work from under it is asked first. */
 export function power(action: PowerAction, machines: Vm[]): void {

@@ -15,7 +15,7 @@ import { Thumbnail } from "../ui/thumbnail";
 import { HEALTH_TONES } from "./overview";
 import { Performance } from "./performance";
 import { Snapshots } from "./snapshots";
-import { CloneVm, POWER_TONES, TakeSnapshot, type VmDialog, can, power, vmItems } from "./vm-actions";
+import { CloneVm, POWER_TONES, TakeSnapshot, type VmDialog, can, power, shownState, vmItems } from "./vm-actions";
 import { Alarms } from "./vm-alarms";
 import { orderName, watchdogName } from "./vm-boot";
 import { EditVm } from "./vm-edit";
@@ -194,8 +194,8 @@ export function VmPage({ id }: { id: string }) {
         crumbs={[[t("nav.vms"), "#/vms"]]}
         sub={
           <>
-            <Badge tone={POWER_TONES[vm.powerState]} dot>
-              {tOr("power", vm.powerState)}
+            <Badge tone={POWER_TONES[shownState(vm)]} dot>
+              {tOr("power", shownState(vm))}
             </Badge>
             {(vm.health === "red" || vm.health === "yellow") && <Badge tone={HEALTH_TONES[vm.health]}>{tOr("health", vm.health)}</Badge>}
             <span>{tOr("os", vm.config.guestOs)}</span>

@@ -10,7 +10,19 @@ import { Badge, Button, Card, Empty, Menu, PageHead, Spinner } from "../ui/basic
 import { Icon } from "../ui/icon";
 import { type Column, Table } from "../ui/table";
 import { Thumbnail } from "../ui/thumbnail";
-import { CloneVm, POWER_TONES, TakeSnapshot, type VmDialog, can, openConsole, power, powerItems, removeVms, vmItems } from "./vm-actions";
+import {
+  CloneVm,
+  POWER_TONES,
+  TakeSnapshot,
+  type VmDialog,
+  can,
+  openConsole,
+  power,
+  powerItems,
+  removeVms,
+  shownState,
+  vmItems,
+} from "./vm-actions";
 import { AlarmMark } from "./vm-alarms";
 import { EditVm } from "./vm-edit";
 import { SeedVm } from "./vm-seed";
@@ -28,7 +40,7 @@ export function Vms() {
     const wanted = filter.trim().toLowerCase();
     return wanted
       ? all.filter((vm) =>
-          `${vm.config.name} ${vm.config.guestOs} ${vm.addresses.join(" ")} ${tOr("power", vm.powerState)}`.toLowerCase().includes(wanted),
+          `${vm.config.name} ${vm.config.guestOs} ${vm.addresses.join(" ")} ${tOr("power", shownState(vm))}`.toLowerCase().includes(wanted),
         )
       : all;
   }, [all, filter]);
@@ -43,7 +55,7 @@ export function Vms() {
       sort: (vm) => vm.config.name,
       cell: (vm) => (
         <span class="row">
-          <span class={`dot ${POWER_TONES[vm.powerState]}`} />
+          <span class={`dot ${POWER_TONES[shownState(vm)]}`} />
           <a class="ellipsis" href={href("vms", vm.id)}>
             {vm.config.name}
           </a>
@@ -55,8 +67,8 @@ export function Vms() {
       key: "state",
       name: t("state"),
       width: "124px",
-      sort: (vm) => vm.powerState,
-      cell: (vm) => <Badge tone={POWER_TONES[vm.powerState]}>{tOr("power", vm.powerState)}</Badge>,
+      sort: shownState,
+      cell: (vm) => <Badge tone={POWER_TONES[shownState(vm)]}>{tOr("power", shownState(vm))}</Badge>,
     },
     {
       key: "os",

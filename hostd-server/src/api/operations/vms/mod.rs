@@ -25,7 +25,7 @@ use crate::{
     },
     host::{Usage, VmFacts, VmPower, VmRun},
     http::Method,
-    model::{Health, Page, PowerState, Vm, VmUsage},
+    model::{GuestState, Health, Page, PowerState, Vm, VmUsage},
 };
 use alloc::{format, vec::Vec};
 use autostart::{get_autostart, set_autostart};
@@ -247,6 +247,11 @@ fn shown(api: &Api, record: &VmRecord, facts: &[VmFacts], usage: &Usage, mhz: f6
             VmRun::Suspended => PowerState::Suspended,
             VmRun::Off | VmRun::Failed => PowerState::PoweredOff,
         },
+        guest_state: match fact {
+            Some(fact) if fact.asleep => GuestState::Standby,
+            _ if on => GuestState::Running,
+            _ => GuestState::NotRunning,
+        },
         health: match run {
             VmRun::Failed => Health::Red,
             _ if !alarms.is_empty() => Health::Yellow,
@@ -295,15 +300,15 @@ async fn get(call: Call, _: NoQuery, (): ()) -> Result<Tagged<Vm>> {
     Ok(Tagged(shown(&call.api, &record, &facts, &usage, mhz), record.version))
 }
 
+/// What a machine does, and whether its guest sleeps.
+async fn state_of(call: &Call, name: &str) -> Result<(VmRun, bool)> {
+    let all = call.api.host.vms().await?;
+    let found = all.iter().find(|vm| vm.name == name);
+    Ok(found.map_or((VmRun::Off, false), |vm| (vm.run, vm.asleep)))
+}
+
 async fn run_of(call: &Call, name: &str) -> Result<VmRun> {
-    Ok(call
-        .api
-        .host
-        .vms()
-        .await?
-        .iter()
-        .find(|vm| vm.name == name)
-        .map_or(VmRun::Off, |vm| vm.run))
+    Ok(state_of(call, name).await?.0)
 }
 
 async fn need_off(call: &Call, record: &VmRecord) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Machines' power.
 
-use super::{Result, record, run_of};
+use super::{Result, record, state_of};
 use crate::{
     api::{ApiError, Call, route::Accepted, work},
     host::{VmPower, VmRun},
@@ -9,8 +9,16 @@ use alloc::format;
 
 pub(super) async fn power(call: Call, name: &'static str, action: VmPower) -> Result<Accepted> {
     let record = record(&call)?;
-    let run = run_of(&call, &record.config.name).await?;
+    let (run, asleep) = state_of(&call, &record.config.name).await?;
+    let action = if asleep && action == VmPower::Start {
+        VmPower::Wake
+    } else {
+        action
+    };
     let fits = match action {
+        VmPower::Wake => asleep,
+        // Its power button would wake it, and its state be that of a machine without power.
+        VmPower::Shutdown | VmPower::Suspend if asleep => false,
         VmPower::Start => run == VmRun::Off || run == VmRun::Failed,
         VmPower::Stop => run != VmRun::Off,
         VmPower::Shutdown | VmPower::Reset | VmPower::Suspend => run == VmRun::On,
@@ -19,6 +27,7 @@ pub(super) async fn power(call: Call, name: &'static str, action: VmPower) -> Re
     if !fits {
         let state = match run {
             VmRun::Off => "off",
+            VmRun::On if asleep => "asleep: start it to wake it",
             VmRun::On => "on",
             VmRun::Suspended => "suspended",
             VmRun::Failed => "off after a failure",
