@@ -371,7 +371,33 @@ fn suspended(host: &mut Host, client: &Client, vm: &str, write: &impl Fn(&str) -
     console(host, CONSOLE, line, "51 is back")?;
     client
         .get(&format!("{vm}/snapshots/{snapshot}"), &["--request", "DELETE"])
-        .and_then(|task| client.done(&task))
+        .and_then(|task| client.done(&task))?;
+    asleep(host, client, vm)
+}
+
+/// Its guest puts it to sleep, which the API tells; a start wakes it.
+fn asleep(host: &mut Host, client: &Client, vm: &str) -> Result<()> {
+    let state = || client.get(vm, &[]).map(|vm| vm["guestState"].clone());
+    ensure!(state()? == "running", "its guest is {}", state()?);
+    host.console("web", CONSOLE)?;
+    host.serial()
+        .send_line("echo mem > /sys/power/state; echo $((mark + 5)) is awake")?;
+    host.leave_console()?;
+    let end = Instant::now() + Duration::from_secs(60);
+    while state()? != "standby" {
+        ensure!(Instant::now() < end, "its guest is {} instead of sleeping", state()?);
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (status, answer) = client.ask(&format!("{vm}/shutdown"), &["--request", "POST"])?;
+    ensure!(
+        status == 409 && answer.contains("asleep"),
+        "a guest that sleeps was to shut down: {status} {answer}"
+    );
+    power(client, vm, "start")?;
+    host.console("web", "52 is awake")?;
+    host.leave_console()?;
+    ensure!(state()? == "running", "its guest is {}", state()?);
+    Ok(())
 }
 
 /// One who may read and nothing else.
