@@ -23,6 +23,8 @@ const SYSTEM: u8 = 4;
 const COMMAND: u8 = 8;
 /// Status: what is in the output buffer comes from the mouse.
 const FROM_MOUSE: u8 = 0x20;
+/// Status: time-out and parity error. Nobody is at the other end; UEFI's drivers, which would wait for answers for seconds, go by both together.
+const NOBODY: u8 = 0xc0;
 /// Configuration: interrupts of keyboard and mouse.
 const INTERRUPTS: [u8; 2] = [1, 2];
 /// Configuration: the clock of keyboard and mouse is held.
@@ -100,7 +102,8 @@ impl Keyboard {
             Some((_, false)) => FULL,
             Some((_, true)) => FULL | FROM_MOUSE,
         };
-        SYSTEM | output | if self.last_was_command { COMMAND } else { 0 }
+        let nobody = if self.is_plugged() { 0 } else { NOBODY };
+        SYSTEM | nobody | output | if self.last_was_command { COMMAND } else { 0 }
     }
 
     /// Puts the next byte where the guest reads it, if the last was read.

@@ -15,6 +15,8 @@ fn resets() {
 fn answers_probes() {
     let mut keyboard = Keyboard::default();
     assert_eq!(keyboard.read(0x64) & 3, 0, "ready, nothing there");
+    assert_eq!(keyboard.read(0x64) & NOBODY, NOBODY);
+    assert_eq!(Keyboard::new(true).read(0x64) & NOBODY, 0);
     keyboard.write(0x64, 0xaa);
     assert_eq!(keyboard.read(0x64) & FULL, FULL);
     assert_eq!(keyboard.read(0x60), PASSED);
