@@ -132,16 +132,7 @@ fn of_peer(context: &Context) -> Result<Vec<Figure>> {
     ];
     let files = files.map(|(name, path)| (format!("qemu/share/{name}"), path.into()));
     let host = peer::Host {
-        modules: &[
-            "virtio_ring",
-            "virtio",
-            "virtio_pci_legacy_dev",
-            "virtio_pci_modern_dev",
-            "virtio_pci",
-            "failover",
-            "net_failover",
-            "virtio_net",
-        ],
+        modules: &peer::VIRTIO_CARD,
         guest: RAM_DISK,
         files: &files,
         script: &script,

@@ -143,15 +143,7 @@ fn debian(context: &Context, vcpus: u32) -> Result<Outcome> {
     host.serial().expect("GUEST-LOGIN ")?;
     host.serial().expect(crate::linux::PROMPT)?;
     succeeds(host.serial(), "ls /root/alarm /root/button /root/resumed")?;
-    host.serial().send_line("sync; poweroff -f")?;
-    host.serial().expect(crate::shell::PROMPT)?;
-    host.poll_command("vm list", |text| !text.contains("running"))?;
-    drop(host);
-    context
-        .environment
-        .images
-        .datastore(&["check", &store.path().display().to_string()])?;
-    Ok(Outcome::Passed)
+    suspend::end(context, host, &store)
 }
 
 fn behind_firmware(context: &Context, firmware: &'static str) -> Result<Outcome> {

@@ -317,6 +317,11 @@ fn go_on(context: &Context, vcpus: u32) -> Result<Outcome> {
         "touch /tmp/stop; wait %2 %3; grep 'err= 0' /tmp/fio.log && test ! -s /tmp/bad",
     )?;
     host.start_command("vm console debian")?;
+    end(context, host, &store)
+}
+
+/// Ends the guest, whose console is open, and the host; then its datastore is checked.
+pub(super) fn end(context: &Context, mut host: Host, store: &Scratch) -> Result<Outcome> {
     host.serial().send_line("sync; poweroff -f")?;
     host.serial().expect(crate::shell::PROMPT)?;
     host.poll_command("vm list", |text| !text.contains("running"))?;
