@@ -62,7 +62,7 @@ export function machine(index) {
   return {
     id: `vm-${index + 10}`,
     powerState: on ? "poweredOn" : index % 6 === 1 ? "suspended" : "poweredOff",
-    guestState: on ? (index === 6 ? "standby" : "running") : "notRunning",
+    guestState: on ? (index === 8 ? "standby" : "running") : "notRunning",
     health: index === 3 ? "yellow" : "green",
     alarms: index === 3 ? [{ kind: "guestPanicked", count: 2, time: new Date().toISOString() }] : [],
     config: {

@@ -66,7 +66,7 @@ export function Vms() {
     {
       key: "state",
       name: t("state"),
-      width: "124px",
+      width: "140px",
       sort: shownState,
       cell: (vm) => <Badge tone={POWER_TONES[shownState(vm)]}>{tOr("power", shownState(vm))}</Badge>,
     },
