@@ -393,6 +393,10 @@ fn asleep(host: &mut Host, client: &Client, vm: &str) -> Result<()> {
         status == 409 && answer.contains("asleep"),
         "a guest that sleeps was to shut down: {status} {answer}"
     );
+    // The host may suspend it all the same.
+    power(client, vm, "suspend")?;
+    power(client, vm, "resume")?;
+    ensure!(state()? == "standby", "its guest is {} after it was suspended asleep", state()?);
     power(client, vm, "start")?;
     host.console("web", "52 is awake")?;
     host.leave_console()?;

@@ -22,7 +22,7 @@ const ACTIONS: Record<PowerAction, { name: MessageKey; icon: IconName; from: Sho
   resume: { name: "vm.resume", icon: "play", from: ["suspended"] },
   shutdown: { name: "vm.shutdown", icon: "power", from: ["poweredOn"] },
   stop: { name: "vm.stop", icon: "stop", from: ["poweredOn", "standby", "suspended"], danger: true },
-  suspend: { name: "vm.suspend", icon: "pause", from: ["poweredOn"] },
+  suspend: { name: "vm.suspend", icon: "pause", from: ["poweredOn", "standby"] },
   reset: { name: "vm.reset", icon: "reset", from: ["poweredOn", "standby"], danger: true },
 };
 

@@ -17,8 +17,8 @@ pub(super) async fn power(call: Call, name: &'static str, action: VmPower) -> Re
     };
     let fits = match action {
         VmPower::Wake => asleep,
-        // Its power button would wake it, and its state be that of a machine without power.
-        VmPower::Shutdown | VmPower::Suspend if asleep => false,
+        // Its power button would wake it.
+        VmPower::Shutdown if asleep => false,
         VmPower::Start => run == VmRun::Off || run == VmRun::Failed,
         VmPower::Stop => run != VmRun::Off,
         VmPower::Shutdown | VmPower::Reset | VmPower::Suspend => run == VmRun::On,
