@@ -38,7 +38,7 @@ pub enum Syscall {
     VcpuRun = 8,
     /// An operation on any object; see [`crate::object`].
     Invoke = 9,
-    /// Gives the processor to others of the same priority.
+    /// Gives the processor to others of the same priority, if any are ready.
     Yield = 10,
 }
 

@@ -52,7 +52,7 @@ pub enum ExitReason {
     Virtualisation = 18,
     /// An exception the kernel was told to intercept. `info[0]` vector, `info[1]` error code, `info[2]` address (page fault). Full.
     Exception = 19,
-    /// `pause` loop.
+    /// `pause` where something is due behind it, as with single steps; any other lets the kernel run equals first.
     Pause = 20,
     /// Non-maskable interrupt can be taken now (`request_nmi_window`).
     NmiWindow = 21,

@@ -62,6 +62,13 @@ pub fn ask_reschedule(cpu: &PerCpu) {
     cpu.slow.set(cpu.slow.get() | SLOW_RESCHEDULE);
 }
 
+/// Lets the next of the current thread's equals have its turn, if one is ready.
+pub fn give_way(cpu: &PerCpu, thread: Ref<Thread>) {
+    if cpu.run_queue.give_way(thread) {
+        ask_reschedule(cpu);
+    }
+}
+
 /// Puts a thread that no longer waits into the run queue of `cpu`, which is its own. Returns whether that processor should choose again.
 #[inline(always)]
 fn enqueue(cpu: &PerCpu, thread: Ref<Thread>) -> bool {

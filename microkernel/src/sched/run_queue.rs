@@ -79,6 +79,15 @@ impl RunQueue {
         thread.queued.set(true);
     }
 
+    /// Puts the running thread behind the first of its equals, when it is inserted. Returns whether there is one.
+    pub fn give_way(&self, thread: Ref<Thread>) -> bool {
+        let Some(first) = self.lists[usize::from(thread.priority.get() & 63)].head() else { return false };
+        if let Some(context) = thread.context.get() {
+            context.virtual_time.set(context.virtual_time.get().max(virtual_time(&first)));
+        }
+        true
+    }
+
     /// Takes a thread out.
     pub fn remove(&self, thread: Ref<Thread>) {
         let priority = usize::from(thread.priority.get() & 63);
@@ -147,6 +156,22 @@ mod tests {
             core::iter::from_fn(|| queue.pop()).map(|t| threads.iter().position(|x| core::ptr::eq(x, t.as_ptr())).unwrap()).collect();
         assert_eq!(order, [1, 2, 0, 3]);
         assert_eq!(queue.ready.get(), 0);
+    }
+
+    #[test]
+    fn who_gives_way_comes_behind_the_first_of_its_equals() {
+        let contexts: Vec<SchedContext> = (0..3).map(|_| SchedContext::new()).collect();
+        let threads: Vec<Thread> = [5, 5, 4].iter().zip(&contexts).map(|(&p, c)| thread(p, c)).collect();
+        let [spinning, working, lesser] = [0, 1, 2].map(|number| Ref::from(&threads[number]));
+        contexts[1].virtual_time.set(1000);
+        let queue = RunQueue::default();
+        queue.insert(lesser);
+        assert!(!queue.give_way(spinning), "one of a lesser priority is none of its equals");
+        queue.insert(working);
+        assert!(queue.give_way(spinning));
+        queue.insert(spinning);
+        assert!(queue.pop() == Some(working), "though it had more of its share");
+        assert!(queue.give_way(working), "the other waits now");
     }
 
     proptest! {

@@ -61,8 +61,7 @@ fn run(cpu: &'static PerCpu, thread: Ref<Thread>) -> Result<(), Error> {
         Syscall::Poll => ipc::wait(cpu, thread, false),
         Syscall::Yield => {
             thread.set_status(0);
-            cpu.run_queue.slice_end.set(0);
-            scheduler::ask_reschedule(cpu);
+            scheduler::give_way(cpu, thread);
             Ok(())
         }
         // The entry code answers the first and calls the second itself, the third is dealt with above; they come here with flags that they do not have.

@@ -172,7 +172,7 @@ fn finish(cpu: &PerCpu, thread: Ref<Thread>) -> Outcome {
 /// What the short way leaves: host interrupts, doorbells, tracing, vCPUs that ended. [`ON`]: the guest runs again.
 #[inline(never)]
 fn after(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, space: Ref<Space>, exit: Exit) -> Outcome {
-    let Exit::Guest(reason) = exit else { return after_interrupt(cpu, thread, vcpu) };
+    let Exit::Guest(reason) = exit else { return after_interrupt(cpu, thread, vcpu, exit == Exit::Spinning) };
     lock::enter_shared(cpu);
     if cpu.running_vcpu.get() != Some(vcpu) {
         return ended(cpu, thread);
@@ -269,8 +269,8 @@ fn prepare(cpu: &PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>) -> Result<(), Err
     Ok(())
 }
 
-/// A host interrupt ended the guest's time. Lets it in, and decides whether the guest goes on.
-fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>) -> Outcome {
+/// A host interrupt ended the guest's time, or the guest `spins`. Lets the interrupt in, and decides whether the guest goes on.
+fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>, spins: bool) -> Outcome {
     crate::arch::cpu::interrupt_window();
     lock::enter_shared(cpu);
     if cpu.running_vcpu.get() != Some(vcpu) {
@@ -282,6 +282,9 @@ fn after_interrupt(cpu: &'static PerCpu, thread: Ref<Thread>, vcpu: Ref<Vcpu>) -
     if deadline != u64::MAX && timer::now() >= deadline {
         let outcome = leave(cpu, thread, vcpu, ExitReason::Deadline);
         return settle(cpu, thread, outcome);
+    }
+    if spins {
+        dispatch::give_way(cpu, thread);
     }
     if cpu.reschedule.get() {
         return preempt(cpu, thread);

@@ -165,6 +165,8 @@ pub enum Exit {
     /// Nothing for the VMM. A host interrupt may be pending: the caller opens an interrupt window (`sti; nop; cli`), looks whether
     /// something more important wants the processor, and runs the guest again.
     HostInterrupt,
+    /// The same, and the guest spins: it goes on behind its PAUSE, but its equals come first.
+    Spinning,
     /// The exit stands in the shared page.
     Guest(ExitReason),
 }
@@ -299,6 +301,21 @@ pub unsafe fn route(area: *mut VcpuArea, bits: u64) -> u64 {
     }
 }
 
+/// Flags with which the VMM does what is due at the end of an instruction.
+#[cfg(target_os = "none")]
+const STEPPED: u64 = 1 << 8 | 1 << 16;
+
+/// After a PAUSE that exited: the guest goes on behind it. The last byte of any form of it is a NOP, so two bytes are never too many, and too few only exit again.
+#[cfg(target_os = "none")]
+fn spins(state: *mut VcpuState) -> Exit {
+    if get!(state, rflags) & STEPPED != 0 {
+        return Exit::Guest(ExitReason::Pause);
+    }
+    put!(state, get!(state, rip).wrapping_add(2), rip);
+    put!(state, get!(state, interrupt_shadow) & !1, interrupt_shadow);
+    Exit::Spinning
+}
+
 /// After a WRMSR that exited: if it ends an interrupt (MSR 0x80b) and the VMM need not hear of it, that is done, and the guest goes on behind the
 /// instruction, whose length is `length` or 0 if unknown.
 ///
@@ -307,8 +324,6 @@ pub unsafe fn route(area: *mut VcpuArea, bits: u64) -> u64 {
 #[cfg(target_os = "none")]
 unsafe fn ends_interrupt(area: *mut VcpuArea, length: u64) -> bool {
     const END_OF_INTERRUPT: u32 = 0x80b;
-    // The VMM does what is due at the end of an instruction.
-    const STEPPED: u64 = 1 << 8 | 1 << 16;
     let state = page(area);
     if get!(state, gpr[gpr::RCX]) as u32 != END_OF_INTERRUPT || length == 0 {
         return false;

@@ -108,6 +108,7 @@ impl<H: Host> Vcpu<'_, H> {
                 self.advance(host, state, 3);
             }
             ExitReason::XSetBv => self.set_extended_control(host, state),
+            // A PAUSE comes here only where something is due behind it.
             ExitReason::CacheFlush | ExitReason::Pause => self.advance(host, state, 2),
             // All of them are hidden in CPUID.
             ExitReason::Mwait | ExitReason::Virtualisation => self.raise(state, INVALID_OPCODE, None),

@@ -147,7 +147,7 @@ pub unsafe fn rare_exit(vmcb: &mut Vmcb, host: &mut Host, state: *mut VcpuState,
             ExitReason::Mwait
         }
         code::RDPMC => ExitReason::ReadPmc,
-        code::PAUSE => ExitReason::Pause,
+        code::PAUSE => return crate::virt::spins(state),
         code::INVLPGA | code::VMRUN | code::VMLOAD..=code::SKINIT | code::RDPRU => ExitReason::Virtualisation,
         other => {
             put!(state, [other.into(), info_1, info_2, 0], info);

@@ -52,8 +52,7 @@ pub(super) fn init(vmcb: &mut Vmcb, host: &mut Host, physical: u64) {
 /// Forgets what a former guest did; keeps the addresses.
 pub(super) fn reset(vmcb: &mut Vmcb, host: &mut Host) {
     let control = &mut vmcb.control;
-    let pause = crate::virt::features()[0].contains(VirtFeatures::PAUSE_FILTER);
-    control.intercept_1 = intercept::FIRST | if pause { intercept::PAUSE } else { 0 };
+    control.intercept_1 = intercept::FIRST;
     control.intercept_2 = intercept::SECOND;
     control.intercept_cr = 0;
     control.intercept_dr = u32::MAX;

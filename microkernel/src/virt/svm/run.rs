@@ -232,7 +232,7 @@ unsafe fn exit_attentively(area: *mut VcpuArea) -> Exit {
             code::HLT => plain(area, ExitReason::Halt),
             _ => match rare_exit(vmcb, host, state, exit_code) {
                 Exit::Guest(reason) => plain(area, reason),
-                Exit::HostInterrupt => Exit::HostInterrupt,
+                other => other,
             },
         }
     }

@@ -195,8 +195,8 @@ pub mod intercept {
         MONITOR = 1 << 10; MWAIT = 1 << 11; XSETBV = 1 << 13; RDPRU = 1 << 14;
         // Of the control registers' word.
         WRITE_CR8 = 1 << 24;
-        // What exits from every guest: of word 1 without PAUSE, and of word 2.
-        FIRST = INTR | NMI | INIT | RDPMC | CPUID | INVD | HLT | INVLPGA | IO | MSR | TASK_SWITCH | FERR_FREEZE | SHUTDOWN;
+        // What exits from every guest, of word 1 and of word 2.
+        FIRST = INTR | NMI | INIT | RDPMC | CPUID | INVD | HLT | INVLPGA | IO | MSR | TASK_SWITCH | PAUSE | FERR_FREEZE | SHUTDOWN;
         SECOND = VMRUN | VMMCALL | VMLOAD | VMSAVE | STGI | CLGI | SKINIT | WBINVD | MONITOR | MWAIT | XSETBV | RDPRU;
     }
 }

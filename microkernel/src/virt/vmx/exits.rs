@@ -42,7 +42,7 @@ pub unsafe fn exit_attentively(area: *mut VcpuArea, exit_reason: u32) -> Exit {
             reason::EXTERNAL_INTERRUPT => host_interrupt(),
             _ => match rare_exit(&mut *area, exit_reason) {
                 Exit::Guest(reason) => plain(area, reason),
-                Exit::HostInterrupt => Exit::HostInterrupt,
+                other => other,
             },
         }
     }
@@ -160,7 +160,7 @@ unsafe fn rare_exit(area: &mut VcpuArea, exit_reason: u32) -> Exit {
             ExitReason::Mwait
         }
         reason::RDPMC => ExitReason::ReadPmc,
-        reason::PAUSE => ExitReason::Pause,
+        reason::PAUSE => return crate::virt::spins(state),
         reason::VMCLEAR..=reason::VMXON | reason::GETSEC | reason::INVEPT | reason::INVVPID => ExitReason::Virtualisation,
         other => {
             put!(state, [other.into(), qualification, read(field::GUEST_PHYSICAL), 0], info);
