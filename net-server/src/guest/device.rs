@@ -10,6 +10,7 @@ use super::transmit::{GuestPacket, Sent, Token, Transmit};
 use super::{MAX_PAIRS, MAX_QUEUES};
 use crate::offload;
 use crate::packet::{LONGEST_HEADER, Packet};
+use crate::switch::Head;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
@@ -396,7 +397,17 @@ impl Device {
     /// # Errors
     /// See [`Dropped`]; the packet is not given then, or, where it had to be cut, not all of it.
     pub fn receive(&self, packet: &dyn Packet, vlan: Option<u16>) -> Result<(), Dropped> {
-        let outcome = self.try_receive(packet, vlan);
+        let head = Head::read(packet, vlan);
+        let (to, tag) = head.map_or(([0; 6], vlan), |head| (head.destination, head.tag));
+        self.receive_for(packet, vlan, to, tag)
+    }
+
+    /// The same, where it is known to whom the packet goes, and which tag it has, be it in it or beside it.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn receive_for(&self, packet: &dyn Packet, vlan: Option<u16>, to: [u8; 6], tag: Option<u16>) -> Result<(), Dropped> {
+        let outcome = self.try_receive(packet, vlan, to, tag);
         match outcome {
             Ok(()) | Err(Dropped::NotRunning) => {}
             Err(Dropped::Filtered) => self.count(|statistics| statistics.filtered += 1),
@@ -406,22 +417,22 @@ impl Device {
         outcome
     }
 
-    fn try_receive(&self, packet: &dyn Packet, vlan: Option<u16>) -> Result<(), Dropped> {
+    fn try_receive(&self, packet: &dyn Packet, vlan: Option<u16>, to: [u8; 6], tag: Option<u16>) -> Result<(), Dropped> {
         if self.closed.get() {
             return Err(Dropped::NotRunning);
         }
         self.touched.set(true);
-        let mut look = [0; LOOK];
-        let active = self.active.get();
-        let looked = if active > 1 { LOOK } else { LONGEST_HEADER };
-        packet.copy_out(0, &mut look[..looked]);
-        let [a, b, c, d, e, f, ..] = look;
-        // A tag in the frame is as good as one beside it.
-        let tagged = (look[12..14] == [0x81, 0]).then(|| u16::from_be_bytes([look[14], look[15]]));
-        if !self.wants([a, b, c, d, e, f], vlan.or(tagged)) {
+        if !self.wants(to, tag) {
             return Err(Dropped::Filtered);
         }
-        let pair = if active > 1 { self.steering.pair(&look, active) } else { 0 };
+        let pair = match self.active.get() {
+            0 | 1 => 0,
+            active => {
+                let mut look = [0; LOOK];
+                packet.copy_out(0, &mut look);
+                self.steering.pair(&look, active)
+            }
+        };
         let takes = self.control.borrow().takes;
         let mut place = self.receive[pair].borrow_mut();
         let Some(receive) = &mut *place else {

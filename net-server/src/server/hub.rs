@@ -248,7 +248,9 @@ impl Hub {
             Some(End::Guest { nic, starved, .. }) => {
                 let Some(nic) = nic.upgrade() else { return Sent::Done };
                 // What makes no sense is lost, as in any network.
-                let outcome = retag(packet, tags, output.tag, |packet, vlan| nic.device.receive(packet, vlan));
+                let outcome = retag(packet, tags, output.tag, |packet, vlan| {
+                    nic.device.receive_for(packet, vlan, head.destination, output.tag)
+                });
                 match outcome {
                     Some(Err(Dropped::NoBuffers)) if first && !head.is_group() => {
                         let since = *starved.get_or_insert(self.now);
