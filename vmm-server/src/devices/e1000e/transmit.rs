@@ -159,7 +159,7 @@ impl Packet {
         }
         if let Some((start, field)) = checksum {
             let offset = field.checked_sub(start)?;
-            (field + 2 <= self.bytes.len()).then_some(())?;
+            (field + usize::from(shift) + 2 <= self.bytes.len()).then_some(())?;
             header[0] = 1;
             header[6..8].copy_from_slice(&(start as u16 + shift).to_le_bytes());
             header[8..10].copy_from_slice(&(offset as u16).to_le_bytes());
@@ -224,6 +224,11 @@ mod tests {
             packet(CHECKSUM_OR_CUT | 59 << 16, 34 << 8, &[7; 60]).finish(&Context::default()),
             None,
             "outside"
+        );
+        assert_eq!(
+            packet(CHECKSUM_OR_CUT | TAG | 59 << 16, 34 << 8, &[7; 60]).finish(&Context::default()),
+            None,
+            "outside, though a tag comes before it"
         );
         assert_eq!(packet(0, 0, &[7; 13]).finish(&Context::default()), None);
     }
