@@ -90,30 +90,14 @@ impl Bounce {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Bytes;
     use alloc::vec;
-
-    struct Bytes(Vec<u8>);
-
-    impl Packet for Bytes {
-        fn length(&self) -> u32 {
-            self.0.len() as u32
-        }
-        fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
-            bytes.copy_from_slice(&self.0[offset as usize..offset as usize + bytes.len()]);
-        }
-        fn segments(&self) -> Option<&[Segment]> {
-            None
-        }
-        fn offload(&self) -> Offload {
-            Offload::default()
-        }
-    }
 
     #[test]
     fn each_is_used_once_at_a_time() {
         let memory = DmaBuffer::of_this_process(2 * FRAME + 100);
         let mut bounce = Bounce::new(&memory);
-        let given = Bytes((0..5000).map(|byte| byte as u8).collect());
+        let given = Bytes::plain((0..5000).map(|byte| byte as u8).collect::<Vec<u8>>());
         let mut numbers = vec![];
         for taken in [true, false, true] {
             let sent = bounce.copy(&given, |copy, number| {
@@ -132,7 +116,7 @@ mod tests {
         assert!(!bounce.copy(&given, |_, _| true), "all are taken");
         bounce.free(numbers[0]);
         bounce.free(numbers[0]);
-        assert!(!bounce.copy(&Bytes(vec![0; FRAME + 1]), |_, _| true), "too long");
+        assert!(!bounce.copy(&Bytes::plain(vec![0; FRAME + 1]), |_, _| true), "too long");
         assert!(bounce.copy(&given, |_, _| true));
         assert!(!bounce.copy(&given, |_, _| true), "freed once");
     }

@@ -68,3 +68,35 @@ pub trait Packet {
         }
     }
 }
+
+/// A frame in memory of this process, with what is still to be done to it. Devices do not reach it.
+#[derive(Clone, Debug, Default)]
+pub struct Bytes<B>(pub B, pub Offload);
+
+impl<B: AsRef<[u8]>> Bytes<B> {
+    /// A frame that is complete.
+    pub fn plain(bytes: B) -> Self {
+        Self(bytes, Offload::default())
+    }
+}
+
+impl<B: AsRef<[u8]>> Packet for Bytes<B> {
+    fn length(&self) -> u32 {
+        self.0.as_ref().len() as u32
+    }
+    fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
+        let part = self.0.as_ref().get(offset as usize..).unwrap_or_default();
+        let count = part.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&part[..count]);
+        bytes[count..].fill(0);
+    }
+    fn segments(&self) -> Option<&[Segment]> {
+        None
+    }
+    fn offload(&self) -> Offload {
+        self.1
+    }
+    fn visit(&self, each: &mut dyn FnMut(Piece<'_>)) {
+        each(Piece::of(self.0.as_ref()));
+    }
+}

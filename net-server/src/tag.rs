@@ -114,27 +114,9 @@ pub fn retag<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Bytes;
     use alloc::{vec, vec::Vec};
     use proptest::prelude::*;
-
-    struct Bytes(Vec<u8>, Offload);
-
-    impl Packet for Bytes {
-        fn length(&self) -> u32 {
-            self.0.len() as u32
-        }
-        fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
-            for (place, byte) in bytes.iter_mut().enumerate() {
-                *byte = self.0.get(offset as usize + place).copied().unwrap_or(0);
-            }
-        }
-        fn segments(&self) -> Option<&[Segment]> {
-            None
-        }
-        fn offload(&self) -> Offload {
-            self.1
-        }
-    }
 
     /// All of it, and parts of it as they are cut.
     fn read(packet: &dyn Packet, cut: usize) -> Vec<u8> {
@@ -170,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_kept_or_moved() {
-        let plain = Bytes((0..60).collect(), Offload::default());
+        let plain = Bytes::plain((0..60).collect::<Vec<u8>>());
         let tagged = Tagged(&plain, 7);
         let look = |packet: &dyn Packet, vlan: Option<u16>| (packet.length(), vlan);
         assert_eq!(retag(&plain, (None, false), None, look), Some((60, None)));
@@ -178,7 +160,7 @@ mod tests {
         assert_eq!(retag(&tagged, (Some(7), true), Some(7), look), Some((64, None)));
         assert_eq!(retag(&tagged, (Some(7), true), Some(9), look), Some((60, Some(9))));
         assert_eq!(retag(&tagged, (Some(7), true), None, look), Some((60, None)));
-        let short = Bytes(vec![0; 17], Offload::default());
+        let short = Bytes::plain([0; 17]);
         assert_eq!(retag(&short, (Some(7), true), None, look), None);
         let inside = Offload {
             checksum: Some((17, 0)),

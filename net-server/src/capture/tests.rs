@@ -1,26 +1,6 @@
 use super::{Capture, Direction};
-use crate::packet::{Offload, Packet};
+use crate::packet::Bytes;
 use proptest::prelude::*;
-use tessera_device::Segment;
-
-struct Bytes(Vec<u8>);
-
-impl Packet for Bytes {
-    fn length(&self) -> u32 {
-        self.0.len() as u32
-    }
-    fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            *byte = self.0.get(offset as usize + place).copied().unwrap_or(0);
-        }
-    }
-    fn segments(&self) -> Option<&[Segment]> {
-        None
-    }
-    fn offload(&self) -> Offload {
-        Offload::default()
-    }
-}
 
 fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
@@ -70,7 +50,7 @@ proptest! {
             let direction = if *outbound { Direction::Outbound } else { Direction::Inbound };
             let before = capture.counts();
             let time = u64::from(*time) << 8;
-            capture.add(time, &Bytes(frame.clone()), direction);
+            capture.add(time, &Bytes::plain(frame.clone()), direction);
             let after = capture.counts();
             prop_assert_eq!(after.0 + after.1, before.0 + before.1 + 1);
             if after.0 > before.0 {
@@ -84,7 +64,7 @@ proptest! {
             }
         }
         capture.stop(77);
-        capture.add(1, &Bytes(vec![0; 60]), Direction::Inbound);
+        capture.add(1, &Bytes::plain(vec![0; 60]), Direction::Inbound);
         loop {
             let (part, end) = capture.read(file.len() as u64, portion).unwrap();
             prop_assert!(end || !part.is_empty());
@@ -126,7 +106,7 @@ proptest! {
         let mut capture = Capture::new("p", 64, 400);
         let mut from = 0;
         for (skip, most) in steps {
-            capture.add(0, &Bytes(vec![1; 64]), Direction::Inbound);
+            capture.add(0, &Bytes::plain(vec![1; 64]), Direction::Inbound);
             match capture.read(skip, most) {
                 Some((part, end)) => {
                     prop_assert!(skip >= from && part.len() <= most && !end);

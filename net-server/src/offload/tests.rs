@@ -1,24 +1,10 @@
 //! Against a straightforward reader of frames.
 
 use super::*;
+use crate::packet::Bytes;
 use proptest::prelude::*;
 
-struct Given(Vec<u8>, Offload);
-
-impl Packet for Given {
-    fn length(&self) -> u32 {
-        self.0.len() as u32
-    }
-    fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
-        Flat(&self.0, &[]).copy_out(offset, bytes);
-    }
-    fn segments(&self) -> Option<&[Segment]> {
-        None
-    }
-    fn offload(&self) -> Offload {
-        self.1
-    }
-}
+type Given = Bytes<Vec<u8>>;
 
 fn finished(packet: &Given) -> Option<Vec<Vec<u8>>> {
     let mut frames = Vec::new();
@@ -76,7 +62,7 @@ fn tcp(version6: bool, tagged: bool, flags: u8, payload: &[u8], size: u16) -> Gi
             header: start + 20,
         }),
     };
-    Given(bytes, offload)
+    Bytes(bytes, offload)
 }
 
 /// Sequence number, flags and payload of a good TCP frame.

@@ -6,9 +6,9 @@ use super::{
     hub::{Hub, nanoseconds},
 };
 use alloc::{format, vec::Vec};
-use tessera_device::{Piece, Segment, platform};
+use tessera_device::platform;
 use tessera_host_port::{FRAME, Rings, SHARE, Side};
-use tessera_net::packet::{Offload, Packet};
+use tessera_net::packet::Packet;
 use tessera_proto::host_port::{self, HostPortInfo};
 use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::{CNode, Notification, abi::Error, slots};
@@ -17,30 +17,6 @@ use tessera_rt::{CNode, Notification, abi::Error, slots};
 pub const BIT: u64 = 1 << 31;
 /// What a port carries at most.
 const MTU: u16 = 1500;
-
-/// A frame that was copied out of a ring.
-pub struct Frame<'a>(pub &'a [u8]);
-
-impl Packet for Frame<'_> {
-    fn length(&self) -> u32 {
-        self.0.len() as u32
-    }
-    fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
-        let part = self.0.get(offset as usize..).unwrap_or_default();
-        let count = part.len().min(bytes.len());
-        bytes[..count].copy_from_slice(&part[..count]);
-        bytes[count..].fill(0);
-    }
-    fn segments(&self) -> Option<&[Segment]> {
-        None
-    }
-    fn offload(&self) -> Offload {
-        Offload::default()
-    }
-    fn visit(&self, each: &mut dyn FnMut(Piece<'_>)) {
-        each(Piece::of(self.0));
-    }
-}
 
 /// Memory with a frame that was taken out of a ring.
 #[derive(Default)]

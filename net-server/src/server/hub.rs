@@ -5,7 +5,7 @@ use super::{
     card::Card,
     fabric::{At, Fabric},
     guests::Nic,
-    host_ports::{Frame, HostPorts},
+    host_ports::HostPorts,
     vswitch::End,
 };
 use alloc::{rc::Rc, vec::Vec};
@@ -16,7 +16,7 @@ use tessera_net::{
     guest::{Dropped, Sent, Token},
     nic::Refused,
     offload,
-    packet::{Offload, Packet},
+    packet::{Bytes, Offload, Packet},
     switch::{Drop, Head, Output, Outputs, Verdict},
     tag::{Tagged, retag},
 };
@@ -157,7 +157,7 @@ impl Hub {
                 return false;
             };
             let Some(taken) = port.take() else { return false };
-            let sent = self.forward(from, &Frame(taken.bytes()), None, (0, None), cards);
+            let sent = self.forward(from, &Bytes::plain(taken.bytes()), None, (0, None), cards);
             if let Some(port) = self.hosts.ports.get_mut(place) {
                 port.put_back(taken, sent == Sent::Later);
             }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, ptr::NonNull, rc::Rc};
 use tessera_device::{DmaBuffer, Ram, RamFrame, Segment, testing::Random};
 use tessera_net::{
     guest::{Attachment, CONTROL_STATE, Device, Features, MAX_QUEUES},
-    packet::{Offload, Packet},
+    packet::{Bytes, Offload},
 };
 use tessera_virtqueue::{Layout, Record};
 
@@ -248,26 +248,6 @@ fn hostile_queue(guest: &Guest, number: u64, random: &Random) -> Layout {
     layout
 }
 
-/// A frame in this process.
-pub struct Frame(Vec<u8>, Offload);
-
-impl Packet for Frame {
-    fn length(&self) -> u32 {
-        self.0.len() as u32
-    }
-    fn copy_out(&self, offset: u32, bytes: &mut [u8]) {
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            *byte = self.0.get(offset as usize + place).copied().unwrap_or(0);
-        }
-    }
-    fn segments(&self) -> Option<&[Segment]> {
-        None
-    }
-    fn offload(&self) -> Offload {
-        self.1
-    }
-}
-
 /// A guest whose driver is good: 256 buffers of 2 KiB, returned to the device as soon as it has used them.
 pub struct Neighbour {
     pub device: Device,
@@ -339,7 +319,7 @@ impl Neighbour {
     }
 
     /// A frame of chance to somebody: good ones, short ones, giants, with offloads that may make no sense.
-    pub fn frame(&self, random: &Random, to: [u8; 6]) -> Frame {
+    pub fn frame(&self, random: &Random, to: [u8; 6]) -> Bytes<Vec<u8>> {
         let length = match random.below(8) {
             0 => random.below(60),
             1 => random.below(65_550),
@@ -349,7 +329,7 @@ impl Neighbour {
         let mut frame = bytes[12..].to_vec();
         frame.resize(length as usize, 0x5a);
         let checksum = (random.below(2) == 0).then(|| (random.below(64) as u16, random.below(32) as u16));
-        Frame(
+        Bytes(
             frame,
             Offload {
                 checksum,
@@ -365,7 +345,7 @@ impl Neighbour {
         let mut bytes = vec![0; 100];
         bytes[..6].copy_from_slice(&NEIGHBOUR);
         bytes[14..22].copy_from_slice(&number.to_le_bytes());
-        self.device.receive(&Frame(bytes.clone(), Offload::default()), None).unwrap();
+        self.device.receive(&Bytes::plain(bytes.clone()), None).unwrap();
         self.device.settle(0);
         assert_eq!(self.device.take_news().broken, None);
         let (head, length) = self.take().expect("the frame");
