@@ -21,6 +21,7 @@ pub mod policy;
 pub mod process;
 pub mod protection;
 pub mod root;
+pub mod screen;
 pub mod service;
 pub mod share;
 pub mod tables;

@@ -17,6 +17,7 @@ use crate::machine::Machine;
 use crate::manage::{disk_config, file_place, nic_config};
 use crate::process::{keep_notification, trouble};
 use crate::root::Root;
+use crate::screen::VideoRam;
 use alloc::format;
 use alloc::vec::Vec;
 use tessera_abi::object::Rights;
@@ -26,6 +27,10 @@ use tessera_proto::vm_manager::FilePlace;
 use tessera_proto::vm_memory::{self, Loan, MachineConfig, MemoryFrame, StateKind};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{CNode, Frame, Notification, slots};
+use tessera_screen::VIDEO_BYTES;
+
+/// What is lent may be read and written.
+pub(crate) const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 
 /// The state frames that a machine needs, and their pages.
 pub fn states(config: &Vm) -> impl Iterator<Item = (StateKind, u64)> {
@@ -78,8 +83,8 @@ pub struct Lendable {
     pub slots: Vec<u32>,
     /// Frames of the RAM, in order: slot and bytes.
     pub frames: Vec<(u32, u64)>,
-    /// Frame of the video RAM, likewise. It is lent as if it came behind the RAM, so that what a screen shows is part of a suspended machine's state.
-    pub video: Option<(u32, u64)>,
+    /// The video RAM. Who borrows the RAM gets its pieces too, so that what a screen shows is part of a suspended machine's state; devices do not work in it.
+    pub video: Option<VideoRam>,
     /// State frames.
     pub states: Vec<State>,
     holders: Vec<Holder>,
@@ -92,10 +97,11 @@ impl Lendable {
         Self { number, ..Self::default() }
     }
 
-    /// Pages of RAM and state.
+    /// Pages of RAM, video RAM and state.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.ram.iter().chain(&self.state_blocks).map(Block::pages).sum()
+        let video = self.video.as_ref().map_or(0, VideoRam::pages);
+        self.ram.iter().chain(&self.state_blocks).map(Block::pages).sum::<u64>() + video
     }
 
     /// Takes everything back at once.
@@ -105,6 +111,9 @@ impl Lendable {
         }
         machine.reclaim(self.ram);
         machine.reclaim(self.state_blocks);
+        if let Some(video) = self.video {
+            video.reclaim(machine);
+        }
         for slot in self.slots {
             slots::free(slot);
         }
@@ -130,7 +139,8 @@ impl Lendable {
 
     /// Addresses and lengths of the RAM's frames, as devices know them.
     fn ranges(&self) -> Vec<(u64, u64)> {
-        self.lent()
+        self.frames
+            .iter()
             .filter_map(|(slot, length)| Some((Frame::new(*slot).info().ok()?.physical, *length)))
             .collect()
     }
@@ -145,11 +155,6 @@ impl Lendable {
             Some(place)
         };
         self.frames.iter().map_while(place).collect()
-    }
-
-    /// All that is lent.
-    fn lent(&self) -> impl Iterator<Item = &(u32, u64)> {
-        self.frames.iter().chain(&self.video)
     }
 
     fn is_held_by(&self, server: usize) -> bool {
@@ -211,7 +216,7 @@ impl Root {
         let running = self.machines.entries.iter().filter_map(|entry| entry.running.as_ref());
         let all = running.map(|running| &running.lent).chain(&self.machines.ending);
         let held = all.filter(|lent| lent.is_held_by(server));
-        held.flat_map(Lendable::lent).map(|(_, length)| length).sum()
+        held.flat_map(|lent| &lent.frames).map(|(_, length)| length).sum()
     }
 
     /// Has a server's devices reach RAM.
@@ -241,9 +246,9 @@ impl Root {
     }
 
     /// Has the reply take along a copy of a frame. The slot is freed when the reply is sent.
-    pub(crate) fn give_frame(&mut self, call: &mut Call, slot: u32) -> Result<(), Failure> {
+    pub(crate) fn give_frame(&mut self, call: &mut Call, slot: u32, rights: Rights) -> Result<(), Failure> {
         let copy = slots::take().map_err(trouble("init has no slot left"))?;
-        if let Err(error) = CNode::OWN.copy(copy, CNode::OWN, slot, Rights::READ | Rights::WRITE, 0) {
+        if let Err(error) = CNode::OWN.copy(copy, CNode::OWN, slot, rights, 0) {
             slots::free(copy);
             return Err(trouble("lending memory")(error));
         }
@@ -264,8 +269,8 @@ impl vm_memory::Server for Root {
             machine: lent.number,
             name: config.name.clone(),
             memory: config.memory,
-            video: lent.video.map_or(0, |(_, length)| length),
-            frames: lent.lent().count() as u32,
+            video: lent.video.as_ref().map_or(0, |_| VIDEO_BYTES),
+            frames: lent.frames.len() as u32,
             disks: config.disks.iter().map(disk_config).collect(),
             nics: config.nics.iter().map(nic_config).collect(),
             files: [
@@ -305,9 +310,9 @@ impl vm_memory::Server for Root {
     fn frame(&mut self, call: &mut Call, machine: u64, number: u32) -> Result<MemoryFrame, Failure> {
         let lent = self.held(call, machine)?;
         let none = || Failure::new(FailureKind::NotFound, format_args!("there is no frame {number}"));
-        let (slot, length) = *lent.lent().nth(number as usize).ok_or_else(none)?;
-        let address = lent.lent().take(number as usize).map(|(_, length)| length).sum();
-        self.give_frame(call, slot)?;
+        let (slot, length) = *lent.frames.get(number as usize).ok_or_else(none)?;
+        let address = lent.frames.iter().take(number as usize).map(|(_, length)| length).sum();
+        self.give_frame(call, slot, READ_WRITE)?;
         Ok(MemoryFrame { address, length })
     }
 
@@ -320,7 +325,7 @@ impl vm_memory::Server for Root {
             return Err(Failure::new(FailureKind::NotAllowed, "another server keeps its state there"));
         }
         let slot = state.slot;
-        self.give_frame(call, slot)
+        self.give_frame(call, slot, READ_WRITE)
     }
 
     fn release(&mut self, call: &mut Call, machine: u64) -> Result<(), Failure> {
@@ -354,5 +359,17 @@ impl vm_memory::Server for Root {
         self.index_of(call.badge).ok_or(Failure::from(FailureKind::NotAllowed))?;
         self.machine_is_suspended(name, file);
         Ok(())
+    }
+
+    fn video(&mut self, call: &mut Call, machine: u64, piece: u32, make: bool) -> Result<(), Failure> {
+        self.held(call, machine)?;
+        // Borrowed anew, beside the memory that a piece is made of.
+        let running = self.machines.entries.iter_mut().filter_map(|entry| entry.running.as_mut());
+        let mut all = running.map(|running| &mut running.lent).chain(&mut self.machines.ending);
+        let lent = all
+            .find(|lent| lent.number == machine)
+            .ok_or(Failure::from(FailureKind::NotFound))?;
+        let slot = lent.video_piece(&mut self.machine, piece, make)?;
+        self.give_frame(call, slot, READ_WRITE)
     }
 }

@@ -17,6 +17,7 @@ use tessera_proto::{Call, Failure, FailureKind};
 use tessera_rt::{
     AddressSpace, CNode, Endpoint, Frame, IoPorts, Notification, SchedContext, Thread, ThreadConfig, Untyped, slots, start_info,
 };
+use tessera_screen::VIDEO_BYTES;
 use tessera_vswitch::Switch;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -515,6 +516,10 @@ fn page_tables(spec: &Spec<'_>, stack: u64) -> u64 {
         } else {
             tables.small(grant.length)
         }
+    }
+    // Pieces of the video RAM are no grants: they come when they are needed.
+    if spec.vm.as_ref().is_some_and(|vm| vm.config.display) {
+        tables.large(VIDEO_BYTES);
     }
     // What it makes itself it may map: threads' stacks and message buffers, and a page for each vCPU.
     tables.small(spec.untyped);

@@ -461,7 +461,7 @@ impl Root {
             .and_then(|()| Frame::new(slot).info())
             .map_err(trouble("making memory for a device"))
             .and_then(|status| self.protection.map(&mut self.machine, caller, status.physical, pages * PAGE))
-            .and_then(|()| self.give_frame(call, slot));
+            .and_then(|()| self.give_frame(call, slot, crate::loan::READ_WRITE));
         if outcome.is_err()
             && let Some(lent) = self.protection.lent.pop()
         {

@@ -264,6 +264,11 @@ impl init::Server for Root {
     fn device_memory(&mut self, call: &mut Call, pages: u32) -> Result<(), Failure> {
         self.lend_device_memory(call, pages)
     }
+
+    fn video_memory(&mut self, call: &mut Call, piece: u32, make: bool) -> Result<(), Failure> {
+        let caller = self.caller(call)?;
+        self.give_video(call, caller, piece, make)
+    }
 }
 
 impl supervisor::Server for Root {
@@ -375,7 +380,7 @@ impl supervisor::Server for Root {
         let boot = boot_info();
         let (free, largest_free) = self.machine.free();
         let machines = || self.machines.entries.iter().filter_map(|entry| entry.running.as_ref());
-        let shared: u64 = machines().map(|running| running.shared_pages()).sum();
+        let shared: u64 = machines().map(|running| running.own_pages()).sum();
         let ending = self.machines.ending.iter().map(Lendable::pages).sum::<u64>();
         let guests: u64 = machines().map(|running| running.lent.pages()).sum::<u64>() + ending;
         let processes: u64 = self

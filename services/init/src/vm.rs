@@ -10,6 +10,7 @@ use crate::loan::{self, Lendable, State};
 use crate::machine::Machine;
 use crate::process::{Granted, Source, trouble};
 use crate::root::{End, Root};
+use crate::screen::VideoRam;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
@@ -32,8 +33,6 @@ const SMALLEST_FRAME: u32 = 9;
 const OUTPUT_PAGES: u64 = 17;
 /// Pages of the ring for the guest's input: 4 KiB of data and the header.
 const INPUT_PAGES: u64 = 2;
-/// Pages of the ring for what is typed and moved at a screen.
-const SCREEN_INPUT_PAGES: u64 = 2;
 /// Badge with which the other side signals: its bit is the highest, so that the owner's own badges can count from the lowest.
 const SIGNAL: u64 = 1 << 63;
 /// Priority of vCPU threads, unless their VMM's own is lower.
@@ -46,8 +45,8 @@ const VMM: &str = "vmm";
 pub struct Running {
     /// Its RAM.
     pub lent: Lendable,
-    shared: Vec<Block>,
-    slots: Vec<u32>,
+    pub(crate) shared: Vec<Block>,
+    pub(crate) slots: Vec<u32>,
     /// How many frames of the RAM are there.
     made: usize,
     cpus: Vec<u32>,
@@ -60,7 +59,7 @@ pub struct Running {
     output: u32,
     input: u32,
     /// Frames of its screen, if it has one: grant, slot, bytes.
-    screen: Vec<(&'static str, u32, u64)>,
+    pub(crate) screen: Vec<(&'static str, u32, u64)>,
 }
 
 /// A virtual machine.
@@ -215,32 +214,6 @@ impl Running {
         Ok(())
     }
 
-    /// Makes what the monitor and VMX share of a screen.
-    fn make_screen(&mut self, machine: &mut Machine) -> Result<(), Failure> {
-        let items = [Item::whole_frame(1), Item::whole_frame(SCREEN_INPUT_PAGES)];
-        let [registers, input] = Self::make_shared(machine, &items, &mut self.shared, &mut self.slots)?;
-        let pages = tessera_screen::VIDEO_BYTES / PAGE;
-        let block = machine.take(pages.ilog2()).ok_or_else(|| {
-            Failure::new(
-                FailureKind::Exhausted,
-                "there is no memory for its screen: stop another virtual machine, or switch its display off",
-            )
-        })?;
-        let memory = Untyped::new(block.slot);
-        self.lent.state_blocks.push(block);
-        let video = take_slot(&mut self.lent.slots)?;
-        memory
-            .retype(ObjectKind::Frame, pages, CNode::OWN, video, 1)
-            .map_err(trouble("making its video RAM"))?;
-        self.lent.video = Some((video, tessera_screen::VIDEO_BYTES));
-        self.screen = vec![
-            (tessera_screen::VIDEO, video, tessera_screen::VIDEO_BYTES),
-            (tessera_screen::REGISTERS, registers, PAGE),
-            (tessera_screen::INPUT, input, SCREEN_INPUT_PAGES * PAGE),
-        ];
-        Ok(())
-    }
-
     /// Makes the next portion of the RAM, which the kernel zeroes. Answers true when all of it is there.
     fn make_ram(&mut self) -> Result<bool, Failure> {
         let Some(block) = self.lent.ram.get(self.made) else {
@@ -266,7 +239,7 @@ impl Running {
         Ok(self.made == self.lent.ram.len())
     }
 
-    fn make_shared<const N: usize>(
+    pub(crate) fn make_shared<const N: usize>(
         machine: &mut Machine,
         items: &[Item; N],
         blocks: &mut Vec<Block>,
@@ -308,11 +281,16 @@ impl Running {
         self.cpus.first().copied()
     }
 
-    /// Pages shared by its processes, video RAM among them.
+    /// Pages shared by its processes alone.
+    #[must_use]
+    pub fn own_pages(&self) -> u64 {
+        self.shared.iter().map(Block::pages).sum()
+    }
+
+    /// Pages shared by its processes, with the video RAM that there is.
     #[must_use]
     pub fn shared_pages(&self) -> u64 {
-        let video = self.lent.video.map_or(0, |(_, bytes)| bytes / PAGE);
-        self.shared.iter().map(Block::pages).sum::<u64>() + video
+        self.own_pages() + self.lent.video.as_ref().map_or(0, VideoRam::pages)
     }
 }
 
@@ -410,7 +388,7 @@ impl Machines {
             // VMX only looks at the picture.
             let writes = vmm || *name == tessera_screen::INPUT;
             let rights = if writes { read_write } else { Rights::READ };
-            add(name, copy(*slot, rights, 0), *length, *length >= PAGE << SMALLEST_FRAME);
+            add(name, copy(*slot, rights, 0), *length, false);
         }
         if vmm {
             for (index, (slot, length)) in running.lent.frames.iter().enumerate() {

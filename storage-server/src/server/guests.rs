@@ -90,6 +90,20 @@ impl Machine {
         self.config.memory.saturating_add(self.config.video)
     }
 
+    /// Where in its video RAM an address of its state is; `None`: in its RAM, or nowhere.
+    pub const fn in_video(&self, address: u64) -> Option<u64> {
+        if self.config.video > 0 {
+            address.checked_sub(self.config.memory)
+        } else {
+            None
+        }
+    }
+
+    /// What it was borrowed with: its memory.
+    pub const fn loan(&self) -> &Loan {
+        &self.loan
+    }
+
     /// The file that its state is written to.
     pub fn writing(&self) -> &Writing {
         &self.writing

@@ -7,10 +7,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use tessera_device::{
-    Ram,
-    loan::{init, refused},
-};
+use tessera_device::loan::{init, refused};
 use tessera_proto::datastore::FileData;
 use tessera_proto::guest_disk::{BootFile, MAX_READ, StateInfo};
 use tessera_proto::vm_manager::FilePlace;
@@ -26,15 +23,22 @@ const MOST: usize = 512;
 /// A file that is being written, when nobody is writing to it.
 pub type Writing = RefCell<Option<Writer<Volume>>>;
 
-struct GuestRam(Rc<Ram>);
+/// A machine's RAM with its video RAM behind it.
+struct GuestRam<'a>(&'a Machine);
 
-impl Memory for GuestRam {
+impl Memory for GuestRam<'_> {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
-        self.0.copy_out(address, bytes)
+        match self.0.in_video(address) {
+            Some(offset) => self.0.loan().read_video(offset, bytes),
+            None => self.0.ram().copy_out(address, bytes),
+        }
     }
 
-    fn write(&self, address: u64, bytes: &[u8]) -> Option<()> {
-        self.0.copy_in(address, bytes)
+    fn write(&self, address: u64, bytes: &[u8]) -> Option<Result<(), Failure>> {
+        match self.0.in_video(address) {
+            Some(offset) => self.0.loan().write_video(offset, bytes),
+            None => self.0.ram().copy_in(address, bytes).map(Ok),
+        }
     }
 }
 
@@ -42,6 +46,7 @@ fn failure(error: Trouble) -> Failure {
     match error {
         Trouble::Store(error) => trouble(error),
         error @ (Trouble::Damage(_) | Trouble::Memory(_)) => Failure::new(FailureKind::BadState, error),
+        Trouble::NoMemory(failure) => failure,
         error @ Trouble::Request(_) => Failure::new(FailureKind::BadRequest, error),
     }
 }
@@ -227,7 +232,11 @@ impl Answers {
 
     pub(super) fn save_ram(&self, call: &mut Call, address: u64, length: u64) -> Later<()> {
         self.with_writer(call, async move |writer, machine| {
-            writer.memory(&GuestRam(machine.ram()), address, length).await
+            if machine.in_video(address.saturating_add(length)).is_some() {
+                // The guest stands still: no more of it is made.
+                machine.loan().look_at_video().map_err(Trouble::NoMemory)?;
+            }
+            writer.memory(&GuestRam(machine), address, length).await
         })
     }
 
@@ -284,7 +293,7 @@ impl Answers {
     }
 
     pub(super) fn load_ram(&self, call: &mut Call) -> Later<()> {
-        self.with_reader(call, async |reader, machine| reader.memory(&GuestRam(machine.ram())).await)
+        self.with_reader(call, async |reader, machine| reader.memory(&GuestRam(machine)).await)
     }
 
     pub(super) fn remove_state_file(&self, call: &mut Call) -> Later<()> {

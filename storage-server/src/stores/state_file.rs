@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use tessera_block::BlockDevice;
 use tessera_datastore::{Error, Kind, Store};
+use tessera_proto::Failure;
 use tessera_vm_state::{BLOCK, CHUNK, Chunk, Damage, ENDING, Header, MAX_STATE, blocks, checksum, named};
 
 /// Pages that are read or written at once.
@@ -26,6 +27,8 @@ pub enum Trouble {
     Request(&'static str),
     /// The file belongs to another machine: how much memory that has.
     Memory(u64),
+    /// There is no memory for it: why.
+    NoMemory(Failure),
 }
 
 impl fmt::Display for Trouble {
@@ -34,6 +37,7 @@ impl fmt::Display for Trouble {
             Self::Store(error) => error.fmt(formatter),
             Self::Damage(damage) => damage.fmt(formatter),
             Self::Request(what) => formatter.write_str(what),
+            Self::NoMemory(why) => write!(formatter, "what its screen showed: {why}"),
             Self::Memory(bytes) => write!(
                 formatter,
                 "it is of another machine, or of this one when it was made up otherwise: that had {} MiB of memory",
@@ -59,8 +63,11 @@ impl From<Damage> for Trouble {
 pub trait Memory {
     /// Reads at a guest-physical address.
     fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()>;
-    /// Writes there.
-    fn write(&self, address: u64, bytes: &[u8]) -> Option<()>;
+    /// Writes there. `None`: the machine has no such memory.
+    ///
+    /// # Errors
+    /// There is none for it.
+    fn write(&self, address: u64, bytes: &[u8]) -> Option<Result<(), Failure>>;
 }
 
 /// A file that is being written.
@@ -326,7 +333,8 @@ impl<D: BlockDevice> Reader<D> {
                     let address = chunk.address + (*number * BLOCK) as u64;
                     memory
                         .write(address, page)
-                        .ok_or(Damage::Nonsense("a page is for memory that the machine does not have"))?;
+                        .ok_or(Damage::Nonsense("a page is for memory that the machine does not have"))?
+                        .map_err(Trouble::NoMemory)?;
                 }
                 place += part.len() as u64;
             }

@@ -22,11 +22,11 @@ impl Memory for Ram {
         Some(())
     }
 
-    fn write(&self, address: u64, bytes: &[u8]) -> Option<()> {
+    fn write(&self, address: u64, bytes: &[u8]) -> Option<Result<(), Failure>> {
         let mut ram = self.0.borrow_mut();
         ram.get_mut(address as usize..address as usize + bytes.len())?
             .copy_from_slice(bytes);
-        Some(())
+        Some(Ok(()))
     }
 }
 

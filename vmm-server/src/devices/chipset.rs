@@ -300,6 +300,11 @@ impl<C: Console> Chipset<C> {
         None
     }
 
+    /// The guest touched an address outside RAM, not to execute. Answers whether that was video RAM which it sees now: it is to try again.
+    pub fn touch(&mut self, address: u64) -> bool {
+        self.pci.display().is_some_and(|display| display.touch(address))
+    }
+
     /// Reads at a guest-physical address outside RAM. Where nothing answers, all bits are 1.
     pub fn memory_read<K: Kick>(&mut self, address: u64, width: u8, now: u64, to: &Interrupts<K>) -> u64 {
         if vga::WINDOW.contains(&address)

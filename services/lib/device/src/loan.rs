@@ -3,6 +3,8 @@
 
 use crate::{platform, ram::Ram, ram::RamFrame};
 use alloc::{rc::Rc, vec::Vec};
+use core::cell::RefCell;
+use core::ops::Range;
 use core::ptr::NonNull;
 use tessera_proto::vm_memory::{Client, MachineConfig, StateKind};
 use tessera_proto::{CallError, Failure, FailureKind, Slots};
@@ -11,6 +13,7 @@ use tessera_rt::{
     abi::{Error, LARGE_PAGE_SIZE, PAGE_SIZE, object::Rights},
     log, slots, start, vm,
 };
+use tessera_screen::{PIECE_BYTES, PIECES, VIDEO_BYTES};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 
@@ -24,6 +27,16 @@ pub struct Loan {
     regions: Vec<(u64, u64)>,
     ram: Option<Rc<Ram>>,
     state: Option<(NonNull<u8>, usize)>,
+    video: RefCell<Video>,
+}
+
+/// A machine's video RAM, as far as it is mapped here.
+#[derive(Debug, Default)]
+struct Video {
+    /// Where its first byte is to be, and its bytes.
+    place: (u64, u64),
+    /// Slots of the frames of its pieces.
+    pieces: [Option<u32>; PIECES],
 }
 
 impl Loan {
@@ -45,6 +58,7 @@ impl Loan {
             regions: Vec::new(),
             ram: None,
             state: None,
+            video: RefCell::default(),
         };
         loan.map(config, &mut init, kind, state)?;
         Ok(loan)
@@ -52,9 +66,12 @@ impl Loan {
 
     fn map(&mut self, config: &MachineConfig, init: &mut Client<Connection>, kind: StateKind, wanted: usize) -> Result<(), Failure> {
         let number = config.machine;
-        let memory = config.memory.saturating_add(config.video);
-        let base = vm::take(memory, LARGE_PAGE_SIZE as u64).map_err(kernel)?;
-        self.regions.push((base, memory));
+        let memory = config.memory;
+        // The video RAM is mapped behind the RAM, which is a multiple of large pages.
+        let all = memory.next_multiple_of(LARGE_PAGE_SIZE as u64).saturating_add(config.video);
+        let base = vm::take(all, LARGE_PAGE_SIZE as u64).map_err(kernel)?;
+        self.regions.push((base, all));
+        self.video.get_mut().place = (base + all - config.video, config.video);
         let mut frames = Vec::new();
         let mut end = 0;
         for frame in 0..config.frames {
@@ -110,9 +127,113 @@ impl Loan {
     }
 }
 
+impl Loan {
+    /// Maps the pieces of the machine's video RAM that were made since it was looked at last.
+    ///
+    /// # Errors
+    /// What init or the kernel refuses.
+    pub fn look_at_video(&self) -> Result<(), Failure> {
+        let mut video = self.video.borrow_mut();
+        for piece in 0..video.count() {
+            match video.take(self.machine, piece, false) {
+                Err(failure) if failure.kind == FailureKind::NotFound => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies bytes of the video RAM out; where no piece was there when it was looked at, they are zero. `None` unless all are video RAM.
+    pub fn read_video(&self, offset: u64, bytes: &mut [u8]) -> Option<()> {
+        let video = self.video.borrow();
+        in_pieces(video.place, offset, bytes.len(), |piece, place, range| {
+            let part = &mut bytes[range];
+            match video.pieces[piece] {
+                // SAFETY: the piece is mapped, to its end at least, until the loan is dropped; `part` is Rust's own memory. If the guest writes meanwhile, what comes is a mixture.
+                Some(_) => unsafe { core::ptr::copy_nonoverlapping(place as *const u8, part.as_mut_ptr(), part.len()) },
+                None => part.fill(0),
+            }
+            Ok(())
+        })?
+        .ok()
+    }
+
+    /// Copies bytes into the video RAM; pieces that are not there are made. `None` unless all are video RAM.
+    ///
+    /// # Errors
+    /// What init or the kernel refuses.
+    pub fn write_video(&self, offset: u64, bytes: &[u8]) -> Option<Result<(), Failure>> {
+        let mut video = self.video.borrow_mut();
+        in_pieces(video.place, offset, bytes.len(), |piece, place, range| {
+            video.take(self.machine, piece, true)?;
+            let part = &bytes[range];
+            // SAFETY: as in `read_video`; it is mapped to be written, and holds no Rust object.
+            unsafe { core::ptr::copy_nonoverlapping(part.as_ptr(), place as *mut u8, part.len()) };
+            Ok(())
+        })
+    }
+}
+
+impl Video {
+    fn count(&self) -> usize {
+        ((self.place.1 / PIECE_BYTES) as usize).min(PIECES)
+    }
+
+    /// Maps a piece, if that was not done before.
+    fn take(&mut self, machine: u64, piece: usize, make: bool) -> Result<(), Failure> {
+        if self.pieces[piece].is_some() {
+            return Ok(());
+        }
+        let slot = slots::take().map_err(kernel)?;
+        let address = self.place.0 + piece as u64 * PIECE_BYTES;
+        let mapped = (|| {
+            let mut init = init().map_err(refused)?;
+            init.video(machine, piece as u32, make, Slots(slot)).map_err(refused)?;
+            let frame = Frame::new(slot);
+            if frame.info().map_err(kernel)?.pages * PAGE_SIZE as u64 != PIECE_BYTES {
+                return Err(Failure::new(
+                    FailureKind::Internal,
+                    "a piece of video RAM has another length than it should",
+                ));
+            }
+            frame.map(AddressSpace::OWN, address, READ_WRITE, 0).map_err(kernel)
+        })();
+        match mapped {
+            Ok(()) => self.pieces[piece] = Some(slot),
+            Err(_) => slots::free(slot),
+        }
+        mapped
+    }
+}
+
+/// Calls `act` for the part of a range that is in each piece of the video RAM, which has `all` bytes from `base` on: the piece, where the part is mapped or would be, and which bytes of the range it is. `None` unless all are
+/// video RAM.
+fn in_pieces(
+    (base, all): (u64, u64),
+    offset: u64,
+    length: usize,
+    mut act: impl FnMut(usize, u64, Range<usize>) -> Result<(), Failure>,
+) -> Option<Result<(), Failure>> {
+    let end = offset.checked_add(length as u64).filter(|end| *end <= all.min(VIDEO_BYTES))?;
+    let mut at = offset;
+    while at < end {
+        let next = end.min((at / PIECE_BYTES + 1) * PIECE_BYTES);
+        if let Err(failure) = act(
+            (at / PIECE_BYTES) as usize,
+            base + at,
+            (at - offset) as usize..(next - offset) as usize,
+        ) {
+            return Some(Err(failure));
+        }
+        at = next;
+    }
+    Some(Ok(()))
+}
+
 impl Drop for Loan {
     fn drop(&mut self) {
-        for slot in self.slots.drain(..) {
+        let pieces = self.video.get_mut().pieces.into_iter().flatten();
+        for slot in self.slots.drain(..).chain(pieces) {
             let _ = Frame::new(slot).unmap();
             slots::free(slot);
         }
@@ -148,4 +269,29 @@ pub fn refused(error: CallError) -> Failure {
 
 fn kernel(error: Error) -> Failure {
     Failure::new(FailureKind::Exhausted, format_args!("mapping a guest's memory: {}", error.text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn a_range_is_cut_at_the_ends_of_pieces() {
+        let cut = |offset, length| {
+            let mut parts = Vec::new();
+            let outcome = in_pieces((0x1000, VIDEO_BYTES), offset, length, |piece, place, range| {
+                parts.push((piece, place, range));
+                Ok(())
+            });
+            outcome.map(|_| parts)
+        };
+        assert_eq!(cut(PIECE_BYTES, 4096).unwrap(), [(1, 0x1000 + PIECE_BYTES, 0..4096)]);
+        assert_eq!(
+            cut(PIECE_BYTES - 8, 12).unwrap(),
+            [(0, 0x1000 + PIECE_BYTES - 8, 0..8), (1, 0x1000 + PIECE_BYTES, 8..12)]
+        );
+        assert_eq!(cut(VIDEO_BYTES - 4, 4).unwrap().len(), 1);
+        assert!(cut(VIDEO_BYTES - 4, 5).is_none() && cut(u64::MAX, 2).is_none());
+    }
 }

@@ -55,4 +55,6 @@ interface! {
     6 idempotent fn no_bus_master(device: u32) -> ();
     /// Resets a PCI function: it may not access memory any more, and its registers are what they are after power-on. `begin`, and then ask without it until the answer is 0: it is the milliseconds until the next question.
     7 idempotent fn reset_device(device: u32, begin: bool) -> u32;
+    /// Gives the Frame of a piece of the video RAM of the virtual machine that the server belongs to; to its VMX one to read. With `make` the monitor has a piece made that is not there yet, all zero; without it that is `NotFound`.
+    8 idempotent fn video_memory(piece: u32, make: bool) gives 1 -> ();
 }

@@ -94,9 +94,9 @@ pub struct MachineConfig {
     pub name: String,
     /// RAM in bytes.
     pub memory: u64,
-    /// Video RAM in bytes, which is lent as if it came behind the RAM; 0: the machine has no screen.
+    /// Video RAM in bytes, which is in a suspended machine's state as if it came behind the RAM; 0: the machine has no screen.
     pub video: u64,
-    /// Frames that both consist of.
+    /// Frames that the RAM consists of.
     pub frames: u32,
     /// Its disks.
     #[serde(with = "wire::list")]
@@ -145,4 +145,6 @@ interface! {
     5 idempotent fn loans(first: u32) -> Page<Loan>;
     /// A datastore that was just opened has a file with the state of the suspended machine `name`.
     6 idempotent fn found_state(name: &'a str, file: FilePlace) -> ();
+    /// Gives a piece of the video RAM of a machine whose RAM the caller has borrowed. With `make` one is made that is not there yet, all zero; without it that is `NotFound`. It goes with the RAM.
+    7 idempotent fn video(machine: u64, piece: u32, make: bool) gives 1 -> ();
 }

@@ -66,6 +66,19 @@ pub struct Registers {
     pub vbe: [u16; vbe::COUNT],
 }
 
+/// Says which pieces of the video RAM there are, a bit for each, in the shared page behind the registers.
+pub fn store_pieces(to: &Memory, pieces: u32) {
+    to.write(LENGTH, &pieces.to_le_bytes());
+}
+
+/// Which pieces of the video RAM there are, by the word of whoever writes the registers.
+#[must_use]
+pub fn pieces(from: &Memory) -> u32 {
+    let mut bytes = [0; 4];
+    from.read(LENGTH, &mut bytes);
+    u32::from_le_bytes(bytes)
+}
+
 impl Default for Registers {
     fn default() -> Self {
         Self {
@@ -171,5 +184,17 @@ mod tests {
             prop_assert_eq!(&Registers::load(&to), &registers);
             prop_assert_eq!(to.byte(LENGTH - 1), bytes[LENGTH - 1], "the last byte is one of them");
         }
+    }
+
+    #[test]
+    fn the_pieces_stand_behind_the_registers() {
+        let mut words = [0u64; LENGTH.div_ceil(8) + 1];
+        // SAFETY: long enough and not used otherwise meanwhile.
+        let page = unsafe { Memory::new(words.as_mut_ptr().cast(), size_of_val(&words)) };
+        assert_eq!(pieces(&page), 0);
+        store_pieces(&page, 0x8000_0005);
+        Registers::default().store(&page);
+        assert_eq!(pieces(&page), 0x8000_0005);
+        assert_eq!(Registers::load(&page), Registers::default());
     }
 }

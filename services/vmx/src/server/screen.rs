@@ -1,14 +1,18 @@
-//! The screen: video RAM and registers are looked at, a ring is written.
+//! The screen: video RAM and registers are looked at, a ring is written. The video RAM comes in pieces: which there are, the monitor says beside the registers, and init gives them.
 
-use super::map;
+use super::{fail, map};
 use alloc::string::String;
+use tessera_manifest::slots as fixed;
 use tessera_proto::{
-    Call, Failure, FailureKind,
+    Call, CallError, Failure, FailureKind, Slots, init,
     vm_screen::{self, Keys, MAX_DATA, MAX_KEYS, MAX_LINES, ScreenInfo, View, ViewChunk},
 };
 use tessera_ring::Writer;
-use tessera_rt::{Notification, abi::object::Rights, exit, require, start, time};
-use tessera_screen::{EVENT_LENGTH, Event, INPUT, Memory, REGISTERS, Registers, VIDEO};
+use tessera_rt::{
+    AddressSpace, Connection, Endpoint, Frame, Notification, abi::Error, abi::LARGE_PAGE_SIZE, abi::PAGE_SIZE, abi::object::Rights, exit,
+    require, slots, start, time, vm,
+};
+use tessera_screen::{EVENT_LENGTH, Event, INPUT, Memory, PIECE_BYTES, PIECES, REGISTERS, Registers, VIDEO_BYTES, pieces};
 use tessera_vmx::picture::Picture;
 use tessera_vmx::png::Png;
 use tessera_vmx::rfb::Input;
@@ -47,6 +51,8 @@ impl Input for Keyboard {
 
 /// One screen.
 pub struct Screen {
+    /// Where the video RAM is, or is to be.
+    base: u64,
     video: Memory,
     registers: Memory,
     keyboard: Keyboard,
@@ -67,13 +73,17 @@ fn refused(refusal: Refusal) -> Failure {
 impl Screen {
     /// Puts the memory in place; `None`: the machine has no screen.
     pub fn attach() -> Option<Self> {
-        start::find(VIDEO)?;
-        let (video, registers) = (map(VIDEO, Rights::READ), map(REGISTERS, Rights::READ));
+        start::find(REGISTERS)?;
+        let registers = map(REGISTERS, Rights::READ);
         let input = map(INPUT, Rights::READ | Rights::WRITE);
-        // SAFETY: all of them stay mapped for the life of the process, only these use them, and the first two are never written here.
+        let base = match vm::take(VIDEO_BYTES, LARGE_PAGE_SIZE as u64) {
+            Ok(base) => base,
+            Err(error) => fail("the video RAM", error),
+        };
+        // SAFETY: the addresses were taken for this, and pieces are added when they are mapped there. The others stay mapped for the life of the process, only these use them, and the first two are never written here.
         let (video, registers, ring) = unsafe {
             (
-                Memory::new(video.as_ptr(), video.length),
+                Memory::in_pieces(base as *mut u8, VIDEO_BYTES as usize),
                 Memory::new(registers.as_ptr(), registers.length),
                 Writer::attach(input.as_ptr(), input.length),
             )
@@ -82,6 +92,7 @@ impl Screen {
             exit(1, "the ring of the keyboard is too small")
         };
         Some(Self {
+            base,
             video,
             registers,
             keyboard: Keyboard {
@@ -93,8 +104,33 @@ impl Screen {
         })
     }
 
-    fn picture(&self) -> Picture {
+    fn picture(&mut self) -> Picture {
+        let missing = pieces(&self.registers) & !self.video.pieces();
+        for piece in (0..PIECES).filter(|piece| missing >> piece & 1 != 0) {
+            // One that the monitor tells of and init does not have stays black.
+            let _ = self.take(piece);
+        }
         Picture::of(&Registers::load(&self.registers))
+    }
+
+    /// Maps a piece of the video RAM.
+    fn take(&mut self, piece: usize) -> Result<(), CallError> {
+        let slot = slots::take()?;
+        let taken = (|| {
+            let mut init = init::Client(Connection::new(Endpoint::new(fixed::INIT)));
+            init.video_memory(piece as u32, false, Slots(slot))?;
+            if Frame::new(slot).info()?.pages * PAGE_SIZE as u64 != PIECE_BYTES {
+                return Err(Error::BadArgument.into());
+            }
+            let address = self.base + piece as u64 * PIECE_BYTES;
+            Ok(Frame::new(slot).map(AddressSpace::OWN, address, Rights::READ, 0)?)
+        })();
+        match taken {
+            // SAFETY: it was mapped where the video RAM has it, for the life of the process, and is never written here.
+            Ok(()) => unsafe { self.video.add(piece) },
+            Err(_) => slots::free(slot),
+        }
+        taken
     }
 }
 

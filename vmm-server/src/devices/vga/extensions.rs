@@ -74,6 +74,7 @@ impl Vga {
             (registers[vbe::X], registers[vbe::Y]) = (0, 0);
             self.fix();
             if value & vbe::KEEP == 0 {
+                // Pieces that are not there are zero as they are.
                 let registers = &self.registers.vbe;
                 let bytes = line(registers) * usize::from(registers[vbe::HEIGHT]);
                 for word in 0..bytes.div_ceil(4) {

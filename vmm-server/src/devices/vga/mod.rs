@@ -3,6 +3,8 @@
 //!
 //! The picture is not made here. The registers stand in a page that VMX reads, and VMX draws what they and the video RAM mean. The guest reaches the video RAM through range 0 without an exit; the
 //! legacy window, with its planes and latches, is emulated access by access.
+//!
+//! The video RAM is made in pieces, each when the guest first touches it, by itself or through the card. What is not there reads as zero; when there is no memory for it, what is written is lost and the machine goes on.
 
 mod extensions;
 mod power_on;
@@ -14,7 +16,7 @@ pub use saved::SavedVga;
 use super::pci::function::{Function, Space};
 use alloc::boxed::Box;
 use core::fmt;
-use tessera_screen::{Event, Memory, Registers, VIDEO_BYTES};
+use tessera_screen::{Event, Memory, Registers, VIDEO_BYTES, store_pieces};
 
 /// First port.
 pub const FIRST_PORT: u16 = 0x3b0;
@@ -46,8 +48,12 @@ const GRAPHICS_MASK: [u8; 16] = [0x0f, 0x0f, 0x0f, 0x1f, 0x03, 0x7b, 0x0f, 0x0f,
 
 /// What of a screen is outside of the monitor's own memory.
 pub trait Surroundings: fmt::Debug + Send {
-    /// Shows the guest its video RAM at an address, or nowhere.
+    /// Shows the guest the pieces of its video RAM that there are at an address, or nowhere.
     fn place(&mut self, address: Option<u32>);
+    /// Has a piece of the video RAM made, all zero, if there is memory for it: then `video` has it, and the guest sees it with the others.
+    fn make(&mut self, video: &mut Memory, piece: usize);
+    /// Whether the guest reaches a piece by itself.
+    fn shows(&self, piece: usize) -> bool;
     /// What was typed or moved next.
     fn event(&mut self) -> Option<Event>;
 }
@@ -126,8 +132,34 @@ impl Vga {
             stale: true,
             stale_crtc: 0,
         };
+        store_pieces(&vga.display.registers, vga.display.video.pieces());
         vga.power_on(fill);
         vga
+    }
+
+    /// Has the piece with a byte of the video RAM made, if it is not there.
+    fn want(&mut self, offset: usize) {
+        let Display {
+            video,
+            registers,
+            surroundings,
+        } = &mut self.display;
+        if !video.is_there(offset)
+            && let Some(piece) = video.piece_of(offset)
+        {
+            surroundings.make(video, piece);
+            store_pieces(registers, video.pieces());
+        }
+    }
+
+    /// The guest touched an address that it does not see. If it is video RAM, that is made. Answers whether the guest sees it now and is to try again.
+    pub fn touch(&mut self, address: u64) -> bool {
+        let Some(offset) = self.function.offset(VIDEO_BAR, Space::Memory, address, 1) else {
+            return false;
+        };
+        self.want(offset as usize);
+        let piece = self.display.video.piece_of(offset as usize);
+        piece.is_some_and(|piece| self.display.surroundings.shows(piece))
     }
 
     /// Power-on state.
@@ -139,6 +171,7 @@ impl Vga {
         self.function = function();
         self.registers = power_on::registers();
         if fill {
+            self.want(0);
             power_on::fill(&self.display.video);
         }
         (self.attribute_data, self.dac_reads, self.dac_place) = (false, false, (0, 0));
@@ -338,6 +371,9 @@ impl Vga {
         let bytes = value.to_le_bytes();
         let bytes = &bytes[..usize::from(width.min(8))];
         if let Some(offset) = self.function.offset(VIDEO_BAR, Space::Memory, address, width) {
+            // It may reach from one piece into the next.
+            self.want(offset as usize);
+            self.want(offset as usize + bytes.len().saturating_sub(1));
             self.display.video.write(offset as usize, bytes);
             return true;
         }

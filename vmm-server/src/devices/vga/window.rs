@@ -73,6 +73,7 @@ impl Vga {
         let (graphics, planes) = (self.registers.graphics, self.registers.sequencer[2]);
         if self.is_linear() {
             if planes >> (place & 3) & 1 != 0 || self.registers.vbe[vbe::ENABLE] & vbe::ON != 0 {
+                self.want(place);
                 self.display.video.set_byte(place, value);
             }
             return;
@@ -80,7 +81,9 @@ impl Vga {
         if graphics[5] & ODD_EVEN != 0 {
             let plane = usize::from(graphics[4] & 2) | place & 1;
             if planes >> plane & 1 != 0 {
-                self.display.video.set_byte((place & !1) << 1 | plane, value);
+                let place = (place & !1) << 1 | plane;
+                self.want(place);
+                self.display.video.set_byte(place, value);
             }
             return;
         }
@@ -105,6 +108,7 @@ impl Vga {
             word = word & bits | self.latch & !bits;
         }
         let mask = spread(planes);
+        self.want(place * 4);
         let old = self.display.video.word(place);
         self.display.video.set_word(place, old & !mask | word & mask);
     }

@@ -80,6 +80,11 @@ impl init::Server for Example {
         call.give(36);
         Ok(())
     }
+    fn video_memory(&mut self, call: &mut Call, piece: u32, make: bool) -> Result<(), Failure> {
+        self.note(format!("video_memory {piece} {make}"))?;
+        call.give(37);
+        Ok(())
+    }
 }
 
 impl supervisor::Server for Example {
@@ -965,6 +970,11 @@ impl vm_memory::Server for Example {
     fn release(&mut self, _: &mut Call, machine: u64) -> Result<(), Failure> {
         self.note(format!("release {machine}"))
     }
+    fn video(&mut self, call: &mut Call, machine: u64, piece: u32, make: bool) -> Result<(), Failure> {
+        self.note(format!("video {machine} {piece} {make}"))?;
+        call.give(38);
+        Ok(())
+    }
     fn found_state(&mut self, _: &mut Call, name: &str, file: FilePlace) -> Result<(), Failure> {
         self.note(format!("found_state {name} {file:?}"))
     }
@@ -1327,6 +1337,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(init.device_memory(16, Slots(55)));
     call!(init.no_bus_master(3));
     call!(init.reset_device(3, true));
+    call!(init.video_memory(2, true, Slots(56)));
     call!(supervisor.system());
     call!(supervisor.servers(300));
     call!(supervisor.threads(2, 3));
@@ -1419,6 +1430,7 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_memory.release(4));
     call!(vm_memory.loans(0));
     call!(vm_memory.found_state("web", state_place()));
+    call!(vm_memory.video(4, 2, true, Slots(53)));
     call!(iommu.info());
     call!(iommu.domains(2));
     call!(iommu.faults(3));
