@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod deflate;
 pub mod keys;
 pub mod picture;
 pub mod png;

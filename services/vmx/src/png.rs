@@ -1,11 +1,10 @@
 //! A picture in PNG (W3C Portable Network Graphics, second edition), made piece by piece: a small part of it is in memory at any time.
 
+use crate::deflate::{Compressor, Stream, Until, ZLIB};
 use crate::picture::Picture;
-use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use miniz_oxide::deflate::core::CompressorOxide;
-use miniz_oxide::{DataFormat, MZFlush, MZStatus};
+use miniz_oxide::mz_adler32_oxide;
 use tessera_screen::Memory;
 
 /// Bytes of output from which on no line is drawn.
@@ -21,7 +20,9 @@ pub struct Png {
     divisor: usize,
     /// Line of the result that is next.
     line: usize,
-    compressor: Box<CompressorOxide>,
+    stream: Stream,
+    /// Adler-32 of what was compressed.
+    check: u32,
     out: Vec<u8>,
     finished: bool,
 }
@@ -54,7 +55,7 @@ fn chunk(out: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
 impl Png {
     /// Begins a picture; each pixel is the mean of `divisor` squared.
     #[must_use]
-    pub fn new(picture: Picture, divisor: usize) -> Self {
+    pub fn new(picture: Picture, divisor: usize, compressor: &Compressor) -> Self {
         let divisor = divisor.clamp(1, MOST_DIVISOR);
         let mut out = Vec::from(*b"\x89PNG\r\n\x1a\n");
         let (width, height) = picture.size();
@@ -65,13 +66,12 @@ impl Png {
         // Eight bits of red, green and blue.
         header.extend_from_slice(&[8, 2, 0, 0, 0]);
         chunk(&mut out, b"IHDR", &header);
-        let mut compressor = Box::<CompressorOxide>::default();
-        compressor.set_format_and_level(DataFormat::Zlib, 1);
         Self {
             picture,
             divisor,
             line: 0,
-            compressor,
+            stream: compressor.stream(),
+            check: 1,
             out,
             finished: false,
         }
@@ -83,7 +83,12 @@ impl Png {
         let (width, height) = self.picture.size();
         let lines = height.div_ceil(self.divisor);
         let mut pixels = vec![0; width * self.divisor];
+        let first = self.line;
         while !self.finished && self.out.len() < ENOUGH && now().saturating_sub(begin) < SLICE {
+            let mut data = Vec::new();
+            if self.line == 0 {
+                data.extend_from_slice(&ZLIB);
+            }
             // No filter.
             let mut row = vec![0];
             if self.line < lines {
@@ -105,7 +110,12 @@ impl Png {
             }
             self.line += 1;
             let last = self.line >= lines;
-            let data = self.deflate(&row, last);
+            self.check = mz_adler32_oxide(self.check, &row);
+            let until = if last { Until::End } else { Until::Later };
+            self.stream.part(&row, until, &mut data);
+            if last {
+                data.extend_from_slice(&self.check.to_be_bytes());
+            }
             if !data.is_empty() {
                 chunk(&mut self.out, b"IDAT", &data);
             }
@@ -114,19 +124,11 @@ impl Png {
                 self.finished = true;
             }
         }
-    }
-
-    fn deflate(&mut self, mut input: &[u8], last: bool) -> Vec<u8> {
-        let flush = if last { MZFlush::Finish } else { MZFlush::None };
-        let (mut out, mut piece) = (Vec::new(), [0; 1024]);
-        loop {
-            let result = miniz_oxide::deflate::stream::deflate(&mut self.compressor, input, &mut piece, flush);
-            input = &input[result.bytes_consumed..];
-            out.extend_from_slice(&piece[..result.bytes_written]);
-            match result.status {
-                Ok(MZStatus::Ok) if result.bytes_written == piece.len() || !input.is_empty() || last => {}
-                _ => return out,
-            }
+        if self.line > first && !self.finished {
+            // Another stream may have its turn from here on.
+            let mut data = Vec::new();
+            self.stream.part(&[], Until::Here, &mut data);
+            chunk(&mut self.out, b"IDAT", &data);
         }
     }
 
@@ -182,7 +184,7 @@ mod tests {
         let mut truth = std::vec![0; 720 * 400];
         picture.draw(&video, 0, 0, 720, &mut truth);
         for divisor in [1, 3] {
-            let mut png = Png::new(picture.clone(), divisor);
+            let mut png = Png::new(picture.clone(), divisor, &Compressor::default());
             let mut bytes = Vec::new();
             while !png.is_finished() || !png.output().is_empty() {
                 png.work(&video, &|| 0);

@@ -1,5 +1,6 @@
 //! Everybody who looks at one screen, and what they type.
 
+use crate::deflate::Compressor;
 use crate::keys;
 use crate::picture::Picture;
 use crate::png::Png;
@@ -33,6 +34,8 @@ struct View {
 pub struct Views {
     views: Vec<View>,
     next: u64,
+    /// What all of them compress with.
+    compressor: Compressor,
 }
 
 /// Why not.
@@ -45,12 +48,13 @@ pub enum Refusal {
 }
 
 impl Views {
-    /// None. Numbers count from `first` on: one that no earlier server gave out.
+    /// None yet, which will compress with `compressor`. Numbers count from `first` on: one that no earlier server gave out.
     #[must_use]
-    pub const fn new(first: u64) -> Self {
+    pub const fn new(first: u64, compressor: Compressor) -> Self {
         Self {
             views: Vec::new(),
             next: first,
+            compressor,
         }
     }
 
@@ -73,7 +77,10 @@ impl Views {
         self.next = self.next.wrapping_add(1);
         self.views.push(View {
             number,
-            kind: picture.map_or_else(|| Kind::Rfb(Box::new(Rfb::new())), |png| Kind::Picture(Box::new(png))),
+            kind: picture.map_or_else(
+                || Kind::Rfb(Box::new(Rfb::new(&self.compressor))),
+                |png| Kind::Picture(Box::new(png)),
+            ),
             start: 0,
             read: now,
         });
@@ -205,7 +212,7 @@ mod tests {
     #[test]
     fn a_stream_can_be_read_again_until_more_is_asked_for() {
         let (video, picture, mut nobody) = (memory(1 << 16), Picture::of(&text_registers()), Nobody::default());
-        let mut views = Views::new(7);
+        let mut views = Views::new(7, Compressor::default());
         let view = views.open(None, 0, &mut nobody).unwrap();
         assert_eq!(view, 7);
         let read = |views: &mut Views, from, limit| views.read(view, from, limit, &picture, &video, &|| 0).unwrap();
@@ -221,7 +228,7 @@ mod tests {
     #[test]
     fn views_that_nobody_reads_end() {
         let mut nobody = Nobody::default();
-        let mut views = Views::new(0);
+        let mut views = Views::new(0, Compressor::default());
         for _ in 0..MOST {
             views.open(None, 0, &mut nobody).unwrap();
         }
@@ -233,8 +240,9 @@ mod tests {
     #[test]
     fn a_picture_ends() {
         let (video, picture, mut nobody) = (memory(1 << 16), Picture::of(&text_registers()), Nobody::default());
-        let mut views = Views::new(0);
-        let view = views.open(Some(Png::new(picture.clone(), 4)), 0, &mut nobody).unwrap();
+        let compressor = Compressor::default();
+        let mut views = Views::new(0, compressor.clone());
+        let view = views.open(Some(Png::new(picture.clone(), 4, &compressor)), 0, &mut nobody).unwrap();
         let mut from = 0;
         loop {
             let (data, last) = views.read(view, from, 1000, &picture, &video, &|| 0).unwrap();

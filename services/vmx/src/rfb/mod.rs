@@ -5,6 +5,7 @@ mod messages;
 mod updates;
 mod zrle;
 
+use crate::deflate::Compressor;
 use crate::keys::Held;
 use crate::picture::Picture;
 use alloc::vec::Vec;
@@ -76,12 +77,12 @@ pub struct Broken;
 impl Rfb {
     /// A view that begins.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(compressor: &Compressor) -> Self {
         Self {
             stage: Stage::Version,
             parser: Parser::default(),
             out: b"RFB 003.008\n".to_vec(),
-            updates: Updates::new(),
+            updates: Updates::new(compressor.clone()),
             held: Held::default(),
             pointer: None,
             place: (0, 0),

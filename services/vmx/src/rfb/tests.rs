@@ -19,7 +19,7 @@ impl Input for Sink {
 
 /// A viewer that is past the handshake, with what it got so far taken away.
 fn open(picture: &Picture) -> Rfb {
-    let mut rfb = Rfb::new();
+    let mut rfb = Rfb::new(&Compressor::default());
     rfb.take(b"RFB 003.008\n\x01\x01", picture, &mut Sink::default()).unwrap();
     assert_eq!(&rfb.output()[..18], b"RFB 003.008\n\x01\x01\0\0\0\0");
     assert_eq!(&rfb.output()[18..22], [2, 0xd0, 1, 0x90], "720 by 400");
@@ -268,7 +268,7 @@ fn the_pointer_reaches_each_edge_and_lets_go() {
 #[test]
 fn what_is_no_rfb_is_refused() {
     let picture = Picture::of(&text_registers());
-    let refused = |bytes: &[u8]| Rfb::new().take(bytes, &picture, &mut Sink::default());
+    let refused = |bytes: &[u8]| Rfb::new(&Compressor::default()).take(bytes, &picture, &mut Sink::default());
     assert_eq!(refused(b"GET / HTTP/1.1\r\n"), Err(Broken));
     assert_eq!(refused(b"RFB 003.008\n\x02"), Err(Broken));
     assert_eq!(refused(b"RFB 003.008\n\x01\x01\x07"), Err(Broken));

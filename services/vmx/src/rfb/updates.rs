@@ -3,6 +3,7 @@
 use super::encoding;
 use super::format::Format;
 use super::zrle::Zrle;
+use crate::deflate::Compressor;
 use crate::picture::{Picture, fingerprint};
 use alloc::vec::Vec;
 use tessera_screen::Memory;
@@ -15,6 +16,8 @@ const SLICE: u64 = 10_000;
 const REST: u64 = 30_000;
 /// Bytes of one update.
 const MOST: usize = 24 << 10;
+/// Bytes that a tile makes at most: pixels of 32 bits, its place, and what compression adds to what it cannot compress.
+const LARGEST: usize = TILE * TILE * 4 + 256;
 /// What no tile has.
 const UNKNOWN: u64 = 0;
 
@@ -22,6 +25,7 @@ const UNKNOWN: u64 = 0;
 #[derive(Debug)]
 pub struct Updates {
     pub format: Format,
+    compressor: Compressor,
     zrle: Option<Zrle>,
     speaks_zrle: bool,
     size: (usize, usize),
@@ -39,9 +43,10 @@ pub struct Updates {
 }
 
 impl Updates {
-    pub const fn new() -> Self {
+    pub const fn new(compressor: Compressor) -> Self {
         Self {
             format: Format::DEFAULT,
+            compressor,
             zrle: None,
             speaks_zrle: false,
             size: (0, 0),
@@ -104,6 +109,8 @@ impl Updates {
             return;
         }
         let start = out.len();
+        // Room for an update and a tile that comes last, and not twice as much.
+        out.reserve_exact(MOST + LARGEST);
         out.extend_from_slice(&[0; 4]);
         let mut count = 0u16;
         let mut pixels = [0; TILE * TILE];
@@ -129,7 +136,8 @@ impl Updates {
             }
             if self.speaks_zrle {
                 out.extend_from_slice(&encoding::ZRLE.to_be_bytes());
-                self.zrle.get_or_insert_with(Zrle::new).tile(tile, width, &self.format, out);
+                let zrle = self.zrle.get_or_insert_with(|| Zrle::new(self.compressor.stream()));
+                zrle.tile(tile, width, &self.format, out);
             } else {
                 out.extend_from_slice(&encoding::RAW.to_be_bytes());
                 tile.iter().for_each(|pixel| self.format.pixel(*pixel, out));

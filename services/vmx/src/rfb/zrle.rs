@@ -1,34 +1,25 @@
 //! ZRLE (RFC 6143, 7.7.6): tiles of 64 by 64 pixels with a palette where it pays, in one stream of zlib for the whole view.
 
 use super::format::Format;
-use alloc::boxed::Box;
+use crate::deflate::{Stream, Until, ZLIB};
 use alloc::vec::Vec;
-use miniz_oxide::deflate::core::CompressorOxide;
-use miniz_oxide::{DataFormat, MZFlush, MZStatus};
 
-/// Speed rather than size: the viewer is near.
-const LEVEL: u8 = 1;
 /// Most colours of a packed palette.
 const MOST_COLOURS: usize = 16;
 
 /// The stream.
+#[derive(Debug)]
 pub struct Zrle {
-    compressor: Box<CompressorOxide>,
+    stream: Stream,
+    begun: bool,
     plain: Vec<u8>,
 }
 
-impl core::fmt::Debug for Zrle {
-    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        formatter.debug_struct("Zrle").finish_non_exhaustive()
-    }
-}
-
 impl Zrle {
-    pub fn new() -> Self {
-        let mut compressor = Box::<CompressorOxide>::default();
-        compressor.set_format_and_level(DataFormat::Zlib, LEVEL);
+    pub const fn new(stream: Stream) -> Self {
         Self {
-            compressor,
+            stream,
+            begun: false,
             plain: Vec::new(),
         }
     }
@@ -39,24 +30,12 @@ impl Zrle {
         encode(pixels, width, format, &mut self.plain);
         let start = out.len();
         out.extend_from_slice(&[0; 4]);
-        self.deflate(out);
+        if !core::mem::replace(&mut self.begun, true) {
+            out.extend_from_slice(&ZLIB);
+        }
+        self.stream.part(&self.plain, Until::Here, out);
         let length = (out.len() - start - 4) as u32;
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-    }
-
-    fn deflate(&mut self, out: &mut Vec<u8>) {
-        let mut input = &self.plain[..];
-        let mut piece = [0; 1024];
-        loop {
-            let result = miniz_oxide::deflate::stream::deflate(&mut self.compressor, input, &mut piece, MZFlush::Sync);
-            input = &input[result.bytes_consumed..];
-            out.extend_from_slice(&piece[..result.bytes_written]);
-            match result.status {
-                // A full piece: there may be more.
-                Ok(MZStatus::Ok) if result.bytes_written == piece.len() || !input.is_empty() => {}
-                _ => break,
-            }
-        }
     }
 }
 

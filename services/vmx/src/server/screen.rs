@@ -13,6 +13,7 @@ use tessera_rt::{
     require, slots, start, time, vm,
 };
 use tessera_screen::{EVENT_LENGTH, Event, INPUT, Memory, PIECE_BYTES, PIECES, REGISTERS, Registers, VIDEO_BYTES, pieces};
+use tessera_vmx::deflate::Compressor;
 use tessera_vmx::picture::Picture;
 use tessera_vmx::png::Png;
 use tessera_vmx::rfb::Input;
@@ -57,6 +58,7 @@ pub struct Screen {
     registers: Memory,
     keyboard: Keyboard,
     views: Views,
+    compressor: Compressor,
 }
 
 fn microseconds() -> u64 {
@@ -91,6 +93,7 @@ impl Screen {
         let Some(ring) = ring else {
             exit(1, "the ring of the keyboard is too small")
         };
+        let compressor = Compressor::default();
         Some(Self {
             base,
             video,
@@ -100,7 +103,8 @@ impl Screen {
                 vmm: Notification::new(require("vmm.signal")),
             },
             // No earlier instance gave these numbers out.
-            views: Views::new(time::now()),
+            views: Views::new(time::now(), compressor.clone()),
+            compressor,
         })
     }
 
@@ -164,7 +168,7 @@ impl vm_screen::Server for Screen {
     fn open(&mut self, _call: &mut Call, view: View) -> Result<u64, Failure> {
         let picture = match view {
             View::Rfb => None,
-            View::Picture { divisor } => Some(Png::new(self.picture(), divisor.into())),
+            View::Picture { divisor } => Some(Png::new(self.picture(), divisor.into(), &self.compressor)),
         };
         self.views.open(picture, microseconds(), &mut self.keyboard).map_err(refused)
     }
