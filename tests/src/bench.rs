@@ -11,10 +11,12 @@ mod suspend;
 
 use crate::{
     Context, Failure, Result,
+    cases::screen_memory,
     context::Environment,
     elf, ensure, fail,
     image::Spec,
     machine::Emulator,
+    shell::Host,
     systems::{Probe, System},
 };
 use regex::Regex;
@@ -229,7 +231,32 @@ fn memory(context: &Context, _: &str) -> Result<Vec<Figure>> {
     (config.cpus, config.second_port) = (1, true);
     let mut machine = context.start(&config)?;
     let line = machine.com2()?.expect_line(r"^(bench: .*|probe: .*FAILED.*)$")?.swap_remove(1);
-    Figure::parse(&line).map(|figure| vec![figure]).ok_or(Failure(line))
+    let mut figures = vec![Figure::parse(&line).ok_or(Failure(line))?];
+    drop(machine);
+    figures.extend(screens(context)?);
+    Ok(figures)
+}
+
+/// What `mem` shows free less, beyond their RAM, when machines with screens show text and 1024 by 768 pixels of 32 bits.
+fn screens(context: &Context) -> Result<Vec<Figure>> {
+    let system = context.product()?.without_machines();
+    let (system, medium) = screen_memory::with_screens(context, system)?.map_err(Failure)?;
+    let mut host = context.boot(&system.into(), |config| config.cpus = 1)?;
+    let mut before = screen_memory::free(&mut host)?;
+    let mut taken = |host: &mut Host, ram: u64| -> Result<u64> {
+        let free = screen_memory::free(host)?;
+        Ok((std::mem::replace(&mut before, free).saturating_sub(free) * 4).saturating_sub(ram))
+    };
+    screen_memory::show_text(&mut host)?;
+    let text = taken(&mut host, 64 << 10)?;
+    screen_memory::show_graphics(&mut host)?;
+    let graphics = taken(&mut host, 256 << 10)?;
+    fs::remove_file(medium)?;
+    let goal = Goal::AtMost(8 << 10);
+    Ok(vec![
+        Figure::single("memory.screen-text", text, "KiB", None),
+        Figure::single("memory.screen-graphics", graphics, "KiB", Some(goal)),
+    ])
 }
 
 /// Size of the kernel and of what an image holds beside guests.

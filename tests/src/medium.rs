@@ -3,11 +3,49 @@
 use crate::{Context, Failure, Result, initramfs};
 use std::{fs, path::PathBuf, process::Command};
 
+/// What a medium boots.
+#[derive(Clone, Copy, Debug)]
+pub struct Medium<'a> {
+    /// Which of the guests' Debian kernels.
+    pub kernel: &'a str,
+    /// Modules of its.
+    pub modules: &'a [&'a str],
+    /// The mode in which the kernel finds the screen, and has its console there too; `None`: as it is.
+    pub graphics: Option<&'a str>,
+}
+
+impl<'a> Medium<'a> {
+    /// A kernel without modules.
+    #[must_use]
+    pub const fn new(kernel: &'a str) -> Self {
+        Self {
+            kernel,
+            modules: &[],
+            graphics: None,
+        }
+    }
+}
+
 /// A medium for disk and CD-ROM drive, BIOS and UEFI, on which GRUB says a word and boots one of the guests' Debian kernels with modules of its. The inner error: what is missing for it.
 ///
 /// # Errors
 /// It cannot be made.
 pub fn bootable(context: &Context, kernel: &str, modules: &[&str]) -> Result<Result<PathBuf, String>> {
+    make(
+        context,
+        &Medium {
+            modules,
+            ..Medium::new(kernel)
+        },
+    )
+}
+
+/// As [`bootable`], with more to choose.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make(context: &Context, medium: &Medium<'_>) -> Result<Result<PathBuf, String>> {
+    let Medium { kernel, modules, graphics } = *medium;
     let image = format!("{kernel}/vmlinuz");
     let files = [(&*image, "vmlinuz"), ("initramfs.cpio", "initramfs")];
     let modules = match context.guest_file(&format!("{kernel}/modules")) {
@@ -26,8 +64,14 @@ pub fn bootable(context: &Context, kernel: &str, modules: &[&str]) -> Result<Res
     fs::write(root.join("modules"), modules)?;
     fs::write(
         grub.join("grub.cfg"),
-        "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\necho GRUB-IS-HERE\n\
-         linux /vmlinuz console=ttyS0 quiet\ninitrd /initramfs /modules\nboot\n",
+        format!(
+            "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\necho GRUB-IS-HERE\n{}\
+             linux /vmlinuz {}console=ttyS0 quiet\ninitrd /initramfs /modules\nboot\n",
+            graphics
+                .map(|mode| format!("insmod all_video\nset gfxpayload={mode}\n"))
+                .unwrap_or_default(),
+            if graphics.is_some() { "console=tty0 " } else { "" },
+        ),
     )?;
     let path = root.with_extension("iso");
     let made = Command::new("grub-mkrescue").arg("-o").arg(&path).arg(&root).output();

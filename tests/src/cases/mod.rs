@@ -34,6 +34,7 @@ mod passthrough;
 mod power_cuts;
 mod screen;
 mod screen_browser;
+pub(crate) mod screen_memory;
 mod screen_tablet;
 mod share;
 mod shell;
@@ -183,6 +184,7 @@ pub fn all() -> Vec<Case> {
         management_tls::CASES,
         screen::CASES,
         screen_browser::CASES,
+        screen_memory::CASES,
         screen_tablet::CASES,
         network::CASES,
         suspend::CASES,

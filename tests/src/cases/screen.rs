@@ -3,6 +3,7 @@
 use super::{
     Case,
     management::{Client, PASSWORD, boot_served},
+    screen_memory,
 };
 use crate::{
     Context, Outcome, Result, ensure,
@@ -59,6 +60,8 @@ fn shell(context: &Context) -> Result<Outcome> {
         "the screen is '{}'",
         first(&output)
     );
+    let taken = screen_memory::overhead(&mut host, "picture")?;
+    ensure!(taken <= 6 << 10, "a machine with text on its screen takes {taken} KiB");
     host.command("vm type picture hello [from] the shell;")?;
     host.poll_command("vm screen picture", |text| text.contains("hello [from] the shell;"))?;
     host.neat_command("kill vmx.picture")?;
