@@ -301,6 +301,8 @@ pub fn table(figures: &[Figure]) -> String {
          segments. `net.*.memory` is what a second guest with a disk and a card takes of the host beyond its RAM.\n\n\
          `start.*` is what the machine executes from a virtual machine's start, by the shell or as QEMU's command, until its guest's first program runs, counted the same way, the median of three starts: `direct` with kernel and RAM disk\n\
          given, `bios` and `uefi` from GRUB on a disk under SeaBIOS and OVMF, in a guest of 256 MiB (tests/src/bench/start.rs). `start.peer.*` is the peer of `storage.*`.\n\n\
+         `memory.vm-overhead` is what a machine takes of the host beyond its RAM, `memory.screen-text` one with a screen that shows 80 by 25 characters, `memory.screen-graphics` \
+         one that SeaBIOS booted from a CD and whose Linux has its console in 1024 by 768 pixels of 32 bits (tests/src/bench.rs).\n\n\
          `frames.*` is what a viewer of a text console costs while the guest writes 5,000 lines to it without a pause (tests/src/bench/frames.rs): bytes of an update (ZRLE), and what the machine executes for one\n\
          beyond what it executes for the lines without a viewer, the median of three. Tessera's viewer is on the WebSocket that the Host Client uses, TLS and all; the peer's on QEMU's own server (`-vga std -vnc`) over plain TCP.\n\n\
          `suspend.*` is what the machine executes until it is idle after a guest with 256 MiB, of which some 170 are in use, was suspended, and after it was resumed, the median of three, into a file of a datastore on NVMe (tests/src/bench/suspend.rs).\n\n\
