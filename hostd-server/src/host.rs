@@ -281,6 +281,35 @@ pub struct VmSpec {
     pub boot_menu_ms: u16,
     /// Its watchdog; `None`: it has none.
     pub watchdog: Option<Watchdog>,
+    /// Addresses of the PCI functions of the host that it has for itself.
+    pub passthrough: Vec<String>,
+}
+
+/// A PCI function of the host, which is no bridge.
+#[derive(Clone, Debug, Default)]
+pub struct FunctionFacts {
+    /// Address, such as `0000:03:00.0`.
+    pub address: String,
+    /// Vendor and device.
+    pub identity: (u16, u16),
+    /// Base class, sub-class, programming interface.
+    pub class: (u8, u8, u8),
+    /// An IOMMU confines it to the memory of whoever has it.
+    pub confined: bool,
+    /// It can raise no interrupts but its own.
+    pub remapped: bool,
+    /// The server that drives it; empty: none.
+    pub server: String,
+    /// The running machine that has it; empty: none.
+    pub machine: String,
+    /// No server gets it any more.
+    pub kept: bool,
+    /// Other functions of its device.
+    pub together: Vec<String>,
+    /// Why no machine can have it; empty: one can.
+    pub problem: String,
+    /// What the host uses it for, which it does not give up; empty: nothing.
+    pub used: String,
 }
 
 /// What a machine is doing.
@@ -656,6 +685,9 @@ pub trait Host {
     fn log<'a>(&'a self, source: &'a str, most: usize) -> Reply<'a, Vec<LogFacts>>;
     /// What the image is made of: component, version, licence.
     fn licences(&self) -> Reply<'_, Vec<(String, String, String)>>;
+
+    /// PCI functions but for bridges.
+    fn functions(&self) -> Reply<'_, Vec<FunctionFacts>>;
 
     /// Machines that the host knows.
     fn vms(&self) -> Reply<'_, Vec<VmFacts>>;

@@ -315,6 +315,31 @@ impl Simulated {
     }
 }
 
+/// PCI functions: address, vendor and device, class, the server that drives it, what for, why no machine can have it.
+type Function = (&'static str, (u16, u16), (u8, u8, u8), &'static str, &'static str, &'static str);
+const FUNCTIONS: [Function; 6] = [
+    (
+        "0000:00:1f.2",
+        (0x8086, 0x2922),
+        (1, 6, 1),
+        "storage",
+        "",
+        "it cannot be reset by itself",
+    ),
+    (
+        "0000:01:00.0",
+        (0x144d, 0xa808),
+        (1, 8, 2),
+        "storage",
+        "the datastore datastore1 is on its disk nvme0n1",
+        "",
+    ),
+    ("0000:02:00.0", (0x8086, 0x10d3), (2, 0, 0), "net", "", ""),
+    ("0000:03:00.0", (0x144d, 0xa808), (1, 8, 2), "", "", ""),
+    ("0000:04:00.0", (0x10de, 0x2204), (3, 0, 0), "", "", ""),
+    ("0000:04:00.1", (0x10de, 0x1aef), (4, 3, 0), "", "", ""),
+];
+
 fn now<'a, T: 'a>(value: Result<T, HostError>) -> Reply<'a, T> {
     Box::pin(async move { value })
 }
@@ -454,6 +479,32 @@ impl Host for Simulated {
             ("serde".into(), "1.0".into(), "Apache-2.0 OR MIT".into()),
         ]))
     }
+    fn functions(&self) -> Reply<'_, Vec<FunctionFacts>> {
+        let machines = self.machines.borrow();
+        let facts = |(address, identity, class, server, used, problem): Function| {
+            let own = |machine: &&Machine| machine.spec.passthrough.iter().any(|passed| passed == address);
+            let runs = machines.values().find(|machine| machine.run == VmRun::On && own(machine));
+            let device = address.split('.').next();
+            FunctionFacts {
+                address: address.into(),
+                identity,
+                class,
+                confined: true,
+                remapped: true,
+                server: if runs.is_some() { String::new() } else { server.into() },
+                machine: runs.map(|machine| machine.spec.name.clone()).unwrap_or_default(),
+                kept: false,
+                together: FUNCTIONS
+                    .iter()
+                    .filter(|other| other.0 != address && other.0.split('.').next() == device)
+                    .map(|other| other.0.into())
+                    .collect(),
+                problem: problem.into(),
+                used: used.into(),
+            }
+        };
+        now(Ok(FUNCTIONS.into_iter().map(facts).collect()))
+    }
     fn vms(&self) -> Reply<'_, Vec<VmFacts>> {
         let machines = self.machines.borrow();
         let all = machines.values().enumerate().map(|(index, machine)| VmFacts {
@@ -519,8 +570,21 @@ impl Host for Simulated {
     }
     fn vm_power<'a>(&'a self, name: &'a str, action: VmPower) -> Reply<'a, ()> {
         Box::pin(async move {
-            self.machine(name, |_| Ok(()))?;
+            let passed = self.machine(name, |machine| Ok(machine.spec.passthrough.clone()))?;
             Timer::after(self.delay).await;
+            if action == VmPower::Start {
+                let functions = self.functions().await?;
+                let taken = functions
+                    .iter()
+                    .find(|function| passed.contains(&function.address) && !function.machine.is_empty());
+                if let Some(taken) = taken {
+                    let text = format!(
+                        "PCI function {} is not free: virtual machine {} has it, and runs",
+                        taken.address, taken.machine
+                    );
+                    return fail(Failure::Busy, text);
+                }
+            }
             self.machine(name, |machine| {
                 machine.console.borrow_mut().asleep = false;
                 match action {

@@ -104,6 +104,34 @@ model! {
         pub health: Health,
     }
 
+    /// A PCI function of the host, which is no bridge, and whether a machine can have it for itself.
+    pub struct PciDevice {
+        /// Its address.
+        pub address: String,
+        /// Vendor, four hexadecimal digits.
+        pub vendor_id: String,
+        /// Device, likewise.
+        pub device_id: String,
+        /// Base class, sub-class and programming interface, two digits each.
+        pub class_id: String,
+        /// What it is, for people.
+        pub name: String,
+        /// An IOMMU confines it to the memory of whoever has it.
+        pub confined: bool,
+        /// It can raise no interrupts but its own.
+        pub interrupts_confined: bool,
+        /// The server of the host that drives it now; it is started again without it when a machine that is to have it starts.
+        pub server: Option<String>,
+        /// The running machine that has it.
+        pub vm: Option<String>,
+        /// Machines that are made up with it.
+        pub configured: Vec<String>,
+        /// Other functions of its device: a machine has to have them too.
+        pub together: Vec<String>,
+        /// Why no machine can have it now; null: one can.
+        pub problem: Option<String>,
+    }
+
     /// Something that is switched on or off.
     pub struct Switched {
         /// On.

@@ -169,6 +169,13 @@ rules! {
         address.parse::<core::net::Ipv6Addr>().is_ok() && bits.len() <= 3 && bits.bytes().all(|digit| digit.is_ascii_digit())));
     /// Ethernet address.
     Mac = MacRule("an Ethernet address", 17..=17, "^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$", |text| parse_mac(text).is_some_and(|mac| mac[0] & 1 == 0) && !text.chars().any(|c| c.is_ascii_uppercase()));
+    /// Address of a PCI function: segment, bus, device and function.
+    PciAddress = PciAddressRule("an address of a PCI function", 12..=12, "^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]$", |text| text.bytes().zip("ssss:ss:ds.f".bytes()).all(|(byte, place)| match place {
+        b's' => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
+        b'd' => matches!(byte, b'0' | b'1'),
+        b'f' => (b'0'..=b'7').contains(&byte),
+        place => byte == place,
+    }));
     /// PEM of certificates or keys.
     Pem = PemRule("PEM text", 1..=65536, "", |_| true);
 }

@@ -2,7 +2,8 @@
 use super::{
     host::Health,
     text::{
-        BootDevice, CommandLine, Few, GuestName, Id, Ipv4, Mac, NewPassword, Notes, Ranged, SshKey, StoragePath, UserData, UserName, VmName,
+        BootDevice, CommandLine, Few, GuestName, Id, Ipv4, Mac, NewPassword, Notes, PciAddress, Ranged, SshKey, StoragePath, UserData,
+        UserName, VmName,
     },
 };
 use alloc::{string::String, vec::Vec};
@@ -15,6 +16,8 @@ pub type DiskSize = Ranged<1_048_576, 17_592_186_044_416>;
 pub type Vcpus = Ranged<1, 8>;
 /// Shares: 1000 is normal.
 pub type Shares = Ranged<1, 100_000>;
+/// PCI functions of the host that a machine has for itself; as many as a monitor can show its guest.
+pub type Passthrough = Few<PciAddress, 4>;
 /// Clock rate.
 pub type Mhz = Ranged<0, 1_000_000>;
 
@@ -171,6 +174,9 @@ model! {
         pub disks: Vec<VmDisk>,
         /// Network cards.
         pub nics: Vec<VmNic>,
+        /// PCI functions of the host that it has for itself.
+        #[serde(default)]
+        pub passthrough: Vec<String>,
         /// What is in the CD drive.
         pub cdrom: Option<String>,
         /// How it starts.
@@ -275,6 +281,9 @@ model! {
         /// Network cards.
         #[serde(default)]
         pub nics: Few<NicInput, 8>,
+        /// PCI functions of the host that it has for itself.
+        #[serde(default)]
+        pub passthrough: Passthrough,
         /// What is in the CD drive.
         pub cdrom: Option<StoragePath>,
         /// How it starts.
@@ -310,6 +319,8 @@ model! {
         pub disks: Option<Few<DiskInput, 8>>,
         /// All its network cards.
         pub nics: Option<Few<NicInput, 8>>,
+        /// All PCI functions of the host that it has for itself.
+        pub passthrough: Option<Passthrough>,
         /// What is in the CD drive; null: nothing.
         #[serde(default, deserialize_with = "super::text::given", skip_serializing_if = "Option::is_none")]
         pub cdrom: Option<Option<StoragePath>>,

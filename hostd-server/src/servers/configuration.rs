@@ -133,6 +133,7 @@ pub fn config(spec: &VmSpec) -> Answer<VmConfig> {
                 },
             })
             .collect(),
+        passthrough: spec.passthrough.clone(),
     })
 }
 
@@ -212,5 +213,6 @@ pub fn spec(config: VmConfig) -> VmSpec {
             WatchdogAction::Reset => Watchdog::Reset,
             WatchdogAction::PowerOff => Watchdog::PowerOff,
         }),
+        passthrough: config.passthrough,
     }
 }

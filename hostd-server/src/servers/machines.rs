@@ -5,7 +5,7 @@ use super::{
     configuration::{config, medium_place, spec},
     failed,
     init::microseconds,
-    server,
+    passthrough, server,
 };
 use alloc::{format, string::String, vec::Vec};
 use tessera_hostd::host::{DiskSpec, Failure, HostError, VmFacts, VmPower, VmRun, VmSpec, VmUsage};
@@ -27,7 +27,7 @@ const SUSPEND_PATIENCE: u64 = 600_000;
 /// How often is looked whether it is.
 const LOOK: u64 = 100;
 /// How long init may take for anything else.
-const PATIENCE: u64 = 10_000;
+pub const PATIENCE: u64 = 10_000;
 /// How long to wait for a machine that is starting until it can be connected to.
 pub const CONNECT_PATIENCE: u64 = 10_000;
 /// How long a machine's own server may take to do something; it is not trusted to.
@@ -50,7 +50,7 @@ impl Slot {
     }
 }
 
-fn manager(patience: u64) -> Answer<Client<Connection>> {
+pub fn manager(patience: u64) -> Answer<Client<Connection>> {
     Ok(Client(server("vm_manager", patience)?))
 }
 
@@ -158,9 +158,12 @@ impl Machines {
 
     pub fn power(self, name: &str, action: VmPower) -> Answer<()> {
         match action {
-            VmPower::Start => manager(START_PATIENCE)?
-                .start(name)
-                .map_err(|error| failed(&format!("{name} did not start"), &error)),
+            VmPower::Start => {
+                passthrough::claim(name)?;
+                manager(START_PATIENCE)?
+                    .start(name)
+                    .map_err(|error| failed(&format!("{name} did not start"), &error))
+            }
             VmPower::Stop => self.stop(name),
             // A guest that has an agent does what it is told; another one may look at its power button.
             VmPower::Shutdown => agent::shut_down(name).or_else(|_| control(name, "asked to shut down", |vmm| vmm.power_button())),

@@ -10,6 +10,7 @@ mod init;
 mod interface;
 mod machines;
 mod network;
+mod passthrough;
 mod screen;
 pub mod state;
 mod stores;
@@ -41,8 +42,8 @@ use tessera_hostd::{
     future::LocalFuture,
     host::{
         CapabilityFacts, CaptureFacts, CertificateFacts, Console, DeviceFacts, DiskSpec, DnsSpec, EndpointFacts, EntryFacts, Failure,
-        FileSink, Host, HostError, HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortFacts, PortGroupSpec, Reply, ScreenView,
-        ServerFacts, StoreFacts, SwitchSpec, TimeFacts, Usage, VmFacts, VmPower, VmSpec,
+        FileSink, FunctionFacts, Host, HostError, HostFacts, HostPower, InterfaceSpec, LogFacts, NicFacts, PortFacts, PortGroupSpec, Reply,
+        ScreenView, ServerFacts, StoreFacts, SwitchSpec, TimeFacts, Usage, VmFacts, VmPower, VmSpec,
     },
     http::BodySource,
     licences,
@@ -201,6 +202,10 @@ impl Host for Servers {
 
     fn licences(&self) -> Reply<'_, Vec<(String, String, String)>> {
         now(Ok(licences::parse(self.notices)))
+    }
+
+    fn functions(&self) -> Reply<'_, Vec<FunctionFacts>> {
+        now(passthrough::functions())
     }
 
     fn vms(&self) -> Reply<'_, Vec<VmFacts>> {

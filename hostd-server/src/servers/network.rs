@@ -53,7 +53,7 @@ type Captures = capture::Client<Connection>;
 pub struct Network;
 
 impl Network {
-    fn cards(self) -> Answer<Vec<NicInfo>> {
+    pub fn cards(self) -> Answer<Vec<NicInfo>> {
         let mut client = Client(server("net", PATIENCE)?);
         collect(LIST, |first| client.nics(first)).map_err(|error| failed("The network cards cannot be listed", &error))
     }

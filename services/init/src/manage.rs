@@ -8,11 +8,10 @@ use crate::root::{Root, add_servers};
 use crate::vm::{Connect, Entry};
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
-use tessera_manifest::{Begin, DiskBacking, GuestFile, Vm, VmDisk, VmNic};
+use tessera_manifest::{Begin, DiskBacking, GuestFile, PassedFunction, PciWhich, Vm, VmDisk, VmNic};
 use tessera_proto::init::Level;
-use tessera_proto::vm_manager::{self, FilePlace, Firmware, MAX_NAME, PassedInfo, VmConfig, VmService, VmState, VmSummary};
+use tessera_proto::vm_manager::{self, FilePlace, Firmware, HostFunction, MAX_NAME, PassedInfo, VmConfig, VmService, VmState, VmSummary};
 use tessera_proto::vm_memory::{DiskConfig, DiskController, DiskPlace, NicConfig, NicModel};
 use tessera_proto::{Call, Failure, FailureKind, Page};
 use tessera_rt::{Notification, slots};
@@ -92,7 +91,29 @@ fn file_of(place: FilePlace) -> GuestFile {
     }
 }
 
-fn config_of(vm: &Vm) -> VmConfig {
+/// A function of the host by its address, which is what messages name it by.
+fn passed_of(text: &str) -> Result<PassedFunction, Failure> {
+    match text.parse() {
+        Ok(which @ PciWhich::Address { .. }) => Ok(PassedFunction { which, index: 0 }),
+        _ => Err(Failure::new(
+            FailureKind::BadRequest,
+            format_args!("`{}` is no address of a PCI function, such as 0000:03:00.0", text.escape_debug()),
+        )),
+    }
+}
+
+/// The functions that a machine is to have, each named once.
+fn all_passed(texts: &[String]) -> Result<Vec<PassedFunction>, Failure> {
+    let all = texts.iter().map(|text| passed_of(text)).collect::<Result<Vec<_>, _>>()?;
+    let twice = all.iter().enumerate().find(|(index, one)| all[..*index].contains(one));
+    match twice {
+        Some((_, one)) => Err(Failure::new(FailureKind::BadRequest, format_args!("{one} is there twice"))),
+        None => Ok(all),
+    }
+}
+
+/// A machine as messages have it; `passthrough`: where on the bus its functions are.
+fn config_of(vm: &Vm, passthrough: Vec<String>) -> VmConfig {
     VmConfig {
         name: vm.name.clone(),
         memory: vm.memory,
@@ -115,10 +136,11 @@ fn config_of(vm: &Vm) -> VmConfig {
         watchdog: vm.watchdog,
         disks: vm.disks.iter().map(disk_config).collect(),
         nics: vm.nics.iter().map(nic_config).collect(),
+        passthrough,
     }
 }
 
-fn vm_of(config: VmConfig, autostart: bool) -> Vm {
+fn vm_of(config: VmConfig, autostart: bool, passthrough: Vec<PassedFunction>) -> Vm {
     let firmware = config.firmware.map(|firmware| match firmware {
         Firmware::Bios => tessera_manifest::Firmware::Bios,
         Firmware::Uefi => tessera_manifest::Firmware::Uefi,
@@ -143,8 +165,7 @@ fn vm_of(config: VmConfig, autostart: bool) -> Vm {
         period_us: config.period_us,
         disks: config.disks.into_iter().map(disk_of).collect(),
         nics: config.nics.into_iter().map(nic_of).collect(),
-        // The manifest alone gives functions of the host to machines.
-        passthrough: vec![],
+        passthrough,
     }
 }
 
@@ -327,6 +348,15 @@ impl vm_manager::Server for Root {
         Ok(self.passed_info(self.machine_named(name)?))
     }
 
+    fn functions(&mut self, _call: &mut Call, first: u32) -> Result<Page<HostFunction>, Failure> {
+        let all = first as usize..self.devices.entries.len();
+        Ok(Page::fill(all.filter_map(|index| Some((index as u32, self.host_function(index)?)))))
+    }
+
+    fn keep_function(&mut self, _call: &mut Call, address: &str) -> Result<(), Failure> {
+        self.keep(passed_of(address)?)
+    }
+
     fn stop(&mut self, _call: &mut Call, name: &str) -> Result<(), Failure> {
         let vm = self.machine_named(name)?;
         if self.machines.entries[vm].state == VmState::Suspended {
@@ -372,11 +402,12 @@ impl vm_manager::Server for Root {
 
     fn config(&mut self, _call: &mut Call, name: &str) -> Result<VmConfig, Failure> {
         let vm = self.machine_named(name)?;
-        Ok(config_of(&self.manifest.vms[vm]))
+        Ok(config_of(&self.manifest.vms[vm], self.passed_addresses(vm)))
     }
 
     fn create(&mut self, _call: &mut Call, config: VmConfig) -> Result<(), Failure> {
-        let config = vm_of(config, false);
+        let passed = all_passed(&config.passthrough)?;
+        let config = vm_of(config, false, passed);
         self.check_machine(&config, None)?;
         let line = format!("virtual machine {} was made", config.name);
         let mut entry = Entry::new();
@@ -413,12 +444,16 @@ impl vm_manager::Server for Root {
 
     fn configure(&mut self, _call: &mut Call, name: &str, config: VmConfig) -> Result<(), Failure> {
         let vm = self.stopped_machine(name)?;
-        let config = Vm {
-            passthrough: self.manifest.vms[vm].passthrough.clone(),
-            ..vm_of(config, self.manifest.vms[vm].autostart)
+        // Those that stay are what the manifest calls them, if it does.
+        let passed = if config.passthrough == self.passed_addresses(vm) {
+            self.manifest.vms[vm].passthrough.clone()
+        } else {
+            all_passed(&config.passthrough)?
         };
+        let config = vm_of(config, self.manifest.vms[vm].autostart, passed);
         self.check_machine(&config, Some(vm))?;
         self.manifest.vms[vm] = config;
+        self.free_functions();
         self.name_servers(vm);
         self.machine_changed();
         Ok(())
@@ -445,6 +480,7 @@ impl vm_manager::Server for Root {
         let entry = &mut self.machines.entries[vm];
         entry.removed = true;
         entry.reason = String::new();
+        self.free_functions();
         self.say(Level::Info, &format!("virtual machine {name} was removed"));
         self.machine_changed();
         Ok(())
@@ -511,7 +547,25 @@ mod tests {
                 mac: [2, 0, 0, 0, 0, 1],
                 model: NicModel::E1000e,
             }],
+            passthrough: vec!["0000:03:00.0".into()],
         };
-        assert_eq!(config_of(&vm_of(config.clone(), true)), config);
+        let passed = all_passed(&config.passthrough).unwrap();
+        assert_eq!(passed[0].to_string(), "PCI function 0000:03:00.0");
+        assert_eq!(config_of(&vm_of(config.clone(), true, passed), config.passthrough.clone()), config);
+    }
+
+    #[test]
+    fn functions_are_named_by_address_and_once() {
+        for wrong in ["", "8086:10d3", "storage", "0000:03:00.8", "0000:03:20.0", "x\ny"] {
+            assert_eq!(passed_of(wrong).unwrap_err().kind, FailureKind::BadRequest, "{wrong}");
+        }
+        let all = |texts: &[&str]| all_passed(&texts.iter().map(|text| (*text).into()).collect::<Vec<String>>());
+        assert_eq!(all(&["0000:03:00.0", "0000:03:00.1"]).unwrap().len(), 2);
+        // The same one, otherwise written.
+        let failure = all(&["0000:03:00.0", "3:0.0"]).unwrap_err();
+        assert!(
+            failure.to_string().contains("PCI function 0000:03:00.0 is there twice"),
+            "{failure}"
+        );
     }
 }

@@ -21,7 +21,7 @@ use tessera_abi::object::Rights;
 use tessera_manifest::{PassedFunction, PciWhich, StartDevice, StartInterrupt, StartRange};
 use tessera_pci::{Address, BarKind, Header};
 use tessera_proto::init::Level;
-use tessera_proto::vm_manager::PassedInfo;
+use tessera_proto::vm_manager::{HostFunction, PassedInfo};
 use tessera_proto::{Failure, FailureKind};
 use tessera_rt::time;
 
@@ -56,10 +56,21 @@ fn is_meant(entry: &Entry, which: PciWhich) -> bool {
     }
 }
 
+fn is_bridge(entry: &Entry) -> bool {
+    entry.function.header != Header::Device || entry.function.class.base == BRIDGE
+}
+
 fn unfit(address: Address, why: impl core::fmt::Display) -> Failure {
     Failure::new(
         FailureKind::Unsupported,
         format_args!("PCI function {address} cannot be a virtual machine's: {why}"),
+    )
+}
+
+fn no_iommu(passed: &PassedFunction, reason: &str) -> Failure {
+    Failure::new(
+        FailureKind::Unsupported,
+        format_args!("it is to have {passed} of the host, which would reach all memory: there is no IOMMU ({reason})"),
     )
 }
 
@@ -93,6 +104,69 @@ impl Root {
         }
     }
 
+    /// Keeps a function for the machines that are to have it; a server that drives it is started again without it.
+    ///
+    /// # Errors
+    /// No machine can have it, or none is to.
+    pub fn keep(&mut self, passed: PassedFunction) -> Result<(), Failure> {
+        let index = self.passed(&passed)?;
+        if let Some(reason) = self.protection.missing() {
+            return Err(no_iommu(&passed, reason));
+        }
+        self.check_fitness(index)?;
+        if self.kept_for(index).is_none() {
+            let text = format_args!("no virtual machine is to have {passed}: nothing was changed");
+            return Err(Failure::new(FailureKind::BadState, text));
+        }
+        let entry = &mut self.devices.entries[index];
+        entry.reserved = true;
+        let driver = entry.holder.filter(|holder| self.servers[*holder].vm.is_none());
+        if let Some(server) = driver {
+            let line = format!("{passed} is taken from {} for virtual machines", self.servers[server].name);
+            self.say(Level::Info, &line);
+            self.restart(server)?;
+        }
+        Ok(())
+    }
+
+    /// Servers may have functions again that no machine is made up with any more: they get them when they start next.
+    pub fn free_functions(&mut self) {
+        for index in 0..self.devices.entries.len() {
+            if self.devices.entries[index].reserved && self.kept_for(index).is_none() {
+                self.devices.entries[index].reserved = false;
+            }
+        }
+    }
+
+    /// A function as whoever makes machines up sees it; bridges are left out.
+    #[must_use]
+    pub fn host_function(&self, index: usize) -> Option<HostFunction> {
+        let entry = self.devices.entries.get(index).filter(|entry| !is_bridge(entry))?;
+        let holder = entry.holder.and_then(|holder| self.servers.get(holder));
+        let machine = holder.and_then(|holder| self.manifest.vms.get(holder.vm?));
+        let driver = holder.filter(|holder| holder.vm.is_none());
+        let function = &entry.function;
+        let problem = match self.protection.missing() {
+            Some(reason) => Some(format!("it would reach all memory: there is no IOMMU ({reason})")),
+            None => self.misfit(index),
+        };
+        Some(HostFunction {
+            address: function.address.to_string(),
+            identity: (function.vendor, function.device),
+            class: (function.class.base, function.class.sub, function.class.interface),
+            confined: self.protection.missing().is_none(),
+            remapped: self.protection.remaps_interrupts(),
+            server: driver.map(|driver| driver.name.clone()).unwrap_or_default(),
+            machine: machine.map(|vm| vm.name.clone()).unwrap_or_default(),
+            kept: entry.reserved,
+            together: self
+                .beside(index)
+                .map(|other| self.devices.entries[other].function.address.to_string())
+                .collect(),
+            problem: problem.unwrap_or_default(),
+        })
+    }
+
     /// The first machine that is to have a function.
     #[must_use]
     pub fn kept_for(&self, index: usize) -> Option<&str> {
@@ -110,10 +184,7 @@ impl Root {
         let wanted = &self.manifest.vms[vm].passthrough;
         let Some(first) = wanted.first() else { return Ok(()) };
         if let Some(reason) = self.protection.missing() {
-            return Err(Failure::new(
-                FailureKind::Unsupported,
-                format_args!("it is to have {first} of the host, which would reach all memory: there is no IOMMU ({reason})"),
-            ));
+            return Err(no_iommu(first, reason));
         }
         let all = self.passed_to(vm)?;
         for index in &all {
@@ -137,54 +208,73 @@ impl Root {
 
     /// Whether a function can be a machine's that has all of these.
     fn check_passed(&self, index: usize, all: &[usize]) -> Result<(), Failure> {
-        let entry = &self.devices.entries[index];
-        let function = &entry.function;
-        let at = function.address;
-        if let Some(holder) = entry.holder.and_then(|holder| self.servers.get(holder)) {
+        let at = self.devices.entries[index].function.address;
+        if let Some(holder) = self.devices.entries[index].holder.and_then(|holder| self.servers.get(holder)) {
+            let what = match holder.vm.and_then(|vm| self.manifest.vms.get(vm)) {
+                Some(vm) => format!("virtual machine {} has it, and runs", vm.name),
+                None => format!("{} drives it", holder.name),
+            };
             return Err(Failure::new(
                 FailureKind::BadState,
-                format_args!("PCI function {at} is held by {}", holder.name),
+                format_args!("PCI function {at} is not free: {what}"),
             ));
         }
-        if function.header != Header::Device || function.class.base == BRIDGE {
-            return Err(unfit(at, "it is a bridge"));
-        }
+        self.check_fitness(index)?;
         if all.iter().filter(|other| **other == index).count() > 1 {
             return Err(unfit(at, "it is meant twice"));
         }
-        // Functions of a device may reach each other without the IOMMU.
-        let place = |address: Address| (address.segment, address.bus, address.device);
-        let mut others = self.devices.entries.iter().enumerate();
-        let other = others.find(|(other, entry)| place(entry.function.address) == place(at) && !all.contains(other));
-        if let Some((_, other)) = other {
-            return Err(unfit(
-                at,
-                format_args!("the machine has to have {} of the same device too", other.function.address),
-            ));
-        }
-        if let Some(why) = self.devices.is_beside_others(at).or_else(|| self.protection.is_beside_others(at)) {
-            return Err(unfit(at, why));
-        }
-        if self.is_reserved_memory_for(at) {
-            return Err(unfit(at, "the firmware reserves memory for it"));
-        }
-        if function.msix.is_none() {
-            return Err(unfit(at, "it has no table of messages (MSI-X) to interrupt by"));
-        }
-        if !self.devices.can_reset(index) {
-            return Err(unfit(at, "it cannot be reset by itself"));
-        }
-        for bar in function.bars.iter().filter(|bar| bar.kind != BarKind::Ports) {
-            let number = bar.index;
-            if bar.address == 0 || !bar.address.is_multiple_of(PAGE) {
-                return Err(unfit(at, format_args!("the firmware gave its range {number} no page of its own")));
-            }
-            let end = bar.address + bar.length.next_multiple_of(PAGE);
-            if self.devices.touched_by_others(index, bar.address, end) {
-                return Err(unfit(at, format_args!("its range {number} shares a page with another function")));
-            }
+        if let Some(other) = self.beside(index).find(|other| !all.contains(other)) {
+            let other = self.devices.entries[other].function.address;
+            return Err(unfit(at, format_args!("the machine has to have {other} of the same device too")));
         }
         Ok(())
+    }
+
+    /// The other functions of its device, which may reach each other without the IOMMU.
+    fn beside(&self, index: usize) -> impl Iterator<Item = usize> + '_ {
+        let place = |address: Address| (address.segment, address.bus, address.device);
+        let own = place(self.devices.entries[index].function.address);
+        let others = self.devices.entries.iter().enumerate();
+        others
+            .filter(move |(other, entry)| *other != index && place(entry.function.address) == own)
+            .map(|(other, _)| other)
+    }
+
+    /// Why no machine can have a function, whoever has it now.
+    fn misfit(&self, index: usize) -> Option<String> {
+        let function = &self.devices.entries[index].function;
+        let at = function.address;
+        if is_bridge(&self.devices.entries[index]) {
+            return Some("it is a bridge".into());
+        }
+        if let Some(why) = self.devices.is_beside_others(at).or_else(|| self.protection.is_beside_others(at)) {
+            return Some(why.into());
+        }
+        if self.is_reserved_memory_for(at) {
+            return Some("the firmware reserves memory for it".into());
+        }
+        if function.msix.is_none() {
+            return Some("it has no table of messages (MSI-X) to interrupt by".into());
+        }
+        if !self.devices.can_reset(index) {
+            return Some("it cannot be reset by itself".into());
+        }
+        function.bars.iter().filter(|bar| bar.kind != BarKind::Ports).find_map(|bar| {
+            let number = bar.index;
+            if bar.address == 0 || !bar.address.is_multiple_of(PAGE) {
+                return Some(format!("the firmware gave its range {number} no page of its own"));
+            }
+            let end = bar.address + bar.length.next_multiple_of(PAGE);
+            let shared = self.devices.touched_by_others(index, bar.address, end);
+            shared.then(|| format!("its range {number} shares a page with another function"))
+        })
+    }
+
+    fn check_fitness(&self, index: usize) -> Result<(), Failure> {
+        match self.misfit(index) {
+            Some(why) => Err(unfit(self.devices.entries[index].function.address, why)),
+            None => Ok(()),
+        }
     }
 
     /// Whether all functions of a machine are reset; else when to look again (TSC).
@@ -290,6 +380,17 @@ impl Root {
         }
         device.configuration = self.devices.snapshot(index);
         Ok(device)
+    }
+
+    /// Where the functions of a machine are; of one that is not there, where it would be, if that is what names it.
+    #[must_use]
+    pub fn passed_addresses(&self, vm: usize) -> Vec<String> {
+        let address = |passed: &PassedFunction| match (self.passed(passed), passed.which) {
+            (Ok(index), _) => Some(self.devices.entries[index].function.address.to_string()),
+            (Err(_), which @ PciWhich::Address { .. }) => Some(which.to_string()),
+            (Err(_), _) => None,
+        };
+        self.manifest.vms[vm].passthrough.iter().filter_map(address).collect()
     }
 
     /// The functions that a machine has for itself, or is to have, as people see them.

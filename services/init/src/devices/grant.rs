@@ -91,6 +91,7 @@ impl Root {
 
     fn give(&mut self, name: &str, index: usize, server: usize, granted: &mut Vec<Granted>) -> StartDevice {
         self.devices.entries[index].holder = Some(server);
+        self.devices.entries[index].passed = false;
         let function = self.devices.entries[index].function.clone();
         self.confine(server, function.address);
         let mut device = StartDevice {

@@ -160,6 +160,9 @@ pub struct VmConfig {
     /// Network cards, likewise.
     #[serde(with = "wire::list")]
     pub nics: Vec<NicConfig>,
+    /// PCI functions of the host that it has for itself, by their addresses, such as `0000:03:00.0`.
+    #[serde(with = "wire::list")]
+    pub passthrough: Vec<String>,
 }
 
 /// Most bytes of a machine's name.
@@ -176,6 +179,32 @@ pub struct PassedInfo {
     pub identity: (u16, u16),
     /// Base class, sub-class, programming interface.
     pub class: (u8, u8, u8),
+}
+
+/// A PCI function of the host, which is no bridge, and whether a machine can have it for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFunction {
+    /// Segment, bus, device and function, such as `0000:03:00.0`.
+    pub address: String,
+    /// Vendor and device.
+    pub identity: (u16, u16),
+    /// Base class, sub-class, programming interface.
+    pub class: (u8, u8, u8),
+    /// An IOMMU confines it to the memory of whoever has it.
+    pub confined: bool,
+    /// It can raise no interrupts but its own.
+    pub remapped: bool,
+    /// The server that drives it; empty: none.
+    pub server: String,
+    /// The running machine that has it; empty: none.
+    pub machine: String,
+    /// It is kept for machines: no server gets it.
+    pub kept: bool,
+    /// Other functions of its device: a machine has to have them too.
+    #[serde(with = "wire::list")]
+    pub together: Vec<String>,
+    /// Why no machine can have it; empty: one can.
+    pub problem: String,
 }
 
 interface! {
@@ -210,4 +239,8 @@ interface! {
     12 idempotent fn state_file(name: &'a str) -> Option<FilePlace>;
     /// PCI functions of the host that a machine has for itself.
     13 idempotent fn passthrough(name: &'a str) -> Vec<PassedInfo>;
+    /// PCI functions of the host but for bridges, from the `first`th on.
+    14 idempotent fn functions(first: u32) -> Page<HostFunction>;
+    /// Keeps a function that a machine is made up with for machines, until none is: no server gets it at its next start, and one that drives it is started again at once, without it. Whoever asks makes sure that nothing uses the function by way of that server.
+    15 idempotent fn keep_function(address: &'a str) -> ();
 }

@@ -587,6 +587,7 @@ impl Host for FakeHost {
                 mac: [2, 0x54, 0, 0x12, 0x34, 0x56],
                 model: NicModel::E1000e,
             }],
+            passthrough: Vec::new(),
         })
     }
 

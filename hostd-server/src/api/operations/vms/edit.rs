@@ -2,6 +2,7 @@
 
 use super::super::NoQuery;
 use super::inventory::spec;
+use super::passthrough::check_functions;
 use super::plan::{check_boot, check_files, check_name, make_disks, plan_disks, plan_nics, round};
 use super::{Result, need_off, own_record};
 use crate::{
@@ -47,10 +48,12 @@ pub(super) async fn create(call: Call, _: NoQuery, Json(made): Json<VmCreate>) -
         [made.boot.kernel.as_deref(), made.boot.initramfs.as_deref(), made.cdrom.as_deref()].into_iter(),
     )
     .await?;
+    let passthrough = check_functions(&call, &made.name, made.passthrough, &[]).await?;
     let (disks, work) = plan_disks(&call, &made.name, made.disks, &[]).await?;
     let config = VmConfig {
         nics: plan_nics(&call, made.nics, &[]).await?,
         disks,
+        passthrough,
         guest_os: made.guest_os.map_or_else(|| "other".into(), |os| os.into_string()),
         vcpus: made.vcpus.get32(),
         memory: round(made.memory.get()),
@@ -140,6 +143,9 @@ pub(super) async fn edit(call: Call, _: NoQuery, Json(change): Json<VmPatch>) ->
     }
     if let Some(nics) = change.nics {
         config.nics = plan_nics(&call, nics, &old.config.nics).await?;
+    }
+    if let Some(passed) = change.passthrough {
+        config.passthrough = check_functions(&call, &old.config.name, passed, &old.config.passthrough).await?;
     }
     config.watchdog = change.watchdog.unwrap_or(config.watchdog);
     config.on_panic = change.on_panic.unwrap_or(config.on_panic);
@@ -263,6 +269,8 @@ pub(super) async fn clone(call: Call, _: NoQuery, Json(request): Json<CloneReque
             let mut config = VmConfig {
                 name: name.clone(),
                 autostart: false,
+                // A function is one machine's, and so stays with the first.
+                passthrough: Vec::new(),
                 ..record.config.clone()
             };
             let old = spec(&api, &record.config);

@@ -63,6 +63,7 @@ pub(super) fn spec(api: &Api, config: &VmConfig) -> VmSpec {
                 model: nic.model,
             })
             .collect(),
+        passthrough: config.passthrough.clone(),
         cdrom: config.cdrom.as_deref().and_then(split_storage_path).map(|(store, path)| DiskSpec {
             store: store.into(),
             path: path.into(),
@@ -166,6 +167,7 @@ fn fixed_config(spec: VmSpec, nics: Vec<VmNic>) -> VmConfig {
             })
             .collect(),
         nics,
+        passthrough: spec.passthrough,
         cdrom: spec.cdrom.map(|disk| format!("[{}] {}", disk.store, disk.path)),
         boot: Boot {
             firmware: match spec.firmware {

@@ -6,6 +6,7 @@ mod console;
 mod edit;
 mod incidents;
 mod inventory;
+mod passthrough;
 mod plan;
 mod power;
 mod seed;
@@ -32,6 +33,7 @@ use autostart::{get_autostart, set_autostart};
 use console::console;
 use edit::{clone, create, delete, edit, unregister};
 use incidents::clear_alarms;
+use passthrough::pci_devices;
 use power::power;
 use seed::seed;
 use snapshots::{delete_snapshot, revert, snapshots, take_snapshot};
@@ -188,6 +190,14 @@ pub(super) fn routes(all: &mut Vec<Route>) {
             "clearAlarms",
             "Clear a machine's alarms; what happens anew raises them again",
             clear_alarms,
+        ),
+        route(
+            Method::Get,
+            "/host/pci-devices",
+            READ,
+            "listPciDevices",
+            "PCI functions of the host, and whether machines can have them for themselves",
+            pci_devices,
         ),
         route(
             Method::Get,

@@ -1,5 +1,6 @@
 //! Machines' power.
 
+use super::passthrough::need_no_functions;
 use super::{Result, record, state_of};
 use crate::{
     api::{ApiError, Call, route::Accepted, work},
@@ -33,6 +34,9 @@ pub(super) async fn power(call: Call, name: &'static str, action: VmPower) -> Re
             VmRun::Failed => "off after a failure",
         };
         return Err(ApiError::conflict(format!("{} is {state}", record.config.name)));
+    }
+    if action == VmPower::Suspend {
+        need_no_functions(&record, "It cannot be suspended")?;
     }
     if call.api.data.borrow().settings.maintenance && matches!(action, VmPower::Start | VmPower::Resume) {
         return Err(ApiError::conflict("The host is in maintenance mode"));

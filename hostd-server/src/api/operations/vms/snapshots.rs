@@ -2,6 +2,7 @@
 
 use super::super::{ListQuery, NoQuery, page};
 use super::inventory::spec;
+use super::passthrough::need_no_functions;
 use super::{Result, own_record, record, run_of};
 use crate::{
     api::{
@@ -74,6 +75,9 @@ pub(super) async fn take_snapshot(call: Call, _: NoQuery, Json(made): Json<Snaps
             "{} does not run: it has no memory to keep",
             record.config.name
         )));
+    }
+    if memory {
+        need_no_functions(&record, "Its memory cannot be kept")?;
     }
     let id = format!("snapshot-{}", call.api.data.borrow_mut().number());
     work::begin(

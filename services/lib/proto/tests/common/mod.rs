@@ -618,10 +618,30 @@ fn vm_config() -> VmConfig {
             mac: [2, 0x54, 9, 8, 7, 6],
             model: NicModel::E1000e,
         }],
+        passthrough: vec!["0000:03:00.0".into()],
     }
 }
 
 impl vm_manager::Server for Example {
+    fn functions(&mut self, _: &mut Call, first: u32) -> Result<Page<HostFunction>, Failure> {
+        self.note(format!("functions {first}"))?;
+        let function = HostFunction {
+            address: "0000:00:05.0".into(),
+            identity: (0x8086, 0x10c9),
+            class: (2, 0, 0),
+            confined: true,
+            remapped: false,
+            server: "net".into(),
+            machine: "web".into(),
+            kept: true,
+            together: vec!["0000:00:05.1".into()],
+            problem: "it cannot be reset by itself".into(),
+        };
+        Ok(Page::fill([(first, function)].into_iter()))
+    }
+    fn keep_function(&mut self, _: &mut Call, address: &str) -> Result<(), Failure> {
+        self.note(format!("keep_function {address}"))
+    }
     fn passthrough(&mut self, _: &mut Call, name: &str) -> Result<Vec<PassedInfo>, Failure> {
         self.note(format!("passthrough {name}"))?;
         Ok(vec![PassedInfo {
@@ -1369,6 +1389,8 @@ pub fn call_everything(loopback: &mut Loopback, see: Witness<'_>) {
     call!(vm_manager.resume("debian", true));
     call!(vm_manager.state_file("debian"));
     call!(vm_manager.passthrough("debian"));
+    call!(vm_manager.functions(2));
+    call!(vm_manager.keep_function("0000:00:05.0"));
     call!(hostd.ping("2001:db8::1", 3, 56, 1000));
     call!(vm_media.medium());
     call!(vm_media.change(Some(medium)));

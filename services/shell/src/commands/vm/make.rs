@@ -139,6 +139,7 @@ fn parse(words: &[&str]) -> Result<VmConfig, String> {
         watchdog: None,
         disks: Vec::new(),
         nics: Vec::new(),
+        passthrough: Vec::new(),
     };
     let mut rest = rest.iter().peekable();
     while let Some(word) = rest.next() {
