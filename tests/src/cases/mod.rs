@@ -24,6 +24,7 @@ mod management_cloud_init;
 mod management_command_line;
 mod management_load;
 mod management_network;
+mod management_passthrough;
 mod management_settings;
 mod management_state;
 mod management_tls;
@@ -179,6 +180,7 @@ pub fn all() -> Vec<Case> {
         management_command_line::CASES,
         management_load::CASES,
         management_network::CASES,
+        management_passthrough::CASES,
         management_settings::CASES,
         management_state::CASES,
         management_tls::CASES,
