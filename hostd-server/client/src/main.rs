@@ -59,6 +59,8 @@ enum Command {
     /// Networks.
     #[command(subcommand)]
     Network(network::Network),
+    /// PCI functions of the host: who has them, and which a machine can have for itself.
+    Pci,
     /// Datastores.
     Datastores,
     /// Tasks, newest first.
@@ -100,6 +102,11 @@ fn run(options: Options) -> Result<()> {
         Command::Vm(command) => vm::run(&place()?, command, wanted)?,
         Command::File(command) => files::run(&place()?, command, wanted)?,
         Command::Network(command) => network::run(&place()?, command, wanted)?,
+        Command::Pci => show::list(
+            &list(&place()?, "/host/pci-devices")?,
+            &["address", "name", "vendorId", "deviceId", "server", "vm", "configured", "problem"],
+            wanted,
+        ),
         Command::Datastores => show::list(
             &list(&place()?, "/datastores")?,
             &["id", "name", "capacity", "free", "device", "accessible"],

@@ -60,18 +60,27 @@ pub enum Vm {
         /// Port group for each network card, with `,e1000e` behind it for Intel's 82574L in the place of virtio.
         #[arg(long)]
         network: Vec<String>,
+        /// Address of a PCI function of the host that the machine has for itself, such as 0000:03:00.0; `tessera pci` lists them.
+        #[arg(long)]
+        passthrough: Vec<String>,
     },
     /// Remove a machine with its disks.
     Delete { name: String },
     /// Clone a machine.
     Clone { name: String, to: String },
-    /// Set memory (MiB) or processors of a machine that is off.
+    /// Set memory (MiB), processors or PCI functions of the host of a machine that is off.
     Set {
         name: String,
         #[arg(long)]
         memory: Option<u64>,
         #[arg(long)]
         vcpus: Option<u32>,
+        /// All PCI functions of the host that it has for itself from now on.
+        #[arg(long)]
+        passthrough: Vec<String>,
+        /// It has no PCI function of the host any more.
+        #[arg(long, conflicts_with = "passthrough")]
+        no_passthrough: bool,
     },
     /// Make what the guest's cloud-init is to do at its first start, and put it into the CD drive of a machine that is off.
     Seed(Seed),
@@ -153,6 +162,11 @@ fn card_wanted(text: &str) -> (&str, &'static str) {
     }
 }
 
+/// What a change says of a machine's functions: all of them, that there is none, or nothing.
+fn functions_wanted(all: Vec<String>, none: bool) -> Option<Vec<String>> {
+    (none || !all.is_empty()).then_some(all)
+}
+
 /// What the host takes.
 fn seed(form: &Seed) -> Result<Value> {
     let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()));
@@ -227,12 +241,17 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
         Vm::Resume { name } => begin(&name, "POST", "/resume", None)?,
         Vm::Delete { name } => begin(&name, "DELETE", "", None)?,
         Vm::Clone { name, to } => begin(&name, "POST", "/clone", Some(json!({ "name": to })))?,
-        Vm::Set { name, memory, vcpus } => begin(
-            &name,
-            "PATCH",
-            "",
-            Some(json!({ "memory": memory.map(|mib| mib << 20), "vcpus": vcpus })),
-        )?,
+        Vm::Set {
+            name,
+            memory,
+            vcpus,
+            passthrough,
+            no_passthrough,
+        } => {
+            let functions = functions_wanted(passthrough, no_passthrough);
+            let body = json!({ "memory": memory.map(|mib| mib << 20), "vcpus": vcpus, "passthrough": functions });
+            begin(&name, "PATCH", "", Some(body))?;
+        }
         Vm::Seed(form) => begin(&form.name, "POST", "/seed", Some(seed(&form)?))?,
         Vm::Snapshot { name, snapshot, quiesce } => {
             let body = json!({ "name": snapshot, "quiesce": quiesce });
@@ -266,6 +285,7 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
             command_line,
             disk,
             network,
+            passthrough,
         } => {
             let mut disks = Vec::new();
             for one in disk {
@@ -284,8 +304,9 @@ pub fn run(place: &Place, command: Vm, json_wanted: bool) -> Result<()> {
                 (None, false) => "bios",
             };
             let boot = json!({ "firmware": firmware, "kernel": kernel, "initramfs": initramfs, "commandLine": command_line });
-            let body =
-                json!({ "name": name, "vcpus": vcpus, "memory": memory << 20, "disks": disks, "nics": nics, "cdrom": cdrom, "boot": boot });
+            let body = json!({
+                "name": name, "vcpus": vcpus, "memory": memory << 20, "disks": disks, "nics": nics, "passthrough": passthrough, "cdrom": cdrom, "boot": boot,
+            });
             let task = work(place, "POST", "/vms", Some(&body), json_wanted)?;
             println!(
                 "{}",
@@ -332,6 +353,14 @@ mod tests {
         }
         assert_eq!(card_wanted("VM Network"), ("VM Network", "virtio"));
         assert_eq!(card_wanted("VM Network,e1000e"), ("VM Network", "e1000e"));
+    }
+
+    #[test]
+    fn functions_change_only_if_something_is_said_of_them() {
+        let all = vec!["0000:03:00.0".to_owned()];
+        assert_eq!(functions_wanted(all.clone(), false), Some(all));
+        assert_eq!(functions_wanted(Vec::new(), true), Some(Vec::new()));
+        assert_eq!(functions_wanted(Vec::new(), false), None);
     }
 
     #[test]
