@@ -219,6 +219,45 @@ const flows = {
     await page.locator("main .simple", { hasText: "768 MiB" }).waitFor();
   },
 
+  async "give it PCI devices of the host, and take them back"({ page, host, things }) {
+    const devices = await page.evaluate(async () => (await (await fetch("/api/v1/host/pci-devices")).json()).items);
+    const own = () => page.evaluate(async (vm) => (await (await fetch(`/api/v1/vms/${vm}`)).json()).config.passthrough, things.vm);
+    const dialog = page.locator("dialog");
+    const box = ({ address }) => dialog.getByRole("checkbox", { name: address });
+    const edit = () => page.locator(".page-head").getByRole("button", { name: "Edit" }).click();
+    const save = async () => {
+      await dialog.getByRole("button", { name: "Save" }).click();
+      await dialog.waitFor({ state: "detached" });
+    };
+    await edit();
+    for (const device of devices) await box(device).waitFor();
+    // What no machine can have cannot be chosen, and the page says why.
+    for (const device of devices.filter(({ problem }) => problem)) {
+      check(await box(device).isDisabled(), `${device.address} can be chosen`);
+      await dialog.locator(".field", { hasText: device.address }).getByText(device.problem).waitFor();
+    }
+    check((await axe(page)).length === 0, (await axe(page)).join("\n"));
+    const several = devices.find(({ problem, together }) => !problem && together.length > 0);
+    if (several) {
+      const all = [several.address, ...several.together].sort();
+      await box(several).check();
+      for (const address of all) check(await box({ address }).isChecked(), `${address} is not chosen with its device`);
+      await save();
+      for (const address of all) await page.locator("main .simple", { hasText: address }).waitFor();
+      check(JSON.stringify((await own()).sort()) === JSON.stringify(all), `the machine has ${await own()}`);
+      await edit();
+      await box(several).uncheck();
+      await save();
+      for (const address of all) await page.locator("main .simple", { hasText: address }).waitFor({ state: "detached" });
+    } else {
+      await dialog.getByRole("button", { name: "Cancel" }).click();
+    }
+    check((await own()).length === 0, `the machine has ${await own()}`);
+    await visit(page, host.url, "/monitor/health");
+    for (const { address } of devices) await page.locator("main .simple tr", { hasText: address }).waitFor();
+    await visit(page, host.url, `/vms/${things.vm}`);
+  },
+
   async "create a machine that sets itself up with cloud-init, and change what it is told"({ page, host, things }) {
     const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDummyDummyDummy admin@desk";
     await visit(page, host.url, "/vms");

@@ -1,11 +1,12 @@
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import { ApiError, list, message, send, setCsrf } from "../src/api/client";
-import type { ServerGraph } from "../src/api/types";
+import type { PciDevice, ServerGraph } from "../src/api/types";
 import { bytes, span } from "../src/format";
 import { language, setLanguage, t } from "../src/i18n";
 import { align, formatUnit } from "../src/pages/performance";
 import { layout } from "../src/pages/servers";
 import { toPatch } from "../src/pages/vm-edit";
+import { chosen, functionNote } from "../src/pages/vm-functions";
 import { type SeedDraft, emptySeed, hostNameOf, seedProblems, toSeed } from "../src/pages/vm-seed";
 import { type Draft, problems, validName } from "../src/pages/wizard";
 
@@ -40,6 +41,40 @@ describe("messages", () => {
   });
 });
 
+describe("PCI functions", () => {
+  const device = (change: Partial<PciDevice>): PciDevice => ({
+    address: "0000:04:00.0",
+    vendorId: "10de",
+    deviceId: "2204",
+    classId: "030000",
+    name: "NVIDIA VGA controller",
+    confined: true,
+    interruptsConfined: true,
+    server: null,
+    vm: null,
+    configured: [],
+    together: [],
+    problem: null,
+    ...change,
+  });
+
+  it("come and go with those of the same device", () => {
+    const both = device({ together: ["0000:04:00.1"] });
+    expect(chosen(["0000:02:00.0"], both, true)).toEqual(["0000:02:00.0", "0000:04:00.0", "0000:04:00.1"]);
+    expect(chosen(["0000:04:00.1", "0000:02:00.0", "0000:04:00.0"], both, false)).toEqual(["0000:02:00.0"]);
+  });
+
+  it("say why a machine cannot have them", () => {
+    expect(functionNote(device({}), "web")).toEqual({ blocked: false, text: "" });
+    expect(functionNote(device({ problem: "it is an uplink" }), "web")).toEqual({ blocked: true, text: "It is an uplink." });
+    expect(functionNote(device({ vm: "db", configured: ["db"] }), "web").blocked).toBe(true);
+    expect(functionNote(device({ vm: "web", configured: ["web"] }), "web")).toEqual({ blocked: false, text: "" });
+    const text = functionNote(device({ server: "storage", configured: ["db", "web"], together: ["0000:04:00.1"] }), "web").text;
+    for (const part of ["storage", "db", "0000:04:00.1"]) expect(text).toContain(part);
+    expect(text).not.toContain("web");
+  });
+});
+
 describe("the wizard", () => {
   const draft = (change: Partial<Draft>): Draft => ({
     name: "web",
@@ -51,6 +86,7 @@ describe("the wizard", () => {
     disks: [],
     cdrom: "",
     nics: [],
+    passthrough: [],
     firmware: "bios",
     kernel: "",
     initramfs: "",

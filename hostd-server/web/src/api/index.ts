@@ -18,6 +18,7 @@ export const api = {
 
   host: () => get<Api.Host>("/host"),
   hostPower: (action: "reboot" | "shutdown") => post<Api.Task>(`/host/${action}`),
+  pciDevices: () => list<Api.PciDevice>("/host/pci-devices"),
   sensors: () => list<Api.Sensor>("/host/sensors"),
   autostart: () => send<Api.Autostart>("GET", "/autostart"),
   setAutostart: (autostart: Api.Autostart, etag: string | null) => put("/autostart", autostart, etag),

@@ -80,6 +80,8 @@ export interface VmConfig {
   cpuLimitMhz: number | null;
   disks: VmDisk[];
   nics: VmNic[];
+  /** Addresses of the PCI functions of the host that it has for itself. */
+  passthrough: string[];
   cdrom: string | null;
   boot: Boot;
   watchdog: IncidentAction;
@@ -123,6 +125,20 @@ export interface Autostart {
   enabled: boolean;
   delaySeconds: number;
   order: string[];
+}
+export interface PciDevice {
+  address: string;
+  vendorId: string;
+  deviceId: string;
+  classId: string;
+  name: string;
+  confined: boolean;
+  interruptsConfined: boolean;
+  server: string | null;
+  vm: string | null;
+  configured: string[];
+  together: string[];
+  problem: string | null;
 }
 export interface Sensor {
   name: string;

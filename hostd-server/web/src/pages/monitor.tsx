@@ -15,6 +15,7 @@ import { saveText } from "../ui/save";
 import { Table } from "../ui/table";
 import { HEALTH_TONES } from "./overview";
 import { Performance } from "./performance";
+import { FunctionsCard } from "./vm-functions";
 
 const SOURCES = ["all", "kernel", "init", "hostd", "storage", "net", "vmm"];
 
@@ -166,6 +167,7 @@ function Hardware() {
           />
         </Card>
       )}
+      <FunctionsCard />
     </div>
   );
 }

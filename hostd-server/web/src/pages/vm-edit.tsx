@@ -11,6 +11,7 @@ import { CheckField, SelectField, SizeField, TextField } from "../ui/form";
 import { FilePicker } from "./file-picker";
 import { BootFields, PanicField, WatchdogField } from "./vm-boot";
 import { ControllerField, ModelField } from "./vm-devices";
+import { FunctionsField } from "./vm-functions";
 import { whole } from "./whole";
 
 /** What is new has no number yet: the host gives it one. */
@@ -213,6 +214,7 @@ export function EditVm({ id, onClose }: { id: string; onClose: () => void }) {
             </div>
           </div>
         </fieldset>
+        <FunctionsField own={read.config.name} value={edit.passthrough} onInput={(passthrough) => set({ passthrough })} />
       </fieldset>
       {edit.boot.firmware !== "direct" && (
         <FilePicker

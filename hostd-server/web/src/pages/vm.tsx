@@ -172,6 +172,20 @@ function Summary({ vm }: { vm: Vm }) {
                   </td>
                 </tr>
               ))}
+              {config.passthrough.map((address, index) => (
+                <tr key={address}>
+                  <td>
+                    <span class="row">
+                      <Icon name="service" />
+                      {t("vm.functionNumber", { number: index + 1 })}
+                    </span>
+                  </td>
+                  <td>
+                    <code>{address}</code>
+                  </td>
+                  <td class="muted">{t("vm.functionOwn")}</td>
+                </tr>
+              ))}
             </tbody>
           </table>
         </div>

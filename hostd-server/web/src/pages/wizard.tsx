@@ -14,6 +14,7 @@ import { Icon } from "../ui/icon";
 import { FilePicker } from "./file-picker";
 import { BootFields, PanicField, WatchdogField } from "./vm-boot";
 import { ControllerField, ModelField } from "./vm-devices";
+import { FunctionsField } from "./vm-functions";
 import { type SeedDraft, SeedFields, emptySeed, seedProblems, toSeed } from "./vm-seed";
 import { whole } from "./whole";
 
@@ -41,6 +42,7 @@ export interface Draft {
   disks: Disk[];
   cdrom: string;
   nics: { key: number; network: string; model: NicModel }[];
+  passthrough: string[];
   firmware: "direct" | "bios" | "uefi";
   kernel: string;
   initramfs: string;
@@ -121,6 +123,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
     disks: store ? [{ key: 1, size: 8 * GIB, datastore: store, existing: null, controller: "virtio" }] : [],
     cdrom: "",
     nics: group ? [{ key: 1, network: group.id, model: "virtio" }] : [],
+    passthrough: [],
     firmware: "bios",
     kernel: "",
     initramfs: "",
@@ -163,6 +166,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
           existing === null ? { datastore, size, controller } : { datastore, path: existing, controller },
         ),
         nics: draft.nics.map(({ network, model }) => ({ network, model })),
+        passthrough: draft.passthrough,
         cdrom: draft.cdrom || null,
         boot:
           draft.firmware === "direct"
@@ -416,6 +420,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
           <WatchdogField value={draft.watchdog} onInput={(watchdog) => set({ watchdog })} />
           <PanicField value={draft.onPanic} onInput={(onPanic) => set({ onPanic })} />
         </div>
+        <FunctionsField own={draft.name.trim()} value={draft.passthrough} onInput={(passthrough) => set({ passthrough })} />
         <CheckField label={t("vm.autostartLabel")} value={draft.autostart} onInput={(autostart) => set({ autostart })} />
         {draft.firmware !== "direct" && (
           <CheckField
@@ -462,6 +467,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
               t("nav.networking"),
               draft.nics.map((nic) => `${nameOf(portGroups.value, nic.network)} ${t(`vm.model.${nic.model}`)}`).join(", ") || "–",
             ],
+            [t("vm.functions"), draft.passthrough.join(", ") || "–"],
             [
               t("vm.boot"),
               draft.firmware === "direct" ? [draft.kernel, draft.initramfs].filter(Boolean).join(" + ") : t(`vm.boot.${draft.firmware}`),
