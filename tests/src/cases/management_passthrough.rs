@@ -11,7 +11,7 @@ use crate::{
     disks::Scratch,
     ensure,
     linux::succeeds,
-    machine::{Bus, Disk, Iommu, Model},
+    machine::{Bus, Disk, Iommu, Model, Nic},
     shell::Host,
     systems::System,
 };
@@ -21,7 +21,7 @@ use std::{fs, path::Path, thread, time::Duration, time::Instant};
 /// The tests of this file.
 pub const CASES: &[Case] = &[Case {
     name: "management/passthrough",
-    about: "by the API a machine gets an NVMe controller that the host drives until the machine starts; its guest uses it, before and after a restart of the host; what the host needs is refused",
+    about: "by the API a machine gets an NVMe controller and a spare network card that the host drives until the machine starts; its guest uses the disk, before and after a restart of the host; what the host needs is refused",
     minutes: 4,
     bochs: None,
     run: passthrough,
@@ -37,6 +37,7 @@ fn boot(context: &Context, initramfs: &Path, store: &Path, passed: &Path) -> Res
     let (host, port) = boot_served(context, system, |config| {
         config.iommu = Some(Iommu::VtdWide);
         // QEMU's virtio cards could be nobody's: they cannot be reset by themselves.
+        config.nics.push(Nic::new(Model::E1000e));
         config.nics.iter_mut().for_each(|card| card.model = Model::E1000e);
         config.disks.push(Disk::usual(context.emulator, store, "STORE"));
         config.disks.push(Disk::new(Bus::Nvme, passed, "PASSED"));
@@ -120,8 +121,17 @@ fn passthrough(context: &Context) -> Result<Outcome> {
     ] {
         refused(&client, "/api/v1/vms", &machine("web", &[function]), why)?;
     }
-    for name in ["web", "other"] {
-        client.done(&client.post("/api/v1/vms", &machine(name, &[function]))?)?;
+    // A switch has all cards as its uplinks, unless it is told otherwise.
+    let switches = items(&client, "networks/switches")?;
+    let switch = switches.first().and_then(|switch| switch["id"].as_str()).unwrap_or_default();
+    let uplinks = json!({ "uplinks": ["nic0"] }).to_string();
+    client.get(
+        &format!("/api/v1/networks/switches/{switch}"),
+        &["--request", "PATCH", "--data", &uplinks],
+    )?;
+    let spare = device(&client, |one| has(one, "name", "Ethernet") && one["problem"].is_null())?;
+    for (name, functions) in [("web", &[function, &spare["address"]][..]), ("other", &[function])] {
+        client.done(&client.post("/api/v1/vms", &machine(name, functions))?)?;
     }
     let (web, other) = (path_of(&client, "web")?, path_of(&client, "other")?);
     let edit = json!({ "autostart": false }).to_string();
@@ -140,6 +150,8 @@ fn passthrough(context: &Context) -> Result<Outcome> {
         !disks.contains("PASSED") && disks.contains("STORE"),
         "the host drives the disk too, or nothing:\n{disks}"
     );
+    let cards = host.command("nic list")?;
+    ensure!(cards.contains("nic0") && !cards.contains("nic1"), "the host's cards are:\n{cards}");
     let pci = host.command("pci")?;
     let line = pci
         .lines()
