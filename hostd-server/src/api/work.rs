@@ -202,9 +202,10 @@ pub(super) async fn resume(api: &Rc<Api>) {
         .filter(|(_, task)| task.completed.is_none())
         .map(|(number, _)| *number)
         .collect();
+    // What starts with the host finds its networks, and the cards that are no uplinks, as they are to be.
+    super::operations::network::apply_networks(api).await;
     super::operations::vms::take_in(api).await;
     super::operations::system::apply_settings(api).await;
-    super::operations::network::apply_networks(api).await;
     for number in open {
         forget_old_name(api, number).await;
         let (task, kept) = {
