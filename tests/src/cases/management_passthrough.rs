@@ -30,12 +30,12 @@ pub const CASES: &[Case] = &[Case {
 /// Where the guest's first function is.
 const PLACE: &str = "0000:00:19.0";
 
-fn boot(context: &Context, initramfs: &Path, store: &Path, passed: &Path) -> Result<(Host, Client)> {
+fn boot(context: &Context, iommu: Option<Iommu>, initramfs: &Path, store: &Path, passed: &Path) -> Result<(Host, Client)> {
     let system = System::delivered(&context.environment.root)?
         .without_machines()
         .file("debian-disk-initramfs", initramfs);
     let (host, port) = boot_served(context, system, |config| {
-        config.iommu = Some(Iommu::VtdWide);
+        config.iommu = iommu;
         // QEMU's virtio cards could be nobody's: they cannot be reset by themselves.
         config.nics.push(Nic::new(Model::E1000e));
         config.nics.iter_mut().for_each(|card| card.model = Model::E1000e);
@@ -104,8 +104,8 @@ fn passthrough(context: &Context) -> Result<Outcome> {
         .environment
         .images
         .datastore(&["create", &store.path().display().to_string(), "--label", "main"])?;
-    let passed = empty_disk(context, 16)?;
-    let (mut host, client) = boot(context, &initramfs, store.path(), &passed)?;
+    let (passed, iommu) = (empty_disk(context, 16)?, Some(Iommu::VtdWide));
+    let (mut host, client) = boot(context, iommu, &initramfs, store.path(), &passed)?;
     // What the host drives for nothing can be a machine's, what it needs cannot.
     let nvme = device(&client, |one| has(one, "name", "NVMe controller") && one["problem"].is_null())?;
     let (function, now) = (&nvme["address"], || device(&client, |one| one["address"] == nvme["address"]));
@@ -176,7 +176,7 @@ fn passthrough(context: &Context) -> Result<Outcome> {
     }
     // After the power was cut the machine starts with the host, and has the controller again.
     drop(host);
-    let (mut host, client) = boot(context, &initramfs, store.path(), &passed)?;
+    let (mut host, client) = boot(context, iommu, &initramfs, store.path(), &passed)?;
     in_guest(
         &mut host,
         "test $(dd if=/dev/nvme0n1 bs=4 skip=2097152 count=1 2> /dev/null) = kept",
@@ -201,7 +201,36 @@ fn passthrough(context: &Context) -> Result<Outcome> {
         thread::sleep(Duration::from_millis(300));
     }
     host.poll_command("disk list", |text| text.contains("PASSED"))?;
+    let edit = json!({ "passthrough": [function] }).to_string();
+    client.done(&client.get(&web, &["--request", "PATCH", "--data", &edit])?)?;
     drop(host);
+    without_iommu(context, &initramfs, store.path(), &passed, function)?;
     fs::remove_file(passed)?;
     Ok(Outcome::Passed)
+}
+
+/// The host's IOMMU is gone: the machine is there and says why it does not start, and does without the function.
+fn without_iommu(context: &Context, initramfs: &Path, store: &Path, passed: &Path, function: &Value) -> Result<()> {
+    const WHY: &str = "there is no IOMMU";
+    let (mut host, client) = boot(context, None, initramfs, store, passed)?;
+    let found = device(&client, |one| one["address"] == *function)?;
+    ensure!(
+        has(&found, "problem", WHY) && found["confined"] == false && found["server"] == "storage",
+        "the controller is {found}"
+    );
+    refused(&client, "/api/v1/vms", &machine("third", &[function]), WHY)?;
+    let web = path_of(&client, "web")?;
+    let failed = power(&client, &web, "start")
+        .err()
+        .map(|failure| failure.to_string())
+        .unwrap_or_default();
+    ensure!(failed.contains(WHY), "without an IOMMU its start says: {failed}");
+    let disks = host.command("disk list")?;
+    ensure!(disks.contains("PASSED"), "the host gave up its disk for nothing:\n{disks}");
+    let edit = json!({ "passthrough": [] }).to_string();
+    client.done(&client.get(&web, &["--request", "PATCH", "--data", &edit])?)?;
+    power(&client, &web, "start")?;
+    host.console("web", "Type commands")?;
+    host.leave_console()?;
+    Ok(())
 }
