@@ -67,7 +67,7 @@ say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 comma := ,
 
 # --- Building -----------------------------------------------------------------------------------------------------------------------------
-.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-load test-management-long test-browser test-storage-long test-bochs-long test-net-long test-suspend test-installer system-tests lint fmt clippy clippy-freestanding bench clean
+.PHONY: help setup test-api guests kernel servers vmm programs tools web web-lint web-unit image iso graph check run run-qemu run-bochs gdb test unit test-power-cuts test-load test-management-long test-browser test-storage-long test-bochs-long test-net-long test-suspend test-install test-installer system-tests lint fmt clippy clippy-freestanding bench clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -245,6 +245,12 @@ test-bochs-long: image ## All that runs on Bochs, also the guests that take minu
 	$(call say,Running all tests on Bochs)
 	@$(HOST_CARGO) build --release -p tessera-tests
 	@TESSERA_BOCHS_ALL=1 TESSERA_WATCHDOG_FACTOR=3 $(HOST_BIN)/system-tests --machine bochs
+
+test-install: image ## Install Debian 13 from its installer in Chromium, by SeaBIOS (an hour and more; FIRMWARE=uefi: by OVMF); pictures in build/test-logs
+	@tests/guests/installer.sh $(GUESTS) 13
+	$(call say,Installing Debian in Chromium)
+	@$(HOST_CARGO) build --release -p tessera-tests
+	@TESSERA_WATCHDOG_FACTOR=3 $(HOST_BIN)/system-tests --machine qemu install/$(or $(FIRMWARE),bios)
 
 test-installer: image ## Debian's installer from its ISO in Chromium, by SeaBIOS and by OVMF, up to its first questions; the pictures are in build/test-logs
 	@tests/guests/installer.sh $(GUESTS)

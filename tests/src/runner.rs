@@ -28,7 +28,10 @@ impl Selection {
     /// The tests it names.
     #[must_use]
     pub fn cases(&self) -> Vec<Case> {
-        let wanted = |name: &str| self.filters.is_empty() || self.filters.iter().any(|f| name.contains(f.as_str()));
+        let wanted = |name: &str| {
+            let all = self.filters.is_empty() && !cases::is_only_named(name);
+            all || self.filters.iter().any(|f| name.contains(f.as_str()))
+        };
         let runs = |case: &Case| self.emulators.iter().any(|&e| case.minutes(e).is_some());
         let all = cases::all().into_iter();
         all.filter(|case| wanted(case.name) && runs(case)).collect()

@@ -4,7 +4,7 @@ use super::{Case, guest_net::free_port};
 use crate::{
     Context, Outcome, Result, ensure,
     linux::{self, succeeds},
-    machine::{Config, Disk, Network, Nic},
+    machine::{Config, Disk, Forward, Network, Nic},
     shell::Host,
     systems::Guest,
 };
@@ -119,7 +119,9 @@ fn nginx(context: &Context) -> Result<Outcome> {
     let port = free_port()?;
     let up = "ip link set lo up; ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2";
     let booted = boot(context, &["web"], up, |config| {
-        config.nics.push(Nic::usual(context.emulator, Network::User(vec![(port, 80)])));
+        config
+            .nics
+            .push(Nic::usual(context.emulator, Network::User(vec![Forward::new(port, 80)])));
     })?;
     let mut host = match booted {
         Ok(host) => host,

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Context, Outcome, Result, ensure,
     linux::{PROMPT, succeeds},
-    machine::{Disk, Network, Nic},
+    machine::{Disk, Forward, Network, Nic},
     systems::Guest,
 };
 
@@ -50,7 +50,9 @@ fn ahci(context: &Context) -> Result<Outcome> {
     let port = free_port()?;
     let mut host = context.boot(&system.into(), |config| {
         config.cpus = 1;
-        config.nics.push(Nic::usual(context.emulator, Network::User(vec![(port, 80)])));
+        config
+            .nics
+            .push(Nic::usual(context.emulator, Network::User(vec![Forward::new(port, 80)])));
         config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"));
     })?;
     let shown = host.neat_command("vm show guest")?;

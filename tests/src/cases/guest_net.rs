@@ -4,7 +4,7 @@ use super::Case;
 use crate::{
     Context, Failure, Outcome, Result, ensure,
     linux::succeeds,
-    machine::{Config, Emulator, Model, Network, Nic},
+    machine::{Config, Emulator, Forward, Model, Network, Nic},
     shell::Host,
     systems::{Guest, Probe, System},
 };
@@ -105,7 +105,7 @@ pub(super) fn guest(name: &str) -> Guest {
 }
 
 /// Gives the machine a network card behind which the emulator's user network is, with these ports forwarded.
-fn add_card(config: &mut Config, forwards: &[(u16, u16)]) {
+fn add_card(config: &mut Config, forwards: &[Forward]) {
     // As with the hostile disk: with a second processor QEMU 7.2 loses exits.
     config.cpus = 1;
     config.nics.push(Nic::usual(config.emulator, Network::User(forwards.into())));
@@ -217,7 +217,7 @@ fn outside(context: &Context) -> Result<Outcome> {
     }
     let system = system(context)?.guest(&guest("one"));
     let port = free_port()?;
-    let mut host = context.boot(&system.into(), |config| add_card(config, &[(port, 80)]))?;
+    let mut host = context.boot(&system.into(), |config| add_card(config, &[Forward::new(port, 80)]))?;
     host.console("one", "Type commands")?;
     exchange_pages(&mut host, port)?;
     Ok(Outcome::Passed)
@@ -287,7 +287,7 @@ fn e1000e(context: &Context) -> Result<Outcome> {
         ..pc_guest("one")
     };
     let port = free_port()?;
-    let mut host = context.boot(&system.guest(&guest).into(), |config| add_card(config, &[(port, 80)]))?;
+    let mut host = context.boot(&system.guest(&guest).into(), |config| add_card(config, &[Forward::new(port, 80)]))?;
     host.console("one", "Type commands")?;
     let driver = succeeds(host.serial(), "readlink /sys/class/net/eth0/device/driver; ip link set eth0 up")?;
     ensure!(driver.contains("e1000e"), "the card's driver is {driver}");

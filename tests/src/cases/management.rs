@@ -10,7 +10,7 @@ use crate::{
     Context, Failure, Outcome, Result,
     disks::Scratch,
     ensure,
-    machine::{Config, Date, Disk, Network, Nic},
+    machine::{Config, Date, Disk, Forward, Network, Nic},
     shell::Host,
     systems::System,
 };
@@ -129,7 +129,9 @@ pub(crate) fn boot_served(context: &Context, system: System, change: impl FnOnce
     let mut host = context.boot(&system.first_password(PASSWORD).into(), |config| {
         // As with guests' cards: with a second processor QEMU 7.2 loses exits.
         config.cpus = 1;
-        config.nics.push(Nic::usual(context.emulator, Network::User(vec![(port, 443)])));
+        config
+            .nics
+            .push(Nic::usual(context.emulator, Network::User(vec![Forward::new(port, 443)])));
         change(config);
     })?;
     host.poll_command("log", |log| {

@@ -14,6 +14,7 @@ mod guest_disk;
 mod guest_disk_more;
 pub(crate) mod guest_net;
 mod hostile_guest;
+mod install;
 mod iommu;
 mod isolation;
 mod lifecycle;
@@ -42,6 +43,8 @@ mod shell;
 mod sleep;
 mod storage;
 mod suspend;
+
+pub(crate) use install::is_only_named;
 
 use crate::{Context, Outcome, Result, machine::Emulator};
 use std::time::Duration;
@@ -188,6 +191,7 @@ pub fn all() -> Vec<Case> {
         screen_browser::CASES,
         screen_memory::CASES,
         screen_tablet::CASES,
+        install::CASES,
         network::CASES,
         suspend::CASES,
         sleep::CASES,

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Context, Outcome, Result, ensure,
     linux::{self, PLAIN, succeeds},
-    machine::{Bus, Disk, Iommu, Model, Monitor, Network, Nic},
+    machine::{Bus, Disk, Forward, Iommu, Model, Monitor, Network, Nic},
     shell::Host,
     systems::Guest,
 };
@@ -188,7 +188,7 @@ fn nic(context: &Context, iommu: Iommu) -> Result<Outcome> {
     let mut host = context.boot(&system.guest(&guest).into(), |config| {
         config.iommu = Some(iommu);
         config.nics.push(Nic {
-            network: Network::User(vec![(port, 80)]),
+            network: Network::User(vec![Forward::new(port, 80)]),
             ..Nic::new(Model::E1000e)
         });
     })?;

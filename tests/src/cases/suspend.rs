@@ -6,7 +6,7 @@ use super::guest_net::{after_scrollback, free_port};
 use super::screen;
 use crate::disks::Scratch;
 use crate::linux::{PLAIN, log_in, succeeds};
-use crate::machine::{Disk, Network, Nic};
+use crate::machine::{Disk, Forward, Network, Nic};
 use crate::shell::Host;
 use crate::systems::{Guest, System};
 use crate::{Context, Outcome, Result, ensure};
@@ -246,7 +246,9 @@ pub(super) fn boot(context: &Context, vcpus: u32, port: u16) -> Result<Result<(H
         // With a second processor QEMU 7.2 loses exits.
         config.cpus = 1;
         config.disks.push(Disk::usual(context.emulator, store.path(), "STORE"));
-        config.nics.push(Nic::usual(context.emulator, Network::User(vec![(port, 80)])));
+        config
+            .nics
+            .push(Nic::usual(context.emulator, Network::User(vec![Forward::new(port, 80)])));
     })?;
     host.start_command("vm console debian")?;
     log_in(host.serial())?;

@@ -9,7 +9,7 @@ mod qemu;
 
 pub use counter::Counter;
 pub use disks::{Bus, Disk, Monitor};
-pub use nics::{Model, Network, Nic};
+pub use nics::{Forward, Model, Network, Nic};
 pub use qemu::ovmf;
 
 use crate::{Failure, Result, serial::Serial};

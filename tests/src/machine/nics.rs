@@ -2,7 +2,13 @@
 
 use super::Emulator;
 use crate::{Result, fail};
-use std::{fmt::Write, fs, path::Path, process::Command};
+use std::{
+    fmt::{self, Display, Formatter, Write},
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
+    process::Command,
+};
 
 /// Most cards that Bochs' machine has room for.
 const MOST_ON_BOCHS: usize = 4;
@@ -12,8 +18,8 @@ const MOST_ON_BOCHS: usize = 4;
 pub enum Network {
     /// A network of its own that the emulator makes (slirp): a DHCP server is in it, and nothing outside is reached.
     Own,
-    /// The same, from which this machine is reached at 10.0.2.2 and fec0::2. Each pair is a port of 127.0.0.1 and the port that it leads to at 10.0.2.15.
-    User(Vec<(u16, u16)>),
+    /// The same, from which this machine is reached at 10.0.2.2 and fec0::2.
+    User(Vec<Forward>),
     /// Frames go as UDP packets between these ports of 127.0.0.1: the test's own, and the emulator's, which for Bochs is the one below.
     Udp {
         /// The test's.
@@ -21,6 +27,30 @@ pub enum Network {
         /// The emulator's.
         theirs: u16,
     },
+}
+
+/// A port of 127.0.0.1 that leads into an emulator's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Port of 127.0.0.1.
+    pub here: u16,
+    /// Where it leads.
+    pub to: SocketAddrV4,
+}
+
+impl Forward {
+    /// To a port of 10.0.2.15, the address that the first who asks gets.
+    #[must_use]
+    pub const fn new(here: u16, port: u16) -> Self {
+        let to = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), port);
+        Self { here, to }
+    }
+}
+
+impl Display for Forward {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "tcp:127.0.0.1:{}-{}", self.here, self.to)
+    }
 }
 
 /// A model of a network card.
@@ -106,9 +136,9 @@ impl Nic {
             Network::Own => format!("user,id=net{number},restrict=on"),
             Network::User(forwards) => {
                 let mut network = format!("user,id=net{number}");
-                for (here, there) in forwards {
+                for forward in forwards {
                     // Writing to a String does not fail.
-                    let _ = write!(network, ",hostfwd=tcp:127.0.0.1:{here}-10.0.2.15:{there}");
+                    let _ = write!(network, ",hostfwd={forward}");
                 }
                 network
             }
@@ -146,9 +176,9 @@ pub(super) fn bochs(nics: &[Nic], logs: &Path, stem: &str) -> Result<(String, St
             Network::User(forwards) => {
                 let script = logs.join(format!("{stem}.nic{number}.slirp"));
                 let mut text = "# slirp config\nipv6_enabled = 1\n".to_owned();
-                for (here, there) in forwards {
+                for forward in forwards {
                     // Writing to a String does not fail.
-                    let _ = writeln!(text, "hostfwd = tcp:127.0.0.1:{here}-10.0.2.15:{there}");
+                    let _ = writeln!(text, "hostfwd = {forward}");
                 }
                 fs::write(&script, text)?;
                 format!("ethmod=slirp, script=\"{}\"", script.display())
