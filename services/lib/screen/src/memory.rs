@@ -9,6 +9,8 @@ pub struct Memory {
     length: usize,
     /// Which pieces are there: a bit each.
     pieces: u32,
+    /// Bytes from the first on that are all there: what is drawn is looked at byte by byte, and nearly always before this.
+    front: usize,
 }
 
 // SAFETY: the memory is there for as long as the value, and every access is a volatile copy of plain bytes.
@@ -27,6 +29,7 @@ impl Memory {
             base,
             length,
             pieces: u32::MAX,
+            front: length,
         }
     }
 
@@ -36,7 +39,12 @@ impl Memory {
     /// As for [`Self::new`], for each piece from [`Self::add`] on.
     #[must_use]
     pub const unsafe fn in_pieces(base: *mut u8, length: usize) -> Self {
-        Self { base, length, pieces: 0 }
+        Self {
+            base,
+            length,
+            pieces: 0,
+            front: 0,
+        }
     }
 
     /// A piece is there from now on.
@@ -45,6 +53,8 @@ impl Memory {
     /// Its bytes are valid as [`Self::new`] says.
     pub const unsafe fn add(&mut self, piece: usize) {
         self.pieces |= 1 << piece;
+        let front = self.pieces.trailing_ones() as usize * PIECE_BYTES as usize;
+        self.front = if front < self.length { front } else { self.length };
     }
 
     /// Which pieces are there: a bit each.
@@ -67,7 +77,19 @@ impl Memory {
     #[inline]
     #[must_use]
     pub const fn is_there(&self, offset: usize) -> bool {
+        offset < self.front || self.is_behind(offset)
+    }
+
+    /// Whether a byte behind a gap is there.
+    #[cold]
+    const fn is_behind(&self, offset: usize) -> bool {
         offset < self.length && self.pieces >> ((offset / PIECE_BYTES as usize) & 31) & 1 != 0
+    }
+
+    /// Whether a word is there. None is in two pieces.
+    #[inline]
+    const fn has_word(&self, index: usize) -> bool {
+        index < self.front / 4 || index < self.length / 4 && self.is_behind(index * 4)
     }
 
     /// Bytes.
@@ -100,17 +122,17 @@ impl Memory {
     #[inline]
     #[must_use]
     pub fn word(&self, index: usize) -> u32 {
-        if index >= self.length / 4 || !self.is_there(index * 4) {
+        if !self.has_word(index) {
             return 0;
         }
-        // SAFETY: inside the memory, which is aligned, in a piece that is there; no word is in two.
+        // SAFETY: inside the memory, which is aligned, in a piece that is there.
         u32::from_le(unsafe { self.base.cast::<u32>().add(index).read_volatile() })
     }
 
     /// Changes a word, if it is there.
     #[inline]
     pub fn set_word(&self, index: usize, value: u32) {
-        if index < self.length / 4 && self.is_there(index * 4) {
+        if self.has_word(index) {
             // SAFETY: as in `word`.
             unsafe { self.base.cast::<u32>().add(index).write_volatile(value.to_le()) }
         }
