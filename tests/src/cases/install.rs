@@ -11,7 +11,10 @@ use crate::{
     machine::{Disk, Forward, Network},
     systems::System,
 };
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+};
 
 /// The tests of this file.
 pub const CASES: &[Case] = &[
@@ -50,9 +53,17 @@ fn install(context: &Context, firmware: &'static str) -> Result<Outcome> {
         Err(missing) => return Outcome::skip(missing),
     };
     let upstream = std::env::var("TESSERA_MIRROR").unwrap_or_else(|_| "http://deb.debian.org/debian".into());
-    let scratch = Scratch::empty(&context.environment.logs, context.name, 8 << 30)?;
-    let path = scratch.path().display().to_string();
-    context.environment.images.datastore(&["create", &path, "--label", "main"])?;
+    // The disk of a host on which it was installed before: the last part alone.
+    let installed = std::env::var_os("TESSERA_INSTALLED").map(PathBuf::from);
+    let scratch = match &installed {
+        Some(disk) => Scratch::copy(&context.environment.logs, context.name, disk)?,
+        None => {
+            let scratch = Scratch::empty(&context.environment.logs, context.name, 8 << 30)?;
+            let path = scratch.path().display().to_string();
+            context.environment.images.datastore(&["create", &path, "--label", "main"])?;
+            scratch
+        }
+    };
     let web = free_port()?;
     let system = System::delivered(root)?.without_machines();
     let (host, port) = boot_served(context, system, |config| {
@@ -69,6 +80,9 @@ fn install(context: &Context, firmware: &'static str) -> Result<Outcome> {
         command.args(["--url", client.address(), "--password", PASSWORD, "--firmware", firmware]);
         command.args(["--mirror", &upstream, "--page", &format!("http://127.0.0.1:{web}/")]);
         command.arg("--iso").arg(&iso).arg("--kept").arg(root.join("build/guests/mirror"));
+        if installed.is_some() {
+            command.args(["--installed", &format!("pc-{firmware}")]);
+        }
     })?;
     drop(host);
     Ok(Outcome::Passed)
