@@ -18,6 +18,7 @@ const { values } = parseArgs({
     mirror: { type: "string" },
     kept: { type: "string" },
     page: { type: "string" },
+    memory: { type: "string" },
     // A machine that was installed already, whose page alone is wanted.
     installed: { type: "string" },
     minutes: { type: "string", default: "180" },

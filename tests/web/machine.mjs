@@ -75,8 +75,8 @@ export function machines(page, values) {
     const next = () => dialog.getByRole("button", { name: "Next", exact: true }).click();
     await dialog.getByLabel("Name", { exact: true }).fill(`pc-${firmware}`);
     await next();
-    // With less the installer asks for nothing but its memory.
-    await dialog.getByLabel("Memory", { exact: true }).fill("1024");
+    // With less the installer asks for nothing but its memory, and saves some where it can.
+    await dialog.getByLabel("Memory", { exact: true }).fill(values.memory ?? "1024");
     await next();
     await button(page, "Browse for CD-ROM image").click();
     await page

@@ -79,6 +79,8 @@ fn install(context: &Context, firmware: &'static str) -> Result<Outcome> {
     browser::run(root, "install.mjs", &screenshots, |command| {
         command.args(["--url", client.address(), "--password", PASSWORD, "--firmware", firmware]);
         command.args(["--mirror", &upstream, "--page", &format!("http://127.0.0.1:{web}/")]);
+        // UEFI keeps some for itself.
+        command.args(["--memory", if firmware == "uefi" { "1536" } else { "1024" }]);
         command.arg("--iso").arg(&iso).arg("--kept").arg(root.join("build/guests/mirror"));
         if installed.is_some() {
             command.args(["--installed", &format!("pc-{firmware}")]);
