@@ -30,6 +30,10 @@ const HOST = "10.0.2.2";
 /** Root's in the installed system. */
 const PASSWORD = "tessera";
 
+/** Partitions for UEFI: the installer's own recipe leaves a disk of 8 GiB no room for swap and then fails. */
+const WITH_UEFI =
+  "system :: 512 512 512 free $iflabel{ gpt } $reusemethod{ } method{ efi } format{ } . 2000 10000 -1 ext4 $primary{ } method{ format } format{ } use_filesystem{ } filesystem{ ext4 } mountpoint{ / } .";
+
 /** Answers to what comes behind the first questions. */
 const answers = (port) => `
 d-i mirror/country string manual
@@ -48,7 +52,7 @@ d-i clock-setup/ntp boolean false
 d-i time/zone string UTC
 d-i partman-auto/disk string /dev/vda
 d-i partman-auto/method string regular
-d-i partman-auto/choose_recipe select atomic
+${values.firmware === "uefi" ? `d-i partman-auto/expert_recipe string ${WITH_UEFI}` : "d-i partman-auto/choose_recipe select atomic"}
 d-i partman-partitioning/confirm_write_new_label boolean true
 d-i partman/choose_partition select finish
 d-i partman/confirm boolean true
