@@ -1,13 +1,12 @@
 //! Switches' policies over a restart of the host, their ports, and recordings, over a simulated host.
 
+mod common;
+
+use common::{ask, ask_raw, log_in};
 use serde_json::{Value, json};
 use smol::LocalExecutor;
 use std::{rc::Rc, time::Duration};
-use tessera_hostd::{
-    api::Api,
-    http::{Body, Method, Request},
-    state::MemoryStore,
-};
+use tessera_hostd::{api::Api, http::Method, state::MemoryStore};
 use tessera_hostd_dev::{platform::Machine, simulated::Simulated};
 
 struct Host {
@@ -21,42 +20,12 @@ impl Host {
         let host = Rc::new(Simulated::new(Duration::from_millis(1)));
         let machine = Rc::new(Machine::new(executor.clone()));
         let api = Api::start(host, machine, store.clone(), Some("correct horse")).await.unwrap();
-        let mut host = Self { api, token: String::new() };
-        host.token = host.log_in("root", "correct horse").await;
-        host
-    }
-
-    async fn log_in(&self, user: &str, password: &str) -> String {
-        let body = json!({ "user": user, "password": password, "bearer": true });
-        let (_, answer) = self.ask(Method::Post, "/session", Some(body)).await;
-        answer["token"].as_str().unwrap().into()
-    }
-
-    async fn raw(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Vec<u8>) {
-        let mut headers = vec![("content-type".into(), "application/json".into())];
-        if !token.is_empty() {
-            headers.push(("authorization".into(), format!("Bearer {token}")));
-        }
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let request = Request {
-            method,
-            path: format!("/api/v1{path}"),
-            query: query.into(),
-            headers,
-            peer: "192.0.2.1".into(),
-            secure: true,
-            body: body.map_or(Body::Empty, |body| Body::Bytes(body.to_string().into_bytes())),
-        };
-        let answer = self.api.answer(request).await;
-        match answer.body {
-            Body::Bytes(bytes) => (answer.status, bytes),
-            _ => (answer.status, Vec::new()),
-        }
+        let token = log_in(&api, "root", "correct horse").await;
+        Self { api, token }
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        let (status, bytes) = self.raw(&self.token, method, path, body).await;
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        ask(&self.api, &self.token, method, path, body).await
     }
 
     async fn first(&self, list: &str, name: &str) -> Value {
@@ -174,20 +143,24 @@ fn a_port_is_recorded_by_who_may() {
         let (status, made) = host.ask(Method::Post, all, begin("eth0")).await;
         assert_eq!((status, &made["snapLength"], &made["running"]), (201, &json!(256), &json!(true)));
         let one = format!("{all}/{}", made["id"].as_str().unwrap());
-        let (status, whole) = host.raw(&host.token, Method::Get, &format!("{one}/file"), None).await;
+        let (status, whole) = ask_raw(&host.api, &host.token, Method::Get, &format!("{one}/file"), None).await;
         assert_eq!((status, &whole[..4]), (200, &[0x0a, 0x0d, 0x0d, 0x0a][..]));
-        let rest = host.raw(&host.token, Method::Get, &format!("{one}/file?from=4"), None).await.1;
+        let rest = ask_raw(&host.api, &host.token, Method::Get, &format!("{one}/file?from=4"), None)
+            .await
+            .1;
         assert_eq!(rest, whole[4..]);
-        let beyond = host.raw(&host.token, Method::Get, &format!("{one}/file?from=99"), None).await.0;
+        let beyond = ask_raw(&host.api, &host.token, Method::Get, &format!("{one}/file?from=99"), None)
+            .await
+            .0;
         assert_eq!(beyond, 400);
         assert_eq!(host.ask(Method::Post, &format!("{one}/stop"), None).await.1["running"], false);
         // Whoever may read everything may not read what others send.
         let reader = json!({ "name": "reader", "password": "long enough" });
         assert_eq!(host.ask(Method::Post, "/users", Some(reader)).await.0, 201);
-        let token = host.log_in("reader", "long enough").await;
-        assert_eq!(host.raw(&token, Method::Get, "/networks/ports", None).await.0, 200);
+        let token = log_in(&host.api, "reader", "long enough").await;
+        assert_eq!(ask_raw(&host.api, &token, Method::Get, "/networks/ports", None).await.0, 200);
         for path in [all, &one, &format!("{one}/file")] {
-            assert_eq!(host.raw(&token, Method::Get, path, None).await.0, 403, "{path}");
+            assert_eq!(ask_raw(&host.api, &token, Method::Get, path, None).await.0, 403, "{path}");
         }
         let events = host.ask(Method::Get, "/events", None).await.1.to_string();
         assert!(events.contains("A recording of port eth0"), "{events}");

@@ -1,14 +1,12 @@
 //! PCI functions that machines have for themselves, over a simulated host: who may have which, and what of a machine that has one cannot be done.
 
+mod common;
+
+use common::{ask, log_in};
 use serde_json::{Value, json};
 use smol::LocalExecutor;
 use std::{rc::Rc, time::Duration};
-use tessera_hostd::{
-    api::Api,
-    host::Host as _,
-    http::{Body, Method, Request},
-    state::MemoryStore,
-};
+use tessera_hostd::{api::Api, host::Host as _, http::Method, state::MemoryStore};
 use tessera_hostd_dev::{platform::Machine, simulated::Simulated};
 
 /// A network card that the host uses for nothing, a disk that nobody drives, both functions of a graphics card.
@@ -30,45 +28,12 @@ impl Host {
         let api = Api::start(machines.clone(), machine, store.clone(), Some("correct horse"))
             .await
             .unwrap();
-        let mut host = Self {
-            api,
-            machines,
-            token: String::new(),
-        };
-        host.token = host.log_in("root", "correct horse").await;
-        host
-    }
-
-    async fn log_in(&self, user: &str, password: &str) -> String {
-        let body = json!({ "user": user, "password": password, "bearer": true });
-        let (_, answer) = self.ask_as("", Method::Post, "/session", Some(body)).await;
-        answer["token"].as_str().unwrap().into()
-    }
-
-    async fn ask_as(&self, token: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        let mut headers = vec![("content-type".into(), "application/json".into())];
-        if !token.is_empty() {
-            headers.push(("authorization".into(), format!("Bearer {token}")));
-        }
-        let request = Request {
-            method,
-            path: format!("/api/v1{path}"),
-            query: String::new(),
-            headers,
-            peer: "192.0.2.1".into(),
-            secure: true,
-            body: body.map_or(Body::Empty, |body| Body::Bytes(body.to_string().into_bytes())),
-        };
-        let answer = self.api.answer(request).await;
-        let json = match answer.body {
-            Body::Bytes(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-            _ => Value::Null,
-        };
-        (answer.status, json)
+        let token = log_in(&api, "root", "correct horse").await;
+        Self { api, machines, token }
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-        self.ask_as(&self.token, method, path, body).await
+        ask(&self.api, &self.token, method, path, body).await
     }
 
     /// What is refused, and why.
@@ -130,8 +95,8 @@ fn what_the_host_needs_and_what_is_not_there_is_refused() {
         let host = Host::start(&executor, &Rc::default()).await;
         let reader = json!({ "name": "reader", "password": "long enough" });
         assert_eq!(host.ask(Method::Post, "/users", Some(reader)).await.0, 201);
-        let reader = host.log_in("reader", "long enough").await;
-        let (status, all) = host.ask_as(&reader, Method::Get, "/host/pci-devices", None).await;
+        let reader = log_in(&host.api, "reader", "long enough").await;
+        let (status, all) = ask(&host.api, &reader, Method::Get, "/host/pci-devices", None).await;
         assert_eq!((status, all["items"].as_array().unwrap().len()), (200, 6));
         let card = host.device(CARD).await;
         assert_eq!(
@@ -146,7 +111,7 @@ fn what_the_host_needs_and_what_is_not_there_is_refused() {
         assert_eq!((&card["server"], &card["problem"]), (&json!("net"), &Value::Null));
         let path = host.make("one", &[]).await;
         let patch = |functions: Value| Some(json!({ "passthrough": functions }));
-        let (status, _) = host.ask_as(&reader, Method::Patch, &path, patch(json!([CARD]))).await;
+        let (status, _) = ask(&host.api, &reader, Method::Patch, &path, patch(json!([CARD]))).await;
         assert_eq!(status, 403, "a reader gives a machine a function");
         for (function, why) in [
             ("0000:00:1f.2", "it cannot be reset by itself"),

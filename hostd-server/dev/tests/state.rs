@@ -1,12 +1,15 @@
 //! What cannot be kept is not there.
 
+mod common;
+
+use common::{ask, log_in};
 use serde_json::{Value, json};
 use smol::LocalExecutor;
 use std::{cell::Cell, rc::Rc, time::Duration};
 use tessera_hostd::{
     api::Api,
     future::LocalFuture,
-    http::{Body, Method, Request},
+    http::Method,
     state::{Change, Content, MemoryStore, StateError, StateStore},
 };
 use tessera_hostd_dev::{platform::Machine, simulated::Simulated};
@@ -36,28 +39,6 @@ impl StateStore for Disk {
     }
 }
 
-async fn ask(api: &Rc<Api>, token: &str, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
-    let mut headers = vec![("content-type".into(), "application/json".into())];
-    if !token.is_empty() {
-        headers.push(("authorization".into(), format!("Bearer {token}")));
-    }
-    let request = Request {
-        method,
-        path: format!("/api/v1{path}"),
-        query: String::new(),
-        headers,
-        peer: "192.0.2.1".into(),
-        secure: true,
-        body: body.map_or(Body::Empty, |body| Body::Bytes(body.to_string().into_bytes())),
-    };
-    let answer = api.answer(request).await;
-    let body = match answer.body {
-        Body::Bytes(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        _ => Value::Null,
-    };
-    (answer.status, body)
-}
-
 async fn start(executor: &Rc<LocalExecutor<'static>>, disk: &Rc<Disk>) -> (Rc<Api>, String) {
     start_slow(executor, disk, 1).await
 }
@@ -66,9 +47,8 @@ async fn start_slow(executor: &Rc<LocalExecutor<'static>>, disk: &Rc<Disk>, ms: 
     let host = Rc::new(Simulated::new(Duration::from_millis(ms)));
     let machine = Rc::new(Machine::new(executor.clone()));
     let api = Api::start(host, machine, disk.clone(), Some("correct horse")).await.unwrap();
-    let body = json!({ "user": "root", "password": "correct horse", "bearer": true });
-    let (_, answer) = ask(&api, "", Method::Post, "/session", Some(body)).await;
-    (api, answer["token"].as_str().unwrap().into())
+    let token = log_in(&api, "root", "correct horse").await;
+    (api, token)
 }
 
 fn names(list: &Value) -> Vec<&str> {
