@@ -145,8 +145,10 @@ pub mod untyped {
     pub const RETYPE: u64 = 0;
     /// Device memory only: makes a Frame at a place. `w0` offset in bytes, `w1` pages, `w2` CNode, `w3` slot.
     pub const FRAME_AT: u64 = 1;
-    /// Results: `w0` physical base, `w1` pages, `w2` bytes used, `w3` 1 for device memory.
+    /// Results: `w0` physical base, `w1` pages, `w2` bytes used, `w3` 1 for device memory, `w4` bytes behind the used ones that are known to be zero.
     pub const INFO: u64 = 2;
+    /// Zeroes the next 64 KiB of what is unused, so that making objects of it later takes no time for that. `Again`: there is more. Not for device memory.
+    pub const ZERO_AHEAD: u64 = 3;
 }
 
 /// Operations on `Frame`.

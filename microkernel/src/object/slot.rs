@@ -33,7 +33,7 @@ pub struct Cap {
     pub object: u64,
     /// Badge; bytes used of an Untyped; address at which a Frame is mapped.
     pub badge: u64,
-    /// Frame: the space it is mapped in.
+    /// Frame: the space it is mapped in. Untyped: address up to which unused memory is zero.
     pub space: u64,
 }
 
@@ -174,13 +174,13 @@ impl Slot {
         self.badge.set(badge);
     }
 
-    /// How far memory of an Untyped is zeroed for the object that will be made next; 0: not begun.
-    pub fn progress(&self) -> u64 {
+    /// Address up to which the unused memory of an Untyped is zero, from its first unused byte on. Not above that: nothing is known.
+    pub fn zeroed_until(&self) -> u64 {
         self.space.get()
     }
 
-    /// Sets [`Slot::progress`].
-    pub fn set_progress(&self, address: u64) {
+    /// Sets [`Slot::zeroed_until`].
+    pub fn set_zeroed_until(&self, address: u64) {
         self.space.set(address);
     }
 

@@ -26,22 +26,41 @@ const FRAME_RIGHTS: Rights = Rights::READ.union(Rights::WRITE).union(Rights::EXE
 const MAX_COUNT: u64 = 64;
 /// Bytes that one call zeroes before it lets others run.
 const MAX_ZEROED: u64 = 2 << 20;
+/// The same where nobody waits for the memory.
+const MAX_ZEROED_AHEAD: u64 = 64 << 10;
 
 pub fn invoke(request: &Request<'_>) -> Result<Results, Error> {
     match request.operation {
         op::RETYPE => retype(request),
         op::FRAME_AT => frame_at(request),
         op::INFO => {
+            let unused = renew(request.slot);
             let cap = request.slot.cap();
-            Ok([cap.object, u64::from(cap.extra), used(request.slot), u64::from(cap.flags & FLAG_DEVICE != 0), 0, 0])
+            let zeroed = request.slot.zeroed_until().saturating_sub(unused);
+            Ok([cap.object, u64::from(cap.extra), unused - cap.object, u64::from(cap.flags & FLAG_DEVICE != 0), zeroed, 0])
         }
+        op::ZERO_AHEAD => zero_ahead(request),
         _ => Err(Error::UnknownOperation),
     }
 }
 
-/// Bytes used. Memory whose objects are all gone is unused again.
-fn used(slot: &Slot) -> u64 {
-    if slot.child().is_none() { 0 } else { slot.badge() }
+/// First address of which nothing is made. Memory whose objects are all gone is unused again, and no longer zero.
+fn renew(slot: &Slot) -> u64 {
+    if slot.child().is_none() && slot.badge() != 0 {
+        slot.set_badge(0);
+        slot.set_zeroed_until(0);
+    }
+    slot.object() + slot.badge()
+}
+
+/// As [`renew`], when nothing that is dying uses the memory any more.
+fn unused(request: &Request<'_>) -> Result<u64, Error> {
+    destroy::bury(request.exclusive)?;
+    // Burying may have emptied the invoked slot or the table.
+    if request.slot.kind() != ObjectKind::Untyped {
+        return Err(Error::BadSlot);
+    }
+    Ok(renew(request.slot))
 }
 
 /// Size and alignment in bytes of an object.
@@ -81,13 +100,8 @@ fn retype(request: &Request<'_>) -> Result<Results, Error> {
             return Err(Error::SlotOccupied);
         }
     }
-    // Nothing is made out of memory that something dying may still use.
-    destroy::bury(request.exclusive)?;
-    // Burying may have emptied the invoked slot or the table.
-    if request.slot.kind() != ObjectKind::Untyped {
-        return Err(Error::BadSlot);
-    }
-    let start = (cap.object + used(request.slot)).next_multiple_of(alignment);
+    let unused = unused(request)?;
+    let start = unused.next_multiple_of(alignment);
     let total = bytes.next_multiple_of(alignment.min(PAGE)).max(bytes);
     let stride = bytes.next_multiple_of(alignment);
     let end = stride.checked_mul(wanted - 1).and_then(|s| s.checked_add(start + total)).ok_or(Error::NoMemory)?;
@@ -98,35 +112,51 @@ fn retype(request: &Request<'_>) -> Result<Results, Error> {
     if zeroes && end - start > MAX_ZEROED && wanted > 1 {
         return Err(Error::BadArgument);
     }
-    if zeroes && !zero(request.slot, start, end) {
-        return Err(Error::Again);
+    if zeroes {
+        zero(request.slot, unused, end, MAX_ZEROED)?;
     }
     for i in 0..wanted {
         let destination = request.destination(table, first + i)?;
         make(request.slot, destination, kind, argument, start + i * stride, device)?;
     }
-    request.slot.set_progress(0);
     request.slot.set_badge(end - cap.object);
     Ok([start, 0, 0, 0, 0, 0])
 }
 
-/// Zeroes memory for new objects, one portion a call. How far it has come stands in the memory capability until something is made of it.
-fn zero(slot: &Slot, start: u64, end: u64) -> bool {
-    let done = slot.progress();
-    let done = if (start..end).contains(&done) { done } else { start };
-    let until = end.min(done + MAX_ZEROED);
+/// Zeroes what is unused up to `end`, one portion a call, without gaps: how far it is zero from the first unused byte on stands in the memory capability.
+fn zero(slot: &Slot, unused: u64, end: u64, portion: u64) -> Result<(), Error> {
+    let done = slot.zeroed_until().max(unused);
+    if done >= end {
+        return Ok(());
+    }
+    let until = end.min(done + portion);
     // SAFETY: the range lies in unused memory of this capability, in the direct map.
     unsafe { core::ptr::write_bytes(phys_to_virt(done), 0, (until - done) as usize) };
-    slot.set_progress(if until == end { 0 } else { until });
-    until == end
+    slot.set_zeroed_until(until);
+    if until == end { Ok(()) } else { Err(Error::Again) }
+}
+
+fn zero_ahead(request: &Request<'_>) -> Result<Results, Error> {
+    let cap = request.slot.cap();
+    if cap.flags & FLAG_DEVICE != 0 {
+        return Err(Error::BadArgument);
+    }
+    let unused = unused(request)?;
+    zero(request.slot, unused, cap.object + u64::from(cap.extra) * PAGE, MAX_ZEROED_AHEAD)?;
+    Ok([0; 6])
 }
 
 fn make(source: &Slot, destination: &Slot, kind: ObjectKind, argument: u64, physical: u64, device: bool) -> Result<(), Error> {
     let pointer = phys_to_virt(physical);
     let flags = if device { FLAG_DEVICE } else { 0 };
     if matches!(kind, ObjectKind::Untyped | ObjectKind::Frame) {
-        let rights = if kind == ObjectKind::Frame { FRAME_RIGHTS } else { Rights::all() };
-        return destination.insert(&Cap { kind, rights, flags, extra: argument as u32, object: physical, ..Cap::NULL }, Some(source));
+        // A part of zeroed memory is zeroed as far.
+        let (rights, space) = match kind {
+            ObjectKind::Frame => (FRAME_RIGHTS, 0),
+            _ => (Rights::all(), source.zeroed_until().min(physical + argument * PAGE)),
+        };
+        return destination
+            .insert(&Cap { kind, rights, flags, extra: argument as u32, object: physical, space, ..Cap::NULL }, Some(source));
     }
     let mut extra = 0;
     // SAFETY: the memory is unused, zeroed, large enough and aligned for the object (`layout`); each object is written whole before anyone knows of it.

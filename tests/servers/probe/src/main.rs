@@ -56,6 +56,8 @@ mod relay;
 #[cfg(target_os = "tessera")]
 mod report;
 #[cfg(target_os = "tessera")]
+mod reuse;
+#[cfg(target_os = "tessera")]
 mod stray;
 #[cfg(target_os = "tessera")]
 mod stream;

@@ -51,6 +51,7 @@ pub fn run() {
         ("bad-receive-slots", bad_receive_slots),
         ("bad-schedules", bad_schedules),
         ("reply-without-caller", reply_without_caller),
+        ("old-contents", crate::reuse::old_contents),
         ("untyped-is-finite", untyped_is_finite),
     ];
     for (name, check) in checks {

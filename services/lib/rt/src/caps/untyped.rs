@@ -22,6 +22,8 @@ pub struct UntypedStatus {
     pub used: u64,
     /// Device memory.
     pub device: bool,
+    /// Bytes behind the used ones that are known to be zero.
+    pub zeroed: u64,
 }
 
 impl Untyped {
@@ -104,17 +106,26 @@ impl Untyped {
         Ok(Frame::new(to))
     }
 
+    /// Zeroes the next portion of what is unused, so that nobody waits for that later.
+    ///
+    /// # Errors
+    /// `Again`: there is more to zero. `BadSlot`, `WrongKind`; `BadArgument` for device memory.
+    pub fn zero_ahead(self) -> Result<(), Error> {
+        order(self.slot(), untyped::ZERO_AHEAD, &[])
+    }
+
     /// How much is left.
     ///
     /// # Errors
     /// `BadSlot`, `WrongKind`.
     pub fn info(self) -> Result<UntypedStatus, Error> {
-        let [base, pages, used, device, ..] = ask(self.slot(), untyped::INFO, &[])?;
+        let [base, pages, used, device, zeroed, _] = ask(self.slot(), untyped::INFO, &[])?;
         Ok(UntypedStatus {
             base,
             pages,
             used,
             device: device != 0,
+            zeroed,
         })
     }
 }
