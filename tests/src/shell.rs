@@ -88,6 +88,17 @@ impl Host {
         Ok(())
     }
 
+    /// Waits until free memory is zeroed ahead, but for at most 1 MiB in small pieces.
+    pub fn wait_until_zeroed(&mut self) -> Result<()> {
+        let is_zeroed = |text: &str| {
+            free_pages(text)
+                .zip(zeroed_pages(text))
+                .is_some_and(|(free, zeroed)| zeroed + 256 >= free)
+        };
+        self.poll_command("mem", is_zeroed)?;
+        Ok(())
+    }
+
     /// Waits until a server of this name runs.
     pub fn wait_until_runs(&mut self, server: &str) -> Result<()> {
         self.poll_command("ps", |text| {
@@ -122,9 +133,22 @@ fn free_pages(text: &str) -> Option<u64> {
     line.split_whitespace().nth(2)?.parse().ok()
 }
 
+/// The number of pages in the line of `mem` about what is zeroed ahead.
+fn zeroed_pages(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.trim().starts_with("Zeroed ahead"))?;
+    line.split_once('(')?.1.split_once(' ')?.0.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::free_pages;
+    use super::{free_pages, zeroed_pages};
+
+    #[test]
+    fn zeroed_pages_are_read_from_their_line() {
+        let text = "Largest free run: 512 MiB (131072 pages)\nZeroed ahead, of what is free: 6.2 MiB (1600 pages)";
+        assert_eq!(zeroed_pages(text), Some(1600));
+        assert_eq!(zeroed_pages("Largest free run: 512 MiB (131072 pages)"), None);
+    }
 
     #[test]
     fn free_pages_are_read_from_the_table() {

@@ -147,7 +147,7 @@ pub mod untyped {
     pub const FRAME_AT: u64 = 1;
     /// Results: `w0` physical base, `w1` pages, `w2` bytes used, `w3` 1 for device memory, `w4` bytes behind the used ones that are known to be zero.
     pub const INFO: u64 = 2;
-    /// Zeroes the next 64 KiB of what is unused, so that making objects of it later takes no time for that. `Again`: there is more. Not for device memory.
+    /// Zeroes the next 64 KiB of what is unused, so that making objects of it later takes no time for that. `Again`: there is more. Device memory stays as it is.
     pub const ZERO_AHEAD: u64 = 3;
 }
 

@@ -110,6 +110,12 @@ impl Buddy {
             .map_or(0, |order| 1 << order)
     }
 
+    /// Free blocks of at least 2^`order` pages, the smaller ones first: slot and pages.
+    pub fn free_blocks(&self, order: u32) -> impl Iterator<Item = (u32, u64)> {
+        let nodes = self.free.iter().skip(order as usize).flatten().map(|node| &self.nodes[*node]);
+        nodes.map(|node| (node.slot, 1 << node.order))
+    }
+
     /// Takes a block of 2^`order` pages. `None`: no such block is free (or no slots to split one).
     pub fn take(&mut self, blocks: &mut impl Blocks, order: u32) -> Option<Block> {
         let found = (order..=MAX_ORDER).find(|order| !self.free[*order as usize].is_empty())?;
@@ -330,6 +336,21 @@ mod tests {
             prop_assert!(fake.split.is_empty());
             prop_assert_eq!(fake.slots_left, slots);
         }
+    }
+
+    #[test]
+    fn free_blocks_come_by_size() {
+        let (mut buddy, mut fake) = filled(0, 1024, 1000);
+        let taken = buddy.take(&mut fake, 4).unwrap();
+        assert!(buddy.free_blocks(0).map(|(_, pages)| pages).eq([16, 32, 64, 128, 256, 512]));
+        assert!(buddy.free_blocks(7).map(|(_, pages)| pages).eq([128, 256, 512]));
+        assert!(
+            buddy
+                .free_blocks(0)
+                .all(|(slot, pages)| fake.ranges[&slot].1 == pages && slot != taken.slot)
+        );
+        buddy.free(&mut fake, taken);
+        assert_eq!(buddy.free_blocks(0).count(), 1);
     }
 
     #[test]

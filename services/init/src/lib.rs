@@ -27,3 +27,4 @@ pub mod share;
 pub mod tables;
 pub mod vm;
 pub mod window;
+pub mod zero_ahead;

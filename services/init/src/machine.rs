@@ -7,11 +7,13 @@ use alloc::vec::Vec;
 use tessera_abi::boot::{INIT_CNODE_BITS, MAX_UNTYPED, slot};
 use tessera_abi::object::ObjectKind;
 use tessera_abi::{Error, MAX_CPUS, PAGE_SIZE};
-use tessera_rt::{CNode, Frame, Untyped, slots};
+use tessera_rt::{CNode, Frame, Untyped, slots, time};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages of init's heap.
 const HEAP_PAGES: u64 = 256;
+/// Smaller blocks than of 2^this many pages, 64 KiB, are not zeroed ahead.
+const SMALLEST_ZEROED: u32 = 4;
 /// The first slot that is init's own to use, before there is a heap to keep account of them.
 const FIRST_FREE: u32 = slot::UNTYPED + MAX_UNTYPED as u32;
 
@@ -31,6 +33,8 @@ pub struct Device {
 pub struct Machine {
     /// Free memory.
     memory: Buddy,
+    /// TSC when memory was taken or given back last.
+    pub changed: u64,
     /// Device memory.
     pub devices: Vec<Device>,
     /// Pages that init took for itself.
@@ -65,6 +69,11 @@ impl Blocks for Kernel {
     }
 }
 
+/// Pages of a free block that are known to be zero.
+fn zeroed(slot: u32) -> u64 {
+    Untyped::new(slot).info().map_or(0, |info| info.zeroed / PAGE)
+}
+
 impl Machine {
     /// Takes over what the kernel gave. Makes the heap first, since everything else needs it.
     ///
@@ -85,6 +94,7 @@ impl Machine {
         let end = line.iter().position(|byte| *byte == 0).unwrap_or(line.len());
         let mut machine = Self {
             memory: Buddy::new(),
+            changed: 0,
             devices: Vec::new(),
             own_pages: HEAP_PAGES,
             cpus: boot.cpu_count.clamp(1, MAX_CPUS as u32),
@@ -117,13 +127,27 @@ impl Machine {
         (self.memory.free_pages(), self.memory.largest_free())
     }
 
+    /// Slots of free blocks that are not known to be zero, the smaller ones first.
+    pub fn not_zeroed(&self) -> impl Iterator<Item = u32> {
+        let blocks = self.memory.free_blocks(SMALLEST_ZEROED);
+        blocks.filter(|(slot, pages)| zeroed(*slot) < *pages).map(|(slot, _)| slot)
+    }
+
+    /// Pages of free blocks that are known to be zero.
+    #[must_use]
+    pub fn zeroed(&self) -> u64 {
+        self.memory.free_blocks(SMALLEST_ZEROED).map(|(slot, _)| zeroed(slot)).sum()
+    }
+
     /// Takes a block of 2^`order` pages.
     pub fn take(&mut self, order: u32) -> Option<Block> {
+        self.changed = time::now();
         self.memory.take(&mut Kernel, order)
     }
 
     /// Takes blocks of together `pages` pages, none smaller than 2^`smallest` nor larger than 2^`largest` pages.
     pub fn take_pages(&mut self, pages: u64, smallest: u32, largest: u32) -> Option<Vec<Block>> {
+        self.changed = time::now();
         let blocks = self.memory.take_pages(&mut Kernel, pages, largest)?;
         if blocks.iter().any(|block| block.order < smallest) {
             self.memory.free_all(&mut Kernel, blocks);
@@ -134,6 +158,7 @@ impl Machine {
 
     /// Takes back blocks with everything that was made of them.
     pub fn reclaim(&mut self, blocks: Vec<Block>) {
+        self.changed = time::now();
         for block in &blocks {
             // It cannot fail: the slot holds the block's Untyped as long as the block is in use.
             let _ = CNode::OWN.revoke(block.slot);

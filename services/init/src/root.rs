@@ -9,6 +9,7 @@ use crate::process::{Process, Spec};
 use crate::protection::Protection;
 use crate::vm::{Machines, Starting};
 use crate::window::boot_info;
+use crate::zero_ahead::ZeroAhead;
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -184,6 +185,8 @@ pub struct Root {
     pub starting: VecDeque<Starting>,
     /// Memory that servers share.
     pub shares: Vec<crate::share::Share>,
+    /// Zeroes free memory; `None`: its thread could not be started.
+    pub zero_ahead: Option<ZeroAhead>,
     /// Replies to spare, for answers that come later.
     pub replies: Vec<Reply>,
     /// Memory that init's own objects are made of.
@@ -239,6 +242,8 @@ impl Root {
         // In this order: what the firmware had devices do ends before their accesses are refused.
         let devices = Devices::find(&machine);
         let protection = Protection::start(&mut machine);
+        let zero_ahead = ZeroAhead::start(&mut machine);
+        let failed = zero_ahead.as_ref().err().copied();
         let mut root = Self {
             machine,
             devices,
@@ -254,10 +259,17 @@ impl Root {
             sent: vec![],
             starting: VecDeque::new(),
             shares: vec![],
+            zero_ahead: zero_ahead.ok(),
             replies: spare,
             _own: own,
         };
         root.reserve_functions();
+        if let Some(error) = failed {
+            root.say(
+                Level::Warn,
+                &format!("free memory is not zeroed ahead, starts take longer: {}", error.text()),
+            );
+        }
         Ok(root)
     }
 
@@ -489,7 +501,12 @@ impl Root {
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
         let restarts = self.servers.iter().filter_map(|record| record.restart_at);
-        restarts.chain(self.devices.deadline()).chain(self.protection.deadline()).min()
+        let zeroing = self.zero_ahead.as_ref().and_then(|ahead| ahead.deadline(&self.machine));
+        restarts
+            .chain(self.devices.deadline())
+            .chain(self.protection.deadline())
+            .chain(zeroing)
+            .min()
     }
 
     /// Starts the servers whose waiting is over, and looks after what can be taken out.
@@ -501,6 +518,9 @@ impl Root {
             self.say(Level::Error, &line);
         }
         self.look_at_faults();
+        if let Some(ahead) = &mut self.zero_ahead {
+            ahead.look(&self.machine);
+        }
         let now = time::now();
         for index in 0..self.servers.len() {
             if self.servers[index].restart_at.is_some_and(|at| at <= now) {

@@ -401,6 +401,7 @@ impl supervisor::Server for Root {
             guests,
             free,
             largest_free,
+            zeroed: self.machine.zeroed(),
         })
     }
 

@@ -72,6 +72,7 @@ fn of_tessera(context: &Context, way: &Way, medium: &Path) -> Result<Vec<u64>> {
     let mut host = Host::new(context.start(&config)?)?;
     let mut found = Vec::new();
     for _ in 0..RUNS {
+        host.wait_until_zeroed()?;
         let before = host.machine.counter()?.when_idle()?;
         host.machine.counter()?.keep(&format!("start.tessera.{}-begin", way.name))?;
         host.machine.serial.wait_at_most(PATIENCE);

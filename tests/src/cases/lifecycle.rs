@@ -22,7 +22,32 @@ pub const CASES: &[Case] = &[
         bochs: Some(20),
         run: start_stop,
     },
+    Case {
+        name: "lifecycle/zeroed-ahead",
+        about: "free memory is zeroed while nothing else is done, and what a machine leaves again",
+        minutes: 4,
+        bochs: None,
+        run: zeroed_ahead,
+    },
 ];
+
+fn zeroed_ahead(context: &Context) -> Result<Outcome> {
+    let system = context.product()?.without_machines().guest(&Guest {
+        autostart: false,
+        ..Guest::debian("one", "")
+    });
+    let mut host = context.boot(&system.into(), |config| config.memory = 512)?;
+    host.wait_until_zeroed()?;
+    for _ in 0..2 {
+        host.neat_command("vm start one")?;
+        host.console("one", "GUEST-UP")?;
+        host.leave_console()?;
+        host.neat_command("vm stop one")?;
+        host.poll_command("vm list", |text| text.contains("stopped"))?;
+        host.wait_until_zeroed()?;
+    }
+    Ok(Outcome::Passed)
+}
 
 fn kill(context: &Context) -> Result<Outcome> {
     let system = context

@@ -170,6 +170,8 @@ pub struct MemoryInfo {
     pub free: u64,
     /// Longest free run.
     pub largest_free: u64,
+    /// Free, and zeroed ahead.
+    pub zeroed: u64,
 }
 
 /// A line of the log.

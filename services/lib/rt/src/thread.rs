@@ -77,10 +77,22 @@ static NEXT: AtomicU32 = AtomicU32::new(1);
 /// # Errors
 /// `NoMemory`: `untyped` or `slots` in the manifest is too small. `BadArgument`: priority above the first thread's or no such processor.
 pub fn spawn(options: &Options, run: impl FnOnce(Handle) + Send + 'static) -> Result<Handle, Error> {
+    spawn_of(Untyped::OWN, Some(Endpoint::new(fixed::FAULT)), options, run)
+}
+
+/// As [`spawn`], of given memory, with an endpoint for its faults; without one it stops at the first.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_of(
+    untyped: Untyped,
+    fault: Option<Endpoint>,
+    options: &Options,
+    run: impl FnOnce(Handle) + Send + 'static,
+) -> Result<Handle, Error> {
     if options.priority > start_info().priority {
         return Err(Error::BadArgument);
     }
-    let untyped = Untyped::OWN;
     let handle = Handle {
         thread: Thread::new(untyped.make(ObjectKind::Thread, 0)?),
         sched_context: SchedContext::new(untyped.make(ObjectKind::SchedContext, 0)?),
@@ -97,7 +109,7 @@ pub fn spawn(options: &Options, run: impl FnOnce(Handle) + Send + 'static) -> Re
     handle.thread.configure(&ThreadConfig {
         cnode: CNode::OWN,
         space: AddressSpace::OWN,
-        fault: Some(Endpoint::new(fixed::FAULT)),
+        fault,
         sched_context: handle.sched_context,
         priority: options.priority,
         cpu: options.cpu,

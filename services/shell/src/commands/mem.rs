@@ -76,6 +76,11 @@ fn memory(context: &mut Context<'_>) -> Result<(), Failure> {
         format::pages(memory.largest_free),
         memory.largest_free
     ));
+    context.out.line(&format!(
+        "Zeroed ahead, of what is free: {} ({} pages)",
+        format::pages(memory.zeroed),
+        memory.zeroed
+    ));
     let parts = [
         memory.kernel,
         memory.bundle,

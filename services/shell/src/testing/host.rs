@@ -510,6 +510,7 @@ impl Host for FakeHost {
             guests: 300,
             free: 300,
             largest_free: 256,
+            zeroed: 128,
         })
     }
 

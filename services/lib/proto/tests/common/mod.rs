@@ -184,6 +184,7 @@ impl supervisor::Server for Example {
             guests: 5,
             free: 985,
             largest_free: 512,
+            zeroed: 256,
         })
     }
     fn kill(&mut self, _: &mut Call, server: &str) -> Result<(), Failure> {

@@ -106,10 +106,10 @@ impl Untyped {
         Ok(Frame::new(to))
     }
 
-    /// Zeroes the next portion of what is unused, so that nobody waits for that later.
+    /// Zeroes the next portion of what is unused, so that nobody waits for that later. Device memory stays as it is.
     ///
     /// # Errors
-    /// `Again`: there is more to zero. `BadSlot`, `WrongKind`; `BadArgument` for device memory.
+    /// `Again`: there is more to zero. `BadSlot`, `WrongKind`.
     pub fn zero_ahead(self) -> Result<(), Error> {
         order(self.slot(), untyped::ZERO_AHEAD, &[])
     }
