@@ -4,13 +4,17 @@ use super::{
     Case,
     datastore::store_with_debian,
     guest_disk::{begin_load, end_load, kill_storage},
-    guest_net::{free_port, with_pc_drivers},
+    guest_net::{after_scrollback, free_port, with_pc_drivers},
+    sleep::{ALARM, DEEP},
     suspend::{ECHO, ask},
 };
 use crate::{
-    Context, Outcome, Result, ensure,
+    Context, Outcome, Result,
+    disks::Scratch,
+    ensure,
     linux::{PROMPT, succeeds},
     machine::{Disk, Forward, Network, Nic},
+    shell::Host,
     systems::Guest,
 };
 
@@ -20,24 +24,34 @@ use std::{
 };
 
 /// The tests of this file.
-pub const CASES: &[Case] = &[Case {
-    name: "guest-disk/ahci",
-    about: "Debian runs from a disk behind a SATA host adapter, with native queueing, and verifies what it writes while the storage server is killed again and again and the machine is suspended, with an open connection through an 82574L",
-    minutes: 8,
-    bochs: Some(9),
-    run: ahci,
-}];
+pub const CASES: &[Case] = &[
+    Case {
+        name: "guest-disk/ahci",
+        about: "Debian runs from a disk behind a SATA host adapter, with native queueing, and verifies what it writes while the storage server is killed again and again and the machine is suspended, with an open connection through an 82574L",
+        minutes: 8,
+        bochs: Some(9),
+        run: ahci,
+    },
+    Case {
+        name: "sleep/ahci",
+        about: "Debian with a disk behind a SATA host adapter and an 82574L sleeps in its RAM under load, and goes on with both",
+        minutes: 5,
+        bochs: None,
+        run: sleeps,
+    },
+];
 
 /// The table of a guest's disk, behind a SATA host adapter.
 pub(super) fn on_ahci(disk: &str) -> String {
     disk.replace(" }", ", controller = \"ahci\" }")
 }
 
-fn ahci(context: &Context) -> Result<Outcome> {
+/// Boots it, with a server for the connection that is handed out. The inner error: what is missing for it.
+fn start(context: &Context) -> Result<Result<(Host, TcpStream, Scratch), String>> {
     let found = with_pc_drivers(context).and_then(|system| Ok((system, context.guest_file("debian/disk.img")?)));
     let (system, disk) = match found {
         Ok(found) => found,
-        Err(missing) => return Outcome::skip(missing),
+        Err(missing) => return Ok(Err(missing)),
     };
     let store = store_with_debian(context, &disk)?;
     let mut guest = Guest::debian_on_disk("guest", "");
@@ -82,6 +96,52 @@ fn ahci(context: &Context) -> Result<Outcome> {
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     connection.set_read_timeout(Some(Duration::from_secs(120)))?;
     ask(&mut connection, "before")?;
+    Ok(Ok((host, connection, store)))
+}
+
+/// Ends it, and looks at its datastore.
+fn end(context: &Context, mut host: Host, store: &Scratch) -> Result<Outcome> {
+    host.start_command("vm console guest")?;
+    host.serial().send_line("sync; poweroff -f")?;
+    host.serial().expect(crate::shell::PROMPT)?;
+    host.poll_command("vm list", |text| !text.contains("running"))?;
+    drop(host);
+    let store = store.path().display().to_string();
+    context.environment.images.datastore(&["check", &store])?;
+    Ok(Outcome::Passed)
+}
+
+fn sleeps(context: &Context) -> Result<Outcome> {
+    let (mut host, mut connection, store) = match start(context)? {
+        Ok(found) => found,
+        Err(missing) => return Outcome::skip(missing),
+    };
+    succeeds(host.serial(), DEEP)?;
+    succeeds(host.serial(), "mark=4711")?;
+    begin_load(&mut host)?;
+    for round in 1..=3 {
+        host.start_command("vm console guest")?;
+        after_scrollback(&mut host, "sync")?;
+        succeeds(host.serial(), &format!("{ALARM}; echo mem > /sys/power/state"))?;
+        succeeds(
+            host.serial(),
+            "test $mark = 4711 && dd if=/dev/sda of=/dev/null bs=64k count=16 iflag=direct 2>/dev/null && date > /root/awake && sync",
+        )?;
+        ask(&mut connection, "awake")?;
+        host.leave_console()?;
+        let log = host.command("log -n 40")?;
+        ensure!(log.matches("the guest wakes").count() >= round, "it did not sleep:\n{log}");
+    }
+    drop(connection);
+    end_load(&mut host)?;
+    end(context, host, &store)
+}
+
+fn ahci(context: &Context) -> Result<Outcome> {
+    let (mut host, mut connection, store) = match start(context)? {
+        Ok(found) => found,
+        Err(missing) => return Outcome::skip(missing),
+    };
     begin_load(&mut host)?;
     kill_storage(context, &mut host, "/dev/sda")?;
     // Under the same load.
@@ -96,12 +156,5 @@ fn ahci(context: &Context) -> Result<Outcome> {
     drop(connection);
     host.leave_console()?;
     end_load(&mut host)?;
-    host.start_command("vm console guest")?;
-    host.serial().send_line("sync; poweroff -f")?;
-    host.serial().expect(crate::shell::PROMPT)?;
-    host.poll_command("vm list", |text| !text.contains("running"))?;
-    drop(host);
-    let store = store.path().display().to_string();
-    context.environment.images.datastore(&["check", &store])?;
-    Ok(Outcome::Passed)
+    end(context, host, &store)
 }

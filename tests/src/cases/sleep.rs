@@ -46,8 +46,8 @@ pub const CASES: &[Case] = &[
 ];
 
 /// The kernel's own word for this sleep; and an alarm in so many seconds.
-const DEEP: &str = "grep -q '\\[deep\\]' /sys/power/mem_sleep";
-const ALARM: &str = "echo 0 > /sys/class/rtc/rtc0/wakealarm; echo +4 > /sys/class/rtc/rtc0/wakealarm";
+pub(super) const DEEP: &str = "grep -q '\\[deep\\]' /sys/power/mem_sleep";
+pub(super) const ALARM: &str = "echo 0 > /sys/class/rtc/rtc0/wakealarm; echo +4 > /sys/class/rtc/rtc0/wakealarm";
 
 /// How far the guest's clock may be off, in seconds: what the questions take.
 const LATE: f64 = 3.0;
