@@ -12,8 +12,8 @@ use tessera_rt::{CNode, Notification, Untyped, slots, thread, time};
 
 /// Milliseconds without anything taken or given back after which memory is looked at.
 const QUIET_MS: u64 = 100;
-/// Portions between two rests: 1 MiB.
-const PORTIONS: u32 = 16;
+/// Portions between two rests: 4 MiB.
+const PORTIONS: u32 = 64;
 /// A rest is so many times as long as the work before.
 const REST: u64 = 9;
 /// Bytes of the thread's stack.
