@@ -266,6 +266,7 @@ export const zhCN: Messages = {
   on: "开",
   "os.alpine": "Alpine Linux",
   "os.debian11": "Debian GNU/Linux 11",
+  "os.debian13": "Debian GNU/Linux 13",
   "os.debian12": "Debian GNU/Linux 12",
   "os.fedora": "Fedora",
   "os.freebsd": "FreeBSD",

@@ -21,7 +21,7 @@ import { whole } from "./whole";
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
 export const MOST_VCPUS = 8;
-export const GUESTS = ["debian12", "debian11", "ubuntu", "fedora", "rhel", "alpine", "linux", "freebsd", "windows", "other"];
+export const GUESTS = ["debian13", "debian12", "debian11", "ubuntu", "fedora", "rhel", "alpine", "linux", "freebsd", "windows", "other"];
 const STEPS = ["name", "compute", "storage", "network", "options", "summary"] as const;
 
 interface Disk {
@@ -115,7 +115,7 @@ export function NewVm({ onClose }: { onClose: () => void }) {
   const group = portGroups.value.find((one) => one.hostInterfaces.length === 0) ?? portGroups.value[0];
   const [draft, setDraft] = useState<Draft>(() => ({
     name: "",
-    guestOs: "debian12",
+    guestOs: "debian13",
     vcpus: 1,
     memory: 512 * MIB,
     cpuShares: 1000,
