@@ -60,18 +60,24 @@ const APPLETS: [&str; 53] = [
     "which",
 ];
 
-/// Drivers that a guest needs to reach a paravirtual disk, in the order in which its `init` loads them. Since 6.1.192 virtio needs virtio_ring; before, neither needed the other.
-const DISK_MODULES: [&str; 6] = [
+/// Drivers of paravirtual devices on PCI, in the order in which they are loaded. Since 6.1.192 virtio needs virtio_ring; before, neither needed the other.
+const VIRTIO_PCI: [&str; 5] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_legacy_dev",
     "virtio_pci_modern_dev",
     "virtio_pci",
-    "virtio_blk",
 ];
+/// What a paravirtual disk needs beside.
+const VIRTIO_DISK: [&str; 1] = ["virtio_blk"];
+/// What a paravirtual network card needs beside.
+const VIRTIO_CARD: [&str; 3] = ["failover", "net_failover", "virtio_net"];
 
-/// What `init` loads beside for a paravirtual network card.
-const NET_BESIDE_DISK: [&str; 3] = ["failover", "net_failover", "virtio_net"];
+/// Drivers of a paravirtual network card and what they need, in the order in which they are loaded.
+#[must_use]
+pub fn virtio_card() -> Vec<&'static str> {
+    [&VIRTIO_PCI[..], &VIRTIO_CARD].concat()
+}
 
 /// Drivers of a disk behind a SATA host adapter and of what Debian has on it, likewise. They name no modules for checksums, which they ask for by another way.
 const AHCI_MODULES: [&str; 18] = [
@@ -111,16 +117,8 @@ const USB_MODULES: [&str; 9] = [
 /// A driver of a network card that a PC has.
 const PC_NET_MODULES: [&str; 1] = ["e1000e"];
 
-/// Drivers of paravirtual network cards, of VLANs, and of the devices that each machine has, likewise.
-const NET_MODULES: [&str; 17] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
+/// Linux' packet generator, drivers of VLANs, and of the devices that each machine has.
+const NET_MODULES: [&str; 9] = [
     "pktgen",
     "llc",
     "stp",
@@ -246,7 +244,7 @@ fn add_modules(archive: &mut Archive, from: &Path, modules: &[&str]) -> Result<(
 pub fn build(busybox: &Path, scripts: &Path, network: Option<(&Path, &Path)>) -> Result<Vec<u8>> {
     let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
     if let Some((modules, load)) = network {
-        add_modules(&mut archive, modules, &NET_MODULES)?;
+        add_modules(&mut archive, modules, &[&virtio_card()[..], &NET_MODULES].concat())?;
         archive.program("bin/netload", &read_static(load, "run `make guests`")?);
     }
     archive.directory("tests");
@@ -269,11 +267,10 @@ fn list(archive: &mut Archive, name: &str, modules: &[&str]) {
 /// The RAM disk of guests that run from a disk: busybox, the `init` of `scripts`, and the kernel's drivers of disks and network cards out of `modules`.
 pub fn build_for_disk(busybox: &Path, scripts: &Path, modules: &Path) -> Result<Vec<u8>> {
     let mut archive = begin(busybox, &read(&scripts.join("init"))?)?;
-    let also = NET_MODULES.iter().filter(|module| !DISK_MODULES.contains(module));
-    let all: Vec<&str> = DISK_MODULES.iter().chain(also).copied().collect();
+    let all = [&VIRTIO_PCI[..], &VIRTIO_DISK, &VIRTIO_CARD, &NET_MODULES].concat();
     add_modules(&mut archive, modules, &all)?;
-    list(&mut archive, "disk", &DISK_MODULES);
-    list(&mut archive, "net", &NET_BESIDE_DISK);
+    list(&mut archive, "disk", &[&VIRTIO_PCI[..], &VIRTIO_DISK].concat());
+    list(&mut archive, "net", &VIRTIO_CARD);
     Ok(archive.finish())
 }
 

@@ -15,7 +15,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use tessera_abi::object::{ObjectKind, size};
-use tessera_manifest::{Manifest, PciClass, Resource, Restart, Server};
+use tessera_manifest::{Manifest, PciClass, Resource, Restart, SUSPENDED, Server};
 use tessera_proto::init::Level;
 use tessera_proto::supervisor::ServerState;
 use tessera_proto::{Failure, FailureKind};
@@ -51,6 +51,7 @@ impl End {
         match self {
             Self::Exit { code: 0, reason } if reason.is_empty() => "finished".into(),
             Self::Exit { code: 0, reason } => format!("finished: {reason}"),
+            Self::Exit { code: SUSPENDED, reason } => reason.clone(),
             Self::Exit { code, reason } => format!("gave up with code {code}: {reason}"),
             Self::Panic(text) => format!("panicked: {text}"),
             Self::Fault(text) => text.clone(),
@@ -63,6 +64,16 @@ impl End {
     #[must_use]
     pub const fn in_order(&self) -> bool {
         matches!(self, Self::Exit { code: 0, .. } | Self::Killed | Self::WithMachine)
+    }
+
+    /// How the log has it. A machine whose state is on disk may end as it should, or because it cannot be resumed.
+    fn level(&self) -> Level {
+        match self {
+            Self::Exit { code: SUSPENDED, reason } if reason == "suspended" => Level::Info,
+            Self::Exit { code: SUSPENDED, .. } => Level::Warn,
+            _ if self.in_order() => Level::Info,
+            _ => Level::Error,
+        }
     }
 }
 
@@ -446,9 +457,8 @@ impl Root {
         if self.servers[index].process.is_none() {
             return;
         }
-        let level = if end.in_order() { Level::Info } else { Level::Error };
         let line = format!("{} (server {}) {}", self.servers[index].name, index + 1, end.text());
-        self.say(level, &line);
+        self.say(end.level(), &line);
         self.take_down(index, end);
         match self.servers[index].vm {
             Some(vm) if self.machines.is_vmm(&self.manifest, self.servers[index].server) => self.machine_ended(vm, end),

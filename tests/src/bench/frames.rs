@@ -9,6 +9,7 @@ use crate::{
         management::{Client, PASSWORD, boot_served},
     },
     ensure,
+    initramfs::virtio_card,
     linux::succeeds,
     machine::Machine,
     systems::{Guest, System},
@@ -132,7 +133,7 @@ fn of_peer(context: &Context) -> Result<Vec<Figure>> {
     ];
     let files = files.map(|(name, path)| (format!("qemu/share/{name}"), path.into()));
     let host = peer::Host {
-        modules: &peer::VIRTIO_CARD,
+        modules: &virtio_card(),
         guest: RAM_DISK,
         files: &files,
         script: &script,

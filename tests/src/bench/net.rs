@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     Context, Failure, Result,
+    initramfs::virtio_card,
     linux::succeeds,
     machine::{Config, Machine},
     systems::Guest,
@@ -209,7 +210,7 @@ fn peer_machine(context: &Context) -> Result<Machine> {
         guest(1, "-serial file:/tmp/two -monitor none </dev/null"),
         guest(0, "-serial stdio -monitor none")
     );
-    let modules = [&MODULES[..], &peer::VIRTIO_CARD].concat();
+    let modules = [&MODULES[..], &virtio_card()].concat();
     let host = peer::Host {
         modules: &modules,
         guest: RAM_DISK,

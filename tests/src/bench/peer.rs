@@ -66,18 +66,6 @@ fn libraries(program: &str) -> Result<Vec<PathBuf>> {
     Ok(paths.map(PathBuf::from).collect())
 }
 
-/// Modules for a virtio card of the machine, in the order in which they are loaded.
-pub const VIRTIO_CARD: [&str; 8] = [
-    "virtio_ring",
-    "virtio",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
-
 /// Unpacks modules out of the kernel's package into a folder of their own.
 fn unpack(package: &Path, host: &Host<'_>, folder: &Path) -> Result<()> {
     // From an earlier run, if it is there.
