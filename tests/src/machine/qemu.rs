@@ -47,6 +47,10 @@ pub fn start(config: &Config, logs: &Path) -> Result<Started> {
     } else {
         command.args(["-accel", if config.turns { "tcg,thread=single" } else { "tcg" }]);
     }
+    if config.counted || config.icount {
+        // QEMU 7.2 now and then does not let its time go on when the processor halts, until something wakes its main loop. A monitor on a terminal that nobody opens does each second.
+        command.args(["-monitor", "pty"]);
+    }
     if config.firmware == Firmware::Uefi {
         let code = ovmf().ok_or_else(|| Failure::new("OVMF is not installed (Debian package ovmf)"))?;
         command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")]);

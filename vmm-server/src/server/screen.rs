@@ -7,8 +7,7 @@ use tessera_manifest::slots as fixed;
 use tessera_proto::{CallError, FailureKind, Slots, init};
 use tessera_ring::Reader;
 use tessera_rt::{
-    AddressSpace, CNode, Connection, Endpoint, Frame, GuestSpace, abi::Error, abi::LARGE_PAGE_SIZE, abi::PAGE_SIZE, abi::object::Rights,
-    log, require, slots, time, vm,
+    CNode, Connection, Endpoint, Frame, GuestSpace, abi::LARGE_PAGE_SIZE, abi::object::Rights, log, require, slots, time, vm,
 };
 use tessera_screen::{EVENT_LENGTH, Event, INPUT, Memory, PIECE_BYTES, PIECES, REGISTERS, VIDEO_BYTES};
 use tessera_vmm::devices::vga::{Display, Surroundings};
@@ -73,12 +72,9 @@ impl Screen {
         let taken = (|| {
             let mut init = init::Client(Connection::new(Endpoint::new(fixed::INIT)));
             init.video_memory(piece as u32, make, Slots(own))?;
-            if Frame::new(own).info()?.pages * PAGE_SIZE as u64 != PIECE_BYTES {
-                return Err(Error::BadArgument.into());
-            }
             CNode::OWN.copy(shown, CNode::OWN, own, Rights::all(), 0)?;
-            Frame::new(own).map(AddressSpace::OWN, self.base + piece as u64 * PIECE_BYTES, READ_WRITE, 0)?;
-            Ok(())
+            let address = self.base + piece as u64 * PIECE_BYTES;
+            Ok(vm::map_at(Frame::new(own), address, PIECE_BYTES, READ_WRITE)?)
         })();
         if let Err(error) = taken {
             slots::free_range(own, 2);

@@ -189,14 +189,7 @@ impl Video {
         let mapped = (|| {
             let mut init = init().map_err(refused)?;
             init.video(machine, piece as u32, make, Slots(slot)).map_err(refused)?;
-            let frame = Frame::new(slot);
-            if frame.info().map_err(kernel)?.pages * PAGE_SIZE as u64 != PIECE_BYTES {
-                return Err(Failure::new(
-                    FailureKind::Internal,
-                    "a piece of video RAM has another length than it should",
-                ));
-            }
-            frame.map(AddressSpace::OWN, address, READ_WRITE, 0).map_err(kernel)
+            vm::map_at(Frame::new(slot), address, PIECE_BYTES, READ_WRITE).map_err(kernel)
         })();
         match mapped {
             Ok(()) => self.pieces[piece] = Some(slot),

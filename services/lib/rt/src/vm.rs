@@ -77,3 +77,14 @@ pub fn map(frame: Frame, rights: Rights, flags: u64) -> Result<Mapping, Error> {
         }
     }
 }
+
+/// Maps a frame somebody else made at an address that was taken for it ([`take`]), with large pages if it is large.
+///
+/// # Errors
+/// `BadArgument`: the frame is not `length` bytes long. Otherwise the kernel's, as of [`map`].
+pub fn map_at(frame: Frame, address: u64, length: u64, rights: Rights) -> Result<(), Error> {
+    if frame.info()?.pages.checked_mul(PAGE_SIZE as u64) != Some(length) {
+        return Err(Error::BadArgument);
+    }
+    frame.map(AddressSpace::OWN, address, rights, 0)
+}

@@ -9,8 +9,7 @@ use tessera_proto::{
 };
 use tessera_ring::Writer;
 use tessera_rt::{
-    AddressSpace, Connection, Endpoint, Frame, Notification, abi::Error, abi::LARGE_PAGE_SIZE, abi::PAGE_SIZE, abi::object::Rights, exit,
-    require, slots, start, time, vm,
+    Connection, Endpoint, Frame, Notification, abi::LARGE_PAGE_SIZE, abi::object::Rights, exit, require, slots, start, time, vm,
 };
 use tessera_screen::{EVENT_LENGTH, Event, INPUT, Memory, PIECE_BYTES, PIECES, REGISTERS, Registers, VIDEO_BYTES, pieces};
 use tessera_vmx::deflate::Compressor;
@@ -123,11 +122,8 @@ impl Screen {
         let taken = (|| {
             let mut init = init::Client(Connection::new(Endpoint::new(fixed::INIT)));
             init.video_memory(piece as u32, false, Slots(slot))?;
-            if Frame::new(slot).info()?.pages * PAGE_SIZE as u64 != PIECE_BYTES {
-                return Err(Error::BadArgument.into());
-            }
             let address = self.base + piece as u64 * PIECE_BYTES;
-            Ok(Frame::new(slot).map(AddressSpace::OWN, address, Rights::READ, 0)?)
+            Ok(vm::map_at(Frame::new(slot), address, PIECE_BYTES, Rights::READ)?)
         })();
         match taken {
             // SAFETY: it was mapped where the video RAM has it, for the life of the process, and is never written here.
