@@ -1,5 +1,6 @@
 //! The operations, by what they are about.
 
+pub(super) mod monitor;
 pub(super) mod network;
 mod ports;
 pub(super) mod screen;
@@ -38,6 +39,7 @@ pub(super) fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     security::routes(&mut routes);
     system::routes(&mut routes);
+    monitor::routes(&mut routes);
     vms::routes(&mut routes);
     screen::routes(&mut routes);
     storage::routes(&mut routes);
