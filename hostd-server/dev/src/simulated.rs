@@ -1,36 +1,23 @@
 //! A host that is made up: machines that start and echo, disks that hold files, charts that move.
 
+mod store;
+mod terminal;
+
 use smol::Timer;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     rc::Rc,
-    task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime},
 };
-use tessera_hostd::{
-    host::*,
-    http::{BodyError, BodySource},
-};
+use tessera_hostd::{host::*, http::BodySource};
+
+use store::{Bytes, Entry, Sink, Store, entry_facts};
+use terminal::{Terminal, View};
 
 const GIB: u64 = 1 << 30;
 /// A recording: the begin of a pcapng file.
 const CAPTURED: &[u8] = &[0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0, 0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0];
-
-#[derive(Clone)]
-struct Entry {
-    kind: EntryKind,
-    size: u64,
-    data: Rc<RefCell<Vec<u8>>>,
-    modified_ms: u64,
-    snapshots: Vec<String>,
-}
-
-struct Store {
-    device: String,
-    capacity: u64,
-    entries: BTreeMap<String, Entry>,
-}
 
 struct Machine {
     spec: VmSpec,
@@ -39,117 +26,6 @@ struct Machine {
     /// How often it was started.
     starts: u64,
     console: Rc<RefCell<Terminal>>,
-}
-
-#[derive(Default)]
-struct Terminal {
-    output: Vec<u8>,
-    waiting: Vec<Waker>,
-    line: Vec<u8>,
-    panics: u32,
-    watchdog_timeouts: u32,
-    asleep: bool,
-}
-
-impl Terminal {
-    fn write(&mut self, bytes: &[u8]) {
-        self.output.extend_from_slice(bytes);
-        self.waiting.drain(..).for_each(Waker::wake);
-    }
-
-    /// What somebody types: a shell that knows `panic`, `hang` and `sleep`.
-    fn take_in(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if *byte != b'\r' && *byte != b'\n' {
-                self.line.push(*byte);
-                self.write(&[*byte]);
-                continue;
-            }
-            let line = std::mem::take(&mut self.line);
-            let answer = match line.as_slice() {
-                b"" => String::new(),
-                b"panic" => {
-                    self.panics += 1;
-                    "Kernel panic - not syncing: sysrq triggered crash\r\n".into()
-                }
-                b"sleep" => {
-                    self.asleep = true;
-                    String::new()
-                }
-                b"hang" => {
-                    self.watchdog_timeouts += 1;
-                    String::new()
-                }
-                line => format!("{}: not found\r\n", String::from_utf8_lossy(line)),
-            };
-            self.write(format!("\r\n{answer}/ # ").as_bytes());
-        }
-    }
-}
-
-struct View(Rc<RefCell<Terminal>>, usize);
-
-impl Console for View {
-    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<usize> {
-        let mut terminal = self.0.borrow_mut();
-        let rest = terminal.output.get(self.1..).unwrap_or(&[]);
-        if rest.is_empty() {
-            terminal.waiting.push(context.waker().clone());
-            return Poll::Pending;
-        }
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        self.1 += count;
-        Poll::Ready(count)
-    }
-    fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<usize> {
-        self.0.borrow_mut().take_in(bytes);
-        Poll::Ready(bytes.len())
-    }
-}
-
-struct Bytes {
-    data: Rc<RefCell<Vec<u8>>>,
-    at: u64,
-    end: u64,
-    length: u64,
-}
-
-impl BodySource for Bytes {
-    fn length(&self) -> Option<u64> {
-        Some(self.length)
-    }
-    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, BodyError>> {
-        let count = (self.end - self.at).min(buffer.len() as u64) as usize;
-        let data = self.data.borrow();
-        for (index, byte) in buffer[..count].iter_mut().enumerate() {
-            // A virtual disk is made of zeros where nothing was written.
-            *byte = data.get(self.at as usize + index).copied().unwrap_or(0);
-        }
-        self.at += count as u64;
-        Poll::Ready(Ok(count))
-    }
-}
-
-struct Sink {
-    data: Rc<RefCell<Vec<u8>>>,
-    at: usize,
-}
-
-impl FileSink for Sink {
-    fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, HostError>> {
-        let mut data = self.data.borrow_mut();
-        let end = self.at + bytes.len();
-        if data.len() < end {
-            data.resize(end, 0);
-        }
-        data[self.at..end].copy_from_slice(bytes);
-        self.at = end;
-        Poll::Ready(Ok(bytes.len()))
-    }
-    fn poll_sync(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HostError>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// The simulated host.
@@ -179,43 +55,6 @@ fn fail<T>(failure: Failure, message: impl Into<String>) -> Result<T, HostError>
 
 fn missing(what: &str, name: &str) -> HostError {
     HostError::new(Failure::NotFound, format!("There is no {what} {name}"))
-}
-
-impl Store {
-    fn used(&self) -> u64 {
-        self.entries.values().map(|entry| entry.data.borrow().len() as u64).sum()
-    }
-    fn parent_is_there(&self, path: &str) -> bool {
-        path.rsplit_once('/')
-            .is_none_or(|(folder, _)| self.entries.get(folder).is_some_and(|entry| entry.kind == EntryKind::Folder))
-    }
-    fn insert(&mut self, path: &str, kind: EntryKind, size: u64) -> Result<&mut Entry, HostError> {
-        if self.entries.contains_key(path) {
-            return fail(Failure::Exists, format!("There is {path} already"));
-        }
-        if !self.parent_is_there(path) {
-            return fail(Failure::NotFound, format!("There is no folder for {path}"));
-        }
-        let entry = Entry {
-            kind,
-            size,
-            data: Rc::default(),
-            modified_ms: unix_ms(),
-            snapshots: Vec::new(),
-        };
-        Ok(self.entries.entry(path.into()).or_insert(entry))
-    }
-}
-
-fn entry_facts(name: &str, entry: &Entry) -> EntryFacts {
-    let held = entry.data.borrow().len() as u64;
-    EntryFacts {
-        name: name.into(),
-        kind: entry.kind,
-        size: if entry.kind == EntryKind::Disk { entry.size } else { held },
-        allocated: held,
-        modified_ms: entry.modified_ms,
-    }
 }
 
 impl Simulated {
