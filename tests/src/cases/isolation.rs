@@ -141,7 +141,7 @@ fn offences(context: &Context) -> Result<Outcome> {
 }
 
 fn refusals(context: &Context) -> Result<Outcome> {
-    let probe = Probe::new("refuse", "refuse").memory("24 MiB").reports();
+    let probe = Probe::new("refuse", "refuse").memory("40 MiB").reports();
     let system = context.product()?.without_guests().probe(probe);
     let mut host = context.boot(&system.into(), |config| config.second_port = true)?;
     let count = verdicts(&mut host, "refuse")?;

@@ -115,11 +115,12 @@ fn retype(request: &Request<'_>) -> Result<Results, Error> {
     if zeroes {
         zero(request.slot, unused, end, MAX_ZEROED)?;
     }
+    // First, for where an object cannot be made, those before it are there, and its own memory is no longer zero.
+    request.slot.set_badge(end - cap.object);
     for i in 0..wanted {
         let destination = request.destination(table, first + i)?;
         make(request.slot, destination, kind, argument, start + i * stride, device)?;
     }
-    request.slot.set_badge(end - cap.object);
     Ok([start, 0, 0, 0, 0, 0])
 }
 

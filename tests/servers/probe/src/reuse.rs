@@ -82,7 +82,9 @@ pub fn old_contents() -> Check {
     let outcome = behind_a_gap(block, pages);
     let outcome = outcome
         .and_then(|()| (0..40).try_for_each(|round| any_order(block, pages, &mut random).map_err(|what| format!("round {round}: {what}"))));
-    let outcome = outcome.and_then(|()| counted(block, pages));
+    let outcome = outcome
+        .and_then(|()| half_a_batch(block, pages))
+        .and_then(|()| counted(block, pages));
     slots::free(slot);
     outcome
 }
@@ -139,6 +141,41 @@ fn behind_a_gap(block: Untyped, pages: u64) -> Check {
         Ok(false) => Err("a table holds what stood in its memory before".into()),
         Err(error) => Err(text(error)),
     }
+}
+
+/// Of a batch of which the kernel made only some, for it had no room for more of the kind, those stand in used memory.
+fn half_a_batch(block: Untyped, pages: u64) -> Check {
+    /// Slots of a table for more address spaces than there can be.
+    const SLOTS: u64 = 2048;
+    const BATCH: u64 = 64;
+    // An address space takes at least three pages, and there are 1024.
+    if pages < 3 * SLOTS / 2 + LARGE {
+        return Ok(());
+    }
+    let mut made = Made(Vec::new());
+    let slot = block.make(ObjectKind::CNode, u64::from(SLOTS.ilog2())).map_err(text)?;
+    made.0.push(slot);
+    let table = CNode::new(slot);
+    let mut next = 1;
+    while next + BATCH <= SLOTS {
+        let before = block.info().map_err(text)?.used;
+        match block.retype(ObjectKind::AddressSpace, 1, table, next as u32, BATCH as u32) {
+            Ok(()) => next += BATCH,
+            Err(Error::NoMemory) => {
+                let some = u64::from(table.next_used(next as u32).map_err(text)?) < SLOTS;
+                if some && block.info().map_err(text)?.used <= before {
+                    return Err("half a batch of address spaces stands in unused memory".into());
+                }
+                return match made.frame(block, 64) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err("a frame behind half a batch of address spaces is not zero".into()),
+                    Err(error) => Err(text(error)),
+                };
+            }
+            Err(error) => return Err(text(error)),
+        }
+    }
+    Err("there is no end of address spaces".into())
 }
 
 /// What is known to be zero is told, and forgotten when the memory was used.
