@@ -26,10 +26,14 @@ impl<H: Host> Vcpu<'_, H> {
     pub(super) fn prepare(&mut self, host: &mut H, state: &mut VcpuState) -> bool {
         loop {
             let events = self.inbox.take_events();
-            if self.machine.phase() != Phase::Running {
+            let phase = self.machine.phase();
+            if matches!(phase, Phase::Running | Phase::Suspending) {
+                // What came until the machine stands still belongs to its state.
+                self.take(events, state);
+            }
+            if phase != Phase::Running {
                 return false;
             }
-            self.take(events, state);
             let now = H::now();
             self.lapic.run_timer(now);
             if self.index == 0 {

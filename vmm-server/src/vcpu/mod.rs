@@ -100,17 +100,13 @@ impl<'m, H: Host> Vcpu<'m, H> {
                 // What comes while the machine stands still belongs to its state.
                 Phase::Suspending => {
                     kept = true;
-                    let bits = host.wait(NEVER);
-                    self.take_signal(bits);
+                    self.take_what_comes(host, state);
                 }
                 Phase::Saving | Phase::Restoring if self.machine.has_turn(self.index) => {
                     kept = self.exchange(host, state);
                     host.wake_control();
                 }
-                Phase::Saving | Phase::Restoring => {
-                    let bits = host.wait(NEVER);
-                    self.take_signal(bits);
-                }
+                Phase::Saving | Phase::Restoring => self.take_what_comes(host, state),
                 Phase::Sleeping => {
                     kept = false;
                     self.sleep(host);
@@ -126,6 +122,14 @@ impl<'m, H: Host> Vcpu<'m, H> {
         self.attention = true;
         self.statistics.set_activity(Activity::Running);
         kept
+    }
+
+    /// Waits, and takes signals and messages. A message that stayed would hide the next one's kick.
+    fn take_what_comes(&mut self, host: &mut H, state: &mut VcpuState) {
+        let bits = host.wait(NEVER);
+        self.take_signal(bits);
+        let events = self.inbox.take_events();
+        self.take(events, state);
     }
 
     /// The machine sleeps: the first processor's thread minds what may wake it in time.

@@ -102,6 +102,33 @@ fn a_processor_goes_on_elsewhere_where_it_was() {
 }
 
 #[test]
+fn an_interrupt_that_comes_with_the_suspension_is_in_the_state() {
+    let message = Message {
+        destination: 0,
+        logical: false,
+        wide: false,
+        delivery: Delivery::Fixed,
+        vector: 0x23,
+        level: false,
+    };
+    let here = leaked(1);
+    let (mut first, mut state) = vcpu(here);
+    first.lapic.set_virtual_wire();
+    here.start(Start::Firmware);
+    here.interrupts.send(&message, None);
+    assert!(here.suspend());
+    assert!(!first.prepare(&mut Script::default(), &mut state), "it is to stand still");
+    let saved = save(here, &mut first, &mut state, 3);
+
+    let there = leaked(1);
+    let (mut second, mut state) = vcpu(there);
+    there.begin_exchange(Phase::Restoring, Vec::new(), NOW.get());
+    second.restore(&mut extended(there, 3, true), &mut state, &saved).unwrap();
+    let requests = &second.lapic.page.requests;
+    assert!(requests.contains(0x23), "{requests:?}");
+}
+
+#[test]
 fn a_state_that_the_processor_refuses_is_refused() {
     let machine = leaked(1);
     let (mut first, mut state) = vcpu(machine);
