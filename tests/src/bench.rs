@@ -242,9 +242,9 @@ fn screens(context: &Context) -> Result<Vec<Figure>> {
     let system = context.product()?.without_machines();
     let (system, medium) = screen_memory::with_screens(context, system)?.map_err(Failure)?;
     let mut host = context.boot(&system.into(), |config| config.cpus = 1)?;
-    let mut before = screen_memory::free(&mut host)?;
+    let mut before = host.free_pages()?;
     let mut taken = |host: &mut Host, ram: u64| -> Result<u64> {
-        let free = screen_memory::free(host)?;
+        let free = host.free_pages()?;
         Ok((std::mem::replace(&mut before, free).saturating_sub(free) * 4).saturating_sub(ram))
     };
     screen_memory::show_text(&mut host)?;

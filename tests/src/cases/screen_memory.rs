@@ -113,7 +113,7 @@ fn memory(context: &Context) -> Result<Outcome> {
     show_text(&mut host)?;
     let in_text = overhead(&mut host, "picture")?;
     host.neat_command("vm stop picture")?;
-    let before = free(&mut host)?;
+    let before = host.free_pages()?;
     show_graphics(&mut host)?;
     let in_graphics = overhead(&mut host, "pc")?;
     ensure!(
@@ -147,7 +147,7 @@ fn memory(context: &Context) -> Result<Outcome> {
     open()?.until(|viewer| is_all(viewer, 0x00ff_ffff))?;
     host.neat_command("vm suspend pc main")?;
     host.poll_command("vm list", |list| list.contains("suspended"))?;
-    let suspended = free(&mut host)?;
+    let suspended = host.free_pages()?;
     ensure!(
         suspended.abs_diff(before) < 256,
         "{before} pages were free before the machine ran and {suspended} are when it is suspended"
@@ -176,12 +176,4 @@ fn memory(context: &Context) -> Result<Outcome> {
     );
     std::fs::remove_file(medium)?;
     Ok(Outcome::Passed)
-}
-
-/// Pages of the host that are free.
-pub(crate) fn free(host: &mut Host) -> Result<u64> {
-    let mem = host.neat_command("mem")?;
-    let line = mem.lines().find(|line| line.starts_with("free "));
-    let pages = line.and_then(|line| line.split_whitespace().rev().nth(1)?.parse().ok());
-    pages.ok_or_else(|| Failure::new(format!("`mem` does not say what is free:\n{mem}")))
 }

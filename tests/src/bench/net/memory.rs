@@ -74,18 +74,10 @@ pub fn of_tessera(context: &Context) -> Result<u64> {
     let up = |host: &mut Host, name: &str| -> Result<u64> {
         host.console(name, "Type commands")?;
         host.leave_console()?;
-        free(host)
+        host.free_pages()
     };
     let before = up(&mut host, "one")?;
     host.command("vm start two")?;
     let after = up(&mut host, "two")?;
     Ok((before.saturating_sub(after) * 4).saturating_sub(RAM))
-}
-
-/// Free pages.
-fn free(host: &mut Host) -> Result<u64> {
-    let mem = host.neat_command("mem")?;
-    let line = mem.lines().find(|line| line.starts_with("free "));
-    let pages = line.and_then(|line| line.split_whitespace().rev().nth(1)?.parse().ok());
-    pages.ok_or_else(|| Failure::new(format!("`mem` does not say what is free:\n{mem}")))
 }
